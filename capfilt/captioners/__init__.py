@@ -1,0 +1,24 @@
+"""Captioners: models that write candidate texts for an image."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from capfilt.records import Caption
+
+
+class Captioner(Protocol):
+    """Writes captions. Its output for an image depends on the image, its noise and the batch's shape alone."""
+
+    name: str  # hash of the checkpoint
+    image_size: int  # side of the square input, pixels
+
+    def caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
+        """Return the captions of each image.
+
+        Args:
+            pixels: RGB, uint8, (B, 3, S, S) with S = image_size.
+            noise: one seed for each image; all randomness of its captions follows from it.
+        """
+        ...

@@ -1,0 +1,27 @@
+"""Typed configuration: one frozen object for each job, and the only place that reads YAML."""
+
+from capfilt.config.bootstrap import (
+    BootstrapConfig,
+    Cluster,
+    Device,
+    ExportConfig,
+    FilterSettings,
+    ImageLimits,
+    Policy,
+    Sampling,
+)
+from capfilt.config.loading import Config, dump, load
+
+__all__ = [
+    "BootstrapConfig",
+    "Cluster",
+    "Config",
+    "Device",
+    "ExportConfig",
+    "FilterSettings",
+    "ImageLimits",
+    "Policy",
+    "Sampling",
+    "dump",
+    "load",
+]

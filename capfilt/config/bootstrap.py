@@ -1,0 +1,131 @@
+"""Settings of the bootstrap and export jobs.
+
+`RESULTS` names the keys that decide what the models say: they make the models fingerprint of a run,
+and a run refuses to go on with other values. All other keys may change between two starts.
+"""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from typing_extensions import Self
+
+from capfilt.config.loading import Config
+
+
+class ImageLimits(Config):
+    """What an image may cost. What is over a limit is refused and counted."""
+
+    max_bytes: PositiveInt = Field(50_000_000, description="largest encoded file, bytes")
+    max_pixels: PositiveInt = Field(89_478_485, description="most pixels, from the header, before decoding")
+    min_side: PositiveInt = Field(1, description="least width and height, pixels")
+    max_aspect: PositiveFloat = Field(1000.0, description="most times one side may be longer than the other")
+
+
+class Sampling(Config):
+    """How captions are drawn. The defaults are what the original's nucleus sampling really does."""
+
+    method: Literal["nucleus", "greedy", "beam"] = Field("nucleus", description="how the next token is chosen")
+    captions: PositiveInt = Field(1, description="captions for each image; greedy and beam give one")
+    top_k: NonNegativeInt = Field(50, description="keep the k likeliest tokens before the nucleus; 0 keeps all")
+    top_p: float = Field(0.9, gt=0, le=1, description="least probability mass of the nucleus")
+    temperature: PositiveFloat = Field(1.0, description="divides the logits before the draw")
+    repetition_penalty: PositiveFloat = Field(1.1, description="divides the score of tokens already written; 1 is off")
+    beams: PositiveInt = Field(3, description="hypotheses of the beam search")
+    max_length: PositiveInt = Field(20, description="most tokens of a caption, the prompt counted")
+    min_length: NonNegativeInt = Field(5, description="least tokens of a caption, the prompt counted")
+    prompt: str = Field("a picture of ", description="text that each caption continues; not part of the result")
+
+    @model_validator(mode="after")
+    def _one_caption_without_chance(self) -> Self:
+        if self.method != "nucleus" and self.captions > 1:
+            raise ValueError(f"{self.method} gives one caption, {self.captions} were asked for; use method: nucleus")
+        if self.min_length > self.max_length:
+            raise ValueError(f"min_length {self.min_length} is over max_length {self.max_length}")
+        return self
+
+
+class FilterSettings(Config):
+    """How texts are scored."""
+
+    first_token: Literal["[ENC]", "[CLS]"] = Field(
+        "[ENC]", description="first token of a scored text: [ENC] as trained; [CLS] repeats the defect of other ports"
+    )
+    max_tokens: PositiveInt = Field(35, description="a longer text is cut, tokens")
+    max_words: PositiveInt = Field(30, description="a longer text is cut, words")
+
+
+class Device(Config):
+    """Where and how exactly the models compute."""
+
+    kind: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of the models' matrix products")
+    threads: PositiveInt = Field(1, description="CPU threads of a model; sums round differently for other values")
+
+
+class Cluster(Config):
+    """The Ray side of a job."""
+
+    address: str = Field("local", description="local starts Ray on this machine; else host:port or ray://host:port")
+    workers: PositiveInt = Field(1, description="actors; each holds both models")
+    gpus_per_worker: NonNegativeFloat = Field(0.0, description="GPUs reserved for an actor; 0 runs on CPU")
+    cpus_per_worker: NonNegativeFloat = Field(1.0, description="CPUs reserved for an actor")
+    attempts: PositiveInt = Field(3, description="times a unit is tried before it is given up")
+    deadline_seconds: PositiveFloat = Field(3600.0, description="a unit that takes longer is ended and tried again")
+
+
+class Policy(Config):
+    """Which candidates are kept. The defaults are BLIP's: the ITM head says "match", web and synthetic alike."""
+
+    name: str = Field("default", pattern=r"^[A-Za-z0-9_-]+$", description="stands in the path of the clean shards")
+    web_itm: float = Field(0.5, ge=0, le=1, description="least P(match) of a web text")
+    synthetic_itm: float = Field(0.5, ge=0, le=1, description="least P(match) of a synthetic text")
+    human_itm: float = Field(0.0, ge=0, le=1, description="least P(match) of a human text; 0 keeps all, as the paper")
+    web_itc: float | None = Field(None, ge=-1, le=1, description="least cosine of a web text")
+    synthetic_itc: float | None = Field(None, ge=-1, le=1, description="least cosine of a synthetic text")
+    mix: Literal["both", "web_else_synthetic", "best", "top_k", "web_only", "synthetic_only", "weighted"] = Field(
+        "both", description="which of the texts over the thresholds an image keeps"
+    )
+    top_k: PositiveInt = Field(1, description="texts an image keeps under mix: top_k")
+    web_weight: float = Field(0.5, ge=0, le=1, description="chance of the web text under mix: weighted")
+    seed: int = Field(0, description="of the draw under mix: weighted")
+    min_words: NonNegativeInt = Field(1, description="least words of a text")
+    max_words: PositiveInt = Field(256, description="most words of a text")
+    drop_duplicates: bool = Field(True, description="of equal texts of one image keep one, the web text first")
+
+
+class BootstrapConfig(Config):
+    """Caption and score every sample of the input shards."""
+
+    input: list[str] = Field(min_length=1, description="shards: files, folders, globs, {000..127} ranges, URLs")
+    run: str = Field(description="folder or URL of the run; made if absent, resumed if present")
+    captioner: str = Field(description="checkpoint that writes captions: a folder, an original .pth, a transformers folder")
+    filter: str = Field(description="checkpoint that scores texts")
+    round: NonNegativeInt = Field(0, description="turn of the bootstrapping loop; changes the sampling noise")
+    seed: NonNegativeInt = Field(0, description="of the sampling noise")
+    source: Literal["web", "human"] = Field("web", description="what the shards' own texts are")
+    batch_size: PositiveInt = Field(32, description="images in a forward pass, cut at multiples from a shard's start")
+    unit_size: PositiveInt = Field(4096, description="samples between two commits; rounded up to whole batches")
+    sampling: Sampling = Field(Sampling(), description="how captions are drawn")
+    scoring: FilterSettings = Field(FilterSettings(), description="how texts are scored")
+    images: ImageLimits = Field(ImageLimits(), description="what an image may cost")
+    device: Device = Field(Device(), description="where the models run")
+    damage: Literal["fail", "keep-readable", "skip-shard"] = Field(
+        "fail", description="what to do with a cut or damaged shard"
+    )
+    max_failed_share: float = Field(0.5, ge=0, le=1, description="a shard with a larger share of failed samples fails")
+    decode_threads: PositiveInt = Field(2, description="threads that decode images for an actor")
+    cluster: Cluster = Field(Cluster(), description="the Ray side")
+    export: bool = Field(True, description="write clean shards under the policy when the ledger is complete")
+    policy: Policy = Field(Policy(), description="which candidates are kept")
+
+
+RESULTS = ("round", "seed", "source", "batch_size", "sampling", "scoring", "images", "device")
+
+
+class ExportConfig(Config):
+    """Write the clean shards of a finished run under a policy. No model is needed."""
+
+    run: str = Field(description="folder or URL of the run")
+    policy: Policy = Field(Policy(), description="which candidates are kept")
+    keep_empty: bool = Field(False, description="also write samples of which no text was kept")
+    workers: PositiveInt = Field(1, description="processes, one shard each")

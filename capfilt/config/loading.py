@@ -1,0 +1,90 @@
+"""Read a YAML file and KEY=VALUE overrides into a typed, frozen config."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from capfilt.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of all configs: immutable, and a key that is not declared is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
+    """Read a config from YAML, apply KEY=VALUE overrides, and check it.
+
+    An override reaches a nested key with dots: sampling.top_p=0.95.
+
+    Raises:
+        ConfigError: the file cannot be read, a key is unknown, a value is out of range,
+            or an override is not KEY=VALUE.
+    """
+    values = _read(path)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {override}: write it as KEY=VALUE, for example --set batch_size=32")
+        _assign(values, key, yaml.safe_load(value))
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {_explain(kind, problem)}" for problem in error.errors())) from None
+
+
+def dump(config: Config) -> str:
+    """Return a config as YAML that load reads back to an equal object."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds a {type(values).__name__}; a config is a mapping of keys to values")
+    return values
+
+
+def _assign(values: dict[str, Any], key: str, value: object) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = values.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {key}: {parent} holds a value, not a section")
+        values = child
+    values[last] = value
+
+
+def _explain(kind: type[Config], problem: ErrorDetails) -> str:
+    key = ".".join(map(str, problem["loc"]))
+    if problem["type"] != "extra_forbidden":
+        found = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
+        return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{found}"
+    known = list(_section(kind, problem["loc"][:-1]).model_fields)
+    close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+    return f"{key}: unknown key; did you mean {close[0]}?" if close else f"{key}: unknown key; known: {', '.join(known)}"
+
+
+def _section(kind: type[Config], loc: tuple[int | str, ...]) -> type[Config]:
+    """Return the config class that the keys of loc lead to."""
+    for key in loc:
+        annotation = kind.model_fields[str(key)].annotation if str(key) in kind.model_fields else None
+        if isinstance(annotation, type) and issubclass(annotation, Config):
+            kind = annotation
+    return kind

@@ -1,0 +1,37 @@
+"""Errors that a user can mend. The command line shows them as one line and exits with their code."""
+
+
+class CapfiltError(Exception):
+    """Something a user can mend; the message says where, what is wrong and what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(CapfiltError):
+    """The configuration cannot be used; the message says which key and why."""
+
+
+class ShardError(CapfiltError):
+    """A shard cannot be read as asked; the message names the file, the offset or key, and the remedy."""
+
+
+class ImageError(CapfiltError):
+    """An image is refused. `reason` is the status code that its row of the samples table gets."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class CheckpointError(CapfiltError):
+    """A checkpoint is missing, of the wrong kind, or does not fit the model."""
+
+
+class RunError(CapfiltError):
+    """A run folder cannot be used as asked: it belongs to other settings, or is incomplete."""
+
+
+class FailedUnitsError(CapfiltError):
+    """Some units failed on every attempt; all the others are committed."""
+
+    exit_code = 3

@@ -1,0 +1,29 @@
+"""Filters: models that score how well a text fits an image."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Scores(NamedTuple):
+    """What a filter says of one (image, text) pair."""
+
+    itm: float  # P(match), in [0, 1]
+    itc: float | None  # cosine of the contrastive features, in [-1, 1]; None when the filter has none
+
+
+class Filter(Protocol):
+    """Scores texts. The scores of a pair depend on the pair and the batch's shape alone."""
+
+    name: str  # hash of the checkpoint
+    image_size: int  # side of the square input, pixels
+
+    def score(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Scores]]:
+        """Return the scores of each text of each image.
+
+        Args:
+            pixels: RGB, uint8, (B, 3, S, S) with S = image_size.
+            texts: texts[i] belong to pixels[i]; an image may have none.
+        """
+        ...

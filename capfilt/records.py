@@ -1,0 +1,108 @@
+"""The values that flow through capfilt: shards and samples in, candidates and their scores out.
+
+Every sample of a unit becomes one SampleRecord, scored or not, and every text of a scored
+sample one Candidate, kept or not: nothing can leave the pipeline without a row.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Source = Literal["web", "synthetic", "human"]
+"""Where a candidate comes from: the shard's own text, a captioner, or a person's annotation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One input file of samples, as it was when the run was planned."""
+
+    id: str  # unique within the run; names the outputs: "00042"
+    url: str
+    size: int  # bytes
+    digest: str  # of the index (names, offsets and sizes of all members): a changed input is noticed
+    samples: int
+    damage: str = ""  # what of the file cannot be read; empty when it is whole
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image and the text that came with it, at a position of its shard."""
+
+    position: int  # 0 is the first sample of the shard
+    key: str
+    image: bytes  # the encoded file, never re-encoded; empty when there is none
+    text: str  # exactly as it came; empty when there is none
+    url: str = ""
+    metadata: str = ""  # the sample's own JSON, unparsed; empty when there is none
+    status: str = "ok"  # or the reason code why its image cannot be used, known from reading alone
+    text_status: str = "ok"  # ok, missing, empty, not_utf8 or cut
+    error: str = ""  # what was found, for people
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The piece of work that is scheduled, retried, committed and resumed: samples lo to hi of a shard."""
+
+    shard: Shard
+    lo: int
+    hi: int  # exclusive
+
+    @property
+    def name(self) -> str:
+        """The unit's place in the ledger: fixed width, so that names sort by position."""
+        return f"{self.lo:08d}-{self.hi:08d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """One text written by a captioner."""
+
+    text: str
+    tokens: int  # generated, the end token included and the prompt not
+    logprob: float  # sum over the generated tokens under the model, in nats
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRecord:
+    """One row of the samples table: a sample that was attempted, whatever became of it."""
+
+    position: int
+    key: str
+    image_sha256: str
+    width: int | None
+    height: int | None
+    format: str  # "JPEG", "PNG", ...; empty when the file was not recognised
+    url: str
+    metadata: str
+    status: str  # "ok", or the reason code why it was not scored
+    text_status: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One row of the candidates table: a text that may describe a sample's image, and its scores."""
+
+    position: int
+    key: str
+    source: Source
+    caption_index: int  # 0 for the web text, 0 to n - 1 for the captions of an image
+    text: str  # exactly as it came
+    captioner: str | None = None  # hash of the checkpoint that wrote it
+    round: int = 0
+    seed: int | None = None
+    tokens: int | None = None
+    logprob: float | None = None
+    itm: float | None = None  # P(match) of the ITM head, in [0, 1]
+    itc: float | None = None  # cosine of the contrastive features, in [-1, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class UnitResult:
+    """What a unit came to: counts that add up, and where the time went."""
+
+    unit: Unit
+    statuses: dict[str, int]  # samples by status; the sum is hi - lo
+    candidates: dict[str, int]  # texts by source
+    kept: dict[str, int]  # texts by source that the run's own policy keeps
+    tokens: int  # generated
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage

@@ -1,0 +1,1 @@
+"""The jobs: what the commands run. Imports workers and capfilt."""

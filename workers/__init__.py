@@ -1,0 +1,1 @@
+"""The Ray side: thin actors and stages around library functions. Imports capfilt; imported by pipelines."""
