@@ -98,7 +98,9 @@ class BootstrapConfig(Config):
 
     input: list[str] = Field(min_length=1, description="shards: files, folders, globs, {000..127} ranges, URLs")
     run: str = Field(description="folder or URL of the run; made if absent, resumed if present")
-    captioner: str = Field(description="checkpoint that writes captions: a folder, an original .pth, a transformers folder")
+    captioner: str = Field(
+        description="checkpoint that writes captions: a folder, an original .pth, a transformers folder"
+    )
     filter: str = Field(description="checkpoint that scores texts")
     round: NonNegativeInt = Field(0, description="turn of the bootstrapping loop; changes the sampling noise")
     seed: NonNegativeInt = Field(0, description="of the sampling noise")

@@ -78,7 +78,9 @@ def _explain(kind: type[Config], problem: ErrorDetails) -> str:
         return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{found}"
     known = list(_section(kind, problem["loc"][:-1]).model_fields)
     close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-    return f"{key}: unknown key; did you mean {close[0]}?" if close else f"{key}: unknown key; known: {', '.join(known)}"
+    return (
+        f"{key}: unknown key; did you mean {close[0]}?" if close else f"{key}: unknown key; known: {', '.join(known)}"
+    )
 
 
 def _section(kind: type[Config], loc: tuple[int | str, ...]) -> type[Config]:

@@ -1,0 +1,1 @@
+"""Training MED: objectives, data order, the loop."""

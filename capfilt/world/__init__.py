@@ -1,0 +1,1 @@
+"""The demo world: rendered scenes whose truth is known."""
