@@ -1,0 +1,159 @@
+import errno
+from pathlib import Path
+
+import pytest
+
+from capfilt import storage
+
+
+@pytest.fixture(params=["local", "file-url", "object-store"])
+def root(request, tmp_path):
+    """Return an empty folder of each kind of storage."""
+    return {
+        "local": f"{tmp_path}/out",
+        "file-url": f"file://{tmp_path}/out",
+        "object-store": f"memory://{tmp_path}/out",
+    }[request.param]
+
+
+@pytest.mark.parametrize(
+    ("root", "path"),
+    [
+        ("run", "run/a/b"),
+        ("run/", "run/a/b"),
+        ("/", "/a/b"),
+        ("s3://bucket/run", "s3://bucket/run/a/b"),
+        ("memory://", "memory://a/b"),
+    ],
+)
+def test_join_keeps_the_root(root, path):
+    assert storage.join(root, "a", "b") == path
+
+
+def test_what_is_published_can_be_read(root):
+    path = storage.join(root, "deep", "file.bin")
+
+    storage.publish(path, b"0123456789")
+
+    assert storage.exists(path)
+    assert storage.size(path) == 10
+    assert storage.read_bytes(path) == b"0123456789"
+    assert storage.read_bytes(path, 3, 4) == b"3456"
+    assert storage.read_bytes(path, 8, 100) == b"89"
+    with storage.open_input(path) as file:
+        file.seek(7)
+        assert file.read() == b"789"
+
+
+def test_publishing_again_replaces_the_whole_file(root):
+    path = storage.join(root, "file.bin")
+
+    storage.publish(path, b"a longer content")
+    storage.publish(path, b"short")
+
+    assert storage.read_bytes(path) == b"short"
+
+
+def test_a_local_file_is_published_and_stays(root, tmp_path):
+    source = tmp_path / "scratch.tar"
+    source.write_bytes(b"tar")
+
+    storage.publish_file(storage.join(root, "00000.tar"), source)
+
+    assert storage.read_bytes(storage.join(root, "00000.tar")) == b"tar"
+    assert source.read_bytes() == b"tar"
+
+
+def test_listings_are_sorted_and_tell_files_from_folders(root):
+    for name in ("b", "a", "c/inner"):
+        storage.publish(storage.join(root, name), b"")
+
+    assert storage.list_files(root) == ["a", "b"]
+    assert storage.list_folders(root) == ["c"]
+    assert storage.list_files(storage.join(root, "absent")) == []
+    assert storage.list_folders(storage.join(root, "absent")) == []
+
+
+def test_a_file_in_the_making_is_not_seen(root):
+    path = storage.join(root, "file.bin")
+
+    with storage.staged(path) as partial:
+        partial.write_bytes(b"half")
+        assert not storage.exists(path)
+        assert storage.list_files(root) == []
+
+    assert storage.list_files(root) == ["file.bin"]
+
+
+def fail_half_way(path, error):
+    with storage.staged(path) as partial:
+        partial.write_bytes(b"half")
+        raise error
+
+
+def test_a_block_that_raises_publishes_nothing_and_cleans_up(root):
+    path = storage.join(root, "file.bin")
+
+    with pytest.raises(KeyError, match="the caller's own error"):
+        fail_half_way(path, KeyError("the caller's own error"))
+
+    assert not storage.exists(path)
+    assert storage.list_files(root) == []
+
+
+def write_to_a_full_disk(path):
+    with storage.staged(path) as partial:
+        partial.symlink_to("/dev/full")
+        partial.write_bytes(b"x" * 100)
+
+
+def test_a_full_disk_leaves_no_file_and_names_the_path(tmp_path):
+    path = f"{tmp_path}/file.bin"
+
+    with pytest.raises(OSError, match=r"No space left on device.*file\.bin"):
+        write_to_a_full_disk(path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_file_is_named(root):
+    path = storage.join(root, "absent.bin")
+
+    for read in (storage.size, storage.read_bytes, storage.open_input):
+        with pytest.raises(FileNotFoundError, match=r"absent\.bin"):
+            read(path)
+
+
+def test_an_unreachable_store_is_an_os_error_with_the_path():
+    with pytest.raises(OSError, match=r"nosuchstore://bucket/a") as caught:
+        storage.read_bytes("nosuchstore://bucket/a")
+
+    assert caught.value.errno == errno.EIO
+
+
+def test_removing_twice_is_no_error(root):
+    storage.publish(storage.join(root, "parts", "a"), b"")
+    storage.publish(storage.join(root, "file"), b"")
+
+    for _ in range(2):
+        storage.remove(storage.join(root, "file"))
+        storage.remove_folder(storage.join(root, "parts"))
+
+    assert storage.list_files(root) == []
+    assert storage.list_folders(root) == []
+
+
+def test_appending_adds_to_the_end(root):
+    path = storage.join(root, "journal.jsonl")
+
+    storage.append(path, b"one\n")
+    storage.append(path, b"two\n")
+
+    assert storage.read_bytes(path) == b"one\ntwo\n"
+
+
+def test_published_files_obey_the_umask(tmp_path):
+    storage.publish(f"{tmp_path}/file", b"")
+    Path(tmp_path, "plain").touch()
+
+    assert Path(tmp_path, "file").stat().st_mode == Path(tmp_path, "plain").stat().st_mode
