@@ -1,0 +1,51 @@
+"""The captioner of the paper: MED's decoder."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from capfilt.config import Device, Sampling
+from capfilt.med.beam import beam_search
+from capfilt.med.checkpoints import Checkpoint
+from capfilt.med.generation import Written, sample
+from capfilt.med.sampling import uniforms
+from capfilt.med.vision import normalise
+from capfilt.records import Caption
+
+
+class MEDCaptioner:
+    """Samples captions that continue a prompt (arXiv 2201.12086, section 3.3)."""
+
+    def __init__(self, name: str, checkpoint: Checkpoint, settings: Sampling, device: Device) -> None:
+        self.name = name
+        self.dtype = getattr(torch, device.dtype)
+        self.model = checkpoint.model.to(device.kind, self.dtype)
+        self.tokens = checkpoint.tokens
+        self.settings = settings
+        self.device = device.kind
+        self.image_size = self.model.config.vision.image_size
+        self.prompt = [self.tokens.dec, *self.tokens.pieces(settings.prompt)]
+
+    @torch.inference_mode()
+    def caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
+        """Return the captions of each image of pixels, uint8 (B, 3, S, S); noise is one seed for each image."""
+        image = self.model.encode_image(normalise(pixels.to(self.device), self.dtype))  # (B, M, D)
+        written = self._write(self.model.project_image(image), noise)
+        captions = [self._read(*row) for row in zip(written.ids.tolist(), written.logprobs.tolist(), strict=True)]
+        each = len(captions) // len(pixels)
+        return [captions[i : i + each] for i in range(0, len(captions), each)]
+
+    def _write(self, image: list[tuple[Tensor, Tensor]], noise: Sequence[int]) -> Written:
+        settings, end = self.settings, self.tokens.end
+        if settings.method == "beam":
+            return beam_search(self.model, image, self.prompt, end, settings)
+        if settings.method == "greedy":
+            return sample(self.model, image, self.prompt, end, settings)
+        numbers = uniforms(list(noise), settings.captions, settings.max_length).to(self.device)  # (B * n, T)
+        return sample(self.model, image, self.prompt, end, settings, numbers)
+
+    def _read(self, ids: list[int], logprob: float) -> Caption:
+        generated = ids[len(self.prompt) :]
+        stop = generated.index(self.tokens.end) + 1 if self.tokens.end in generated else len(generated)
+        return Caption(self.tokens.decode(generated), stop, logprob)

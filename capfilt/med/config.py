@@ -1,0 +1,54 @@
+"""The sizes of a MED model, as they stand in a checkpoint's config.json."""
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from typing_extensions import Self
+
+from capfilt.config.loading import Config
+
+
+class VisionConfig(Config):
+    """A ViT (arXiv 2010.11929). The defaults are ViT-B/16 at 384 pixels."""
+
+    image_size: PositiveInt = Field(384, description="side of the square input, pixels")
+    patch_size: PositiveInt = Field(16, description="side of a patch, pixels")
+    width: PositiveInt = Field(768, description="width of the tower")
+    depth: PositiveInt = Field(12, description="blocks")
+    heads: PositiveInt = Field(12, description="attention heads")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth in training")
+
+    @model_validator(mode="after")
+    def _whole_patches_and_heads(self) -> Self:
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} cannot be split into {self.heads} heads")
+        return self
+
+
+class TextConfig(Config):
+    """A BERT-like stack. The defaults are BERT-base with BLIP's two added tokens."""
+
+    vocabulary: PositiveInt = Field(30524, description="words, [DEC] and [ENC] included")
+    width: PositiveInt = Field(768, description="width of the stack")
+    depth: PositiveInt = Field(12, description="blocks")
+    heads: PositiveInt = Field(12, description="attention heads")
+    mlp_width: PositiveInt = Field(3072, description="inner width of the MLP")
+    positions: PositiveInt = Field(512, description="longest text, tokens")
+    norm_eps: PositiveFloat = Field(1e-12, description="epsilon of the layer norms")
+    dropout: float = Field(0.1, ge=0, lt=1, description="of embeddings, attention and sublayers, in training")
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} cannot be split into {self.heads} heads")
+        return self
+
+
+class MEDConfig(Config):
+    """The sizes of MED and which of its roles a checkpoint holds."""
+
+    vision: VisionConfig = Field(VisionConfig(), description="the vision tower")
+    text: TextConfig = Field(TextConfig(), description="the text stack")
+    projection: PositiveInt = Field(256, description="width of the contrastive features")
+    encoder: bool = Field(True, description="holds what scores texts: encoder self-attention, ITC and ITM heads")
+    decoder: bool = Field(True, description="holds what writes captions: decoder self-attention and language head")

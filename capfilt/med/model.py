@@ -1,0 +1,71 @@
+"""MED: a vision tower and a text stack that encodes, matches and decodes.
+
+Shapes: B images, R texts (the texts of an image next to each other), L tokens of a text,
+M image tokens, D text width, E projection width, V vocabulary.
+Source: BLIP, arXiv 2201.12086, section 3.1.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from capfilt.med.config import MEDConfig
+from capfilt.med.text import KeysValues, TextStack
+from capfilt.med.vision import VisionTower
+
+INITIAL_TEMPERATURE = 0.07
+INITIAL_STD = 0.02
+
+
+class MED(nn.Module):
+    """The multimodal mixture of encoder and decoder. It takes token ids, never strings."""
+
+    def __init__(self, config: MEDConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vision = VisionTower(config.vision)
+        self.text = TextStack(config.text, config.vision.width, config.encoder, config.decoder)
+        if config.encoder:
+            self.vision_proj = nn.Linear(config.vision.width, config.projection)
+            self.text_proj = nn.Linear(config.text.width, config.projection)
+            self.itm_head = nn.Linear(config.text.width, 2)
+            self.temperature = nn.Parameter(torch.tensor(INITIAL_TEMPERATURE))
+
+    def initialise(self, seed: int) -> "MED":
+        """Draw all weights from the seed: N(0, 0.02) as BERT does, the patch embedding by its number of inputs."""
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                module.weight.data.normal_(0.0, INITIAL_STD, generator=generator)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                module.bias.data.zero_()
+        for parameter in (self.vision.vit.pos_embed, self.vision.vit.cls_token):
+            parameter.data.normal_(0.0, INITIAL_STD, generator=generator)
+        patches = self.vision.vit.patch_embed.proj
+        patches.weight.data.normal_(0.0, patches.weight[0].numel() ** -0.5, generator=generator)
+        patches.bias.data.zero_()
+        return self
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Map normalised images, float (B, 3, S, S), to image tokens (B, M, D_image)."""
+        return self.vision(images)  # type: ignore[no-any-return]
+
+    def project_image(self, image: Tensor) -> list[KeysValues]:
+        """Return the cross-attention keys and values of image tokens, for match and decode."""
+        return self.text.project_image(image)
+
+    def image_features(self, image: Tensor) -> Tensor:
+        """Map image tokens (B, M, D_image) to contrastive features (B, E) of length 1."""
+        return F.normalize(self.vision_proj(image[:, 0]), dim=-1)
+
+    def text_features(self, ids: Tensor, keep: Tensor) -> Tensor:
+        """Map texts that start with [CLS], ids and keep (R, L), to contrastive features (R, E) of length 1."""
+        return F.normalize(self.text_proj(self.text.encode(ids, keep)[:, 0]), dim=-1)
+
+    def match(self, ids: Tensor, keep: Tensor, image: list[KeysValues]) -> Tensor:
+        """Map texts that start with [ENC], ids and keep (R, L), to ITM logits (R, 2); class 1 is a match."""
+        return self.itm_head(self.text.encode(ids, keep, image)[:, 0])  # type: ignore[no-any-return]
+
+    def decode(self, ids: Tensor, image: list[KeysValues]) -> Tensor:
+        """Map texts that start with [DEC], ids (R, L), to the logits (R, L, V) of each next token."""
+        return self.text.logits(self.text.decode(ids, image))

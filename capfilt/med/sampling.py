@@ -1,0 +1,63 @@
+"""From the logits of the next token to the next token: penalties, top-k, nucleus, the draw.
+
+Shapes: R rows (captions being written), V vocabulary, L tokens written so far, T steps.
+Source: the processors that the original's generate call applies, in its order (arXiv 2201.12086
+names only the nucleus; the top-k of 50 and the penalty of 1.1 come from the code).
+"""
+
+import numpy as np
+import torch
+from numpy.random import Generator, Philox
+from torch import Tensor
+
+BANNED = float("-inf")
+
+
+def uniforms(seeds: list[int], captions: int, steps: int) -> Tensor:
+    """Return the noise of each caption of each image, float64 (B * captions, steps) in [0, 1).
+
+    The generator is counter-based (Philox; Salmon et al., SC 2011) and keyed by the image's
+    seed and the caption's number, so a caption never depends on what shares its batch.
+    """
+    rows = [Generator(Philox(key=[seed, index])).random(steps) for seed in seeds for index in range(captions)]
+    return torch.from_numpy(np.stack(rows))
+
+
+def penalise(scores: Tensor, written: Tensor, penalty: float) -> Tensor:
+    """Return scores (R, V) with those of tokens already written (R, L) made worse, whatever their sign."""
+    if penalty == 1.0:
+        return scores
+    old = scores.gather(1, written)  # (R, L)
+    return scores.scatter(1, written, torch.where(old < 0, old * penalty, old / penalty))
+
+
+def ban(scores: Tensor, token: int) -> Tensor:
+    """Return scores (R, V) under which a token cannot be chosen."""
+    scores = scores.clone()
+    scores[:, token] = BANNED
+    return scores
+
+
+def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
+    """Return what may be drawn: the k likeliest tokens, then the least of them whose mass reaches top_p.
+
+    Args:
+        scores: logits, (R, V).
+        top_k: 0 keeps all tokens.
+        top_p: the mass is taken among the k tokens that are left.
+
+    Returns:
+        Probabilities, likeliest first, 0 outside the nucleus, and the token ids they belong to, both (R, k).
+    """
+    k = min(top_k or scores.shape[1], scores.shape[1])
+    values, ids = scores.topk(k, dim=1)  # (R, k), (R, k)
+    probabilities = values.float().softmax(dim=1)  # (R, k)
+    before = probabilities.cumsum(dim=1) - probabilities  # (R, k), mass of the likelier tokens
+    return probabilities.masked_fill(before >= top_p, 0.0), ids
+
+
+def draw(probabilities: Tensor, ids: Tensor, noise: Tensor) -> Tensor:
+    """Return one token for each row, (R,), by inverting the distribution at noise (R,) in [0, 1)."""
+    mass = probabilities.double().cumsum(dim=1)  # (R, k)
+    place = torch.searchsorted(mass, (noise.to(mass) * mass[:, -1])[:, None], right=True)  # (R, 1)
+    return ids.gather(1, place.clamp(max=ids.shape[1] - 1)).squeeze(1)

@@ -1,0 +1,61 @@
+"""Text to token ids and back: BERT's WordPiece with BLIP's two added tokens."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from torch import Tensor
+
+from capfilt.errors import CheckpointError
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+class Tokens:
+    """WordPiece over a vocabulary file; `[DEC]` and `[ENC]` are the two ids behind its end.
+
+    A special token written in a text is split like any other text: it can never act as one.
+
+    Raises:
+        CheckpointError: the file is missing or lacks one of BERT's special tokens.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise CheckpointError(f"no vocabulary at {path}; put bert-base-uncased's vocab.txt there")
+        self.vocabulary = path.read_text(encoding="utf-8").splitlines()
+        ids = {word: i for i, word in enumerate(self.vocabulary)}
+        if missing := [token for token in SPECIAL if token not in ids]:
+            raise CheckpointError(f"{path}: lacks {', '.join(missing)}; it is not a BERT vocabulary")
+        self.pad, self.cls, self.end = ids["[PAD]"], ids["[CLS]"], ids["[SEP]"]
+        self.dec, self.enc = len(ids), len(ids) + 1
+        self._special = {ids[token] for token in SPECIAL if token != "[UNK]"} | {self.dec, self.enc}
+        self._pieces = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))  # noqa: S106
+        self._pieces.normalizer = normalizers.BertNormalizer(lowercase=True)
+        self._pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        self._pieces.decoder = decoders.WordPiece(cleanup=True)
+
+    def __len__(self) -> int:
+        return len(self.vocabulary) + 2
+
+    def pieces(self, text: str) -> list[int]:
+        """Return the ids of a text without any special token."""
+        return self._pieces.encode(text).ids  # type: ignore[no-any-return]
+
+    def encode(self, text: str, first: int, max_tokens: int) -> list[int]:
+        """Return [first] + pieces + [SEP], cut to max_tokens with the [SEP] kept."""
+        return [first, *self.pieces(text)[: max_tokens - 2], self.end]
+
+    def batch(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Return rows of ids padded on the right: ids, int64 (R, L), and keep, bool (R, L), True where real."""
+        length = max(map(len, rows))
+        ids = torch.tensor([[*row, *[self.pad] * (length - len(row))] for row in rows])  # (R, L)
+        real = torch.tensor([len(row) for row in rows])  # (R,)
+        return ids, torch.arange(length) < real[:, None]  # (R, L), (R, L)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids up to the first [SEP], special tokens left out."""
+        ids = list(ids)
+        ids = ids[: ids.index(self.end)] if self.end in ids else ids
+        return self._pieces.decode([i for i in ids if i not in self._special]).strip()  # type: ignore[no-any-return]

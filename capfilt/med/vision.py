@@ -1,0 +1,57 @@
+"""The vision half of MED: timm's ViT, read out at every token."""
+
+from functools import partial
+
+import timm.models.vision_transformer as timm_vit
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from capfilt.med.config import VisionConfig
+
+# The statistics of CLIP's training images, which BLIP keeps (arXiv 2103.00020).
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+NORM_EPS = 1e-6
+
+
+class VisionTower(nn.Module):
+    """Image to a sequence of tokens: the class token first, then one for each patch, all normed."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.vit = timm_vit.VisionTransformer(
+            img_size=config.image_size,
+            patch_size=config.patch_size,
+            embed_dim=config.width,
+            depth=config.depth,
+            num_heads=config.heads,
+            drop_path_rate=config.drop_path,
+            num_classes=0,
+            norm_layer=partial(nn.LayerNorm, eps=NORM_EPS),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images, float (B, 3, S, S), to tokens (B, M, D), M = 1 + patches."""
+        return self.vit.forward_features(images)  # type: ignore[no-any-return]
+
+
+def normalise(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Map RGB pixels, uint8 (B, 3, S, S), to the tower's input, float (B, 3, S, S)."""
+    mean = torch.tensor(MEAN, device=pixels.device).view(3, 1, 1)  # (3, 1, 1)
+    std = torch.tensor(STD, device=pixels.device).view(3, 1, 1)  # (3, 1, 1)
+    return ((pixels.float() / 255 - mean) / std).to(dtype)
+
+
+def resize_positions(positions: Tensor, tokens: int) -> Tensor:
+    """Return a position table (1, 1 + N, D) for an image of another size, (1, tokens, D).
+
+    The class position is kept; the square grid of patch positions is interpolated, bicubic
+    without antialiasing, as the original does when it loads a checkpoint at another image size.
+    """
+    old, new = round((positions.shape[1] - 1) ** 0.5), round((tokens - 1) ** 0.5)
+    if old == new:
+        return positions
+    grid = positions[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)  # (1, D, old, old)
+    grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)  # (1, D, new, new)
+    return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)  # (1, 1 + new * new, D)
