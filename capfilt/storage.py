@@ -23,6 +23,12 @@ def join(root: str, *parts: str) -> str:
     return root + ("" if root.endswith("/") else "/") + "/".join(parts)
 
 
+def absolute(path: str) -> str:
+    """Return a path that means the same in processes with another current folder."""
+    local = _local(path)
+    return path if local is None else str(local.absolute())
+
+
 def exists(path: str) -> bool:
     """Return whether a file or folder is there."""
     with _naming(path):

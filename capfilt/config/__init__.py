@@ -10,7 +10,7 @@ from capfilt.config.bootstrap import (
     Policy,
     Sampling,
 )
-from capfilt.config.loading import Config, dump, load
+from capfilt.config.loading import Config, dump, load, loads
 
 __all__ = [
     "BootstrapConfig",
@@ -24,4 +24,5 @@ __all__ = [
     "Sampling",
     "dump",
     "load",
+    "loads",
 ]

@@ -36,10 +36,12 @@ def load(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
         if not equals or not key:
             raise ConfigError(f"--set {override}: write it as KEY=VALUE, for example --set batch_size=32")
         _assign(values, key, yaml.safe_load(value))
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(f"{path}: {_explain(kind, problem)}" for problem in error.errors())) from None
+    return _check(kind, values, str(path))
+
+
+def loads(kind: type[C], text: str, origin: str) -> C:
+    """Read a config from YAML text and check it; origin names the text in errors."""
+    return _check(kind, _parse(text, origin), origin)
 
 
 def dump(config: Config) -> str:
@@ -49,16 +51,28 @@ def dump(config: Config) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _parse(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
+def _parse(text: str, origin: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{origin}: is not YAML: {' '.join(str(error).split())}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds a {type(values).__name__}; a config is a mapping of keys to values")
+        raise ConfigError(f"{origin}: holds a {type(values).__name__}; a config is a mapping of keys to values")
     return values
+
+
+def _check(kind: type[C], values: dict[str, Any], origin: str) -> C:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{origin}: {_explain(kind, problem)}" for problem in error.errors())) from None
 
 
 def _assign(values: dict[str, Any], key: str, value: object) -> None:

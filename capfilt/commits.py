@@ -1,0 +1,80 @@
+"""Commit records: the small file whose presence says that a unit, or a whole shard, is done."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TypeVar
+
+from capfilt import storage
+from capfilt.errors import RunError
+
+N = TypeVar("N", int, float)
+
+TABLES = ("samples", "candidates")
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a unit, or all units of a shard, came to: counts that add up, and the hashes of the tables."""
+
+    shard: str  # id
+    lo: int
+    hi: int  # exclusive
+    models: str  # fingerprint of all that decides what the models say
+    size: int  # of the input shard, bytes
+    digest: str  # of the input shard's index
+    damage: str  # of the input shard
+    statuses: dict[str, int]  # samples by status; the sum is hi - lo
+    text_statuses: dict[str, int]
+    candidates: dict[str, int]  # texts by source
+    tokens: int  # generated
+    seconds: dict[str, float]  # by stage
+    sha256: dict[str, str]  # of each table's file
+    units: list[str]  # names of the units in it
+
+
+def merge(commits: Sequence[Commit], sha256: dict[str, str]) -> Commit:
+    """Return the record of neighbouring units together; sha256 are the hashes of their joint tables."""
+    first, last = commits[0], commits[-1]
+    return Commit(
+        shard=first.shard,
+        lo=first.lo,
+        hi=last.hi,
+        models=first.models,
+        size=first.size,
+        digest=first.digest,
+        damage=first.damage,
+        statuses=_sum([commit.statuses for commit in commits]),
+        text_statuses=_sum([commit.text_statuses for commit in commits]),
+        candidates=_sum([commit.candidates for commit in commits]),
+        tokens=sum(commit.tokens for commit in commits),
+        seconds=_sum([commit.seconds for commit in commits]),
+        sha256=sha256,
+        units=[name for commit in commits for name in commit.units],
+    )
+
+
+def write_commit(path: str, commit: Commit) -> None:
+    """Publish a commit record. All files that it speaks of must be in place before."""
+    storage.publish(path, json.dumps(asdict(commit), indent=1).encode() + b"\n")
+
+
+def read_commit(path: str) -> Commit:
+    """Return a commit record.
+
+    Raises:
+        RunError: the file is no commit record.
+    """
+    try:
+        values = json.loads(storage.read_bytes(path))
+        return Commit(**{field.name: values[field.name] for field in fields(Commit)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: is no commit record ({error!r}); remove the file and bootstrap again") from None
+
+
+def _sum(counts: Sequence[dict[str, N]]) -> dict[str, N]:
+    total: dict[str, N] = {}
+    for count in counts:
+        for name, value in count.items():
+            total[name] = total[name] + value if name in total else value
+    return dict(sorted(total.items()))

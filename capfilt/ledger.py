@@ -1,0 +1,235 @@
+"""The ledger: every sample that was attempted and every candidate with its scores, in two tables.
+
+A unit writes its two tables and then its commit record; when all units of a shard are in, they are
+folded into one pair of tables and one record. A record's presence is the only state: tables without
+one are left over from an attempt that died, and are written again.
+"""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from capfilt import storage
+from capfilt.commits import TABLES, Commit, merge, read_commit, write_commit
+from capfilt.errors import RunError
+from capfilt.records import Candidate, SampleRecord, Shard, Unit
+from capfilt.runs import Run, parquet_bytes
+
+SCHEMA_VERSION = "1"
+
+SAMPLES = pa.schema(
+    {
+        "shard": pa.string(),
+        "position": pa.int64(),
+        "key": pa.string(),
+        "image_sha256": pa.string(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "format": pa.string(),
+        "url": pa.string(),
+        "metadata": pa.string(),
+        "status": pa.string(),
+        "text_status": pa.string(),
+        "error": pa.string(),
+    }
+)
+
+CANDIDATES = pa.schema(
+    {
+        "shard": pa.string(),
+        "position": pa.int64(),
+        "key": pa.string(),
+        "source": pa.string(),
+        "caption_index": pa.int32(),
+        "text": pa.string(),
+        "captioner": pa.string(),
+        "round": pa.int32(),
+        "seed": pa.int64(),
+        "tokens": pa.int32(),
+        "logprob": pa.float32(),
+        "itm": pa.float32(),
+        "itc": pa.float32(),
+    }
+)
+
+SCHEMAS = {"samples": SAMPLES, "candidates": CANDIDATES}
+
+
+def samples_table(shard: str, records: Sequence[SampleRecord]) -> pa.Table:
+    """Return records of a shard as a table."""
+    return pa.Table.from_pylist([{"shard": shard, **asdict(record)} for record in records], SAMPLES)
+
+
+def candidates_table(shard: str, candidates: Sequence[Candidate]) -> pa.Table:
+    """Return candidates of a shard as a table: what policy.select takes."""
+    return pa.Table.from_pylist([{"shard": shard, **asdict(candidate)} for candidate in candidates], CANDIDATES)
+
+
+def write_unit(
+    run: Run,
+    unit: Unit,
+    records: Sequence[SampleRecord],
+    candidates: Sequence[Candidate],
+    seconds: Mapping[str, float],
+) -> None:
+    """Commit a unit: its tables, then its record. If it is committed already, nothing changes.
+
+    Args:
+        run: the run.
+        unit: the unit.
+        records: one for each sample of the unit, by position.
+        candidates: of the samples with status "ok", by position.
+        seconds: time spent, by stage.
+
+    Raises:
+        RunError: the records do not account for every sample of the unit exactly once.
+    """
+    path = storage.join(run.parts(unit.shard), unit.name)
+    if storage.exists(record_path(run, unit.shard)) or storage.exists(f"{path}.json"):
+        return
+    _check_unit(unit, records, candidates)
+    shard = unit.shard
+    tables = {"samples": samples_table(shard.id, records), "candidates": candidates_table(shard.id, candidates)}
+    commit = Commit(
+        shard=shard.id,
+        lo=unit.lo,
+        hi=unit.hi,
+        models=run.models,
+        size=shard.size,
+        digest=shard.digest,
+        damage=shard.damage,
+        statuses=_count([record.status for record in records]),
+        text_statuses=_count([record.text_status for record in records]),
+        candidates=_count([candidate.source for candidate in candidates]),
+        tokens=sum(candidate.tokens or 0 for candidate in candidates),
+        seconds={stage: round(value, 6) for stage, value in seconds.items()},
+        sha256=_write_tables(run, path, tables),
+        units=[unit.name],
+    )
+    write_commit(f"{path}.json", commit)
+
+
+def committed_units(run: Run, shard: Shard) -> set[str]:
+    """Return the names of a shard's committed units."""
+    if is_complete(run, shard):
+        return set(read_record(run, shard).units)
+    return {name.removesuffix(".json") for name in storage.list_files(run.parts(shard)) if name.endswith(".json")}
+
+
+def complete_shards(run: Run) -> set[str]:
+    """Return the ids of all complete shards, by one listing."""
+    return {name.removesuffix(".json") for name in storage.list_files(run.ledger) if name.endswith(".json")}
+
+
+def is_complete(run: Run, shard: Shard) -> bool:
+    """Return whether all units of a shard are committed and folded."""
+    return storage.exists(record_path(run, shard))
+
+
+def fold(run: Run, shard: Shard, units: Sequence[Unit]) -> None:
+    """Put the tables of a shard's units together, so that a shard leaves three files however it was cut.
+
+    The bytes of the tables depend on their rows alone. A shard that is folded already is left as it is;
+    parts that an attempt left beside it are removed.
+
+    Raises:
+        RunError: the units do not make up the shard, one is not committed, or a file is not what its record says.
+    """
+    if not is_complete(run, shard):
+        ordered = sorted(units, key=lambda unit: unit.lo)
+        edges = [0, *(unit.hi for unit in ordered)]
+        if [unit.lo for unit in ordered] != edges[:-1] or edges[-1] != shard.samples:
+            cut = ", ".join(unit.name for unit in ordered)
+            raise RunError(f"{shard.url}: units {cut} do not make up its {shard.samples} samples")
+        missing = {unit.name for unit in ordered} - committed_units(run, shard)
+        if missing:
+            raise RunError(f"{shard.url}: units {', '.join(sorted(missing))} are not committed; bootstrap again")
+        _fold(run, shard, [storage.join(run.parts(shard), unit.name) for unit in ordered])
+    storage.remove_folder(run.parts(shard))
+
+
+def read_samples(run: Run, shard: Shard) -> pa.Table:
+    """Return the samples of a complete shard, by position."""
+    return _read_table(run, shard, "samples")
+
+
+def read_candidates(run: Run, shard: Shard) -> pa.Table:
+    """Return the candidates of a complete shard, by position."""
+    return _read_table(run, shard, "candidates")
+
+
+def read_record(run: Run, shard: Shard) -> Commit:
+    """Return the commit record of a complete shard."""
+    return read_commit(record_path(run, shard))
+
+
+def record_path(run: Run, shard: Shard) -> str:
+    """Return the path of a shard's commit record."""
+    return f"{run.parts(shard)}.json"
+
+
+def table_path(stem: str, name: str) -> str:
+    """Return the path of a table; stem is the path of its record without the ending."""
+    return f"{stem}.{name}.parquet"
+
+
+def checked_table(path: str, sha256: str) -> pa.Table:
+    """Return the table in a file after checking its hash.
+
+    Raises:
+        RunError: the file is not the one that was committed.
+    """
+    data = storage.read_bytes(path)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise RunError(f"{path}: is not the file that was committed; remove its .json and bootstrap again")
+    return pq.read_table(io.BytesIO(data))
+
+
+def _fold(run: Run, shard: Shard, stems: Sequence[str]) -> None:
+    commits = [read_commit(f"{stem}.json") for stem in stems]
+    parts = list(zip(stems, commits, strict=True))
+    tables = {
+        name: pa.concat_tables(checked_table(table_path(stem, name), commit.sha256[name]) for stem, commit in parts)
+        for name in TABLES
+    }
+    if tables["samples"]["position"].to_pylist() != list(range(shard.samples)):
+        raise RunError(f"{shard.url}: its units do not hold each of its {shard.samples} samples once")
+    write_commit(record_path(run, shard), merge(commits, _write_tables(run, run.parts(shard), tables)))
+
+
+def _read_table(run: Run, shard: Shard, name: str) -> pa.Table:
+    if not is_complete(run, shard):
+        raise RunError(f"{shard.url}: its ledger is not complete; bootstrap the run {run.root} to the end")
+    return checked_table(table_path(run.parts(shard), name), read_record(run, shard).sha256[name])
+
+
+def _write_tables(run: Run, stem: str, tables: dict[str, pa.Table]) -> dict[str, str]:
+    """Publish the tables and return the hash of each file."""
+    hashes = {}
+    for name, table in tables.items():
+        data = parquet_bytes(table.cast(SCHEMAS[name].with_metadata({"schema": SCHEMA_VERSION, "models": run.models})))
+        storage.publish(table_path(stem, name), data)
+        hashes[name] = hashlib.sha256(data).hexdigest()
+    return hashes
+
+
+def _check_unit(unit: Unit, records: Sequence[SampleRecord], candidates: Sequence[Candidate]) -> None:
+    place = f"{unit.shard.url}: unit {unit.name}"
+    if [record.position for record in records] != list(range(unit.lo, unit.hi)):
+        raise RunError(f"{place} has {len(records)} records that are not its {unit.hi - unit.lo} samples in order")
+    scored = {record.position for record in records if record.status == "ok"}
+    stray = {candidate.position for candidate in candidates} - scored
+    if stray:
+        raise RunError(f"{place} has candidates at positions {sorted(stray)}, where no sample was scored")
+    positions = [candidate.position for candidate in candidates]
+    if positions != sorted(positions):
+        raise RunError(f"{place} has candidates that are not ordered by position")
+
+
+def _count(values: Sequence[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))
