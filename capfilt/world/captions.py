@@ -13,10 +13,16 @@ def true_captions(scene: Scene, rng: Generator, count: int) -> list[str]:
     """Return `count` different true captions of 3 to 14 words that can follow "a picture of"."""
     captions: dict[str, None] = {}  # keeps the order in which they were drawn
     while len(captions) < count:
-        caption = write(true_statement(scene, rng), rng)
-        if LEAST_WORDS <= len(caption.split()) <= MOST_WORDS:
+        caption = word(true_statement(scene, rng), rng)
+        if caption:
             captions[caption] = None
     return list(captions)
+
+
+def word(statement: Statement, rng: Generator) -> str | None:
+    """Return a statement in words, or None when they came out too few or too many for a caption."""
+    text = write(statement, rng)
+    return text if LEAST_WORDS <= len(text.split()) <= MOST_WORDS else None
 
 
 def true_statement(scene: Scene, rng: Generator) -> Statement:

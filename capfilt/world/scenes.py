@@ -45,7 +45,7 @@ _LAYOUTS: dict[int, tuple[tuple[tuple[float, float], ...], ...]] = {
 _PITCH = 15 / 64  # largest distance: two large objects and their gap fill a region
 _GAP = 2 / 64  # least space between two objects
 _DRIFT = 4 / 64  # how far the middle of a group moves: the regions stay clearly apart
-_HALF_REGION = 15.5 / 64
+_HALF_REGION = 15 / 64  # so that two opposite groups keep the gap, too
 
 Item = TypeVar("Item")
 
