@@ -1,5 +1,7 @@
 """Errors that a user can mend. The command line shows them as one line and exits with their code."""
 
+from collections.abc import Sequence
+
 
 class CapfiltError(Exception):
     """Something a user can mend; the message says where, what is wrong and what to do."""
@@ -31,7 +33,20 @@ class RunError(CapfiltError):
     """A run folder cannot be used as asked: it belongs to other settings, or is incomplete."""
 
 
+class ModelError(CapfiltError):
+    """A model gave numbers that cannot be used; the message names the sample."""
+
+
+class WorkerError(CapfiltError):
+    """No worker can be built, or one unit after another fails: the fault is not in the data, and the job stops."""
+
+
 class FailedUnitsError(CapfiltError):
     """Some units failed on every attempt; all the others are committed."""
 
     exit_code = 3
+
+    def __init__(self, failed: Sequence[str]) -> None:
+        listing = "\n  ".join(failed)
+        super().__init__(f"{len(failed)} failed, all others are committed; to retry, run the same again:\n  {listing}")
+        self.failed = list(failed)

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,3 +12,15 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no reference data at {folder}; set CAPFILT_SHARED to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A real Ray on this machine, small and started once, since a start takes seconds."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # else Ray leaves a token file in the home folder
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # where the workers find the tests' fakes
+    import ray  # here, so that tests without a cluster do not wait for the import
+
+    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
+    yield
+    ray.shutdown()

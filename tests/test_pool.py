@@ -1,0 +1,213 @@
+"""The pool on a real Ray cluster: whatever happens to an actor, every unit is accounted for."""
+
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from capfilt.config import Cluster
+from capfilt.errors import CheckpointError, FailedUnitsError, ShardError, WorkerError
+from capfilt.records import Shard, Unit
+from workers.pool import run_units
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+UNITS = [Unit(Shard(str(n), f"{n}.tar", 0, "", 8), 0, 8) for n in range(6)]
+
+
+class Echo:
+    """Returns the id of the unit's shard."""
+
+    def run(self, unit: Unit) -> str:
+        return unit.shard.id
+
+
+class Marked(Echo):
+    """Does something unusual in the units of some shards, and notes each time that it began one."""
+
+    def __init__(self, notes: Path, shards: str) -> None:
+        self.notes, self.shards = notes, shards
+
+    def run(self, unit: Unit) -> str:
+        with (self.notes / unit.shard.id).open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        if unit.shard.id in self.shards:
+            self.act(unit)
+        return super().run(unit)
+
+    def act(self, unit: Unit) -> None:
+        raise NotImplementedError
+
+    def first_time(self, unit: Unit) -> bool:
+        return len((self.notes / unit.shard.id).read_text().splitlines()) == 1
+
+
+class Raises(Marked):
+    def act(self, unit: Unit) -> None:
+        raise RuntimeError(f"{unit.shard.url} makes no sense")
+
+
+class Damaged(Marked):
+    def act(self, unit: Unit) -> None:
+        raise ShardError(f"{unit.shard.url}: cut short at 3 bytes")
+
+
+class RaisesOnce(Marked):
+    def act(self, unit: Unit) -> None:
+        if self.first_time(unit):
+            raise RuntimeError("a passing cloud")
+
+
+class RaisesInCompany(RaisesOnce):
+    """Raises when the other actor is at work too."""
+
+    def act(self, unit: Unit) -> None:
+        while len({pid for file in self.notes.iterdir() for pid in file.read_text().split()}) < 2:
+            time.sleep(0.01)
+        super().act(unit)
+
+
+class DiskFullOnce(Marked):
+    def act(self, unit: Unit) -> None:
+        if self.first_time(unit):
+            raise OSError(28, "No space left on device", "part.parquet")
+
+
+class Dies(Marked):
+    def act(self, unit: Unit) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DiesOnce(Marked):
+    def act(self, unit: Unit) -> None:
+        if self.first_time(unit):
+            os._exit(1)
+
+
+class HangsOnce(Marked):
+    def act(self, unit: Unit) -> None:
+        if self.first_time(unit):
+            time.sleep(3600)
+
+
+def no_checkpoint() -> Echo:
+    raise CheckpointError("no checkpoint at med.pt")
+
+
+def broken_code() -> Echo:
+    raise KeyError("encoder")
+
+
+def dies_while_built() -> Echo:
+    os._exit(1)
+
+
+def pids(notes: Path, shard: str) -> list[str]:
+    return (notes / shard).read_text().splitlines()
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster(workers=2, cpus_per_worker=0.5, attempts=3)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 9])
+def test_every_unit_is_done_once(workers, cluster, tmp_path):
+    many = cluster.model_copy(update={"workers": workers, "cpus_per_worker": 0.2})
+
+    assert sorted(run_units(partial(Raises, tmp_path, ""), UNITS, many)) == list("012345")
+    assert all(len(pids(tmp_path, shard)) == 1 for shard in "012345")
+
+
+def test_no_units_need_no_worker(cluster):
+    assert list(run_units(no_checkpoint, [], cluster)) == []
+
+
+def test_a_poison_unit_fails_alone(cluster, tmp_path):
+    done = []
+
+    with pytest.raises(FailedUnitsError) as failure:
+        done.extend(run_units(partial(Raises, tmp_path, "2"), UNITS, cluster))
+
+    assert sorted(done) == list("01345")  # extend keeps what came before the error
+    assert failure.value.failed == [
+        "2.tar, samples 0 to 8: tried 3 times: RuntimeError: 2.tar makes no sense",
+    ]
+    assert failure.value.exit_code == 3
+
+
+def test_damaged_data_is_not_tried_again(cluster, tmp_path):
+    with pytest.raises(FailedUnitsError, match=r"2\.tar, samples 0 to 8: tried once: ShardError: 2\.tar: cut short"):
+        list(run_units(partial(Damaged, tmp_path, "2"), UNITS, cluster))
+
+    assert len(pids(tmp_path, "2")) == 1
+
+
+def test_a_unit_that_raises_is_tried_again_on_another_actor(cluster, tmp_path):
+    assert sorted(run_units(partial(RaisesInCompany, tmp_path, "01"), UNITS, cluster)) == list("012345")
+
+    assert len(set(pids(tmp_path, "0"))) == len(set(pids(tmp_path, "1"))) == 2
+
+
+def test_a_full_disk_is_tried_again(cluster, tmp_path):
+    assert sorted(run_units(partial(DiskFullOnce, tmp_path, "5"), UNITS, cluster)) == list("012345")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_dead_actor_is_replaced(workers, cluster, tmp_path):
+    fewer = cluster.model_copy(update={"workers": workers})
+
+    assert sorted(run_units(partial(DiesOnce, tmp_path, "05"), UNITS, fewer)) == list("012345")
+
+
+def test_a_unit_that_always_kills_its_actor_takes_no_other_along(cluster, tmp_path):
+    done = []
+
+    with pytest.raises(FailedUnitsError, match=r"1 failed(.|\n)*2\.tar, samples 0 to 8: tried 3 times: its worker die"):
+        done.extend(run_units(partial(Dies, tmp_path, "2"), UNITS, cluster))
+
+    assert sorted(done) == list("01345")
+    assert len(pids(tmp_path, "2")) == 3
+
+
+def test_a_unit_past_its_deadline_is_ended_and_tried_again(cluster, tmp_path):
+    hasty = cluster.model_copy(update={"deadline_seconds": 2.0})
+
+    assert sorted(run_units(partial(HangsOnce, tmp_path, "3"), UNITS, hasty)) == list("012345")
+    assert len(pids(tmp_path, "3")) == 2
+
+
+def test_a_worker_that_cannot_be_built_stops_the_job_with_its_own_error(cluster):
+    with pytest.raises(CheckpointError, match=r"^no checkpoint at med\.pt$"):
+        list(run_units(no_checkpoint, UNITS, cluster))
+
+
+def test_a_worker_with_broken_code_stops_the_job(cluster):
+    with pytest.raises(WorkerError, match="no worker can be built: KeyError: 'encoder'"):
+        list(run_units(broken_code, UNITS, cluster))
+
+
+def test_workers_that_die_while_they_are_built_stop_the_job(cluster):
+    with pytest.raises(WorkerError, match="no worker can be built, 3 died while trying"):
+        list(run_units(dies_while_built, UNITS, cluster))
+
+
+def test_a_fault_of_every_unit_stops_the_job(cluster, tmp_path):
+    units = [Unit(Shard(str(n), f"{n}.tar", 0, "", 8), 0, 8) for n in range(100)]
+
+    with pytest.raises(WorkerError, match="10 units failed one after the other"):
+        list(run_units(partial(Raises, tmp_path, [unit.shard.id for unit in units]), units, cluster))
+
+
+def test_closing_the_results_ends_the_actors(cluster, tmp_path):
+    results = run_units(partial(Raises, tmp_path, ""), UNITS * 100, cluster)
+    next(results)
+    results.close()
+
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for shard in "01" for pid in pids(tmp_path, shard)):
+        assert time.monotonic() < deadline, "an actor outlives its job"
+        time.sleep(0.1)
