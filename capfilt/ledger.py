@@ -141,6 +141,9 @@ def fold(run: Run, shard: Shard, units: Sequence[Unit]) -> None:
         RunError: the units do not make up the shard, one is not committed, or a file is not what its record says.
     """
     if not is_complete(run, shard):
+        if not shard.samples:  # nothing to do is also done by someone
+            units = [Unit(shard, 0, 0)]
+            write_unit(run, units[0], [], [], {})
         ordered = sorted(units, key=lambda unit: unit.lo)
         edges = [0, *(unit.hi for unit in ordered)]
         if [unit.lo for unit in ordered] != edges[:-1] or edges[-1] != shard.samples:

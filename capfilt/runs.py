@@ -71,6 +71,10 @@ class Run:
         name = f"{config.policy.name}-{fingerprint({**kept, 'format': EXPORT_FORMAT})}"
         return storage.join(self.root, "clean", name)
 
+    def config(self) -> BootstrapConfig:
+        """Return the settings with which the run was last started."""
+        return _read_record(storage.join(self.root, "run.yaml")).config
+
     def has_plan(self) -> bool:
         """Return whether the run is planned."""
         return storage.exists(self._plan)

@@ -1,0 +1,170 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ledgers import CHECKPOINTS, SHARD, config, new_run
+
+from capfilt.config import ExportConfig, Policy
+from capfilt.errors import RunError
+from capfilt.runs import fingerprint, load_run, open_run, shard_ids
+
+
+def test_opening_a_run_again_gives_the_same_run(tmp_path):
+    assert open_run(config(tmp_path), CHECKPOINTS) == open_run(config(tmp_path), CHECKPOINTS)
+
+
+def test_a_reader_finds_the_run_and_its_settings_by_its_folder_alone(tmp_path):
+    run = open_run(config(tmp_path, seed=3), CHECKPOINTS)
+
+    assert load_run(f"{tmp_path}/run") == run
+    assert run.config() == config(tmp_path, seed=3)
+
+
+def test_a_relative_folder_means_the_same_in_every_process(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert open_run(config("."), CHECKPOINTS).root == f"{tmp_path}/run"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"unit_size": 64},
+        {"decode_threads": 8},
+        {"cluster": {"workers": 9}},
+        {"policy": {"web_itm": 0.9}},
+        {"captioner": "the same weights elsewhere"},
+        {"damage": "keep-readable"},
+        {"max_failed_share": 0.9},
+    ],
+)
+def test_a_setting_that_no_result_depends_on_may_change(tmp_path, changes):
+    run = open_run(config(tmp_path), CHECKPOINTS)
+
+    assert open_run(config(tmp_path, **changes), CHECKPOINTS) == run
+    assert run.config() == config(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"seed": 5}, "seed: 0 in the run, 5 here"),
+        ({"sampling": {"top_p": 0.95}}, "sampling.top_p: 0.9 in the run, 0.95 here"),
+        ({"images": {"min_side": 8}}, "images.min_side: 1 in the run, 8 here"),
+        ({"input": ["in", "more"]}, "input: ['in'] in the run, ['in', 'more'] here"),
+        ({"max_failed_share": 0.25}, "max_failed_share: 0.5 in the run, 0.25 here; it can only be loosened"),
+    ],
+)
+def test_a_setting_that_changes_results_is_refused_with_both_values(tmp_path, changes, line):
+    open_run(config(tmp_path), CHECKPOINTS)
+    before = Path(tmp_path, "run", "run.yaml").read_bytes()
+
+    with pytest.raises(RunError, match="start another run") as caught:
+        open_run(config(tmp_path, **changes), CHECKPOINTS)
+
+    assert str(caught.value).splitlines()[1:] == [f"  {line}"]
+    assert Path(tmp_path, "run", "run.yaml").read_bytes() == before
+
+
+def test_damage_once_accepted_stays_accepted(tmp_path):
+    open_run(config(tmp_path, damage="keep-readable"), CHECKPOINTS)
+
+    with pytest.raises(RunError, match="damage: 'keep-readable' in the run, 'skip-shard' here"):
+        open_run(config(tmp_path, damage="skip-shard"), CHECKPOINTS)
+
+
+def test_all_differences_are_listed(tmp_path):
+    open_run(config(tmp_path), CHECKPOINTS)
+
+    with pytest.raises(RunError) as caught:
+        open_run(config(tmp_path, seed=1, round=2), CHECKPOINTS | {"filter": "0ther"})
+
+    assert str(caught.value).splitlines()[1:] == [
+        "  round: 0 in the run, 2 here",
+        "  seed: 0 in the run, 1 here",
+        "  checkpoint of the filter: 'f117e4' in the run, '0ther' here",
+    ]
+
+
+def test_a_folder_without_run_yaml_is_no_run(tmp_path):
+    with pytest.raises(RunError, match=r"run\.yaml: not found, so this is no run folder"):
+        load_run(str(tmp_path))
+
+
+def test_the_plan_comes_back_in_order(tmp_path):
+    shards = [replace(SHARD, id="b", damage="cut at 512"), replace(SHARD, id="a")]
+    run = new_run(tmp_path, shards)
+
+    assert run.plan() == shards
+
+
+def test_a_run_without_a_plan_says_so(tmp_path):
+    run = open_run(config(tmp_path), CHECKPOINTS)
+
+    assert not run.has_plan()
+    with pytest.raises(RunError, match="no plan yet"):
+        run.plan()
+
+
+@pytest.mark.parametrize("bad", ["../outside", "a/b", ".hidden", "", "a b"])
+def test_a_shard_id_that_is_no_plain_file_name_is_refused(tmp_path, bad):
+    with pytest.raises(RunError, match="cannot name a file"):
+        new_run(tmp_path, [replace(SHARD, id=bad)])
+
+
+def test_two_shards_of_one_id_are_refused(tmp_path):
+    with pytest.raises(RunError, match="several shards have the id 00000"):
+        new_run(tmp_path, [SHARD, replace(SHARD, url="other/00000.tar")])
+
+
+def test_shard_ids_are_file_names_whatever_the_order():
+    urls = ["a/00000.tar", "s3://b/00001.tar.gz", "http://c/x%20y.parquet?sig=1", "d/..tar"]
+
+    ids = shard_ids(urls)
+
+    assert ids == ["00000", "00001", "x_20y", "_"]
+    assert shard_ids(urls[::-1]) == ids[::-1]
+
+
+def test_shards_of_one_name_get_ids_of_their_own(tmp_path):
+    urls = ["train/00000.tar", "test/00000.tar", "train/00001.tar"]
+
+    ids = shard_ids(urls)
+
+    assert len(set(ids)) == 3
+    assert all(id_.startswith("00000-") for id_ in ids[:2])
+    assert shard_ids(urls[::-1]) == ids[::-1]
+    new_run(tmp_path, [replace(SHARD, id=id_) for id_ in ids])
+
+
+def test_a_fingerprint_follows_the_values_alone():
+    assert fingerprint({"a": 1, "b": [0.5, None]}) == fingerprint({"b": [0.5, None], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def test_clean_shards_of_other_selections_lie_elsewhere(tmp_path):
+    run = open_run(config(tmp_path), CHECKPOINTS)
+    exports = [
+        ExportConfig(run=run.root),
+        ExportConfig(run=run.root, policy=Policy(web_itm=0.75)),
+        ExportConfig(run=run.root, keep_empty=True),
+        ExportConfig(run=run.root, workers=4),
+    ]
+
+    folders = [run.clean(export) for export in exports]
+
+    assert folders[0].startswith(f"{run.root}/clean/default-")
+    assert len(set(folders)) == 3
+    assert folders[3] == folders[0]
+
+
+def test_the_journal_has_a_line_for_each_event(tmp_path):
+    run = open_run(config(tmp_path), CHECKPOINTS)
+
+    run.note("started", units=3)
+    run.note("failed", shard="00000")
+
+    lines = [json.loads(line) for line in Path(run.root, "journal.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["started", "failed"]
+    assert (lines[0]["units"], lines[1]["shard"]) == (3, "00000")
