@@ -1,0 +1,149 @@
+"""The policy: which candidates are kept, and why the others are not.
+
+A pure function of the ledger, without a model, so that another threshold or mix costs seconds. A sample's
+"own" texts are those that came with it, web or human; the mixes weigh them against the synthetic ones.
+"""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from capfilt.config import Policy
+from capfilt.texts import MAX_CHARACTERS, clean
+
+REASONS = ("not_scored", "too_short", "too_long", "low_itm", "low_itc", "duplicate", "mix")
+"""Why a candidate is not kept: the first of these rules that it does not meet."""
+
+SOURCES = ("web", "human", "synthetic")
+"""In the order of precedence among equals."""
+
+_SYNTHETIC = SOURCES.index("synthetic")
+
+# what clean leaves as it is: printable ASCII that begins no tag or entity, in words one space apart
+_PLAIN = r"^([!-%'-;=?-~]+( [!-%'-;=?-~]+)*)?$"
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+def select(candidates: pa.Table, policy: Policy) -> pa.Table:
+    """Return the candidates with two more columns: `kept`, and `reason` (one of REASONS, null when kept).
+
+    The rules are applied in the order of REASONS. Scores are compared as the float32 they are stored as, so
+    a text exactly at a threshold is kept. What becomes of a candidate depends on the candidates of its
+    sample, the shard's id and the position alone, not on what else is in the table, nor on the order of rows.
+
+    Args:
+        candidates: rows of the ledger's candidates table, all those of a sample or none; any number of shards.
+        policy: the thresholds and the mix.
+    """
+    texts = cleaned(candidates["text"])
+    shards = candidates["shard"].combine_chunks().dictionary_encode()
+    positions = candidates["position"].to_numpy()
+    sources = pc.index_in(candidates["source"], pa.array(SOURCES)).to_numpy()
+    columns = {
+        "sample": shards.indices.to_numpy().astype(np.int64) * (positions.max(initial=0) + 1) + positions,
+        "source": sources.astype(np.int64),
+        "index": candidates["caption_index"].to_numpy().astype(np.int64),
+    }
+    itm = _floats(candidates["itm"])
+    reasons = _rules(texts, columns["source"], itm, _floats(candidates["itc"]), policy)
+    if policy.drop_duplicates:
+        alive = np.flatnonzero(reasons == 0)
+        text = pc.utf8_lower(texts).dictionary_encode().indices.to_numpy().astype(np.int64)
+        order = {name: columns[name][alive] for name in ("source", "index")}
+        again = _rank([columns["sample"][alive], text[alive]], [order["source"], order["index"]]) > 0
+        reasons[alive[again]] = _code("duplicate")
+    alive = np.flatnonzero(reasons == 0)
+    chance = _chance(shards, positions, policy.seed) if policy.mix == "weighted" else np.zeros(len(positions))
+    dropped = _mixed_out({name: column[alive] for name, column in columns.items()}, itm[alive], chance[alive], policy)
+    reasons[alive[dropped]] = _code("mix")
+    names = pa.array([None, *REASONS]).take(pa.array(reasons))
+    return candidates.append_column("kept", pc.is_null(names)).append_column("reason", names)
+
+
+def cleaned(texts: pa.ChunkedArray) -> pa.Array:
+    """Return texts as they are scored. Most are clean already, which one vectorised search tells."""
+    array = texts.combine_chunks()
+    plain = pc.and_(pc.match_substring_regex(array, _PLAIN), pc.less_equal(pc.utf8_length(array), MAX_CHARACTERS))
+    dirty = pc.invert(plain)
+    return pc.replace_with_mask(array, dirty, pa.array([clean(text.as_py()) for text in array.filter(dirty)], "string"))
+
+
+def _rules(
+    texts: pa.Array, source: Ints, itm: NDArray[np.float32], itc: NDArray[np.float32], policy: Policy
+) -> NDArray[np.int8]:
+    """Return the code of the first rule that each candidate fails by itself, 0 for none."""
+    words = np.where(pc.equal(texts, "").to_numpy(False), 0, pc.count_substring(texts, " ").to_numpy() + 1)
+    least_itm = np.array([policy.web_itm, policy.human_itm, policy.synthetic_itm], np.float32)[source]
+    bounds = [-np.inf if bound is None else bound for bound in (policy.web_itc, None, policy.synthetic_itc)]
+    least_itc = np.array(bounds, np.float32)[source]
+    failed = {
+        "not_scored": np.isnan(itm) | (np.isnan(itc) & (least_itc > -np.inf)),
+        "too_short": words < policy.min_words,
+        "too_long": words > policy.max_words,
+        "low_itm": itm < least_itm,
+        "low_itc": itc < least_itc,
+    }
+    return np.select(list(failed.values()), [np.int8(_code(reason)) for reason in failed], np.int8(0))
+
+
+def _mixed_out(
+    columns: dict[str, Ints], itm: NDArray[np.float32], chance: NDArray[np.float64], policy: Policy
+) -> Bools:
+    """Return which of the candidates over the thresholds the mix does not take."""
+    synthetic: Bools = columns["source"] == _SYNTHETIC
+    if policy.mix == "web_only":
+        return synthetic
+    if policy.mix == "synthetic_only":
+        return ~synthetic
+    if policy.mix in ("best", "top_k"):
+        most = 1 if policy.mix == "best" else policy.top_k
+        beaten: Bools = _rank([columns["sample"]], [-itm, columns["source"], columns["index"]]) >= most
+        return beaten
+    if policy.mix == "both":
+        return np.zeros(len(itm), np.bool_)
+    has_own = np.isin(columns["sample"], columns["sample"][~synthetic])
+    if policy.mix == "web_else_synthetic":
+        return synthetic & has_own
+    has_both = has_own & np.isin(columns["sample"], columns["sample"][synthetic])
+    not_drawn: Bools = has_both & (synthetic == (chance < policy.web_weight))
+    return not_drawn
+
+
+def _rank(group: list[Ints], keys: list[Any]) -> Ints:
+    """Return each row's place, from 0, among the rows of its group when these are sorted by keys."""
+    order = np.lexsort([*reversed(keys), *reversed(group)])
+    first = np.ones(len(order), np.bool_)
+    first[1:] = np.any([column[order][1:] != column[order][:-1] for column in group], axis=0)
+    places = np.arange(len(order))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = places - np.maximum.accumulate(np.where(first, places, 0))
+    return rank
+
+
+def _chance(shards: pa.DictionaryArray, positions: Ints, seed: int) -> NDArray[np.float64]:
+    """Return a number in [0, 1) for each sample that follows from (seed, shard id, position).
+
+    The shard's hash is the start of a SplitMix64 sequence and the position the place in it.
+    Source: Steele, Lea and Flood, Fast splittable pseudorandom number generators, 2014.
+    """
+    starts = [hashlib.sha256(f"{seed}/{shard}".encode()).digest()[:8] for shard in shards.dictionary.to_pylist()]
+    start = np.array([int.from_bytes(digest, "little") for digest in starts], np.uint64)
+    z = start[shards.indices.to_numpy()] + (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray((z ^ (z >> np.uint64(31))) >> np.uint64(11), np.float64) * 2.0**-53
+
+
+def _floats(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """Return scores with NaN for those that are missing."""
+    return np.asarray(column.cast(pa.float32()).to_numpy(), np.float32)
+
+
+def _code(reason: str) -> int:
+    return REASONS.index(reason) + 1
