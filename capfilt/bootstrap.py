@@ -1,0 +1,225 @@
+"""CapFilt, the algorithm: write captions for each image, score its web text and its captions, write all of it down.
+
+Nothing here knows on which machine it runs, or what ran before. Batches are cut at fixed positions of the shard,
+a sample that cannot be used keeps its place in its batch, and the noise of a caption follows from the image:
+so a unit's rows depend on its shard and the settings alone.
+
+Shapes: B images of a batch, S side of a model's square input.
+Source: BLIP, arXiv 2201.12086, section 3.3.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from capfilt import storage
+from capfilt.captioners import Captioner
+from capfilt.commits import read_commit
+from capfilt.config import BootstrapConfig, Policy
+from capfilt.errors import ImageError, ModelError, ShardError
+from capfilt.filters import Filter, Scores
+from capfilt.images import decode, resize
+from capfilt.ledger import candidates_table, checked_table, table_path, write_unit
+from capfilt.policy import select
+from capfilt.prefetch import Stopwatch, prefetch
+from capfilt.records import Candidate, Caption, Sample, SampleRecord, Unit, UnitResult
+from capfilt.runs import Run
+from capfilt.shards import ShardReader, open_shard
+from capfilt.texts import clean
+from capfilt.units import check_failures
+
+
+class CapFilt(NamedTuple):
+    """The two models of a bootstrap."""
+
+    captioner: Captioner
+    filter: Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A sample made ready for the models. One that cannot be used holds its place with a black image."""
+
+    record: SampleRecord
+    text: str  # exactly as it came
+    for_captioner: Tensor  # RGB, uint8, (3, S, S) with S = captioner.image_size
+    for_filter: Tensor  # the same for the filter; the same tensor where the sizes are equal
+
+
+def capfilt_unit(
+    unit: Unit, models: CapFilt, config: BootstrapConfig, run: Run, turn: AbstractContextManager[object] | None = None
+) -> UnitResult:
+    """Caption and score the samples of a unit and commit them. A unit that is committed already is left as it is.
+
+    Args:
+        unit: which samples of which shard.
+        models: both models.
+        config: the job.
+        run: where the ledger lies.
+        turn: a lock that is held while a batch is in the models, for units that run at once.
+
+    Raises:
+        ShardError: the shard cannot be read, is not the one that was planned, or too many samples failed.
+        ModelError: a score is not a number.
+        OSError: the ledger cannot be written.
+    """
+    stem = storage.join(run.parts(unit.shard), unit.name)
+    if storage.exists(f"{stem}.json"):
+        return _committed(unit, stem, config.policy)
+    clock = Stopwatch()
+    records: list[SampleRecord] = []
+    candidates: list[Candidate] = []
+    samples = _open(unit).read(unit.lo, unit.hi)
+    ready = prefetch(samples, config.batch_size, partial(prepare, models, config), config.decode_threads)
+    with closing(ready) as batches:
+        for batch in clock.each("read", batches):
+            with turn or nullcontext():
+                candidates += capfilt_batch(batch, models, config, clock)
+            records += [prepared.record for prepared in batch]
+    statuses = Counter(record.status for record in records)
+    check_failures(unit.shard, statuses, config)
+    with clock("write"):
+        write_unit(run, unit, records, candidates, clock.seconds)
+    return _result(unit, statuses, candidates_table(unit.shard.id, candidates), config.policy, clock.seconds)
+
+
+def prepare(models: CapFilt, config: BootstrapConfig, sample: Sample) -> Prepared:
+    """Decode a sample's image, bring it to the models' sizes, and note what is known of the sample."""
+    sides = models.captioner.image_size, models.filter.image_size
+    record = SampleRecord(
+        position=sample.position,
+        key=sample.key,
+        image_sha256=hashlib.sha256(sample.image).hexdigest() if sample.image else "",
+        width=None,
+        height=None,
+        format="",
+        url=sample.url,
+        metadata=sample.metadata,
+        status=sample.status,
+        text_status="empty" if sample.text and not clean(sample.text) else sample.text_status,
+        error=sample.error,
+    )
+    image = None
+    if sample.status == "ok":
+        try:
+            image = decode(sample.image, config.images)
+        except ImageError as error:
+            record = replace(record, status=error.reason, error=str(error))
+    if image is None:
+        black = [torch.zeros(3, side, side, dtype=torch.uint8) for side in sides]
+        return Prepared(record, sample.text, *black)
+    pixels = {side: resize(image.pixels, side) for side in set(sides)}  # (3, S, S) each
+    record = replace(record, width=image.width, height=image.height, format=image.format)
+    return Prepared(record, sample.text, *(pixels[side] for side in sides))
+
+
+def capfilt_batch(
+    batch: Sequence[Prepared], models: CapFilt, config: BootstrapConfig, clock: Stopwatch | None = None
+) -> list[Candidate]:
+    """Return all candidates of a batch with their scores: of each usable sample the web text, then its captions.
+
+    Raises:
+        ModelError: a score is not a number.
+    """
+    clock = clock or Stopwatch()
+    if all(prepared.record.status != "ok" for prepared in batch):
+        return []
+    noise = [noise_seed(config, prepared.record.image_sha256) for prepared in batch]
+    with clock("caption"):
+        captions = models.captioner.caption(torch.stack([p.for_captioner for p in batch]), noise)  # B lists
+    rows = [
+        _unscored(prepared, written, seed, models.captioner.name, config)
+        for prepared, written, seed in zip(batch, captions, noise, strict=True)
+    ]
+    # texts of an image that read the same are scored once
+    texts = [list(dict.fromkeys(clean(candidate.text) for candidate in group)) for group in rows]
+    with clock("score"):
+        scores = models.filter.score(torch.stack([p.for_filter for p in batch]), texts)  # B lists
+    return [
+        _scored(candidate, dict(zip(unique, values, strict=True)), models.filter.name)
+        for group, unique, values in zip(rows, texts, scores, strict=True)
+        for candidate in group
+    ]
+
+
+def noise_seed(config: BootstrapConfig, image_sha256: str) -> int:
+    """Return the 63-bit seed of an image's captions: the same wherever, whenever and beside whatever they are drawn."""
+    text = f"{config.seed} {config.round} {image_sha256}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _unscored(
+    prepared: Prepared, captions: Sequence[Caption], seed: int, captioner: str, config: BootstrapConfig
+) -> list[Candidate]:
+    """Return the candidates of a sample without scores; none for one whose place is only held."""
+    record = prepared.record
+    if record.status != "ok":
+        return []
+    web = [Candidate(record.position, record.key, config.source, 0, prepared.text)] if clean(prepared.text) else []
+    return web + [
+        Candidate(
+            position=record.position,
+            key=record.key,
+            source="synthetic",
+            caption_index=index,
+            text=caption.text,
+            captioner=captioner,
+            round=config.round,
+            seed=seed,
+            tokens=caption.tokens,
+            logprob=caption.logprob,
+        )
+        for index, caption in enumerate(captions)
+    ]
+
+
+def _scored(candidate: Candidate, scores: dict[str, Scores], judge: str) -> Candidate:
+    itm, itc = scores[clean(candidate.text)]
+    if not math.isfinite(itm) or not math.isfinite(itc or 0.0):
+        raise ModelError(
+            f"{candidate.key} at position {candidate.position}: filter {judge} gives itm {itm}, itc {itc} "
+            f"to {candidate.text!r}; check its weights, or use device.dtype: float32"
+        )
+    return replace(candidate, itm=itm, itc=itc)
+
+
+def _open(unit: Unit) -> ShardReader:
+    """Open the shard of a unit, which must be the file that was planned."""
+    reader = open_shard(unit.shard.url)
+    if reader.digest != unit.shard.digest:
+        raise ShardError(
+            f"{unit.shard.url}: changed since it was planned; put the file back that was there, or start another run"
+        )
+    return reader
+
+
+def _committed(unit: Unit, stem: str, policy: Policy) -> UnitResult:
+    """Return the result of a unit as its commit tells it."""
+    commit = read_commit(f"{stem}.json")
+    candidates = checked_table(table_path(stem, "candidates"), commit.sha256["candidates"])
+    return _result(unit, commit.statuses, candidates, policy, commit.seconds)
+
+
+def _result(
+    unit: Unit, statuses: Mapping[str, int], candidates: pa.Table, policy: Policy, seconds: dict[str, float]
+) -> UnitResult:
+    selection = select(candidates, policy)
+    kept = selection.filter(selection["kept"])
+    return UnitResult(
+        unit=unit,
+        statuses=dict(statuses),
+        candidates=dict(Counter(candidates["source"].to_pylist())),
+        kept=dict(Counter(kept["source"].to_pylist())),
+        tokens=pc.sum(candidates["tokens"]).as_py() or 0,
+        seconds=seconds,
+    )

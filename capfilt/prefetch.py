@@ -1,0 +1,68 @@
+"""Make batches ready ahead of the models, and tell where the time goes."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from typing import TypeVar
+
+AHEAD = 3  # batches in memory beside the one in the models
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def prefetch(items: Iterable[T], size: int, prepare: Callable[[T], U], threads: int) -> Generator[list[U], None, None]:
+    """Yield prepared items in batches, in order, while the next few batches are being made.
+
+    One thread reads the items and others prepare them, so that neither waits for the caller. An error of
+    either is raised in its place. Memory is bounded: reading stops when enough is ready.
+
+    Args:
+        items: are read in order, never from two threads at once.
+        size: of a batch; the last may be shorter.
+        prepare: is called from several threads.
+        threads: that prepare.
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(threads) as pool:
+
+        def load() -> list[Future[U]]:
+            return [pool.submit(prepare, item) for item in islice(source, size)]
+
+        ahead = deque(reader.submit(load) for _ in range(AHEAD))
+        try:
+            while batch := [future.result() for future in ahead.popleft().result()]:
+                yield batch
+                ahead.append(reader.submit(load))
+        finally:
+            reader.shutdown(cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
+
+
+class Stopwatch:
+    """Seconds spent, by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def each(self, stage: str, items: Iterable[T]) -> Iterator[T]:
+        """Yield items, adding the time that each is waited for to a stage."""
+        source = iter(items)
+        while True:
+            with self(stage):
+                found = list(islice(source, 1))
+            if not found:
+                return
+            yield found[0]
