@@ -1,0 +1,162 @@
+"""Images: decoding within limits to upright 8-bit RGB, and the square resize of the models.
+
+simplejpeg decodes ordinary JPEGs where it is installed, Pillow all others: the pixels are the same either way.
+Nothing global of Pillow is changed, so threads may decode side by side. Pillow's own cap on pixels stays in force
+above the configured one.
+"""
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+
+from capfilt.config import ImageLimits
+from capfilt.errors import ImageError
+
+try:
+    import simplejpeg
+except ImportError:  # the extra "fast" is not installed
+    simplejpeg = None
+
+# What web pages show; formats that run code or reach other files (EPS, WMF, ...) are not opened.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
+_ORIENTATION = 0x0112  # the EXIF tag
+# For each EXIF orientation: swap the axes?, then flip rows?, then flip columns?
+_UPRIGHT = {
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+# What Pillow's plugins raise on hostile bytes; the file is at fault, never the run.
+_DECODER_ERRORS = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
+    *(SyntaxError, TypeError, ValueError, struct.error, zlib.error, Warning, Image.DecompressionBombError),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An image as it is displayed."""
+
+    pixels: np.ndarray  # RGB, uint8, (H, W, 3)
+    width: int
+    height: int
+    format: str  # of the file: "JPEG", "PNG", ...
+
+
+def decode(data: bytes, limits: ImageLimits) -> DecodedImage:
+    """Decode an image file to upright RGB.
+
+    Animations give their first frame. Transparency shows white, the ground of most web pages, so that the pixels
+    are what the writer of the text saw. 16-bit values are scaled to 8 bits.
+
+    Raises:
+        ImageError: its reason is one of not_an_image, truncated, too_large, too_many_pixels, bad_shape,
+            unsupported_mode and decode_error.
+    """
+    if len(data) > limits.max_bytes:
+        raise ImageError("too_large", f"has {len(data)} bytes, max_bytes is {limits.max_bytes}")
+    try:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            _check_shape(image.size, limits)
+            pixels = _jpeg_pixels(data, image)
+            if pixels is None:
+                image.load()
+                _check_shape(image.size, limits)  # some formats know their size only now
+                pixels = _rgb(image)
+            pixels = _upright(pixels, image)
+            name = "JPEG" if image.format == "MPO" else str(image.format)  # MPO: a JPEG with more behind it
+    except _DECODER_ERRORS as error:
+        raise _refusal(error, data) from error
+    return DecodedImage(pixels, pixels.shape[1], pixels.shape[0], name)
+
+
+def resize(pixels: np.ndarray, side: int) -> torch.Tensor:
+    """Return an image (H, W, 3) as a square (3, side, side), uint8; bicubic with antialias, aspect not kept.
+
+    Within one level of Pillow's BICUBIC, and the same for any number of threads.
+    """
+    chw = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
+    square = F.interpolate(chw[None], size=(side, side), mode="bicubic", antialias=True)  # (1, 3, S, S)
+    return square[0].contiguous()
+
+
+@lru_cache(maxsize=1)
+def _formats() -> list[str]:
+    """Return the formats of _FORMATS that this Pillow was built with."""
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _check_shape(size: tuple[int, int], limits: ImageLimits) -> None:
+    width, height = size
+    if width * height > limits.max_pixels:
+        raise ImageError("too_many_pixels", f"is {width} x {height}, max_pixels is {limits.max_pixels}")
+    if min(size) < limits.min_side:
+        raise ImageError("bad_shape", f"is {width} x {height}, min_side is {limits.min_side}")
+    if max(size) > limits.max_aspect * min(size):
+        raise ImageError("bad_shape", f"is {width} x {height}, max_aspect is {limits.max_aspect}")
+
+
+def _jpeg_pixels(data: bytes, image: Image.Image) -> np.ndarray | None:
+    """Decode an ordinary JPEG, or return None: Pillow then decides, so that both ways refuse the same files."""
+    if simplejpeg is None or image.format != "JPEG" or image.mode not in ("RGB", "L"):
+        return None
+    try:
+        pixels: np.ndarray = simplejpeg.decode_jpeg(data, "RGB" if image.mode == "RGB" else "GRAY")  # (H, W, 3 or 1)
+    except ValueError:
+        return None
+    return np.repeat(pixels, 3, axis=2) if image.mode == "L" else pixels
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """Return the pixels of a loaded image as RGB (H, W, 3), whatever its mode."""
+    if image.mode.startswith(("I", "F")):
+        return np.repeat(_eight_bits(image)[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        ground = Image.new("RGBA", layer.size, "white")
+        ground.alpha_composite(layer)
+        image = ground
+    return np.array(image.convert("RGB"))
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray:
+    """Scale grey pixels of 16 bits to 8: 65535 becomes 255. Pillow's own conversion would clip them to white."""
+    grey = np.asarray(image)  # (H, W)
+    if image.mode == "F" or grey.min(initial=0) < 0 or grey.max(initial=0) > 65535:
+        raise ImageError("unsupported_mode", f"has pixels of mode {image.mode}, whose white is not known")
+    return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Turn pixels as the EXIF orientation says. EXIF data that cannot be read says nothing."""
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except _DECODER_ERRORS:
+        return pixels
+    if turn is None:
+        return pixels
+    swap, rows, columns = turn
+    turned = pixels.transpose(1, 0, 2) if swap else pixels
+    return np.ascontiguousarray(turned[:: -1 if rows else 1, :: -1 if columns else 1])
+
+
+def _refusal(error: BaseException, data: bytes) -> ImageError:
+    """Return the ImageError for what a decoder raised."""
+    if isinstance(error, UnidentifiedImageError):
+        return ImageError("not_an_image", f"is no image that can be read: {len(data)} bytes, {data[:20]!r}")
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return ImageError("too_many_pixels", str(error))
+    reason = "truncated" if "truncated" in str(error).lower() else "decode_error"
+    return ImageError(reason, f"cannot be decoded: {type(error).__name__}: {error}")

@@ -1,0 +1,97 @@
+"""A tar shard, plain or compressed with gzip: its samples by position."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import BinaryIO
+
+from capfilt.errors import ShardError
+from capfilt.records import Sample
+from capfilt.shards.grouping import Entry, group
+from capfilt.shards.headers import BLOCK, parse_header
+from capfilt.shards.samples import MAX_IMAGE_BYTES, MAX_METADATA_BYTES, MAX_TEXT_BYTES, describe
+from capfilt.shards.tar import Member, index_tar
+from capfilt.shards.unpack import Unpacked
+from capfilt.storage import open_input, size
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+class TarShard:
+    """A tar whose headers were read; an image is read when its sample is."""
+
+    def __init__(self, url: str, head: bytes) -> None:
+        self.url = url
+        self.size = size(url)
+        self._unpacked: Unpacked | None = Unpacked(url) if head.startswith(GZIP_MAGIC) else None
+        self._open: Callable[[], BinaryIO] = self._unpacked.open if self._unpacked else partial(open_input, url)
+        with self._open() as file:
+            members, damage = index_tar(file, self._unpacked.size if self._unpacked else self.size)
+        if damage and not members:
+            raise ShardError(f"{url}: holds no tar member, begins with {head[:40]!r}: {damage}; fetch it again")
+        self._entries = group(members)
+        self.samples = len(self._entries)
+        self.digest = _digest(members)
+        empty = "" if self._entries else f"holds no samples: none of its {len(members)} members is an image or a text"
+        self.damage = "; ".join(filter(None, [self._unpacked.damage if self._unpacked else "", damage, empty]))
+
+    def read(self, lo: int, hi: int) -> Iterator[Sample]:
+        """Yield the samples of positions lo to hi - 1, one of them in memory at a time.
+
+        Raises:
+            ShardError: the file is no longer the one that was indexed.
+        """
+        if (found := size(self.url)) != self.size:
+            raise ShardError(f"{self.url}: has {found} bytes, had {self.size} when it was indexed; plan the run anew")
+        with self._open() as file:
+            for position in range(lo, hi):
+                yield self._sample(file, position)
+
+    def _sample(self, file: BinaryIO, position: int) -> Sample:
+        entry = self._entries[position]
+        status, error = _image_status(entry)
+        image = self._part(file, entry.image, MAX_IMAGE_BYTES) if status != "too_large" else None
+        text = self._part(file, entry.text, MAX_TEXT_BYTES + 1)
+        metadata = self._part(file, entry.metadata, MAX_METADATA_BYTES + 1)
+        sample = Sample(position, entry.key, image or b"", text="", status=status, error=error)
+        return describe(sample, text, metadata)
+
+    def _part(self, file: BinaryIO, member: Member | None, limit: int) -> bytes | None:
+        return self._bytes(file, member, limit) if member and member.kind == "file" else None
+
+    def _bytes(self, file: BinaryIO, member: Member, limit: int) -> bytes:
+        """Return a member's bytes, up to a limit, after a look whether its header still stands before them."""
+        length = min(member.size, limit)
+        file.seek(member.data - BLOCK)
+        found = file.read(BLOCK + length)
+        header = parse_header(found[:BLOCK])
+        if header is None or header.checksum != member.checksum:
+            raise ShardError(
+                f"{self.url}: the header of {member.name} is gone from byte {member.data - BLOCK}: "
+                f"the file changed after it was indexed; plan the run anew"
+            )
+        if len(found) < BLOCK + length:
+            raise ShardError(f"{self.url}: ends inside {member.name}, {len(found)} bytes behind {member.data - BLOCK}")
+        return found[BLOCK:]
+
+
+def _image_status(entry: Entry) -> tuple[str, str]:
+    """Return the status of a sample as far as its members tell, and what was found."""
+    image = entry.image
+    if image is not None and image.kind == "cut":
+        return "truncated_member", f"the file ends inside {image.name}"
+    if image is not None and image.kind == "other":
+        return "not_a_file", f"{image.name} is a link or a device, and is not followed"
+    if image is not None and image.size > MAX_IMAGE_BYTES:
+        return "too_large", f"{image.name} has {image.size} bytes"
+    if entry.duplicate:
+        return "duplicate_key", "an earlier sample of the shard has the same key"
+    if image is None:
+        return "no_image", "no member with its key is an image"
+    return ("ok", "") if image.size else ("empty_image", f"{image.name} has no bytes")
+
+
+def _digest(members: Iterable[Member]) -> str:
+    """Return a hash of all members' names, offsets and sizes."""
+    listing = "\n".join(f"{member.data} {member.size} {member.name}" for member in members)
+    return hashlib.sha256(listing.encode()).hexdigest()

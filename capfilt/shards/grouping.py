@@ -1,0 +1,70 @@
+"""Group the members of a tar into samples: members with one key make one sample, wherever they stand.
+
+The key is the member's path without its last suffix, if that suffix is known: v1.2.photo.jpg and v1.2.photo.txt
+are one sample, and v1.2.photo and v1.3.photo are two. (Cutting at the first dot, as other readers do, merges them.)
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from capfilt.shards.tar import Member
+
+Part = Literal["image", "text", "metadata"]
+
+IMAGE_SUFFIXES = (
+    *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"),
+    *("ppm", "pgm", "pbm", "heic", "heif", "jxl", "svg"),  # some cannot be decoded: refused, but not overlooked
+)
+_PARTS: dict[str, Part] = {**dict.fromkeys(IMAGE_SUFFIXES, "image"), "txt": "text", "json": "metadata"}
+
+
+@dataclass(slots=True)
+class Entry:
+    """The members of one sample."""
+
+    key: str
+    duplicate: bool  # the key belongs to an earlier sample of the shard
+    image: Member | None = None
+    text: Member | None = None
+    metadata: Member | None = None
+
+
+def group(members: Iterable[Member]) -> list[Entry]:
+    """Return the samples in the order of their first members.
+
+    A second image (or text, or JSON) with a key makes a second sample, marked as a duplicate: nothing is merged
+    or overlooked. Archives in one file are grouped each for itself, since each may number its samples from 0.
+    """
+    counts: Counter[tuple[str, int, Part]] = Counter()
+    entries: dict[tuple[str, int, int], Entry] = {}
+    first: dict[str, tuple[int, int]] = {}
+    for member in members:
+        key, part = split_name(member.name)
+        if part is None:
+            continue
+        nth = counts[key, member.archive, part]
+        counts[key, member.archive, part] = nth + 1
+        place = (member.archive, nth)
+        entry = entries.get((key, *place))
+        if entry is None:
+            entry = entries[(key, *place)] = Entry(key, duplicate=first.setdefault(key, place) != place)
+        setattr(entry, part, member)
+    return list(entries.values())
+
+
+def split_name(name: str) -> tuple[str, Part | None]:
+    """Return the key of a member's sample and which part of it the member is; None when it is none.
+
+    Members of other kinds (cls, npy, pickles) and the litter of macOS are no part of a sample.
+    """
+    stem, _, suffix = name.rpartition(".")
+    part = _PARTS.get(suffix.lower())
+    if part is None or "/" in suffix or _is_litter(name):
+        return name, None
+    return stem, part
+
+
+def _is_litter(name: str) -> bool:
+    return name.rpartition("/")[2].startswith("._") or name.startswith("__MACOSX/")

@@ -1,0 +1,67 @@
+"""The 512-byte header block of a tar member, and the extended names that may stand before it.
+
+Source: POSIX.1-2017 pax, "ustar Interchange Format"; the GNU tar manual, "Basic Tar Format".
+"""
+
+from typing import NamedTuple
+
+BLOCK = 512
+ZEROS = bytes(BLOCK)
+MAGIC_OFFSET = 257
+_CHECKSUM = slice(148, 156)
+
+
+class Header(NamedTuple):
+    """What one header block says."""
+
+    name: bytes
+    size: int  # bytes of the member's data
+    kind: bytes  # type flag: b"0" file, b"2" symbolic link, b"x" pax record, ...
+    checksum: int
+
+
+def parse_header(block: bytes) -> Header | None:
+    """Return the header in a block, or None if the block is none: its checksum must stand for its bytes."""
+    checksum, size = _number(block[_CHECKSUM]), _number(block[124:136])
+    if checksum is None or size is None or checksum != header_sum(block):
+        return None
+    name = block[:100].partition(b"\0")[0]
+    # Only POSIX headers have a prefix there; GNU headers keep time stamps in the same bytes.
+    if block[MAGIC_OFFSET : MAGIC_OFFSET + 6] == b"ustar\0" and (prefix := block[345:500].partition(b"\0")[0]):
+        name = prefix + b"/" + name
+    return Header(name, size, block[156:157], checksum)
+
+
+def header_sum(block: bytes) -> int:
+    """Return the checksum that a header block should state: the sum of its bytes, its own field read as blanks."""
+    return sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
+
+
+def parse_pax(data: bytes) -> dict[bytes, bytes]:
+    """Return the records of a pax header, each "LENGTH KEY=VALUE\\n" with LENGTH counting the whole record.
+
+    Raises:
+        ValueError: the data is not a row of such records.
+    """
+    records = {}
+    while data:
+        length = int(data.partition(b" ")[0])
+        record, data = data[:length], data[length:]
+        key, equals, value = record.partition(b" ")[2].partition(b"=")
+        if len(record) != length or not equals or not value.endswith(b"\n"):
+            raise ValueError(f"a pax record of {length} bytes is damaged")
+        records[key] = value[:-1]
+    return records
+
+
+def _number(field: bytes) -> int | None:
+    """Return a numeric field: octal digits, or a big-endian number after a first byte of 0x80."""
+    if field[:1] == b"\x80":
+        return int.from_bytes(field[1:], "big")
+    digits = field.partition(b"\0")[0].strip(b" ")
+    if not digits.isdigit():
+        return 0 if not digits else None
+    try:
+        return int(digits, 8)
+    except ValueError:
+        return None

@@ -1,0 +1,130 @@
+"""A Parquet shard: one row a sample, the encoded image in a column (img2dataset's Parquet output, HF datasets)."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from capfilt.errors import ShardError
+from capfilt.records import Sample
+from capfilt.shards.grouping import IMAGE_SUFFIXES
+from capfilt.shards.samples import MAX_IMAGE_BYTES, describe, to_json
+from capfilt.storage import open_input, read_bytes, size
+
+PARQUET_MAGIC = b"PAR1"
+_IMAGES = (*IMAGE_SUFFIXES, "image", "img", "bytes", "image_bytes")
+_KEYS = ("key", "__key__", "uid", "id")
+_TEXTS = ("caption", "text", "txt", "alt_text", "TEXT")
+_JSONS = ("json", "metadata")
+_ROWS = 16  # in memory at once
+
+
+class ParquetShard:
+    """A Parquet file with an image column; rows are read a few at a time."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.size = size(url)
+        self.digest = _footer_digest(url, self.size)
+        with open_input(url) as file:
+            table = _open(url, file)
+            self.samples = int(table.metadata.num_rows)
+            columns = dict(zip(table.schema_arrow.names, table.schema_arrow.types, strict=True))
+        self.damage = "" if self.samples else "holds no samples"
+        self._image = next((name for name in _IMAGES if name in columns and _holds_images(columns[name])), "")
+        if not self._image:
+            raise ShardError(
+                f"{url}: no column holds image bytes; it has {', '.join(columns)}; "
+                f"where this is the table beside a tar shard, give the tar"
+            )
+        texts = {name for name, kind in columns.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)}
+        self._key = next((name for name in _KEYS if name in columns), "")
+        self._text = next((name for name in _TEXTS if name in texts), "")
+        self._json = next((name for name in _JSONS if name in texts), "")
+
+    def read(self, lo: int, hi: int) -> Iterator[Sample]:
+        """Yield the samples of rows lo to hi - 1, a few of them in memory at a time.
+
+        Raises:
+            ShardError: the file is no longer the one that was indexed, or some of its rows are damaged.
+        """
+        if (found := size(self.url)) != self.size or _footer_digest(self.url, found) != self.digest:
+            raise ShardError(f"{self.url}: is not the file that was indexed; plan the run anew")
+        with open_input(self.url) as file:
+            table = _open(self.url, file)
+            first = 0
+            for number in range(table.num_row_groups):
+                rows = table.metadata.row_group(number).num_rows
+                if first < hi and first + rows > lo:
+                    yield from self._group(table, number, first, range(lo, hi))
+                first += rows
+
+    def _group(self, table: Any, number: int, first: int, wanted: range) -> Iterator[Sample]:
+        position = first
+        batches = table.iter_batches(_ROWS, row_groups=[number], use_threads=False)
+        while True:
+            try:
+                batch = next(batches, None)
+                rows = [] if batch is None else self._rows(batch)
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise  # the disk or the network, not the file
+                raise ShardError(f"{self.url}: row group {number} cannot be read at row {position}: {error}") from error
+            if batch is None:
+                return
+            for at, row in enumerate(rows, position):
+                if at in wanted:
+                    yield self._sample(at, row)
+            position += len(rows)
+
+    def _rows(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
+        """Return a batch's rows, their texts as bytes, since a text that is not UTF-8 must not hide the others."""
+        columns = {name: batch.column(name) for name in batch.schema.names}
+        if self._text:
+            columns[self._text] = columns[self._text].cast(pa.large_binary())
+        lists = [column.to_pylist() for column in columns.values()]
+        return [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]
+
+    def _sample(self, position: int, row: dict[str, Any]) -> Sample:
+        image = row.pop(self._image)
+        if isinstance(image, Mapping):  # HF datasets: {bytes, path}
+            image = image.get("bytes")
+        text = row.pop(self._text, None)
+        key = row.get(self._key)
+        status, error = "ok", ""
+        if image is None:
+            status, error = "no_image", str(row.get("error_message") or f"{self._image} is null")
+        elif not image or len(image) > MAX_IMAGE_BYTES:
+            status, error = ("too_large" if image else "empty_image"), f"{self._image} has {len(image)} bytes"
+        usable = image if status == "ok" else b""
+        sample = Sample(position, str(position if key is None else key), usable, text="", status=status, error=error)
+        own = row.get(self._json)
+        return describe(sample, text, to_json(row) if own is None else own.encode("utf-8"))
+
+
+def _holds_images(kind: Any) -> bool:
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" and _holds_images(field.type) for field in kind)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _open(url: str, file: BinaryIO) -> Any:
+    try:
+        return pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ShardError(f"{url}: is no whole Parquet file ({error}); fetch it again") from error
+
+
+def _footer_digest(url: str, length: int) -> str:
+    """Return a hash of the footer, which names the place and the statistics of every column chunk."""
+    tail = read_bytes(url, max(0, length - 8))
+    if not tail.endswith(PARQUET_MAGIC):
+        raise ShardError(
+            f"{url}: is cut at byte {length}: it begins as a Parquet file but has no footer; fetch it again"
+        )
+    footer = int.from_bytes(tail[:4], "little")
+    return hashlib.sha256(read_bytes(url, max(0, length - 8 - footer))).hexdigest()

@@ -1,0 +1,62 @@
+"""Open a shard of any kind by what its first bytes are."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Protocol
+
+from capfilt.errors import ShardError
+from capfilt.records import Sample
+from capfilt.shards.archive import TarShard
+from capfilt.shards.listing import LIST_SUFFIXES, ListShard
+from capfilt.shards.parquet import PARQUET_MAGIC, ParquetShard
+from capfilt.storage import exists, join, list_files, read_bytes
+
+_HEAD = 512  # bytes that tell the kind of a file
+
+
+class ShardReader(Protocol):
+    """A shard whose index was read. Every sample has a position, and is read by it."""
+
+    url: str
+    size: int  # bytes
+    digest: str  # of the index: a changed file is noticed
+    samples: int
+    damage: str  # what cannot be read, in one line; empty when the shard is whole
+
+    def read(self, lo: int, hi: int) -> Iterator[Sample]:
+        """Yield the samples of positions lo to hi - 1 in order, each position exactly once."""
+        ...
+
+
+def open_shard(url: str) -> ShardReader:
+    """Read the index of a shard: the headers of a tar, the footer of a Parquet file, the lines of a list.
+
+    Raises:
+        ShardError: the file is no shard at all. A damaged one is opened, and says so in its damage.
+    """
+    try:
+        head = read_bytes(url, 0, _HEAD)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ShardError(f"{url}: there is no such file ({type(error).__name__}); list the shards anew") from error
+    if not head:
+        raise ShardError(f"{url}: is empty, 0 bytes; fetch it again")
+    if url.endswith(LIST_SUFFIXES):
+        return ListShard(url)
+    shard = ParquetShard(url) if head.startswith(PARQUET_MAGIC) else TarShard(url, head)
+    shard.damage = "; ".join(filter(None, [_unfinished(url), shard.damage]))
+    return shard
+
+
+def _unfinished(url: str) -> str:
+    """Return what is wrong when img2dataset did not finish this shard: it writes in place, and its statistics last."""
+    folder, _, name = url.rpartition("/")
+    marker = name.partition(".")[0] + "_stats.json"
+    if exists(join(folder or ".", marker)) or not _has_markers(folder or "."):
+        return ""
+    return f"unfinished: {marker} is missing beside it"
+
+
+@lru_cache(maxsize=1024)
+def _has_markers(folder: str) -> bool:
+    """Return whether img2dataset wrote to a folder. Remembered, since a folder may hold 100,000 shards."""
+    return any(name.endswith("_stats.json") for name in list_files(folder))

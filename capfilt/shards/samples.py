@@ -1,0 +1,89 @@
+"""What a sample's text and metadata bytes come to, whatever kind of shard they stand in."""
+
+import codecs
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from capfilt.records import Sample
+
+MAX_TEXT = 10_000  # characters; what is longer is no caption, and is cut
+MAX_TEXT_BYTES = 4 * MAX_TEXT + 4  # holds more than MAX_TEXT characters of any script
+MAX_METADATA_BYTES = 4 << 20
+MAX_IMAGE_BYTES = 1 << 30  # an image over this is not even read, so that one sample always fits into memory
+
+
+class Text(NamedTuple):
+    """A sample's own text, and what is the matter with it."""
+
+    text: str
+    status: str  # ok, missing, empty, not_utf8 or cut
+    error: str = ""
+
+
+class Metadata(NamedTuple):
+    """A sample's own JSON, and the fields of it that are read."""
+
+    raw: str = ""  # valid JSON, or empty
+    caption: str | None = None
+    url: str = ""
+    error: str = ""
+
+
+def describe(sample: Sample, text: bytes | None, metadata: bytes | None) -> Sample:
+    """Return a sample completed by its text and its JSON; each may be None, when there is none.
+
+    The caption in the JSON counts only where there is no text member: img2dataset writes both, with the same words.
+    """
+    found = read_metadata(metadata)
+    if text is None and found.caption is not None:
+        text = found.caption.encode("utf-8", "surrogatepass")
+    own = read_text(text)
+    error = "; ".join(filter(None, [sample.error, own.error, found.error]))
+    return replace(sample, text=own.text, text_status=own.status, url=found.url, metadata=found.raw, error=error)
+
+
+def read_text(data: bytes | None) -> Text:
+    """Decode a text. Bytes behind MAX_TEXT_BYTES are not looked at, as they cannot be among its first MAX_TEXT."""
+    if data is None:
+        return Text("", "missing")
+    try:
+        whole = len(data) <= MAX_TEXT_BYTES  # otherwise the last character may be in pieces
+        text = codecs.getincrementaldecoder("utf-8")().decode(data[:MAX_TEXT_BYTES], final=whole)
+    except UnicodeDecodeError as error:
+        shown = data[max(0, error.start - 10) :][:30]
+        return Text("", "not_utf8", f"text is not UTF-8 at byte {error.start}: {shown!r}")
+    if not text.strip():
+        return Text("", "empty")
+    return Text(text[:MAX_TEXT], "cut" if len(text) > MAX_TEXT else "ok")
+
+
+def read_metadata(data: bytes | None) -> Metadata:
+    """Read a sample's JSON. What is no JSON is not carried on: it would make the outputs unreadable too."""
+    if data is None:
+        return Metadata()
+    if len(data) > MAX_METADATA_BYTES:
+        return Metadata(error=f"metadata has over {MAX_METADATA_BYTES} bytes and is dropped")
+    constants: list[str] = []
+    try:
+        raw = data.decode("utf-8-sig")
+        value = json.loads(raw, parse_constant=constants.append)
+    except (ValueError, RecursionError) as error:
+        return Metadata(error=f"metadata is not JSON and is dropped ({error}): {data[:40]!r}")
+    if constants:  # pandas writes NaN for an absent value; append gave None for it, which JSON can say
+        raw = json.dumps(value)
+    fields = value if isinstance(value, dict) else {}
+    url, caption = fields.get("url"), fields.get("caption")
+    return Metadata(raw, caption if isinstance(caption, str) else None, _storable(url) if isinstance(url, str) else "")
+
+
+def to_json(row: Mapping[str, object]) -> bytes:
+    """Return a table's row as the JSON of its sample. Absent values are left out."""
+    present = {name: value for name, value in row.items() if value is not None and not isinstance(value, bytes)}
+    return json.dumps(present, default=str).encode("utf-8")
+
+
+def _storable(text: str) -> str:
+    """Return a text without lone surrogates, which JSON can state and no table can hold."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,164 @@
+"""Index a tar file by its headers, and say what of it is damaged.
+
+The standard library stops without a word at the first damaged header and at the first end mark. Here every
+header's checksum is verified; after a damaged one the walk goes on at the next valid one, and what lies between
+is reported with its byte offset.
+"""
+
+from collections.abc import Iterator
+from typing import BinaryIO, Literal, NamedTuple
+
+from capfilt.shards.headers import BLOCK, MAGIC_OFFSET, ZEROS, Header, parse_header, parse_pax
+
+_FIRST_CHUNK, _CHUNK = 4 << 10, 1 << 20  # bytes read at once, at first and at most, where no header says how far to go
+_MAX_EXTENSION = 1 << 20  # bytes of a long name or a pax record; a larger one is damage
+_LISTED = 5  # damages told in full
+
+Kind = Literal["file", "cut", "other"]
+
+
+class Member(NamedTuple):
+    """One member of a tar and where its bytes are."""
+
+    name: str
+    data: int  # offset of its bytes; its header is the block before
+    size: int
+    checksum: int  # of its header: on reading, the header must still be the same
+    kind: Kind  # "cut": the file ends inside it; "other": a link, a device or a folder
+    archive: int  # 0, or more for archives behind the first end mark
+
+
+class TarIndex(NamedTuple):
+    """The members of a tar in file order, and what is wrong with it in one line."""
+
+    members: list[Member]
+    damage: str
+
+
+def index_tar(file: BinaryIO, size: int) -> TarIndex:
+    """Walk the headers of a tar of size bytes. A damaged tar gives the members that are readable, never an error."""
+    walk = _Walk(file, size)
+    offset = 0
+    while offset < size:
+        offset = walk.step(offset)
+    if not walk.ended:
+        walk.damage.append(f"no end mark at byte {size}: what followed is missing")
+    more = len(walk.damage) - _LISTED
+    told = walk.damage[:_LISTED] + ([f"and {more} more"] if more > 0 else [])
+    return TarIndex(walk.members, "; ".join(told))
+
+
+class _Walk:
+    """One pass over the headers."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file = file
+        self.size = size
+        self.members: list[Member] = []
+        self.damage: list[str] = []
+        self.ended = False  # the end mark, or damage that reaches to the end, was seen
+        self.archive = 0
+        self.extended: dict[bytes, bytes] = {}  # what a pax record or a long name says of the next member
+
+    def step(self, offset: int) -> int:
+        """Take in what stands at offset and return where the next header should be."""
+        block = self._bytes(offset, BLOCK)
+        if block == ZEROS:
+            return self._end(offset)
+        if len(block) < BLOCK:
+            self.damage.append(f"cut inside the tar header at byte {offset}: what followed is missing")
+            self.ended = True
+            return self.size
+        header = parse_header(block)
+        return self._resync(offset) if header is None else self._take(header, offset + BLOCK)
+
+    def _take(self, header: Header, data: int) -> int:
+        size = header.size
+        if header.kind in (b"L", b"x") and data + size <= self.size:
+            self._extend(header.kind, data, size)
+        elif header.kind not in (b"K", b"g"):  # a long link target; settings of all members, which hold no names
+            size = self._add(header, data)
+        if data + size > self.size:
+            self.damage.append(
+                f"cut at byte {self.size} inside {_decode(header.name)}, which begins at byte {data}: "
+                f"{self.size - data} of its {size} bytes are there"
+            )
+            self.ended = True
+        return data + -(-size // BLOCK) * BLOCK
+
+    def _extend(self, kind: bytes, data: int, size: int) -> None:
+        try:
+            if size > _MAX_EXTENSION:
+                raise ValueError(f"{size} bytes")
+            content = self._bytes(data, size)
+            self.extended |= {b"path": content.partition(b"\0")[0]} if kind == b"L" else parse_pax(content)
+        except ValueError as error:
+            self.damage.append(f"the extended header at byte {data} cannot be read ({error}): a name may be cut")
+
+    def _add(self, header: Header, data: int) -> int:
+        """Add a member and return its size, which a pax record may overrule."""
+        stated = self.extended.get(b"size", b"")
+        size = int(stated) if stated.isdigit() and len(stated) < 20 else header.size
+        kind: Kind = "other"
+        if header.kind in (b"0", b"\0", b"7"):
+            kind = "cut" if data + size > self.size else "file"
+        elif header.kind != b"S":  # only files have data; a link may state the size of its target
+            size = 0
+        name = _decode(self.extended.get(b"path", header.name))
+        self.members.append(Member(name, data, size, header.checksum, kind, self.archive))
+        self.extended = {}
+        return size
+
+    def _end(self, offset: int) -> int:
+        """Return where the file goes on behind an end mark at offset: its size, if only padding follows."""
+        found = self._nonzero(offset)
+        self.extended = {}
+        self.ended = found == self.size
+        if not self.ended and parse_header(self._bytes(found, BLOCK)):
+            if found - offset >= 2 * BLOCK:
+                self.archive += 1
+            self.damage.append(f"more members at byte {found}, behind the end mark at byte {offset}: read too")
+        return found
+
+    def _nonzero(self, offset: int) -> int:
+        """Return the offset of the first block from offset on that is not all zeros, or the size of the file."""
+        for start, chunk in self._chunks(offset, overlap=0):
+            if rest := chunk.lstrip(b"\0"):
+                found = start + len(chunk) - len(rest)
+                return found - (found - offset) % BLOCK
+        return self.size
+
+    def _resync(self, offset: int) -> int:
+        """Return the offset of the next valid header behind the damage at offset, or the size of the file."""
+        found = self._find_header(offset + 1)
+        self.damage.append(f"no tar header at byte {offset}: bytes {offset} to {found} are lost")
+        self.extended = {}
+        self.ended = found == self.size
+        return found
+
+    def _find_header(self, offset: int) -> int:
+        """Look for the magic word at any offset: bytes may have been lost or added, and blocks shifted."""
+        for start, chunk in self._chunks(offset, overlap=BLOCK - 1):  # a header may end in the next chunk
+            at = chunk.find(b"ustar", MAGIC_OFFSET)
+            while at >= 0:
+                if parse_header(chunk[at - MAGIC_OFFSET :][:BLOCK]):
+                    return start + at - MAGIC_OFFSET
+                at = chunk.find(b"ustar", at + 1)
+        return self.size
+
+    def _chunks(self, offset: int, overlap: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the file from offset on. Chunks grow, so that many short gaps cost no more than one long one."""
+        length = _FIRST_CHUNK
+        while len(chunk := self._bytes(offset, length)) > overlap:
+            yield offset, chunk
+            offset += len(chunk) - overlap
+            length = min(2 * length, _CHUNK)
+
+    def _bytes(self, offset: int, length: int) -> bytes:
+        self.file.seek(offset)
+        return self.file.read(length)
+
+
+def _decode(name: bytes) -> str:
+    """Return a name that any table can hold, also when it is not UTF-8."""
+    return name.decode("utf-8", "backslashreplace")

@@ -1,0 +1,50 @@
+"""Unpack a gzip-compressed shard, which cannot be read at an offset as it is."""
+
+import tempfile
+import zlib
+from typing import BinaryIO
+
+from capfilt.storage import open_input
+
+_CHUNK = 1 << 20
+_GZIP = zlib.MAX_WBITS | 16  # zlib's way to say that the data has gzip's header
+_MAX_RATIO = 100  # unpacked to packed; images hardly shrink, so that only a bomb comes near
+_FREE = 64 << 20  # bytes that even the smallest file may unpack to
+
+
+class Unpacked:
+    """The unpacked bytes, in a temporary file that goes when this object does."""
+
+    def __init__(self, url: str) -> None:
+        self._file = tempfile.NamedTemporaryFile(prefix="capfilt-", suffix=".tar")  # noqa: SIM115 (lives with self)
+        self.size = 0
+        with open_input(url) as packed:
+            self.damage = self._fill(packed)
+        self._file.flush()
+
+    def open(self) -> BinaryIO:
+        """Open the unpacked bytes for reading."""
+        return open_input(self._file.name)
+
+    def _fill(self, packed: BinaryIO) -> str:
+        """Unpack the file's gzip streams one after another, and return what stopped it, if not the end."""
+        inflate = zlib.decompressobj(_GZIP)
+        taken, data = 0, b""
+        while data := data or packed.read(_CHUNK):
+            if inflate.eof:
+                inflate = zlib.decompressobj(_GZIP)
+            try:
+                self._write(inflate.decompress(data, _CHUNK))
+            except zlib.error as error:
+                return f"the gzip data is damaged behind byte {taken} ({error}): what followed is missing"
+            left = inflate.unconsumed_tail or inflate.unused_data
+            taken += len(data) - len(left)
+            data = left.lstrip(b"\0") if inflate.eof else left  # a stream may be padded
+            if self.size > _FREE + _MAX_RATIO * taken:
+                return f"unpacks from {taken} to over {self.size} bytes, and is not read further"
+        self._write(inflate.flush())
+        return "" if inflate.eof else f"the gzip data is cut at byte {taken}: what followed is missing"
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.size += len(data)

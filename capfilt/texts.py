@@ -1,0 +1,83 @@
+"""Texts: cleaning what a web page said of an image, and the normal form in which captions are scored and trained."""
+
+import html
+import re
+import unicodedata
+from html.parser import HTMLParser
+
+MAX_CHARACTERS = 10_000  # no caption is longer, and a parser of markup is not linear in hostile input
+_INLINE = {"a", "abbr", "b", "big", "cite", "code", "em", "font", "i", "mark", "s", "small", "span", "strong"}
+_INLINE |= {"strike", "sub", "sup", "tt", "u", "wbr"}  # stand inside words; every other tag parts them
+_UNSEEN = {"script", "style"}
+_PUNCTUATION = re.compile(r'[.!"()*#:;~]')
+_RUNS = re.compile(r"\s{2,}")
+
+
+def clean(raw: str) -> str:
+    """Return a web text as a reader of the page would see it, on one line.
+
+    Tags go and entities are decoded, twice, since markup is often escaped inside an attribute. Control, bidi and
+    zero-width characters go, as the tokenizer drops them too. White space becomes single blanks. At most
+    MAX_CHARACTERS are looked at. Bare < and & stay.
+    """
+    text = raw[:MAX_CHARACTERS]
+    for _ in range(2):
+        if "<" in text or "&" in text:
+            text = _visible(text)
+    return " ".join("".join(map(_shown, text)).split())
+
+
+def normalise(text: str, max_words: int = 30) -> str:
+    """Return a caption as BLIP's training and scoring see it.
+
+    Lower case; each of . ! " ( ) * # : ; ~ becomes a blank; runs of white space become one blank; the ends are
+    stripped of line ends and blanks; at most max_words words stay. A single tab or line end inside is kept.
+
+    Source:
+        BLIP, arXiv 2201.12086, the caption preprocessing of its released code.
+    """
+    text = _PUNCTUATION.sub(" ", text.lower())
+    text = _RUNS.sub(" ", text).rstrip("\n").strip(" ")
+    return " ".join(text.split(" ")[:max_words])
+
+
+class _Visible(HTMLParser):
+    """Collects the text of a piece of HTML."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self.unseen = False
+
+    def parse_html_declaration(self, i: int) -> int:
+        """Take <! for a comment up to the next >, as browsers do; Python's own way raises on <![x."""
+        return self.parse_comment(i) if self.rawdata.startswith("<!--", i) else self.parse_bogus_comment(i)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.unseen = tag in _UNSEEN
+        self.parts.append("" if tag in _INLINE else " ")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.unseen = False
+        self.parts.append("" if tag in _INLINE else " ")
+
+    def handle_data(self, data: str) -> None:
+        if not self.unseen:
+            self.parts.append(data)
+
+
+def _visible(text: str) -> str:
+    """Return the text of a piece of HTML."""
+    # Behind the last > no tag can end, and looking for that end again and again would take quadratic time.
+    markup, end, rest = text.rpartition(">")
+    parser = _Visible()
+    parser.feed(markup + end)
+    parser.close()
+    return "".join(parser.parts) + ("" if parser.unseen else html.unescape(rest))
+
+
+def _shown(character: str) -> str:
+    """Return a character, a blank for white space, or nothing for what has no shape (Unicode category C)."""
+    if character.isspace():
+        return " "
+    return "" if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co") else character
