@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from capfilt.shards import open_shard
 from capfilt.world.facts import is_true
 from capfilt.world.noise import NoiseRates
 from capfilt.world.scenes import scene_at, scene_from_metadata
@@ -109,3 +110,13 @@ def test_images_have_the_side_that_was_asked_for(tmp_path):
 def test_shards_with_more_samples_than_keys_have_digits_are_refused(tmp_path):
     with pytest.raises(ValueError, match="20000 samples in a shard"):
         write_world(tmp_path, HUMAN, samples=20000, samples_per_shard=20000)
+
+
+def test_capfilt_reads_a_world_shard_whole(web):
+    reader = open_shard(str(web / "00000.tar"))
+    samples = list(reader.read(0, reader.samples))
+    assert reader.damage == ""
+    assert all(sample.status == "ok" for sample in samples)
+    assert [scene_from_metadata(sample.metadata) for sample in samples] == [
+        scene_at(3, "web", int(sample.key[5:])) for sample in samples
+    ]

@@ -7,9 +7,9 @@ a place, the other group) makes it no less true. A text that claims nothing of t
 a file name, a date), one in another language, and one that is not well formed are false.
 """
 
-import html
 import re
 
+from capfilt.texts import clean
 from capfilt.world.language import Phrase, Relation, Statement, parse
 from capfilt.world.scenes import Group, Region, Scene
 
@@ -33,8 +33,7 @@ def is_true(text: str, scene: Scene) -> bool:
 
 def plain(text: str) -> str:
     """Return a text without markup and punctuation, in lower case."""
-    without_tags = re.sub(r"<[^>]*>", " ", html.unescape(text))
-    return " ".join(re.sub(r"[^\w\s]", " ", without_tags.lower()).split())
+    return " ".join(re.sub(r"[^\w\s]", " ", clean(text).lower()).split())
 
 
 def holds(statement: Statement, scene: Scene) -> bool:

@@ -6,9 +6,7 @@ row and no members. No file holds a time, so the same arguments give the same by
 """
 
 import hashlib
-import io
 import json
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from capfilt.shards import write_tar
 from capfilt.world.captions import true_captions
 from capfilt.world.noise import NoiseRates, web_text
 from capfilt.world.render import encode, render
@@ -87,7 +86,7 @@ def _write_shard(folder: Path, world: World, shard: int, indices: range) -> Path
         rows.append(row)
         members += files
     tar = folder / f"{shard:05d}.tar"
-    _write_tar(tar, members)
+    write_tar(tar, members)
     pq.write_table(pa.Table.from_pylist(rows, _SIDECAR), folder / f"{shard:05d}.parquet")
     (folder / f"{shard:05d}_stats.json").write_text(json.dumps(_stats(rows), indent=4))
     return tar
@@ -137,11 +136,3 @@ def _stats(rows: Sequence[dict[str, object]]) -> dict[str, object]:
         "end_time": 0.0,
         "status_dict": status,
     }
-
-
-def _write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)  # its time is 0 and its owner nobody
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
