@@ -19,12 +19,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from capfilt import storage
-from capfilt.config import BootstrapConfig, Config, ExportConfig, dump, loads
+from capfilt.config import BootstrapConfig, Config, ExportConfig, Policy, dump, loads
 from capfilt.config.bootstrap import RESULTS
 from capfilt.errors import RunError
 from capfilt.records import Shard
@@ -67,9 +68,7 @@ class Run:
 
     def clean(self, config: ExportConfig) -> str:
         """Return the folder of the clean shards under a policy."""
-        kept = {"policy": config.policy.model_dump(mode="json", exclude={"name"}), "keep_empty": config.keep_empty}
-        name = f"{config.policy.name}-{fingerprint({**kept, 'format': EXPORT_FORMAT})}"
-        return storage.join(self.root, "clean", name)
+        return storage.join(self.root, "clean", Selection.of(config).folder)
 
     def config(self) -> BootstrapConfig:
         """Return the settings with which the run was last started."""
@@ -82,8 +81,8 @@ class Run:
     def write_plan(self, shards: Sequence[Shard]) -> None:
         """Fix the shards of the run. Their ids name files, so each is a plain file name of its own."""
         for shard in shards:
-            if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", shard.id):
-                raise RunError(f"{shard.url}: its id {shard.id!r} cannot name a file; use letters, digits and . _ -")
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", shard.id):  # a dot would end the key of a sample in it
+                raise RunError(f"{shard.url}: its id {shard.id!r} cannot name a file; use letters, digits, _ and -")
         double = sorted(id_ for id_, count in Counter(shard.id for shard in shards).items() if count > 1)
         if double:
             raise RunError(f"{self.root}: several shards have the id {', '.join(double)}; rename the files")
@@ -104,6 +103,24 @@ class Run:
     @property
     def _plan(self) -> str:
         return storage.join(self.root, "plan", "shards.parquet")
+
+
+class Selection(Config):
+    """The content of a clean folder's policy.yaml: all that its files depend on, besides the ledger."""
+
+    policy: Policy
+    keep_empty: bool
+    format: str
+
+    @classmethod
+    def of(cls, config: ExportConfig) -> Self:
+        """Return the selection of an export."""
+        return cls(policy=config.policy, keep_empty=config.keep_empty, format=EXPORT_FORMAT)
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder: the policy's own, which alone decides nothing, and a fingerprint of the rest."""
+        return f"{self.policy.name}-{fingerprint(self.model_dump(mode='json', exclude={'policy': {'name'}}))}"
 
 
 class RunRecord(Config):

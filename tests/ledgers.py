@@ -1,13 +1,18 @@
 """Builders of small runs and ledgers, written by hand."""
 
+import hashlib
+import io
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from capfilt.config import BootstrapConfig
 from capfilt.ledger import fold, write_unit
 from capfilt.records import Candidate, SampleRecord, Shard, Unit
 from capfilt.runs import Run, open_run
+from capfilt.shards import open_shard, write_tar
 
 CHECKPOINTS = {"captioner": "c0ffee", "filter": "f117e4"}
 SHARD = Shard("00000", "in/00000.tar", 1000, "d16e57", 4)
@@ -68,6 +73,30 @@ def commit(
             {"caption": 0.5, "score": 0.25},
         )
     return units
+
+
+def image(position: int, kind: str = "JPEG") -> bytes:
+    """Return a small image of its own for each position."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6), (position * 40 % 256, 99, 7)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def input_shard(folder: Path | str, images: list[bytes], keys: list[str] | None = None, id_: str = "00000") -> Shard:
+    """Write an input tar and return it as it would be planned."""
+    path = Path(folder, f"{id_}.tar")
+    keys = keys or [f"key{position}" for position in range(len(images))]
+    write_tar(path, [(f"{key}.jpg", data) for key, data in zip(keys, images, strict=True)])
+    reader = open_shard(str(path))
+    return Shard(id_, str(path), reader.size, reader.digest, reader.samples)
+
+
+def records_of(shard: Shard) -> list[SampleRecord]:
+    """Return a record for each sample of an input shard, as if all could be scored."""
+    return [
+        record(sample.position, key=sample.key, image_sha256=hashlib.sha256(sample.image).hexdigest())
+        for sample in open_shard(shard.url).read(0, shard.samples)
+    ]
 
 
 def complete(run: Run, shard: Shard, records: list[SampleRecord], candidates: list[Candidate]) -> None:

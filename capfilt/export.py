@@ -1,0 +1,208 @@
+"""Clean shards: the samples of which the policy keeps a text, with their images as they came.
+
+    00042.tar          for each image: .jpg, .txt (its best text) and .json (all kept texts, and where all came from)
+    00042.parquet      the same without the images, one row each
+    00042_stats.json   counts and hashes, written last: its presence says that the shard is finished
+    manifest.parquet   one row for each shard, and _SUCCESS: written when all shards are finished
+
+A shard's bytes follow from its ledger, its images and the policy. It is a valid input shard, for capfilt and
+for others: fields are always there and of one type, since datasets infers the types from the first five samples.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import pyarrow as pa
+
+from capfilt import storage
+from capfilt.config import ExportConfig, dump
+from capfilt.errors import RunError, ShardError
+from capfilt.ledger import read_candidates, read_samples
+from capfilt.policy import SOURCES, select
+from capfilt.records import Shard
+from capfilt.runs import Run, Selection, parquet_bytes
+from capfilt.shards import open_shard, write_tar
+from capfilt.texts import clean
+
+IMAGE_MEMBER = "jpg"  # whatever the format, as img2dataset does: a loader wants one name for the images of a set
+
+SIDECAR = pa.schema(
+    {
+        "key": pa.string(),  # in the clean shard
+        "original_key": pa.string(),
+        "position": pa.int64(),  # in the input shard
+        "sha256": pa.string(),
+        "url": pa.string(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "format": pa.string(),
+        "web_caption": pa.string(),  # the best kept text that came with the image; empty when none is kept
+        "syn_caption": pa.string(),  # the best kept synthetic text, likewise
+        "texts": pa.list_(pa.string()),  # all kept texts, the best first
+        "sources": pa.list_(pa.string()),
+        "scores": pa.list_(pa.float32()),  # P(match) of each
+        "metadata": pa.string(),  # the sample's JSON as it came; empty when there was none
+    }
+)
+
+MANIFEST = pa.schema(
+    {"shard": pa.string(), "samples": pa.int64(), "texts": pa.int64(), "bytes": pa.int64(), "sha256": pa.string()}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What a clean shard holds: the content of its _stats.json."""
+
+    shard: str  # id
+    samples: int
+    texts: int
+    bytes: int  # of the tar
+    sha256: str  # of the tar
+    sidecar_sha256: str
+    models: str  # fingerprint of the models whose scores were used
+    kept: dict[str, int]  # texts by source
+    rejected: dict[str, int]  # texts by reason
+
+
+def export_shard(run: Run, shard: Shard, config: ExportConfig) -> Exported:
+    """Write the clean shard of a complete input shard. One that is finished already is left as it is.
+
+    Raises:
+        RunError: the shard's ledger is not complete.
+        ShardError: the input shard, or an image in it, is not the one that was scored.
+    """
+    folder = run.clean(config)
+    stem = storage.join(folder, shard.id)
+    if storage.exists(f"{stem}_stats.json"):
+        return read_stats(folder, shard.id)
+    storage.publish(storage.join(folder, "policy.yaml"), dump(Selection.of(config)).encode())
+    selection = select(read_candidates(run, shard), config.policy)
+    rows = clean_rows(read_samples(run, shard), selection, config.keep_empty)
+    with storage.staged(f"{stem}.tar") as path:
+        write_tar(path, _members(shard, rows))
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    sidecar = parquet_bytes(pa.Table.from_pylist(rows, SIDECAR))
+    storage.publish(f"{stem}.parquet", sidecar)
+    exported = Exported(
+        shard=shard.id,
+        samples=len(rows),
+        texts=sum(len(row["texts"]) for row in rows),
+        bytes=size,
+        sha256=digest,
+        sidecar_sha256=hashlib.sha256(sidecar).hexdigest(),
+        models=run.models,
+        **count_selection(selection),
+    )
+    storage.publish(f"{stem}_stats.json", json.dumps(asdict(exported), indent=1).encode() + b"\n")
+    return exported
+
+
+def finish_export(run: Run, shards: Sequence[Shard], config: ExportConfig) -> list[Exported]:
+    """Write the manifest of these shards, then the mark that the export is whole.
+
+    Raises:
+        RunError: some of the shards are not exported.
+    """
+    folder = run.clean(config)
+    finished = finished_shards(folder)
+    missing = [shard.url for shard in shards if shard.id not in finished]
+    if missing:
+        some = ", ".join(missing[:10])
+        raise RunError(f"{folder}: {len(missing)} of {len(shards)} shards are not exported ({some}); export again")
+    exported = [read_stats(folder, shard.id) for shard in shards]
+    rows = [{name: getattr(stats, name) for name in MANIFEST.names} for stats in exported]
+    storage.publish(storage.join(folder, "manifest.parquet"), parquet_bytes(pa.Table.from_pylist(rows, MANIFEST)))
+    storage.publish(storage.join(folder, "_SUCCESS"), b"")
+    return exported
+
+
+def finished_shards(folder: str) -> set[str]:
+    """Return the ids of the finished shards of a clean folder, by one listing."""
+    names = storage.list_files(folder)
+    return {name.removesuffix("_stats.json") for name in names if name.endswith("_stats.json")}
+
+
+def read_stats(folder: str, shard: str) -> Exported:
+    """Return what a finished clean shard holds.
+
+    Raises:
+        RunError: its _stats.json was not written by this version.
+    """
+    path = storage.join(folder, f"{shard}_stats.json")
+    try:
+        values = json.loads(storage.read_bytes(path))
+        return Exported(**{field.name: values[field.name] for field in fields(Exported)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: does not describe a clean shard ({error!r}); remove it and export again") from None
+
+
+def count_selection(selection: pa.Table) -> dict[str, dict[str, int]]:
+    """Return the kept texts by source and the rejected ones by reason."""
+    return {
+        "kept": _count(selection["source"].filter(selection["kept"])),
+        "rejected": _count(selection["reason"].drop_null()),
+    }
+
+
+def clean_rows(samples: pa.Table, selection: pa.Table, keep_empty: bool) -> list[dict[str, Any]]:
+    """Return the sidecar's rows: the scored samples with a kept text, and the others too if keep_empty."""
+    kept: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in selection.filter(selection["kept"]).to_pylist():
+        kept[row["position"]].append(row)
+    return [
+        _row(sample, kept[sample["position"]])
+        for sample in samples.to_pylist()
+        if sample["status"] == "ok" and (keep_empty or sample["position"] in kept)
+    ]
+
+
+def _count(column: pa.ChunkedArray) -> dict[str, int]:
+    counts = {row["values"]: row["counts"] for row in column.value_counts().to_pylist()}
+    return dict(sorted(counts.items()))
+
+
+def _row(sample: dict[str, Any], candidates: list[dict[str, Any]]) -> dict[str, Any]:
+    best = sorted(candidates, key=lambda c: (-c["itm"], SOURCES.index(c["source"]), c["caption_index"]))
+    texts = [clean(candidate["text"]) for candidate in best]
+    sources = [candidate["source"] for candidate in best]
+    by_origin = {source == "synthetic": text for source, text in zip(sources[::-1], texts[::-1], strict=True)}
+    return {
+        "key": f"{sample['shard']}{sample['position']:09d}",  # the original may be a path, or not unique
+        "original_key": sample["key"],
+        "position": sample["position"],
+        "sha256": sample["image_sha256"],
+        "url": sample["url"],
+        "width": sample["width"],
+        "height": sample["height"],
+        "format": sample["format"],
+        "web_caption": by_origin.get(False, ""),
+        "syn_caption": by_origin.get(True, ""),
+        "texts": texts,
+        "sources": sources,
+        "scores": [candidate["itm"] for candidate in best],
+        "metadata": sample["metadata"],
+    }
+
+
+def _members(shard: Shard, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
+    """Yield the members of a clean tar, with the images read again from the input shard."""
+    reader = open_shard(shard.url)
+    if reader.digest != shard.digest:
+        raise ShardError(f"{shard.url}: has changed since it was scored; put back the file that was there")
+    chosen = {row["position"]: row for row in rows}
+    for sample in reader.read(0, shard.samples):
+        row = chosen.get(sample.position)
+        if row is None:
+            continue
+        if hashlib.sha256(sample.image).hexdigest() != row["sha256"]:
+            raise ShardError(f"{shard.url}: {sample.key}: is not the image that was scored; put back the file")
+        yield f"{row['key']}.{IMAGE_MEMBER}", sample.image
+        yield f"{row['key']}.txt", (row["texts"] or [""])[0].encode()
+        yield f"{row['key']}.json", json.dumps(row, ensure_ascii=False).encode()
