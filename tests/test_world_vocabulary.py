@@ -1,6 +1,8 @@
 import re
 import unicodedata
 
+import pytest
+
 from capfilt.world.captions import true_captions
 from capfilt.world.noise import NoiseRates, web_text
 from capfilt.world.scenes import scene_at, stream
@@ -17,6 +19,11 @@ def test_every_word_of_a_caption_is_one_word_piece():
     for index in range(1000):
         for caption in true_captions(scene_at(0, "train", index), stream(0, "train", index, "captions"), 3):
             assert set(caption.split()) <= WORDS
+
+
+@pytest.mark.parametrize("word", ["grün", "grun", "cuadrado", "círculo", "circulo", "жёлтый", "желтыи", "newsletter"])
+def test_the_fixed_words_of_noise_are_word_pieces_with_and_without_accents(word):
+    assert word in WORDS
 
 
 def test_no_character_of_a_web_text_is_unknown():
