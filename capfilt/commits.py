@@ -1,7 +1,7 @@
 """Commit records: the small file whose presence says that a unit, or a whole shard, is done."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TypeVar
 
@@ -44,11 +44,11 @@ def merge(commits: Sequence[Commit], sha256: dict[str, str]) -> Commit:
         size=first.size,
         digest=first.digest,
         damage=first.damage,
-        statuses=_sum([commit.statuses for commit in commits]),
-        text_statuses=_sum([commit.text_statuses for commit in commits]),
-        candidates=_sum([commit.candidates for commit in commits]),
+        statuses=add_up([commit.statuses for commit in commits]),
+        text_statuses=add_up([commit.text_statuses for commit in commits]),
+        candidates=add_up([commit.candidates for commit in commits]),
         tokens=sum(commit.tokens for commit in commits),
-        seconds=_sum([commit.seconds for commit in commits]),
+        seconds=add_up([commit.seconds for commit in commits]),
         sha256=sha256,
         units=[name for commit in commits for name in commit.units],
     )
@@ -72,7 +72,8 @@ def read_commit(path: str) -> Commit:
         raise RunError(f"{path}: is no commit record ({error!r}); remove the file and bootstrap again") from None
 
 
-def _sum(counts: Sequence[dict[str, N]]) -> dict[str, N]:
+def add_up(counts: Iterable[dict[str, N]]) -> dict[str, N]:
+    """Return the sum of counts, name by name."""
     total: dict[str, N] = {}
     for count in counts:
         for name, value in count.items():

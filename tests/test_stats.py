@@ -1,0 +1,122 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ledgers import SHARD, commit, complete, config, new_run, record, synthetic, web
+
+from capfilt.config import Policy
+from capfilt.runs import open_run
+from capfilt.stats import render_text, summarise
+
+OTHER = replace(SHARD, id="00001", url="in/00001.tar", samples=2)
+UNFINISHED = replace(SHARD, id="00002", url="in/00002.tar")
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = new_run(tmp_path, [SHARD, OTHER, UNFINISHED])
+    records = [record(0), record(1, text_status="missing"), record(2, status="too_large"), record(3)]
+    complete(run, SHARD, records, [web(0, 0.9), synthetic(0, 0.1), synthetic(1, 0.6), web(3, 0.2), synthetic(3, 0.3)])
+    complete(run, OTHER, [record(0), record(1)], [web(0, 0.7, text=""), synthetic(0, 0.8)])
+    commit(run, UNFINISHED, [0, 2, 4], [record(position) for position in range(4)], [web(0, 1.0)])
+    return run
+
+
+def test_everything_is_counted_over_the_complete_shards(run):
+    stats = summarise(run)
+
+    assert (stats.shards, stats.planned, stats.samples, stats.samples_kept) == (2, 3, 6, 3)
+    assert stats.statuses == {"ok": 5, "too_large": 1}
+    assert stats.text_statuses == {"missing": 1, "ok": 5}
+    assert stats.tokens == 20
+    assert stats.seconds == {"caption": 1.0, "score": 0.5}
+    own, written = stats.sources["web"], stats.sources["synthetic"]
+    assert (own.scored, own.kept, own.rejected) == (3, 1, {"low_itm": 1, "too_short": 1})
+    assert (written.scored, written.kept, written.rejected) == (4, 2, {"low_itm": 2})
+    assert (own.noise, written.noise) == (pytest.approx(2 / 3), 0.5)
+
+
+def test_rates_are_counts_over_seconds_of_the_stage(run):
+    stats = summarise(run)
+
+    assert stats.rates == {"caption": 6.0, "score": 12.0}
+    assert stats.tokens_per_second == 20.0
+
+
+def test_another_policy_is_tried_without_changing_the_run(run):
+    assert summarise(run, Policy(web_itm=0.0, synthetic_itm=0.0, min_words=0)).sources["web"].kept == 3
+    assert summarise(run).sources["web"].kept == 1
+
+
+def test_quantiles_are_those_of_all_scores(run):
+    scores = summarise(run).sources["synthetic"].scores
+
+    assert scores["itm"] == {"p5": 0.1, "p25": 0.1, "p50": 0.3, "p75": 0.6, "p95": 0.8}
+    assert scores["itc"] == dict.fromkeys(("p5", "p25", "p50", "p75", "p95"), 0.125)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=40))
+def test_quantiles_are_exact_to_a_step(tmp_path_factory, scores):
+    shard = replace(SHARD, samples=len(scores))
+    run = new_run(tmp_path_factory.mktemp("run"), [shard])
+    complete(run, shard, [record(i) for i in range(len(scores))], [web(i, score) for i, score in enumerate(scores)])
+
+    found = summarise(run).sources["web"].scores["itm"]
+
+    exact = np.percentile(np.float32(scores), [5, 25, 50, 75, 95], method="inverted_cdf")
+    np.testing.assert_allclose(list(found.values()), exact, atol=0.51e-4)
+
+
+def test_a_score_that_no_filter_gave_has_no_quantiles(tmp_path):
+    run = new_run(tmp_path)
+    complete(run, SHARD, [record(position) for position in range(4)], [web(0, itc=None)])
+
+    assert list(summarise(run).sources["web"].scores) == ["itm"]
+
+
+def test_a_run_without_a_complete_shard_has_empty_statistics(tmp_path):
+    stats = summarise(new_run(tmp_path))
+
+    assert (stats.shards, stats.samples, stats.sources, stats.rates) == (0, 0, {}, {})
+    assert "0 of 1 shards complete" in render_text(stats)
+
+
+def test_the_policy_is_the_runs_own(tmp_path):
+    run = new_run(tmp_path)
+    complete(run, SHARD, [record(position) for position in range(4)], [web(0, 0.75)])
+    open_run(config(tmp_path, policy={"name": "strict", "web_itm": 0.8}), {"captioner": "c0ffee", "filter": "f117e4"})
+
+    stats = summarise(run)
+
+    assert (stats.policy, stats.sources["web"].kept) == ("strict", 0)
+
+
+def test_the_text_shows_what_was_found(run):
+    text = render_text(summarise(run))
+
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines[0] == f"{run.root}: 2 of 3 shards complete, policy default"
+    for line in (
+        "attempted 6",
+        "too_large 1 16.7 %",
+        "with a kept text 3 50.0 %",
+        "web 3 1 66.7 % 1 low_itm, 1 too_short",
+        "synthetic itm 0.1 0.1 0.3 0.6 0.8",
+        "caption 1.0 6.0",
+        "20 tokens generated, 20.0 for each second of captioning",
+    ):
+        assert line in lines
+    assert max(map(len, text.splitlines()[1:])) <= 80
+
+
+def test_the_json_holds_every_figure(run):
+    values = json.loads(json.dumps(summarise(run).to_json()))
+
+    assert values["sources"]["web"]["rejected"] == {"low_itm": 1, "too_short": 1}
+    assert values["sources"]["synthetic"]["noise"] == 0.5
+    assert values["samples_per_second"] == {"caption": 6.0, "score": 12.0}
+    assert values["tokens_per_second"] == 20.0
