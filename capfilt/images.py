@@ -84,7 +84,8 @@ def decode(data: bytes, limits: ImageLimits) -> DecodedImage:
 def resize(pixels: np.ndarray, side: int) -> torch.Tensor:
     """Return an image (H, W, 3) as a square (3, side, side), uint8; bicubic with antialias, aspect not kept.
 
-    Within one level of Pillow's BICUBIC, and the same for any number of threads.
+    Against Pillow's BICUBIC, fewer than one value in a hundred differs by one level of 255 and a few in a million
+    by two, from rounding between the two passes. The result is the same for any number of threads.
     """
     chw = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
     square = F.interpolate(chw[None], size=(side, side), mode="bicubic", antialias=True)  # (1, 3, S, S)
@@ -114,7 +115,7 @@ def _jpeg_pixels(data: bytes, image: Image.Image) -> np.ndarray | None:
         return None
     try:
         pixels: np.ndarray = simplejpeg.decode_jpeg(data, "RGB" if image.mode == "RGB" else "GRAY")  # (H, W, 3 or 1)
-    except ValueError:
+    except (ValueError, RuntimeError):
         return None
     return np.repeat(pixels, 3, axis=2) if image.mode == "L" else pixels
 
@@ -128,7 +129,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
         ground = Image.new("RGBA", layer.size, "white")
         ground.alpha_composite(layer)
         image = ground
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _eight_bits(image: Image.Image) -> np.ndarray:

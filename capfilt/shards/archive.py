@@ -50,6 +50,8 @@ class TarShard:
     def _sample(self, file: BinaryIO, position: int) -> Sample:
         entry = self._entries[position]
         status, error = _image_status(entry)
+        lost = [part.name for part in (entry.text, entry.metadata) if part and part.kind != "file"]
+        error = "; ".join(filter(None, [error, *(f"{name} is cut or no file, and is not read" for name in lost)]))
         image = self._part(file, entry.image, MAX_IMAGE_BYTES) if status != "too_large" else None
         text = self._part(file, entry.text, MAX_TEXT_BYTES + 1)
         metadata = self._part(file, entry.metadata, MAX_METADATA_BYTES + 1)

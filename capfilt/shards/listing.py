@@ -1,6 +1,7 @@
 """A list of image files with captions (CSV, TSV or JSONL); paths are relative to the list's folder."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -16,6 +17,8 @@ from capfilt.storage import join, read_bytes, size
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl")
 _PATHS = ("image", "file_name", "filename", "filepath", "file", "path", "image_path", "image_name", "img")
 _TEXTS = ("caption", "captions", "text", "txt", "alt_text", "title")
+_ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
 _LISTED = 5  # damages told in full
 
 
@@ -66,8 +69,9 @@ class ListShard:
         key = _readable(path) if isinstance(path, str) else str(position)
         sample = Sample(position, key.rpartition(".")[0] or key, image, text="", status=status, error=error)
         text = _first(row.values.get(self._text))
-        raw = None if text is None else text.encode("utf-8", "surrogateescape")
-        return describe(sample, raw, to_json(row.values))
+        raw = None if text is None else text.encode("utf-8", "surrogatepass")
+        values = {name: _readable(value) if isinstance(value, str) else value for name, value in row.values.items()}
+        return describe(sample, raw, to_json(values))
 
     def _image(self, path: str) -> tuple[bytes, str, str]:
         """Return an image, the status of its sample, and what was found."""
@@ -82,8 +86,10 @@ class ListShard:
         try:
             length = size(url)
             data = read_bytes(url) if length <= MAX_IMAGE_BYTES else b""
-        except (FileNotFoundError, IsADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
-            return b"", "no_image", f"{_readable(path)}: {type(error).__name__}"
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            if isinstance(error, OSError) and not isinstance(error, _ABSENT) and error.errno not in _NO_NAME:
+                raise  # the disk or the network, not the list
+            return b"", "no_image", f"{_readable(path)[:100]}: {type(error).__name__}"
         if not data:
             return b"", ("too_large" if length else "empty_image"), f"{_readable(path)} has {length} bytes"
         return data, "ok", ""
@@ -131,7 +137,7 @@ def _first(value: object) -> str | None:
 
 def _readable(text: str) -> str:
     """Return a text without surrogates, which no table can hold."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "backslashreplace")
 
 
 def _tell(problems: list[str]) -> str:

@@ -50,7 +50,9 @@ def open_shard(url: str) -> ShardReader:
 def _unfinished(url: str) -> str:
     """Return what is wrong when img2dataset did not finish this shard: it writes in place, and its statistics last."""
     folder, _, name = url.rpartition("/")
-    marker = name.partition(".")[0] + "_stats.json"
+    for suffix in (".tar.gz", ".tgz", ".tar", ".parquet"):
+        name = name.removesuffix(suffix)
+    marker = f"{name}_stats.json"
     if exists(join(folder or ".", marker)) or not _has_markers(folder or "."):
         return ""
     return f"unfinished: {marker} is missing beside it"

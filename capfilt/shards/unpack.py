@@ -2,6 +2,7 @@
 
 import tempfile
 import zlib
+from contextlib import suppress
 from typing import BinaryIO
 
 from capfilt.storage import open_input
@@ -33,9 +34,11 @@ class Unpacked:
         while data := data or packed.read(_CHUNK):
             if inflate.eof:
                 inflate = zlib.decompressobj(_GZIP)
+            before = inflate.copy()
             try:
                 self._write(inflate.decompress(data, _CHUNK))
             except zlib.error as error:
+                self._write_up_to_damage(before, data)
                 return f"the gzip data is damaged behind byte {taken} ({error}): what followed is missing"
             left = inflate.unconsumed_tail or inflate.unused_data
             taken += len(data) - len(left)
@@ -44,6 +47,12 @@ class Unpacked:
                 return f"unpacks from {taken} to over {self.size} bytes, and is not read further"
         self._write(inflate.flush())
         return "" if inflate.eof else f"the gzip data is cut at byte {taken}: what followed is missing"
+
+    def _write_up_to_damage(self, inflate: "zlib._Decompress", data: bytes) -> None:
+        """Write what stands before the damage in data: a call that raises gives nothing, so go byte by byte."""
+        with suppress(zlib.error):
+            for at in range(len(data)):
+                self._write(inflate.decompress(data[at : at + 1], _CHUNK))
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)

@@ -1,0 +1,86 @@
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from tars import THREE, opened, read_all, tar_bytes
+
+from capfilt.errors import ShardError
+from capfilt.shards import open_shard
+
+
+def test_any_split_of_a_shard_gives_the_same_samples(tmp_path):
+    shard = opened(tmp_path, tar_bytes(*THREE))
+    whole = read_all(shard)
+
+    for cut in range(4):
+        assert [*shard.read(0, cut), *shard.read(cut, 3)] == whole
+
+
+def test_a_shard_that_got_shorter_is_noticed_before_a_sample_is_read(tmp_path):
+    shard = opened(tmp_path, tar_bytes(*THREE))
+    Path(shard.url).write_bytes(tar_bytes(*THREE)[:3000])
+
+    with pytest.raises(ShardError, match=r"00000\.tar: has 3000 bytes, had 10240"):
+        next(shard.read(0, 3))
+
+
+def test_a_shard_that_changed_in_place_is_noticed_with_its_offset(tmp_path):
+    shard = opened(tmp_path, tar_bytes(*THREE))
+    other = [(name.replace("2", "7"), content) for name, content in THREE]
+    Path(shard.url).write_bytes(tar_bytes(*other))
+
+    assert len(list(shard.read(0, 2))) == 2
+    with pytest.raises(ShardError, match=r"the header of 2\.jpg is gone from byte 4096"):
+        list(shard.read(0, 3))
+
+
+def test_a_shard_that_is_cut_while_it_is_read_is_noticed(tmp_path):
+    shard = opened(tmp_path, tar_bytes(("0.jpg", b"a"), ("1.jpg", b"b" * 100_000)))
+    samples = shard.read(0, 2)
+    next(samples)
+    os.truncate(shard.url, 50_000)
+
+    with pytest.raises(ShardError, match=r"ends inside 1\.jpg"):
+        next(samples)
+
+
+def test_the_digest_tells_another_index_and_not_another_place(tmp_path):
+    digest = opened(tmp_path, tar_bytes(*THREE)).digest
+
+    assert opened(tmp_path, tar_bytes(*THREE), "copy.tar").digest == digest
+    assert opened(tmp_path, tar_bytes(*THREE[:4])).digest != digest
+    assert opened(tmp_path, tar_bytes(*THREE[:5], ("2.txt", b"longer than it was"))).digest != digest
+
+
+def test_links_and_folders_are_never_followed(tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name, kind in (("0.jpg", tarfile.SYMTYPE), ("1.jpg", tarfile.LNKTYPE), ("2.jpg", tarfile.CHRTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, str(secret)
+            tar.addfile(info)
+        info = tarfile.TarInfo("2.txt")
+        info.type, info.linkname = tarfile.SYMTYPE, str(secret)
+        tar.addfile(info)
+
+    samples = read_all(open_shard(str(tmp_path / "0.tar")))
+
+    assert [sample.status for sample in samples] == ["not_a_file"] * 3
+    assert samples[2].error.endswith("2.txt is cut or no file, and is not read")
+    assert not any(b"secret" in sample.image or "secret" in sample.text for sample in samples)
+
+
+def test_a_pickle_member_is_never_loaded(tmp_path):
+    bomb = b"cos\nsystem\n(S'touch bombed'\ntR."
+
+    (sample,) = read_all(opened(tmp_path, tar_bytes(("0.pyd", bomb), ("0.jpg", b"x"), ("0.pickle", bomb))))
+
+    assert (sample.key, sample.status) == ("0", "ok")
+
+
+def test_a_path_that_leaves_the_folder_is_only_a_key(tmp_path):
+    samples = read_all(opened(tmp_path, tar_bytes(("../../out.jpg", b"x"), ("/abs.jpg", b"y"))))
+
+    assert [(sample.key, sample.image) for sample in samples] == [("../../out", b"x"), ("/abs", b"y")]

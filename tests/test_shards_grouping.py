@@ -1,0 +1,69 @@
+import pytest
+from tars import opened, pairs, read_all, tar_bytes
+
+from capfilt.shards.grouping import split_name
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("0001.jpg", ("0001", "image")),
+        ("0001.JPEG", ("0001", "image")),
+        ("a/0001.txt", ("a/0001", "text")),
+        ("v1.2.photo.jpg", ("v1.2.photo", "image")),
+        ("v1.2/0001.json", ("v1.2/0001", "metadata")),
+        ("0001.cls", ("0001.cls", None)),
+        ("0001", ("0001", None)),
+        ("folder.jpg/readme", ("folder.jpg/readme", None)),
+        ("a/._0001.jpg", ("a/._0001.jpg", None)),
+        ("__MACOSX/0001.jpg", ("__MACOSX/0001.jpg", None)),
+        (".DS_Store", (".DS_Store", None)),
+    ],
+)
+def test_the_key_is_the_path_without_its_last_known_suffix(name, expected):
+    assert split_name(name) == expected
+
+
+def test_keys_with_dots_are_neither_merged_nor_parted(tmp_path):
+    names = ("v1.2.photo.jpg", "v1.3.photo.jpg", "v1.2.photo.txt", "v1.3.photo.txt")
+
+    samples = pairs(opened(tmp_path, tar_bytes(*((name, name[:4].encode()) for name in names))))
+
+    assert samples == [("v1.2.photo", b"v1.2", "v1.2"), ("v1.3.photo", b"v1.3", "v1.3")]
+
+
+def test_scattered_members_make_one_sample_at_the_place_of_the_first(tmp_path):
+    data = tar_bytes(
+        ("b.txt", b"B"), ("a.jpg", b"a"), ("c.jpg", b"c"), ("b.jpg", b"b"), ("c.txt", b"C"), ("a.txt", b"A")
+    )
+
+    assert pairs(opened(tmp_path, data)) == [("b", b"b", "B"), ("a", b"a", "A"), ("c", b"c", "C")]
+
+
+def test_equal_names_in_two_folders_are_two_samples(tmp_path):
+    samples = read_all(opened(tmp_path, tar_bytes(("a/1.jpg", b"a"), ("b/1.jpg", b"b"))))
+
+    assert [(sample.key, sample.status) for sample in samples] == [("a/1", "ok"), ("b/1", "ok")]
+
+
+def test_every_image_has_a_position_also_under_a_key_that_is_taken(tmp_path):
+    names = ("0.jpg", "0.txt", "0.jpg", "0.png", "0.txt", "1.jpg")
+
+    samples = read_all(opened(tmp_path, tar_bytes(*((name, bytes([65 + n])) for n, name in enumerate(names)))))
+
+    assert [(s.key, s.image, s.text, s.status) for s in samples] == [
+        ("0", b"A", "B", "ok"),
+        ("0", b"C", "E", "duplicate_key"),
+        ("0", b"D", "", "duplicate_key"),
+        ("1", b"F", "", "ok"),
+    ]
+
+
+def test_a_text_or_json_without_an_image_is_a_sample_without_one(tmp_path):
+    samples = read_all(opened(tmp_path, tar_bytes(("0.txt", b"a dog"), ("1.json", b"{}"), ("2.jpg", b""))))
+
+    assert [(s.status, s.text_status) for s in samples] == [
+        ("no_image", "ok"),
+        ("no_image", "missing"),
+        ("empty_image", "missing"),
+    ]

@@ -1,0 +1,120 @@
+import json
+from pathlib import Path
+
+import pytest
+from tars import read_all
+
+from capfilt.errors import ShardError
+from capfilt.shards import ShardReader, open_shard
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    (tmp_path / "images").mkdir()
+    for n in range(3):
+        (tmp_path / f"images/{n}.jpg").write_bytes(f"image {n}".encode())
+    return tmp_path
+
+
+def listed(folder: Path, text: str | bytes, name: str = "list.csv") -> ShardReader:
+    (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
+    return open_shard(str(folder / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.csv", 'image,caption\nimages/0.jpg,a dog\r\nimages/1.jpg,"a, ""big"" cat"\n'),
+        ("list.csv", '\ufeffcaption,image_name\na dog,images/0.jpg\n\n"a, ""big"" cat",images/1.jpg'),
+        ("list.tsv", 'filepath\ttitle\nimages/0.jpg\ta dog\nimages/1.jpg\t"a, ""big"" cat"\n'),
+        (
+            "list.jsonl",
+            '{"image": "images/0.jpg", "caption": "a dog"}\n\n{"image": "images/1.jpg", "caption": "a, \\"big\\" cat"}',
+        ),
+        (
+            "list.jsonl",
+            '{"path": "images/0.jpg", "text": ["a dog", "2"]}\n{"path": "images/1.jpg", "text": ["a, \\"big\\" cat"]}',
+        ),
+    ],
+)
+def test_a_list_in_any_form_gives_the_same_samples(folder, name, text):
+    shard = listed(folder, text, name)
+
+    assert [(s.key, s.image, s.text, s.status) for s in read_all(shard)] == [
+        ("images/0", b"image 0", "a dog", "ok"),
+        ("images/1", b"image 1", 'a, "big" cat', "ok"),
+    ]
+    assert shard.damage == ""
+
+
+def test_all_columns_stay_in_the_metadata(folder):
+    (sample,) = read_all(
+        listed(folder, '{"image": "images/0.jpg", "captions": ["a", "b"], "url": "http://x"}', "l.jsonl")
+    )
+
+    assert (sample.text, sample.url, json.loads(sample.metadata)["captions"]) == ("a", "http://x", ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../secret.jpg", "images/../../secret.jpg", "images\\..\\..\\secret.jpg", "http://x/0.jpg"]
+)
+def test_a_path_out_of_the_folder_is_never_opened(folder, path):
+    (folder.parent / "secret.jpg").write_bytes(b"secret")
+
+    (sample,) = read_all(listed(folder, json.dumps({"image": path, "caption": "x"}), "list.jsonl"))
+
+    assert (sample.status, sample.image) == ("outside_folder", b"")
+
+
+@pytest.mark.parametrize("path", ["images/9.jpg", "images", "images/0.jpg/x.jpg", "x" * 5000, "a\0b.jpg", "\ud800.jpg"])
+def test_an_image_that_is_not_there_is_a_sample_without_one(folder, path):
+    (sample,) = read_all(listed(folder, json.dumps({"image": path, "caption": "x"}), "list.jsonl"))
+
+    assert (sample.status, sample.image, sample.text) == ("no_image", b"", "x")
+    assert "".join([sample.key, sample.error]).encode()
+
+
+def test_a_bad_line_is_a_sample_and_a_damage(folder):
+    lines = ['{"image": "images/0.jpg"}', "{", "[1]", '{"caption": "x"}', '{"image": "images/1.jpg"}']
+
+    shard = listed(folder, "\n".join(lines), "list.jsonl")
+
+    assert [sample.status for sample in read_all(shard)] == ["ok", "bad_row", "bad_row", "bad_row", "ok"]
+    assert shard.damage.startswith("line 2: is not JSON: ")
+    assert shard.damage.endswith("; line 3: is no JSON object")
+
+
+def test_a_quote_that_never_closes_swallows_no_line_in_silence(folder):
+    shard = listed(folder, 'image,caption\nimages/0.jpg,a\nimages/1.jpg,"b\nimages/2.jpg,c\n')
+
+    assert [sample.status for sample in read_all(shard)] == ["ok", "bad_row"]
+    assert shard.damage == "line 3: unexpected end of data"
+
+
+def test_a_line_with_too_many_cells_is_bad_and_with_too_few_has_no_text(folder):
+    shard = listed(folder, "image,caption\nimages/0.jpg,a,b\nimages/1.jpg\n")
+
+    assert [(s.status, s.text_status) for s in read_all(shard)] == [("bad_row", "ok"), ("ok", "missing")]
+    assert shard.damage == "line 2: has 3 cells, the head 2"
+
+
+def test_a_caption_that_is_not_utf8_costs_only_itself(folder):
+    shard = listed(folder, b"image,caption\nimages/0.jpg,caf\xe9\nimages/1.jpg,a cat\n")
+
+    first, second = read_all(shard)
+
+    assert (first.text_status, first.status, second.text) == ("not_utf8", "ok", "a cat")
+    assert json.loads(first.metadata)["caption"] == "caf\\xed\\xb3\\xa9"
+
+
+def test_a_list_that_names_no_images_is_refused(folder):
+    with pytest.raises(ShardError, match=r"no column names the image files; name it image; found \['a', 'b'\]"):
+        listed(folder, "a,b\n1,2\n")
+
+
+def test_a_list_that_changed_is_noticed(folder):
+    shard = listed(folder, "image\nimages/0.jpg\n")
+    listed(folder, "image\nimages/0.jpg\nimages/1.jpg\n")
+
+    with pytest.raises(ShardError, match="when it was indexed"):
+        next(shard.read(0, 1))

@@ -1,0 +1,111 @@
+import json
+import math
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tars import read_all
+
+from capfilt.errors import ShardError
+from capfilt.shards import ShardReader, open_shard
+
+IMG2DATASET = {
+    "url": ["http://x/0.jpg", "http://x/1.jpg", "http://x/2.jpg"],
+    "caption": ["a dog", None, " "],
+    "key": ["000000000", "000000001", "000000002"],
+    "status": ["success", "failed_to_download", "success"],
+    "error_message": [None, "HTTP Error 404", None],
+    "width": [4.0, math.nan, 5.0],
+    "jpg": [b"image 0", None, b""],
+}
+
+
+def written(path: Path, columns: dict, **options: object) -> ShardReader:
+    pq.write_table(pa.table(columns), path, **options)
+    return open_shard(str(path))
+
+
+def test_img2dataset_rows_become_samples_whatever_became_of_their_download(tmp_path):
+    shard = written(tmp_path / "00000.parquet", IMG2DATASET)
+
+    samples = read_all(shard)
+
+    assert shard.damage == ""
+    assert [(s.key, s.image, s.text, s.status, s.text_status, s.url) for s in samples] == [
+        ("000000000", b"image 0", "a dog", "ok", "ok", "http://x/0.jpg"),
+        ("000000001", b"", "", "no_image", "missing", "http://x/1.jpg"),
+        ("000000002", b"", "", "empty_image", "empty", "http://x/2.jpg"),
+    ]
+    assert samples[1].error == "HTTP Error 404"
+    assert json.loads(samples[1].metadata)["width"] is None
+
+
+def test_the_image_struct_of_hf_datasets_is_read(tmp_path):
+    image = pa.array([{"bytes": b"x", "path": None}, None, {"bytes": None, "path": "a.jpg"}])
+    shard = written(tmp_path / "train.parquet", {"image": image, "text": ["a", "b", "c"]})
+
+    assert [(s.key, s.image, s.text, s.status) for s in read_all(shard)] == [
+        ("0", b"x", "a", "ok"),
+        ("1", b"", "b", "no_image"),
+        ("2", b"", "c", "no_image"),
+    ]
+
+
+@pytest.mark.parametrize("rows_in_group", [1, 7, 16, 1000])
+def test_any_slice_is_the_slice_of_the_whole(tmp_path, rows_in_group):
+    columns = {"jpg": [str(n).encode() for n in range(50)], "caption": [str(n) for n in range(50)]}
+    shard = written(tmp_path / "0.parquet", columns, row_group_size=rows_in_group)
+    whole = read_all(shard)
+
+    assert [sample.text for sample in whole] == columns["caption"]
+    for lo, hi in ((0, 1), (6, 8), (15, 33), (49, 50), (10, 10)):
+        assert list(shard.read(lo, hi)) == whole[lo:hi]
+
+
+def test_a_text_that_is_not_utf8_costs_only_itself(tmp_path):
+    captions = pa.Array.from_buffers(pa.string(), 2, pa.array([b"a dog", b"caf\xe9"]).buffers())
+    shard = written(tmp_path / "0.parquet", {"jpg": [b"x", b"y"], "caption": captions})
+
+    assert [sample.text_status for sample in read_all(shard)] == ["ok", "not_utf8"]
+
+
+def test_a_table_without_images_is_refused_with_a_hint(tmp_path):
+    with pytest.raises(ShardError, match=r"no column holds image bytes; it has url, caption; .* give the tar"):
+        written(tmp_path / "0.parquet", {"url": ["x"], "caption": ["y"]})
+
+
+def test_a_file_cut_before_its_footer_is_refused(tmp_path):
+    written(tmp_path / "0.parquet", IMG2DATASET)
+    data = (tmp_path / "0.parquet").read_bytes()
+    (tmp_path / "0.parquet").write_bytes(data[:-20])
+
+    with pytest.raises(ShardError, match=rf"is cut at byte {len(data) - 20}"):
+        open_shard(str(tmp_path / "0.parquet"))
+
+
+def test_a_damaged_page_is_an_error_that_names_the_row_group(tmp_path):
+    columns = {"jpg": [bytes([n]) * 1000 for n in range(100)]}
+    shard = written(tmp_path / "0.parquet", columns, row_group_size=50, compression="zstd", use_dictionary=False)
+    path = tmp_path / "0.parquet"
+    data = bytearray(path.read_bytes())
+    data[4:200] = bytes(196)
+    path.write_bytes(data)
+
+    assert len(list(shard.read(50, 100))) == 50
+    with pytest.raises(ShardError, match=r"0\.parquet: row group 0 cannot be read at row 0"):
+        list(shard.read(0, 100))
+
+
+def test_a_file_written_anew_is_noticed(tmp_path):
+    shard = written(tmp_path / "0.parquet", IMG2DATASET)
+    written(tmp_path / "0.parquet", {**IMG2DATASET, "jpg": [b"x", b"y", b"z"]})
+
+    with pytest.raises(ShardError, match="is not the file that was indexed"):
+        next(shard.read(0, 1))
+
+
+def test_a_table_without_rows_is_damaged(tmp_path):
+    shard = written(tmp_path / "0.parquet", {"jpg": pa.array([], pa.binary())})
+
+    assert (shard.samples, shard.damage) == (0, "holds no samples")

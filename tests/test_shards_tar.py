@@ -1,0 +1,152 @@
+import io
+import tarfile
+
+import pytest
+from tars import THREE, opened, pairs, read_all, tar_bytes
+
+from capfilt.errors import ShardError
+from capfilt.shards.tar import index_tar
+
+WHOLE = [(str(n), f"jpg of {n}".encode(), f"txt of {n}") for n in range(3)]
+NAMES = ["a" * 90, "folder/" * 15 + "a", "фото 013", "a" * 240]
+
+
+def overwritten(data: bytes, at: int, by: bytes) -> bytes:
+    return data[:at] + by + data[at + len(by) :]
+
+
+def test_a_whole_tar_has_no_damage(tmp_path):
+    shard = opened(tmp_path, tar_bytes(*THREE))
+
+    assert (shard.samples, shard.damage, shard.size) == (3, "", 10240)
+    assert pairs(shard) == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        *((tarfile.USTAR_FORMAT, name) for name in NAMES[:3]),
+        *((form, name) for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT) for name in NAMES),
+    ],
+)
+def test_long_and_foreign_names_are_read_in_every_format(tmp_path, form, name):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=form) as tar:
+        for suffix in ("jpg", "txt"):
+            info = tarfile.TarInfo(f"{name}.{suffix}")
+            info.size = 1
+            tar.addfile(info, io.BytesIO(b"x"))
+
+    assert pairs(opened(tmp_path, file.getvalue())) == [(name, b"x", "x")]
+
+
+def test_members_agree_with_the_standard_library_on_a_real_tar(shared):
+    path = shared / "data/peers/torchtitan-cc12m-train-0000.tar"
+    with tarfile.open(path) as tar:
+        expected = [(member.name, member.offset_data, member.size) for member in tar]
+    with path.open("rb") as file:
+        index = index_tar(file, path.stat().st_size)
+
+    assert [(member.name, member.data, member.size) for member in index.members] == expected
+    assert index.damage == ""
+
+
+def test_reading_goes_on_behind_a_damaged_header(tmp_path):
+    shard = opened(tmp_path, overwritten(tar_bytes(*THREE), 2048 + 100, b"rot"))
+
+    assert shard.damage == "no tar header at byte 2048: bytes 2048 to 3072 are lost"
+    assert [(sample.key, sample.status) for sample in read_all(shard)] == [("0", "ok"), ("1", "no_image"), ("2", "ok")]
+
+
+@pytest.mark.parametrize("length", [1, 511, 512, 1000])
+def test_reading_goes_on_where_blocks_are_shifted(tmp_path, length):
+    data = tar_bytes(*THREE)
+    shard = opened(tmp_path, data[:2048] + b"\xff" * length + data[2048:])
+
+    assert shard.damage.startswith(f"no tar header at byte 2048: bytes 2048 to {2048 + length} are lost")
+    assert pairs(shard) == WHOLE
+
+
+def test_reading_goes_on_behind_zeros_in_the_middle(tmp_path):
+    shard = opened(tmp_path, overwritten(tar_bytes(*THREE), 2048, bytes(1024)))
+
+    assert shard.damage == "more members at byte 3072, behind the end mark at byte 2048: read too"
+    assert [sample.text for sample in read_all(shard)] == ["txt of 0", "txt of 1", "txt of 2"]
+
+
+@pytest.mark.parametrize(
+    ("cut", "damage"),
+    [
+        (5220, "cut inside the tar header at byte 5120: what followed is missing"),
+        (5632, "cut at byte 5632 inside 2.txt, which begins at byte 5632: 0 of its 8 bytes are there"),
+        (5635, "cut at byte 5635 inside 2.txt, which begins at byte 5632: 3 of its 8 bytes are there"),
+    ],
+)
+def test_a_cut_is_told_with_its_byte_and_the_rest_is_read(tmp_path, cut, damage):
+    shard = opened(tmp_path, tar_bytes(*THREE)[:cut])
+
+    assert shard.damage == damage
+    assert [sample.text for sample in read_all(shard)] == ["txt of 0", "txt of 1", ""]
+
+
+def test_a_file_cut_inside_an_image_gives_a_sample_that_says_so(tmp_path):
+    shard = opened(tmp_path, tar_bytes(("0.jpg", b"x" * 2000))[:1500])
+
+    assert shard.damage == "cut at byte 1500 inside 0.jpg, which begins at byte 512: 988 of its 2000 bytes are there"
+    (sample,) = read_all(shard)
+    assert (sample.status, sample.image, sample.error) == ("truncated_member", b"", "the file ends inside 0.jpg")
+
+
+def test_a_file_cut_between_two_members_is_damaged(tmp_path):
+    shard = opened(tmp_path, tar_bytes(*THREE)[:4096])
+
+    assert shard.damage == "no end mark at byte 4096: what followed is missing"
+    assert pairs(shard) == WHOLE[:2]
+
+
+def test_a_second_archive_is_read_and_reported_and_never_mixed_with_the_first(tmp_path):
+    first, second = tar_bytes(("0.jpg", b"first")), tar_bytes(("0.jpg", b"second"), ("0.txt", b"of the second"))
+    shard = opened(tmp_path, first + second)
+
+    assert shard.damage == "more members at byte 10240, behind the end mark at byte 1024: read too"
+    assert [(s.image, s.text, s.status) for s in read_all(shard)] == [
+        (b"first", "", "ok"),
+        (b"second", "of the second", "duplicate_key"),
+    ]
+
+
+def test_many_damages_are_told_in_one_line(tmp_path):
+    data = tar_bytes(*((f"{n}.txt", b"") for n in range(20)))
+    for n in range(0, 20, 2):
+        data = overwritten(data, 512 * n, b"rot")
+
+    damage = opened(tmp_path, data).damage
+
+    assert damage.endswith("; and 5 more")
+    assert "\n" not in damage
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<!DOCTYPE html><title>404</title>", b"version https://git-lfs", b"\x00\xff" * 5000, b"{}"]
+)
+def test_a_file_that_is_no_tar_is_refused_by_name(tmp_path, content):
+    with pytest.raises(ShardError, match=r"00000\.tar: .*fetch it again"):
+        opened(tmp_path, content)
+
+
+def test_a_tar_without_samples_is_damaged(tmp_path):
+    assert opened(tmp_path, bytes(10240)).damage.startswith("holds no samples")
+    assert opened(tmp_path, tar_bytes(("0.cls", b"3"))).damage.startswith("holds no samples: none of its 1 members")
+
+
+def test_a_size_in_a_pax_record_that_goes_beyond_the_file_is_a_cut(tmp_path):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("0.jpg")
+        info.pax_headers = {"size": "99999999999999"}
+        tar.addfile(info)
+
+    (sample,) = read_all(shard := opened(tmp_path, file.getvalue()))
+
+    assert sample.status == "truncated_member"
+    assert "of its 99999999999999 bytes" in shard.damage
