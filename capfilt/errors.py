@@ -46,7 +46,10 @@ class FailedUnitsError(CapfiltError):
 
     exit_code = 3
 
-    def __init__(self, failed: Sequence[str]) -> None:
+    def __init__(self, failed: Sequence[str], summary: str = "") -> None:
         listing = "\n  ".join(failed)
-        super().__init__(f"{len(failed)} failed, all others are committed; to retry, run the same again:\n  {listing}")
+        lead = f"{summary}\n" if summary else ""
+        super().__init__(
+            f"{lead}{len(failed)} failed, all others are committed; to retry, run the same again:\n  {listing}"
+        )
         self.failed = list(failed)

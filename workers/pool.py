@@ -16,7 +16,7 @@ was already finished when its actor died: units write the same bytes each time, 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
@@ -48,7 +48,7 @@ class Worker(Protocol[R_co]):
         ...
 
 
-def run_units(make: Callable[[], Worker[R]], units: Iterable[Unit], cluster: Cluster) -> Iterator[R]:
+def run_units(make: Callable[[], Worker[R]], units: Iterable[Unit], cluster: Cluster) -> Generator[R, None, None]:
     """Yield the result of each unit as it finishes.
 
     Close the iterator to stop early: its actors are ended, and a private cluster with them.

@@ -1,0 +1,59 @@
+"""The export job: write the clean shards of a run under a policy, and the manifest when all are there."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+
+from capfilt.config import Cluster, ExportConfig
+from capfilt.errors import FailedUnitsError
+from capfilt.export import finish_export, finished_shards
+from capfilt.ledger import complete_shards
+from capfilt.planning import unusable
+from capfilt.progress import Progress
+from capfilt.records import Shard, Unit
+from capfilt.runs import Run, load_run
+from workers.export_worker import ExportWorker
+from workers.local import run_local
+from workers.pool import run_units
+
+
+def run(config: ExportConfig) -> str:
+    """Export what is left of a run, and return what is there in a line.
+
+    Raises:
+        RunError: the folder is no run.
+        FailedUnitsError: shards failed, or their ledger is not complete; all others are exported.
+    """
+    folder = load_run(config.run)
+    shards = [shard for shard in folder.plan() if not unusable(shard, folder.config())]
+    complete = complete_shards(folder)
+    ready = [shard for shard in shards if shard.id in complete]
+    failed = [f"{shard.url}: its ledger is not complete; bootstrap again" for shard in shards if shard not in ready]
+    failed += export_shards(folder, ready, config, Cluster(workers=config.workers))
+    if failed:
+        raise FailedUnitsError(failed, f"{len(shards) - len(failed)} of {len(shards)} shards in {folder.clean(config)}")
+    return finish(folder, shards, config)
+
+
+def export_shards(folder: Run, shards: Sequence[Shard], config: ExportConfig, cluster: Cluster) -> list[str]:
+    """Export those of some complete shards that are not, and return what failed. One worker needs no Ray."""
+    finished = finished_shards(folder.clean(config))
+    units = [Unit(shard, 0, shard.samples) for shard in shards if shard.id not in finished]
+    samples = {unit.shard.id: unit.hi for unit in units}
+    total = sum(shard.samples for shard in shards)
+    make = partial(ExportWorker, folder, config)
+    results = run_local(make, units) if cluster.workers == 1 else run_units(make, units, cluster)
+    with closing(results), Progress(total, total - sum(samples.values())) as progress:
+        try:
+            for exported in results:
+                progress.add(samples[exported.shard], "exported")
+        except FailedUnitsError as error:
+            return error.failed
+    return []
+
+
+def finish(folder: Run, shards: Sequence[Shard], config: ExportConfig) -> str:
+    """Write the manifest of an export whose shards are all there, and return what it holds in a line."""
+    exported = finish_export(folder, shards, config)
+    samples, texts = sum(stats.samples for stats in exported), sum(stats.texts for stats in exported)
+    return f"{len(exported)} clean shards with {samples} samples and {texts} texts in {folder.clean(config)}"

@@ -1,0 +1,283 @@
+"""The bootstrap job as a whole: the same bytes however it runs and whatever is killed, and nothing lost in silence."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from fakes import NAMES, build_dying, build_fakes, build_nothing, job_config, mixed_shards, write_shard
+
+from capfilt.errors import ConfigError, FailedUnitsError, RunError, WorkerError
+from capfilt.ledger import read_candidates, read_samples
+from capfilt.planning import plan_shards
+from capfilt.runs import load_run, open_run
+from capfilt.shards import find_shards
+from pipelines import bootstrap
+
+TESTS = Path(__file__).parent
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of all tables of a ledger; the records beside them hold times."""
+    root = folder / "run/ledger"
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()} | {
+        str(path.relative_to(root)): b"" for path in root.rglob("*.json")
+    }
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory) -> Path:
+    """A job over mixed shards, done in one process."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    mixed_shards(folder / "in")
+    bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """The same shards again, for another job."""
+    mixed_shards(tmp_path / "in")
+    return tmp_path
+
+
+def test_every_sample_of_every_shard_is_in_the_ledger(undisturbed):
+    run = load_run(f"{undisturbed}/run")
+
+    for shard in run.plan():
+        samples, candidates = read_samples(run, shard), read_candidates(run, shard)
+        assert samples["position"].to_pylist() == list(range(21))
+        assert samples["status"].to_pylist() == ["not_an_image" if n % 5 == 0 else "ok" for n in range(21)]
+        assert set(candidates["position"].to_pylist()) == {n for n in range(21) if n % 5}
+    assert sorted(tables(undisturbed)) == sorted(
+        f"{run.models}/{n:05d}.{kind}" for n in range(3) for kind in ("candidates.parquet", "json", "samples.parquet")
+    )
+
+
+def test_the_summary_adds_up(folder):
+    summary = bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+
+    assert summary == (
+        "3 shards, 0 left out, 0 samples done before; 63 samples: 48 scored, 15 failed (15 not_an_image); "
+        "78 candidates (synthetic 100% kept, web 50% kept)"
+    )
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_give_the_same_bytes_as_one_process(folder, undisturbed, workers):
+    cluster = {"workers": workers, "cpus_per_worker": 0.5}
+    bootstrap.run(job_config(folder, cluster=cluster), build_fakes, NAMES)
+
+    assert tables(folder) == tables(undisturbed)
+
+
+def test_the_size_of_a_unit_changes_no_table(folder, undisturbed):
+    bootstrap.run(job_config(folder, unit_size=16), build_fakes, NAMES, local=True)
+
+    assert tables(folder) == tables(undisturbed)
+
+
+def test_a_second_run_does_nothing(folder):
+    bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+    before = tables(folder)
+
+    summary = bootstrap.run(job_config(folder), build_nothing, NAMES, local=True)
+
+    assert summary.startswith("3 shards, 0 left out, 63 samples done before; 0 samples")
+    assert tables(folder) == before
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_killed_actor_changes_no_byte(tmp_path, folder):
+    write_shard(folder / "in/00003.tar", [("white", "snow")] * 9 + [("red", "my red car")] * 9)
+    (tmp_path / "calm").mkdir()
+    (tmp_path / "calm/in").symlink_to(folder / "in")
+    calm = job_config(tmp_path / "calm")
+
+    bootstrap.run(calm, build_fakes, NAMES, local=True)
+    bootstrap.run(job_config(folder), partial(build_dying, marker=str(tmp_path / "deaths"), times=1), NAMES)
+
+    assert (tmp_path / "deaths").stat().st_size > 1
+    assert tables(folder) == tables(tmp_path / "calm")
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_unit_that_kills_every_actor_fails_alone_and_the_rest_is_committed(tmp_path, folder, undisturbed):
+    write_shard(folder / "in/00003.tar", [("red", "")] * 8 + [("white", "")] + [("red", "")] * 7)
+    build = partial(build_dying, marker=str(tmp_path / "deaths"), times=1000)
+
+    with pytest.raises(FailedUnitsError) as failure:
+        bootstrap.run(job_config(folder), build, NAMES)
+
+    (reason,) = failure.value.failed
+    assert f"{folder}/in/00003.tar, samples 8 to 16: tried 2 times: its worker died" in reason
+    assert "63 samples done before" not in str(failure.value)
+    assert "71 samples: 56 scored, 15 failed" in str(failure.value)
+    assert tables(undisturbed).items() <= tables(folder).items()
+
+    bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+    assert len(load_run(f"{folder}/run").plan()) == 4
+    assert sum(name.endswith(".json") for name in tables(folder)) == 4
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_models_that_cannot_be_loaded_stop_the_job(folder):
+    with pytest.raises(WorkerError, match="no worker can be built: AssertionError: the models were loaded"):
+        bootstrap.run(job_config(folder), build_nothing, NAMES)
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_killed_driver_is_resumed_to_the_same_bytes(folder, undisturbed, local):
+    """The job is killed at some moment, several times over, until it comes to its end."""
+    chance = random.Random(int(local))
+    code = (
+        "import sys; from pathlib import Path; from functools import partial\n"
+        "from fakes import NAMES, build_fakes, job_config; from pipelines import bootstrap\n"
+        f"bootstrap.run(job_config(Path({str(folder)!r})), partial(build_fakes, delay=0.1), NAMES, local={local})"
+    )
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    environment = {**os.environ, "PYTHONPATH": paths, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    kills = 0
+    while True:
+        driver = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
+        wait_for_commits(folder, more=chance.randint(1, 2), driver=driver)
+        time.sleep(chance.random() * 0.2)
+        driver.send_signal(signal.SIGKILL)
+        if driver.wait() == 0:
+            break
+        kills += 1
+        if kills == 2:
+            bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+            break
+
+    assert kills > 0
+    assert tables(folder) == tables(undisturbed)
+
+
+def wait_for_commits(folder: Path, more: int, driver: "subprocess.Popen[bytes]") -> None:
+    def commits() -> int:
+        return len(list((folder / "run").glob("ledger/*/**/*.json")))
+
+    target, deadline = commits() + more, time.monotonic() + 60
+    while commits() < target and driver.poll() is None:
+        assert time.monotonic() < deadline, "the job commits nothing"
+        time.sleep(0.02)
+
+
+def test_a_full_disk_leaves_no_half_file_and_the_run_goes_on_when_there_is_room(folder, undisturbed):
+    code = (
+        "import resource, signal; from pathlib import Path\n"
+        "from fakes import NAMES, build_fakes, job_config; from pipelines import bootstrap\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"  # writing past the limit then is an error, as on a full disk
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4500, 4500))\n"
+        f"bootstrap.run(job_config(Path({str(folder)!r})), build_fakes, NAMES, local=True)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+
+    full = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+    assert full.returncode == 1
+    assert "FailedUnitsError" in full.stderr
+    assert "File too large" in full.stderr
+    assert not [path for path in (folder / "run").rglob("*") if path.name.endswith(".partial")]
+
+    bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+    assert tables(folder) == tables(undisturbed)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:9000])
+
+
+def test_a_damaged_shard_fails_and_the_others_go_on(folder, undisturbed):
+    whole = (folder / "in/00001.tar").read_bytes()
+    cut(folder / "in/00001.tar")
+
+    with pytest.raises(FailedUnitsError, match=r"42 samples(.|\n)*1 failed(.|\n)*in/00001\.tar: .*damage: keep-readab"):
+        bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+
+    (folder / "in/00001.tar").write_bytes(whole)  # fetched again
+    summary = bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+    assert summary.startswith("3 shards, 0 left out, 42 samples done before; 21 samples")
+    assert tables(folder) == tables(undisturbed)
+
+
+def test_a_damaged_shard_can_be_skipped_or_read_as_far_as_it_goes(folder):
+    cut(folder / "in/00001.tar")
+    (folder / "in/00002.tar").write_bytes(b"<html>not found</html>")
+
+    skipped = bootstrap.run(job_config(folder, damage="skip-shard"), build_fakes, NAMES, local=True)
+    read = bootstrap.run(job_config(folder, damage="keep-readable"), build_fakes, NAMES, local=True)
+
+    assert skipped.startswith("3 shards, 2 left out, 0 samples done before; 21 samples")
+    assert read.startswith("3 shards, 1 left out, 21 samples done before; ")
+    plan = {shard.id: shard for shard in load_run(f"{folder}/run").plan()}
+    assert 0 < plan["00001"].samples < 21
+    assert all(plan[id_].damage for id_ in ("00001", "00002"))
+
+
+def test_files_that_come_or_go_are_refused_by_name(folder):
+    bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+    write_shard(folder / "in/00009.tar", [("red", "")])
+    (folder / "in/00000.tar").unlink()
+
+    with pytest.raises(RunError, match=r"gone: .*00000\.tar\n +new: .*00009\.tar"):
+        bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+
+
+def test_a_shard_that_changes_after_planning_fails_alone(folder):
+    config = job_config(folder)
+    plan_shards(open_run(config, NAMES), find_shards(config.input))
+    write_shard(folder / "in/00001.tar", [("red", "another")] * 21)
+
+    with pytest.raises(FailedUnitsError, match=r"3 failed(.|\n)*00001\.tar: changed since it was planned"):
+        bootstrap.run(config, build_fakes, NAMES, local=True)
+    assert sum(name.endswith(".json") for name in tables(folder)) == 2
+
+
+def test_inputs_that_match_nothing_leave_no_run_folder(folder):
+    with pytest.raises(ConfigError, match="nothing matches no shard"):
+        bootstrap.run(job_config(folder, input=[f"{folder}/nothing"]), build_fakes, NAMES, local=True)
+
+    assert not (folder / "run").exists()
+
+
+def test_a_shard_over_its_share_of_failures_fails_alone_also_when_cut_into_units(folder):
+    write_shard(folder / "in/00003.tar", [(b"no image", "")] * 9 + [("red", "")] * 7)
+
+    with pytest.raises(FailedUnitsError, match=r"1 failed(.|\n)*00003\.tar: 9 of 16 samples failed \(9 not_an_image\)"):
+        bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+
+    bootstrap.run(job_config(folder, max_failed_share=0.6), build_nothing, NAMES, local=True)
+    assert sum(name.endswith(".json") for name in tables(folder)) == 4
+
+
+def test_an_exported_run_is_a_valid_input_for_the_next_round(folder):
+    summary = bootstrap.run(job_config(folder, export=True), build_fakes, NAMES, local=True)
+    (clean,) = (folder / "run/clean").iterdir()
+
+    assert f"3 clean shards with 48 samples and 63 texts in {clean}" in summary
+    assert (clean / "_SUCCESS").exists()
+    again = job_config(folder, input=[str(clean)], run=str(folder / "run2"), round=1)
+    assert "48 samples: 48 scored, 0 failed" in bootstrap.run(again, build_fakes, NAMES, local=True)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_workers_export_the_same_bytes_as_one_process(tmp_path):
+    for way in ("local", "ray"):
+        mixed_shards(tmp_path / "in")
+        config = job_config(tmp_path, run=str(tmp_path / way), export=True)
+        bootstrap.run(config, build_fakes, NAMES, local=way == "local")
+
+    def content(way: str) -> dict[str, bytes]:
+        root = tmp_path / way / "clean"
+        return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+    assert content("ray") == content("local")
+    assert len(content("local")) == 3 * 3 + 3

@@ -1,0 +1,79 @@
+import threading
+import time
+
+import pytest
+
+from capfilt.prefetch import AHEAD, Stopwatch, prefetch
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(0, []), (3, [3]), (4, [4]), (9, [4, 4, 1]), (40, [4] * 10)])
+def test_items_come_in_order_and_in_whole_batches(count, sizes):
+    def slow_when_even(item: int) -> int:
+        time.sleep(0.002 * (item % 2 == 0))
+        return item * 10
+
+    batches = list(prefetch(range(count), 4, slow_when_even, threads=3))
+
+    assert [len(batch) for batch in batches] == sizes
+    assert [item for batch in batches for item in batch] == [n * 10 for n in range(count)]
+
+
+def test_reading_stays_a_bounded_number_of_batches_ahead():
+    read = []
+
+    def items():
+        for n in range(1000):
+            read.append(n)
+            yield n
+
+    batches = prefetch(items(), 2, str, threads=1)
+    next(batches)
+    time.sleep(0.1)
+    batches.close()
+
+    assert len(read) == 2 * AHEAD
+
+
+@pytest.mark.parametrize("place", ["reading", "preparing"])
+def test_an_error_comes_after_the_batches_before_it(place):
+    def items():
+        for n in range(10):
+            if place == "reading" and n == 5:
+                raise OSError("the disk went away")
+            yield n
+
+    def prepare(n: int) -> int:
+        if place == "preparing" and n == 5:
+            raise OSError("the disk went away")
+        return n
+
+    batches = prefetch(items(), 2, prepare, threads=2)
+
+    assert [next(batches), next(batches)] == [[0, 1], [2, 3]]
+    with pytest.raises(OSError, match="the disk went away"):
+        next(batches)
+
+
+def test_no_thread_outlives_the_batches():
+    before = threading.active_count()
+    batches = prefetch(range(100), 4, str, threads=4)
+    next(batches)
+    batches.close()
+
+    assert threading.active_count() == before
+
+
+def test_a_stopwatch_adds_up_stages_and_waiting():
+    clock = Stopwatch()
+
+    def items():
+        for n in range(3):
+            time.sleep(0.01)
+            yield n
+
+    for _ in clock.each("read", items()):
+        with clock("score"):
+            time.sleep(0.02)
+
+    assert list(clock.seconds) == ["read", "score"]
+    assert 0.03 <= clock.seconds["read"] < 0.06 <= clock.seconds["score"] < 0.12

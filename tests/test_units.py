@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+from fakes import job_config
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capfilt.errors import ShardError
+from capfilt.records import Shard
+from capfilt.units import check_failures, cut_units, parse_name
+
+
+def shard(samples: int) -> Shard:
+    return Shard("00000", "in/00000.tar", 1, "d", samples)
+
+
+def spans(units):
+    return [(unit.lo, unit.hi) for unit in units]
+
+
+def test_units_are_whole_batches_except_the_last(tmp_path):
+    assert spans(cut_units(shard(21), job_config(tmp_path, batch_size=4, unit_size=7))) == [(0, 8), (8, 16), (16, 21)]
+
+
+def test_a_shard_without_samples_has_one_unit_until_that_is_committed(tmp_path):
+    config = job_config(tmp_path)
+    (unit,) = cut_units(shard(0), config)
+
+    assert (unit.lo, unit.hi) == (0, 0)
+    assert cut_units(shard(0), config, [unit.name]) == []
+
+
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 20), st.integers(1, 20), st.data())
+def test_units_fill_exactly_what_is_not_committed_however_that_was_cut(samples, batch, before, after, data):
+    first = cut_units(shard(samples), job_config(Path("job"), batch_size=batch, unit_size=before))
+    committed = data.draw(st.sets(st.sampled_from(first)))
+
+    rest = cut_units(
+        shard(samples), job_config(Path("job"), batch_size=batch, unit_size=after), [unit.name for unit in committed]
+    )
+
+    positions = sorted(n for unit in [*committed, *rest] for n in range(unit.lo, unit.hi))
+    assert positions == list(range(samples))
+    assert all(unit.lo % batch == 0 for unit in rest)
+
+
+def test_a_name_gives_back_its_positions(tmp_path):
+    (unit,) = cut_units(shard(3), job_config(tmp_path))
+
+    assert parse_name(unit.name) == (0, 3)
+
+
+def test_failures_at_the_share_pass_and_over_it_do_not(tmp_path):
+    config = job_config(tmp_path, max_failed_share=0.5)
+
+    check_failures(shard(4), {"ok": 2, "truncated": 2}, config)
+    with pytest.raises(ShardError, match=r"in/00000\.tar: 3 of 4 samples failed \(1 too_large, 2 truncated\)"):
+        check_failures(shard(4), {"ok": 1, "truncated": 2, "too_large": 1}, config)
