@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 from capfilt import storage
 from capfilt.errors import RunError
+from capfilt.runs import fingerprint
 
 N = TypeVar("N", int, float)
 
@@ -56,7 +57,8 @@ def merge(commits: Sequence[Commit], sha256: dict[str, str]) -> Commit:
 
 def write_commit(path: str, commit: Commit) -> None:
     """Publish a commit record. All files that it speaks of must be in place before."""
-    storage.publish(path, json.dumps(asdict(commit), indent=1).encode() + b"\n")
+    values = asdict(commit)
+    storage.publish(path, json.dumps(values | {"check": fingerprint(values)}, indent=1).encode() + b"\n")
 
 
 def read_commit(path: str) -> Commit:
@@ -67,7 +69,9 @@ def read_commit(path: str) -> Commit:
     """
     try:
         values = json.loads(storage.read_bytes(path))
-        return Commit(**{field.name: values[field.name] for field in fields(Commit)})
+        if values.pop("check") != fingerprint(values):
+            raise ValueError("its values are not those that were written")
+        return Commit(**values)
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: is no commit record ({error!r}); remove the file and bootstrap again") from None
 

@@ -3,7 +3,7 @@
     00042.tar          for each image: .jpg, .txt (its best text) and .json (all kept texts, and where all came from)
     00042.parquet      the same without the images, one row each
     00042_stats.json   counts and hashes, written last: its presence says that the shard is finished
-    manifest.parquet   one row for each shard, and _SUCCESS: written when all shards are finished
+    manifest.parquet   one row for each shard, and _SUCCESS with its hash: written when all shards are finished
 
 A shard's bytes follow from its ledger, its images and the policy. It is a valid input shard, for capfilt and
 for others: fields are always there and of one type, since datasets infers the types from the first five samples.
@@ -21,7 +21,7 @@ import pyarrow as pa
 from capfilt import storage
 from capfilt.config import ExportConfig, dump
 from capfilt.errors import RunError, ShardError
-from capfilt.ledger import read_candidates, read_samples
+from capfilt.ledger import count_values, read_candidates, read_samples
 from capfilt.policy import SOURCES, select
 from capfilt.records import Shard
 from capfilt.runs import Run, Selection, parquet_bytes
@@ -118,8 +118,9 @@ def finish_export(run: Run, shards: Sequence[Shard], config: ExportConfig) -> li
         raise RunError(f"{folder}: {len(missing)} of {len(shards)} shards are not exported ({some}); export again")
     exported = [read_stats(folder, shard.id) for shard in shards]
     rows = [{name: getattr(stats, name) for name in MANIFEST.names} for stats in exported]
-    storage.publish(storage.join(folder, "manifest.parquet"), parquet_bytes(pa.Table.from_pylist(rows, MANIFEST)))
-    storage.publish(storage.join(folder, "_SUCCESS"), b"")
+    manifest = parquet_bytes(pa.Table.from_pylist(rows, MANIFEST))
+    storage.publish(storage.join(folder, "manifest.parquet"), manifest)
+    storage.publish(storage.join(folder, "_SUCCESS"), hashlib.sha256(manifest).hexdigest().encode() + b"\n")
     return exported
 
 
@@ -146,8 +147,8 @@ def read_stats(folder: str, shard: str) -> Exported:
 def count_selection(selection: pa.Table) -> dict[str, dict[str, int]]:
     """Return the kept texts by source and the rejected ones by reason."""
     return {
-        "kept": _count(selection["source"].filter(selection["kept"])),
-        "rejected": _count(selection["reason"].drop_null()),
+        "kept": count_values(selection["source"].filter(selection["kept"])),
+        "rejected": count_values(selection["reason"].drop_null()),
     }
 
 
@@ -161,11 +162,6 @@ def clean_rows(samples: pa.Table, selection: pa.Table, keep_empty: bool) -> list
         for sample in samples.to_pylist()
         if sample["status"] == "ok" and (keep_empty or sample["position"] in kept)
     ]
-
-
-def _count(column: pa.ChunkedArray) -> dict[str, int]:
-    counts = {row["values"]: row["counts"] for row in column.value_counts().to_pylist()}
-    return dict(sorted(counts.items()))
 
 
 def _row(sample: dict[str, Any], candidates: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ one are left over from an attempt that died, and are written again.
 
 import hashlib
 import io
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -103,9 +102,9 @@ def write_unit(
         size=shard.size,
         digest=shard.digest,
         damage=shard.damage,
-        statuses=_count([record.status for record in records]),
-        text_statuses=_count([record.text_status for record in records]),
-        candidates=_count([candidate.source for candidate in candidates]),
+        statuses=count_values(tables["samples"]["status"]),
+        text_statuses=count_values(tables["samples"]["text_status"]),
+        candidates=count_values(tables["candidates"]["source"]),
         tokens=sum(candidate.tokens or 0 for candidate in candidates),
         seconds={stage: round(value, 6) for stage, value in seconds.items()},
         sha256=_write_tables(run, path, tables),
@@ -193,6 +192,12 @@ def checked_table(path: str, sha256: str) -> pa.Table:
     return pq.read_table(io.BytesIO(data))
 
 
+def count_values(column: pa.ChunkedArray) -> dict[str, int]:
+    """Return how often each value of a column of strings occurs."""
+    counts = {row["values"]: row["counts"] for row in column.value_counts().to_pylist()}
+    return dict(sorted(counts.items()))
+
+
 def _fold(run: Run, shard: Shard, stems: Sequence[str]) -> None:
     commits = [read_commit(f"{stem}.json") for stem in stems]
     parts = list(zip(stems, commits, strict=True))
@@ -232,7 +237,3 @@ def _check_unit(unit: Unit, records: Sequence[SampleRecord], candidates: Sequenc
     positions = [candidate.position for candidate in candidates]
     if positions != sorted(positions):
         raise RunError(f"{place} has candidates that are not ordered by position")
-
-
-def _count(values: Sequence[str]) -> dict[str, int]:
-    return dict(sorted(Counter(values).items()))

@@ -293,10 +293,11 @@ def test_a_flipped_byte_is_noticed_when_it_is_read(run):
         read_candidates(run, SHARD)
 
 
-def test_a_damaged_record_is_named(run):
+@pytest.mark.parametrize("damage", [("{", ""), ('"shard"', '"sh"'), ('"tokens": 15', '"tokens": 16'), ("0.5", "0.4")])
+def test_a_damaged_record_is_named(run, damage):
     complete(run, SHARD, RECORDS, CANDIDATES)
     path = f"{run.ledger}/00000.json"
-    Path(path).write_text('{"shard": "00000"}')
+    Path(path).write_text(Path(path).read_text().replace(*damage))
 
     with pytest.raises(RunError, match=r"00000\.json: is no commit record"):
         read_commit(path)

@@ -1,0 +1,116 @@
+"""Check clean shards again: against their own markers, and against the ledger and the policy they follow from."""
+
+import hashlib
+import io
+from collections.abc import Collection, Iterator, Sequence
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from capfilt import storage
+from capfilt.config import loads
+from capfilt.errors import CapfiltError
+from capfilt.export import MANIFEST, SIDECAR, Exported, clean_rows, count_selection, finished_shards, read_stats
+from capfilt.ledger import read_candidates, read_samples
+from capfilt.policy import select
+from capfilt.records import Shard
+from capfilt.runs import Run, Selection
+
+_BLOCK = 1 << 22  # bytes read at a time
+
+
+def verify_clean(run: Run, shards: Sequence[Shard], sound: Collection[str]) -> Iterator[str]:
+    """Yield what is wrong with the clean folders of a run.
+
+    Args:
+        run: the run.
+        shards: those that each folder should hold.
+        sound: ids of the shards whose ledger is in order, so that the clean shard can be held against it.
+    """
+    root = storage.join(run.root, "clean")
+    for name in storage.list_files(root):
+        yield f"{storage.join(root, name)}: belongs to no export"
+    for name in storage.list_folders(root):
+        folder = storage.join(root, name)
+        path = storage.join(folder, "policy.yaml")
+        try:
+            selection = loads(Selection, storage.read_bytes(path).decode(), path)
+        except (OSError, ValueError, CapfiltError) as error:
+            yield str(error)
+            continue
+        if selection.folder != name:
+            yield f"{path}: is the policy of the folder {selection.folder}"
+            continue
+        yield from _verify_folder(run, folder, shards, sound, selection)
+
+
+def _verify_folder(
+    run: Run, folder: str, shards: Sequence[Shard], sound: Collection[str], selection: Selection
+) -> Iterator[str]:
+    finished = finished_shards(folder)
+    expected = {"policy.yaml", "manifest.parquet", "_SUCCESS"}
+    exported = []
+    for shard in shards:
+        if shard.id not in finished:
+            yield f"{folder}: shard {shard.id} is not exported; export again"
+            continue
+        expected |= {f"{shard.id}{ending}" for ending in (".tar", ".parquet", "_stats.json")}
+        try:
+            stats = read_stats(folder, shard.id)
+            exported.append(stats)
+            yield from _verify_files(storage.join(folder, shard.id), stats)
+            if shard.id in sound:
+                yield from _verify_content(run, shard, storage.join(folder, shard.id), stats, selection)
+        except (OSError, CapfiltError, pa.ArrowInvalid) as error:
+            yield str(error) if folder in str(error) else f"{storage.join(folder, shard.id)}: {error}"
+    for name in sorted(set(storage.list_files(folder)) - expected):
+        yield f"{storage.join(folder, name)}: belongs to no exported shard"
+    yield from _verify_manifest(folder, exported)
+
+
+def _verify_files(stem: str, stats: Exported) -> Iterator[str]:
+    """Yield which files are not those that the marker speaks of."""
+    for path, expected in {f"{stem}.tar": stats.sha256, f"{stem}.parquet": stats.sidecar_sha256}.items():
+        with storage.open_input(path) as file:
+            found = _sha256(file)
+        if found != expected:
+            yield f"{path}: has sha256 {found}, written was {expected}; remove its _stats.json and export again"
+
+
+def _verify_content(run: Run, shard: Shard, stem: str, stats: Exported, selection: Selection) -> Iterator[str]:
+    """Yield where a clean shard is not what the ledger and the policy give."""
+    if stats.models != run.models:
+        yield f"{stem}_stats.json: is of models {stats.models!r}, the run of {run.models!r}"
+    selected = select(read_candidates(run, shard), selection.policy)
+    rows = clean_rows(read_samples(run, shard), selected, selection.keep_empty)
+    counts = {"samples": len(rows), "texts": sum(len(row["texts"]) for row in rows), **count_selection(selected)}
+    for name, value in counts.items():
+        if getattr(stats, name) != value:
+            yield f"{stem}_stats.json: {name} are {getattr(stats, name)}, by ledger and policy {value}"
+    sidecar = pq.read_table(io.BytesIO(storage.read_bytes(f"{stem}.parquet")))
+    if not sidecar.equals(pa.Table.from_pylist(rows, SIDECAR)):
+        yield f"{stem}.parquet: its rows are not those that ledger and policy give; export again"
+
+
+def _verify_manifest(folder: str, exported: Sequence[Exported]) -> Iterator[str]:
+    for name in ("manifest.parquet", "_SUCCESS"):
+        if not storage.exists(storage.join(folder, name)):
+            yield f"{storage.join(folder, name)}: is missing, so the export is not finished; export again"
+            return
+    path = storage.join(folder, "manifest.parquet")
+    data = storage.read_bytes(path)
+    if hashlib.sha256(data).hexdigest().encode() != storage.read_bytes(storage.join(folder, "_SUCCESS")).strip():
+        yield f"{path}: is not the one that _SUCCESS speaks of; export again"
+        return
+    rows = [{name: getattr(stats, name) for name in MANIFEST.names} for stats in exported]
+    manifest = pq.read_table(io.BytesIO(data))
+    if not manifest.equals(pa.Table.from_pylist(rows, MANIFEST)):
+        yield f"{path}: does not list the shards of the folder as they are; export again"
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        digest.update(block)
+    return digest.hexdigest()

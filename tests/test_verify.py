@@ -1,0 +1,253 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ledgers import commit, complete, config, image, input_shard, new_run, record, records_of, synthetic, web
+
+from capfilt.config import ExportConfig
+from capfilt.export import export_shard, finish_export
+from capfilt.ledger import fold
+from capfilt.runs import fingerprint, open_run
+from capfilt.verify import verify
+
+CANDIDATES = [web(0, 0.9), synthetic(0, 0.1), synthetic(1, 0.6), web(2, 0.2), synthetic(2, 0.8)]
+
+
+@pytest.fixture
+def shards(tmp_path):
+    return [input_shard(tmp_path, [image(n) for n in range(size)], id_=f"0000{size}") for size in (3, 4)]
+
+
+@pytest.fixture
+def run(tmp_path, shards):
+    """Return a run of two shards, bootstrapped and exported."""
+    run = new_run(tmp_path, shards)
+    export = ExportConfig(run=run.root)
+    for shard in shards:
+        complete(run, shard, records_of(shard), CANDIDATES)
+        export_shard(run, shard, export)
+    finish_export(run, shards, export)
+    return run
+
+
+def files(run, *folders) -> list[Path]:
+    return sorted(path for folder in folders for path in Path(run.root, folder).rglob("*") if path.is_file())
+
+
+def edit(path: Path | str, **changes) -> None:
+    """Change values of a commit record or a marker, as a faulty program would have written them."""
+    path = Path(path)
+    values = json.loads(path.read_text()) | changes
+    if values.pop("check", None):
+        values["check"] = fingerprint(values)
+    path.write_text(json.dumps(values))
+
+
+def clean_folder(run) -> Path:
+    return Path(run.clean(ExportConfig(run=run.root)))
+
+
+def test_a_whole_run_has_no_problems(run):
+    assert verify(run) == []
+
+
+def test_a_missing_file_is_named_whichever_it_is(run):
+    paths = files(run, "ledger", "clean")
+    assert len(paths) == 2 * 3 + 2 * 3 + 3
+
+    for path in paths:
+        data = path.read_bytes()
+        path.unlink()
+        problems = verify(run)
+        path.write_bytes(data)
+
+        assert any(path.name in problem or path.name.partition("_")[0] in problem for problem in problems), path
+    assert verify(run) == []
+
+
+def test_a_flipped_bit_is_found_wherever_it_is(run):
+    for path in files(run, "ledger", "clean"):
+        data = path.read_bytes()
+        for place in range(0, len(data), max(1, len(data) // 7)):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+
+            assert verify(run), f"{path}: byte {place}"
+        path.write_bytes(data)
+    assert verify(run) == []
+
+
+@pytest.mark.parametrize("place", ["ledger/x.json", "clean/x", "clean/other/x.tar"])
+def test_a_file_too_many_is_named(run, place):
+    path = Path(run.root, place)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+
+    problems = verify(run)
+
+    assert len(problems) == 1
+    assert str(path.parent) in problems[0]
+
+
+@pytest.mark.parametrize("name", ["00009.tar", "00009_stats.json", "notes.txt"])
+def test_a_file_too_many_in_a_clean_folder_is_named(run, name):
+    (clean_folder(run) / name).write_bytes(b"")
+
+    assert verify(run) == [f"{clean_folder(run)}/{name}: belongs to no exported shard"]
+
+
+def test_files_of_other_settings_and_shards_are_named(run):
+    Path(run.root, "ledger", "another").mkdir()
+    Path(run.ledger, "00009").mkdir()
+
+    assert verify(run) == [
+        f"{run.ledger}/00009: belongs to no shard of the plan",
+        f"{run.root}/ledger/another: is no part of the ledger of the run's models, {run.models}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"digest": "other"}, "digest is 'other', by the plan it is"),
+        ({"hi": 9}, "hi is 9, by the plan it is 3"),
+        ({"models": "other"}, "models is 'other', by the plan it is"),
+        ({"statuses": {"ok": 2}}, "statuses are {'ok': 2}, counted again {'ok': 3}"),
+        ({"text_statuses": {}}, "text_statuses are {}, counted again {'ok': 3}"),
+        ({"candidates": {"web": 5}}, "candidates are {'web': 5}, counted again {'synthetic': 3, 'web': 2}"),
+        ({"tokens": 1}, "tokens are 1, counted again 15"),
+    ],
+)
+def test_a_record_that_disagrees_with_its_tables_or_the_plan_is_found(run, changes, problem):
+    edit(f"{run.ledger}/00003.json", **changes)
+
+    problems = verify(run)
+
+    assert len(problems) == 1
+    assert problem in problems[0]
+
+
+def rewrite(run, name, change) -> None:
+    """Replace a table of shard 00003 by another one, hash and all, as a faulty program would have written it."""
+    import hashlib
+
+    path = Path(run.ledger, f"00003.{name}.parquet")
+    pq.write_table(change(pq.read_table(path)), path)
+    hashes = json.loads(Path(run.ledger, "00003.json").read_text())["sha256"]
+    edit(f"{run.ledger}/00003.json", sha256=hashes | {name: hashlib.sha256(path.read_bytes()).hexdigest()})
+
+
+def column(table, name, values):
+    return table.set_column(table.column_names.index(name), name, pa.array(values, table.schema.field(name).type))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "problem"),
+    [
+        ("samples", lambda t: t.take([0, 1, 1]), "does not hold each of the samples 0 to 2 once"),
+        ("samples", lambda t: t.take([0, 2, 1]), "does not hold each of the samples 0 to 2 once"),
+        ("samples", lambda t: t.slice(0, 2), "does not hold each of the samples 0 to 2 once"),
+        ("samples", lambda t: column(t, "shard", ["00003", "00004", "00003"]), "holds rows of other shards"),
+        ("samples", lambda t: column(t, "status", ["ok", "ok", "broken"]), "2 candidates of samples that were not"),
+        ("samples", lambda t: t.drop(["url"]), "not those of the samples table"),
+        ("samples", lambda t: t.replace_schema_metadata({}), "is of models ''"),
+        ("candidates", lambda t: column(t, "position", [0, 0, 1, 2, 7]), "1 candidates of samples that were not"),
+        ("candidates", lambda t: column(t, "key", ["key1"] * 5), "keys are not those of the samples"),
+        ("candidates", lambda t: t.take([0, 1, 2, 3, 4, 4]), "holds a candidate twice"),
+        ("candidates", lambda t: t.slice(0, 4), "counted again {'synthetic': 2, 'web': 2}"),
+    ],
+)
+def test_rows_that_cannot_be_true_are_found(run, name, change, problem):
+    rewrite(run, name, change)
+
+    assert any(problem in line for line in verify(run))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"samples": 9}, "samples are 9, by ledger and policy 3"),
+        ({"kept": {"web": 1}}, "kept are {'web': 1}, by ledger and policy {'synthetic': 2, 'web': 1}"),
+        ({"rejected": {}}, "rejected are {}, by ledger and policy {'low_itm': 2}"),
+        ({"models": "other"}, "is of models 'other'"),
+        ({"sha256": "0" * 64}, "written was 00000"),
+    ],
+)
+def test_a_clean_shard_is_checked_against_ledger_and_policy(run, changes, problem):
+    edit(clean_folder(run) / "00003_stats.json", **changes)
+
+    assert any(problem in line for line in verify(run))
+
+
+def test_a_clean_folder_of_another_policy_than_its_name_says_is_found(run):
+    path = clean_folder(run) / "policy.yaml"
+    path.write_text(path.read_text().replace("web_itm: 0.5", "web_itm: 0.25"))
+
+    (problem,) = verify(run)
+
+    assert f"{path}: is the policy of the folder default-" in problem
+
+
+def test_a_manifest_of_other_shards_is_found(run, shards):
+    finish_export(run, shards[:1], ExportConfig(run=run.root))
+
+    assert verify(run) == [
+        f"{clean_folder(run)}/manifest.parquet: does not list the shards of the folder as they are; export again"
+    ]
+
+
+def test_a_run_in_work_is_told_what_is_missing(tmp_path):
+    shard = input_shard(tmp_path, [image(n) for n in range(4)])
+    run = new_run(tmp_path, [shard])
+    records = [record(position) for position in range(4)]
+    stem = f"{run.ledger}/00000"
+    incomplete = f"{stem}.json: is missing, so shard {shard.url} is not complete; bootstrap again"
+
+    assert verify(run) == [f"{stem}: samples 0 to 3 are in no unit", incomplete]
+    commit(run, shard, [0, 1], records, [web(0)])
+    commit(run, shard, [2, 3], records, [])
+    assert verify(run) == [
+        f"{stem}: samples 1 to 1 are in no unit",
+        f"{stem}: samples 3 to 3 are in no unit",
+        incomplete,
+    ]
+    commit(run, shard, [1, 4], records, [])
+    assert verify(run) == [f"{stem}: samples 2 to 3 are in two units", incomplete]
+
+
+def test_parts_of_an_attempt_that_died_are_named(tmp_path):
+    shard = input_shard(tmp_path, [image(0)])
+    run = new_run(tmp_path, [shard])
+    (unit,) = commit(run, shard, [0, 1], [record(0)], [])
+    Path(run.parts(shard), f"{unit.name}.json").unlink()
+
+    problems = verify(run)
+
+    assert f"{run.parts(shard)}/{unit.name}.samples.parquet: belongs to no committed unit" in problems
+
+
+def test_parts_beside_a_folded_shard_are_named(tmp_path):
+    shard = input_shard(tmp_path, [image(0)])
+    run = new_run(tmp_path, [shard])
+    units = commit(run, shard, [0, 1], [record(0)], [])
+    shutil.copytree(run.parts(shard), f"{tmp_path}/kept")
+    fold(run, shard, units)
+    shutil.copytree(f"{tmp_path}/kept", run.parts(shard))
+
+    (problem,) = verify(run)
+
+    assert f"{run.parts(shard)}: 3 files are left over" in problem
+
+
+@pytest.mark.parametrize(("damage", "problems"), [("fail", 2), ("skip-shard", 0), ("keep-readable", 2)])
+def test_a_damaged_shard_may_be_left_out_only_where_the_run_says_so(tmp_path, shards, damage, problems):
+    run = open_run(config(tmp_path, damage=damage), {"captioner": "c", "filter": "f"})
+    run.write_plan([replace(shards[0], damage="cut short at byte 512")])
+
+    found = verify(run)
+
+    assert len(found) == problems
+    assert all("00003" in problem for problem in found)
