@@ -10,7 +10,7 @@ from capfilt.config.bootstrap import (
     Policy,
     Sampling,
 )
-from capfilt.config.loading import Config, dump, load, loads
+from capfilt.config.loading import Config, describe, dump, load, loads
 
 __all__ = [
     "BootstrapConfig",
@@ -22,6 +22,7 @@ __all__ = [
     "ImageLimits",
     "Policy",
     "Sampling",
+    "describe",
     "dump",
     "load",
     "loads",

@@ -4,10 +4,9 @@
 and a run refuses to go on with other values. All other keys may change between two starts.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
-from typing_extensions import Self
 
 from capfilt.config.loading import Config
 

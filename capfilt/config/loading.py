@@ -49,6 +49,18 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def describe(kind: type[Config], indent: str = "") -> str:
+    """Return all keys of a config as YAML, each with its default, and its description behind it."""
+    lines = []
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+            lines.append(f"{indent}{name}:  # {field.description}\n{describe(field.annotation, indent + '  ')}")
+        else:
+            value = "" if field.is_required() else yaml.safe_dump([field.default], default_flow_style=True)[1:-2]
+            lines.append(f"{indent}{name}: {value}".rstrip() + f"  # {field.description}\n")
+    return "".join(lines)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         return _parse(path.read_text(encoding="utf-8"), str(path))

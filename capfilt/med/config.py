@@ -1,7 +1,8 @@
 """The sizes of a MED model, as they stand in a checkpoint's config.json."""
 
+from typing import Self
+
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
-from typing_extensions import Self
 
 from capfilt.config.loading import Config
 

@@ -12,33 +12,33 @@ IGNORE = -100
 LABEL_SMOOTHING = 0.1  # fixed in the original code; the paper does not name it
 
 
-def contrastive_loss(
-    image: Tensor, text: Tensor, temperature: Tensor | float, positive: Tensor | None = None
-) -> Tensor:
+def contrastive_loss(image: Tensor, text: Tensor, temperature: Tensor | float, positive: Tensor) -> Tensor:
     """Return the image-text contrastive (ITC) loss of a batch.
 
-    The loss is the mean of the image-to-text and the text-to-image cross-entropy; where an image
-    has several positives they share the target evenly.
+    The loss is the mean of the image-to-text and the text-to-image cross-entropy; what has several
+    positives shares its target evenly among them.
 
     Args:
         image: L2-normalised image features, (B, E).
-        text: L2-normalised text features, (B, E).
+        text: L2-normalised text features, (R, E).
         temperature: positive divisor of the cosines; BLIP learns it, starting at 0.07.
-        positive: bool, symmetric (B, B), True where text j belongs to image i; the diagonal when None.
+        positive: bool, (B, R), True where text r belongs to image b; at least one in each row and column.
 
     Returns:
-        A scalar in nats. Independent features give about log(B), perfect ones nearly 0.
+        A scalar in nats. Independent features give about (log(B) + log(R)) / 2, perfect ones the targets' entropy.
 
     Raises:
-        ValueError: image and text do not hold the same number of pairs.
+        ValueError: positive has not one row for each image and one column for each text.
     """
-    if len(image) != len(text):
-        raise ValueError(f"{len(image)} images against {len(text)} texts; ITC needs one text for each image")
-    similarity = image @ text.T / temperature  # (B, B), row i: image i against every text
-    if positive is None:
-        positive = torch.eye(len(image), dtype=torch.bool, device=image.device)  # (B, B)
-    target = positive.float() / positive.sum(1, keepdim=True)  # (B, B), rows sum to 1
-    return (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target)) / 2
+    if positive.shape != (len(image), len(text)):
+        raise ValueError(
+            f"positive has shape {tuple(positive.shape)}, not ({len(image)}, {len(text)}): images by texts"
+        )
+    similarity = image @ text.T / temperature  # (B, R), row b: image b against every text
+    target = positive.float()  # (B, R)
+    to_text = F.cross_entropy(similarity, target / target.sum(1, keepdim=True))
+    to_image = F.cross_entropy(similarity.T, (target / target.sum(0)).T)
+    return (to_text + to_image) / 2
 
 
 def matching_loss(positive: Tensor, negative: Tensor) -> Tensor:
@@ -74,22 +74,23 @@ def language_loss(logits: Tensor, ids: Tensor, keep: Tensor, prompt: int = 0, re
     return loss if reduction == "mean" else loss.view(labels.shape)
 
 
-def hard_negatives(similarity: Tensor, positive: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Return for each row the index of one column that is no positive, likelier the more similar it is.
+def hard_negatives(
+    similarity: Tensor, positive: Tensor, count: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Return for each row the indices of columns that are no positives, likelier the more similar they are.
 
     Args:
-        similarity: ITC logits, (B, B): cosines over the temperature.
-        positive: bool (B, B), True where the pair matches; never drawn.
+        similarity: ITC logits, (N, M): cosines over the temperature.
+        positive: bool (N, M), True where the pair matches; never drawn.
+        count: columns to draw for a row, with replacement.
         generator: source of the draw.
 
     Returns:
-        int64 (B,). A row without any negative draws among all others but itself.
+        int64 (N, count). A row whose columns are all positives draws among all of them.
 
     Source:
-        section 3.3: hard negatives "with higher contrastive similarity in a batch are more likely to be selected".
+        section 3.2: hard negatives "with higher contrastive similarity in a batch are more likely to be selected".
     """
-    weights = similarity.float().softmax(dim=1) + 1e-4  # (B, B)
-    weights = weights.masked_fill(positive, 0.0)
-    alone = weights.sum(1, keepdim=True) == 0  # (B, 1)
-    weights = torch.where(alone, 1.0 - torch.eye(len(weights), device=weights.device), weights)
-    return torch.multinomial(weights, 1, generator=generator).squeeze(1)
+    weights = (similarity.float().softmax(dim=1) + 1e-4).masked_fill(positive, 0.0)  # (N, M)
+    weights = weights.masked_fill(positive.all(dim=1, keepdim=True), 1.0)
+    return torch.multinomial(weights, count, replacement=True, generator=generator)

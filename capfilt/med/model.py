@@ -14,7 +14,7 @@ from capfilt.med.text import KeysValues, TextStack
 from capfilt.med.vision import VisionTower
 
 INITIAL_TEMPERATURE = 0.07
-INITIAL_STD = 0.02
+BERT_WIDTH, BERT_STD = 768, 0.02  # arXiv 1810.04805
 
 
 class MED(nn.Module):
@@ -32,18 +32,23 @@ class MED(nn.Module):
             self.temperature = nn.Parameter(torch.tensor(INITIAL_TEMPERATURE))
 
     def initialise(self, seed: int) -> "MED":
-        """Draw all weights from the seed: N(0, 0.02) as BERT does, the patch embedding by its number of inputs."""
+        """Draw all weights from the seed, normally distributed around 0.
+
+        The deviation is BERT's 0.02 at BERT's width of 768 and grows as the inputs get fewer, so that a
+        narrow model, too, starts with signals that its norms and its softmax can tell apart.
+        """
         generator = torch.Generator().manual_seed(seed)
+
+        def fill(weight: Tensor, inputs: int) -> None:
+            weight.data.normal_(0.0, BERT_STD * (BERT_WIDTH / inputs) ** 0.5, generator=generator)
+
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                module.weight.data.normal_(0.0, INITIAL_STD, generator=generator)
-            if isinstance(module, nn.Linear) and module.bias is not None:
+            if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d):
+                fill(module.weight, module.weight[0].numel())
+            if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
                 module.bias.data.zero_()
-        for parameter in (self.vision.vit.pos_embed, self.vision.vit.cls_token):
-            parameter.data.normal_(0.0, INITIAL_STD, generator=generator)
-        patches = self.vision.vit.patch_embed.proj
-        patches.weight.data.normal_(0.0, patches.weight[0].numel() ** -0.5, generator=generator)
-        patches.bias.data.zero_()
+        fill(self.vision.vit.pos_embed, self.config.vision.width)
+        fill(self.vision.vit.cls_token, self.config.vision.width)
         return self
 
     def encode_image(self, images: Tensor) -> Tensor:

@@ -179,7 +179,7 @@ class TextStack(nn.Module):
         keep (R, L), bool, is True for real tokens.
         """
         mask = keep[:, None, None, :]  # (R, 1, 1, L)
-        x = self.embeddings(ids)  # (R, L, D)
+        x: Tensor = self.embeddings(ids)  # (R, L, D)
         for layer, block in enumerate(self._blocks()):
             x = block.encode(x, mask, image[layer] if image else None)  # (R, L, D)
         return x
@@ -191,7 +191,7 @@ class TextStack(nn.Module):
 
         With caches, ids are the tokens from position start on, after those already cached.
         """
-        x = self.embeddings(ids, start)  # (R, L, D)
+        x: Tensor = self.embeddings(ids, start)  # (R, L, D)
         for layer, block in enumerate(self._blocks()):
             x = block.decode(x, image[layer], caches[layer] if caches else None, start)  # (R, L, D)
         return x

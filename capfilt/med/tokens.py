@@ -41,7 +41,7 @@ class Tokens:
 
     def pieces(self, text: str) -> list[int]:
         """Return the ids of a text without any special token."""
-        return self._pieces.encode(text).ids  # type: ignore[no-any-return]
+        return list(self._pieces.encode(text).ids)
 
     def encode(self, text: str, first: int, max_tokens: int) -> list[int]:
         """Return [first] + pieces + [SEP], cut to max_tokens with the [SEP] kept."""
@@ -58,4 +58,4 @@ class Tokens:
         """Return the text of ids up to the first [SEP], special tokens left out."""
         ids = list(ids)
         ids = ids[: ids.index(self.end)] if self.end in ids else ids
-        return self._pieces.decode([i for i in ids if i not in self._special]).strip()  # type: ignore[no-any-return]
+        return str(self._pieces.decode([i for i in ids if i not in self._special])).strip()

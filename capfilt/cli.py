@@ -1,0 +1,218 @@
+"""The capfilt command. Each command loads a config, runs one job and prints its summary.
+
+Exit codes: 0 done; 1 something that the user can mend, in one line; 2 a wrong command line;
+3 some units or shards failed, all others are done.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from capfilt.errors import CapfiltError
+
+if TYPE_CHECKING:
+    from capfilt.config import Config
+
+JOBS = ("bootstrap", "export", "pretrain", "finetune", "demo")
+
+_config = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+_set = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key, nested ones with dots."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+_policy = click.option(
+    "--policy",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML of another policy than the run's own.",
+)
+
+
+class _Group(click.Group):
+    """Shows what a user can mend as one line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except CapfiltError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except OSError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="capfilt")
+def cli() -> None:
+    """Caption and filter noisy web image-text shards, and train on what is kept.
+
+    Exit codes: 0 done, 1 an error to mend, 2 a wrong command line, 3 some shards failed and all others are done.
+    """
+
+
+@cli.command()
+@_config
+@_set
+@click.option("--local", is_flag=True, help="Run in this process, without Ray; the result is the same.")
+def bootstrap(config: Path, overrides: tuple[str, ...], local: bool) -> None:
+    """Caption and score every sample of the shards named in CONFIG, and export what the policy keeps.
+
+    What is committed is skipped, so the same command resumes a stopped run.
+
+    \b
+    Example:
+      capfilt bootstrap configs/bootstrap.yaml --set cluster.workers=8
+    """
+    from capfilt.config import BootstrapConfig, load
+
+    settings = load(BootstrapConfig, config, overrides)
+    from capfilt.med.build import build_models, checkpoint_names
+    from pipelines import bootstrap as job
+
+    click.echo(job.run(settings, build_models, checkpoint_names(settings), local))
+
+
+@cli.command()
+@_config
+@_set
+def export(config: Path, overrides: tuple[str, ...]) -> None:
+    """Write the clean shards of a finished run under another policy. No model is loaded.
+
+    \b
+    Example:
+      capfilt export configs/export.yaml --set policy.web_itm=0.7 --set policy.name=strict
+    """
+    from capfilt.config import ExportConfig, load
+    from pipelines import export as job
+
+    click.echo(job.run(load(ExportConfig, config, overrides)))
+
+
+@cli.command()
+@click.argument("run")
+@_policy
+@_json
+def stats(run: str, policy: Path | None, as_json: bool) -> None:
+    """Show what was scored, kept, rejected and failed in RUN.
+
+    \b
+    Example:
+      capfilt stats runs/cc12m --json | jq .sources.web.noise
+    """
+    from capfilt.config import Policy, load
+    from capfilt.runs import load_run
+    from capfilt.stats import render_text, summarise
+
+    figures = summarise(load_run(run), load(Policy, policy) if policy else None)
+    click.echo(json.dumps(figures.to_json(), indent=2) if as_json else render_text(figures))
+
+
+@cli.command()
+@click.argument("run")
+@_json
+def verify(run: str, as_json: bool) -> None:
+    """Check every file of RUN: hashes, counts, nothing missing, nothing left over. Exit code 1 if not.
+
+    \b
+    Example:
+      capfilt verify runs/cc12m
+    """
+    from capfilt.runs import load_run
+    from capfilt.verify import verify as check
+
+    problems = check(load_run(run))
+    if as_json:
+        click.echo(json.dumps({"run": run, "problems": problems}, indent=2))
+    else:
+        click.echo("\n".join(problems) or f"{run}: every file is whole, every sample is accounted for")
+    sys.exit(1 if problems else 0)
+
+
+@cli.command()
+@_config
+@_set
+def pretrain(config: Path, overrides: tuple[str, ...]) -> None:
+    """Train MED from random weights on clean, human and web shards. The same command resumes.
+
+    \b
+    Example:
+      capfilt pretrain configs/pretrain.yaml
+    """
+    from capfilt.config import load
+    from capfilt.config.training import PretrainConfig
+
+    settings = load(PretrainConfig, config, overrides)
+    from pipelines import pretrain as job
+
+    click.echo(f"checkpoint: {job.run(settings)}")
+
+
+@cli.command()
+@_config
+@_set
+def finetune(config: Path, overrides: tuple[str, ...]) -> None:
+    """Fine-tune a captioner or a filter from a checkpoint. The same command resumes.
+
+    \b
+    Example:
+      capfilt finetune configs/finetune_captioner.yaml
+    """
+    from capfilt.config import load
+    from capfilt.config.training import FinetuneConfig
+
+    settings = load(FinetuneConfig, config, overrides)
+    from pipelines import finetune as job
+
+    click.echo(f"checkpoint: {job.run(settings)}")
+
+
+@cli.command("config")
+@click.argument("job", type=click.Choice(JOBS))
+@click.argument("config", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_set
+def show_config(job: str, config: Path | None, overrides: tuple[str, ...]) -> None:
+    """Show every key of a JOB with its default and meaning; with CONFIG, check it and show its values.
+
+    \b
+    Example:
+      capfilt config bootstrap
+      capfilt config bootstrap configs/bootstrap.yaml --set seed=1
+    """
+    from capfilt.config import describe, dump, load
+
+    kind = _kind(job)
+    click.echo(dump(load(kind, config, overrides)) if config else describe(kind), nl=False)
+
+
+@cli.command()
+@click.argument("config", default="configs/demo.yaml", type=click.Path(dir_okay=False, path_type=Path))
+@_set
+@_json
+def demo(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Render a small world, train a captioner and a filter on it, and run the main job, on this machine alone.
+
+    \b
+    Example:
+      capfilt demo configs/demo.yaml --set output=demo
+    """
+    from capfilt.config import load
+    from capfilt.config.demo import DemoConfig
+
+    settings = load(DemoConfig, config, overrides)
+    from pipelines import demo as job
+
+    figures = job.run(settings, lambda text: click.echo(text, err=as_json))
+    if as_json:
+        click.echo(json.dumps(figures, indent=2))
+
+
+def _kind(job: str) -> "type[Config]":
+    from capfilt.config import BootstrapConfig, Config, ExportConfig
+    from capfilt.config.demo import DemoConfig
+    from capfilt.config.training import FinetuneConfig, PretrainConfig
+
+    kinds: tuple[type[Config], ...] = (BootstrapConfig, ExportConfig, PretrainConfig, FinetuneConfig, DemoConfig)
+    return dict(zip(JOBS, kinds, strict=True))[job]

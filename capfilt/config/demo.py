@@ -1,0 +1,37 @@
+"""Settings of the demo: how large its world is, and how long its models learn."""
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from capfilt.config.loading import Config
+from capfilt.config.training import Schedule, TrainingDevice
+
+
+class DemoModel(Config):
+    """The sizes of the demo's models; vision tower and text stack are equally wide."""
+
+    image_size: PositiveInt = Field(64, description="side of the rendered images, pixels")
+    patch_size: PositiveInt = Field(8, description="side of a patch, pixels")
+    width: PositiveInt = Field(128, description="width of both halves")
+    heads: PositiveInt = Field(4, description="attention heads of both halves")
+    vision_depth: PositiveInt = Field(4, description="blocks of the vision tower")
+    text_depth: PositiveInt = Field(3, description="blocks of the text stack")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the text stack")
+
+
+class DemoConfig(Config):
+    """Render a world, train a captioner and a filter on it, and run the main job on shards they have not seen."""
+
+    output: str = Field(description="folder for everything the demo writes")
+    seed: NonNegativeInt = Field(0, description="of the world and of all training")
+    human_samples: PositiveInt = Field(description="scenes with five true captions each, to train on")
+    web_samples: PositiveInt = Field(description="scenes with noisy web texts, pre-trained on and bootstrapped")
+    unseen_samples: PositiveInt = Field(description="scenes with noisy web texts that no model has seen, bootstrapped")
+    model: DemoModel = Field(DemoModel(), description="sizes")
+    pretraining: Schedule = Field(description="of the first model, on human and web texts")
+    captioner: Schedule = Field(description="of the captioner, on human texts")
+    filter: Schedule = Field(description="of the filter, on human texts")
+    retraining: Schedule = Field(description="of the model that is trained on the clean shards, from random weights")
+    itm_warmup: float = Field(0.5, ge=0, lt=1, description="share of the pre-training steps before ITM joins")
+    device: TrainingDevice = Field(TrainingDevice(), description="where the models learn")
+    batch_size: PositiveInt = Field(64, description="images in a forward pass of the bootstrap job")
+    workers: PositiveInt = Field(2, description="Ray actors of the bootstrap job")

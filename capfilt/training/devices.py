@@ -1,0 +1,37 @@
+"""Where a training step runs, and in what precision."""
+
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import torch
+
+from capfilt.config.training import TrainingDevice
+from capfilt.errors import ConfigError
+
+
+class Precision(NamedTuple):
+    """A device and the type of its matrix products; weights and sums stay in float32."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context that a forward pass runs in."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def precision(settings: TrainingDevice) -> Precision:
+    """Return the device and type that settings name, and set torch's threads.
+
+    Raises:
+        ConfigError: a GPU is asked for and there is none.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    found = torch.cuda.is_available()
+    if settings.kind == "cuda" and not found:
+        raise ConfigError("device.kind: cuda, but torch sees no GPU here; set device.kind: cpu")
+    device = torch.device("cuda" if found and settings.kind != "cpu" else "cpu")
+    if settings.dtype != "auto":
+        return Precision(device, getattr(torch, settings.dtype))
+    return Precision(device, torch.bfloat16 if device.type == "cuda" else torch.float32)

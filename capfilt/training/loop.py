@@ -1,0 +1,137 @@
+"""The training loop: AdamW on an objective, resumed from its last state, with the numbers written down.
+
+The folder of a training run:
+
+    config.yaml       settings, written first; other settings are refused
+    state.pt          model, optimiser and step to resume from; replaced whole
+    metrics.jsonl     one line every few steps
+    checkpoint/       the trained model, written last: its presence means done
+"""
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from capfilt.config import Config, dump
+from capfilt.config.training import DataSettings, Schedule, TrainingDevice
+from capfilt.errors import RunError
+from capfilt.med.checkpoints import CONFIG, Checkpoint, save
+from capfilt.progress import Progress
+from capfilt.training.data import Batch, Pairs, batches
+from capfilt.training.devices import precision
+from capfilt.training.objectives import Objective
+
+METRICS_EVERY = 10
+TEMPERATURES = (0.001, 0.5)  # the original keeps the learned temperature in this range
+
+
+class TrainingRun:
+    """A folder that training can stop and go on in."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        """Make the folder, or take one of the same settings up.
+
+        Raises:
+            RunError: the folder was made with other settings.
+        """
+        self.folder, self.checkpoint = folder, folder / "checkpoint"
+        settings = folder / "config.yaml"
+        if settings.exists() and settings.read_text(encoding="utf-8") != dump(config):
+            raise RunError(f"{settings}: holds other settings than were given; choose another output folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        settings.write_text(dump(config), encoding="utf-8")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the checkpoint is whole."""
+        return (self.checkpoint / CONFIG).exists()
+
+    def save(self, step: int, model: torch.nn.Module, optimiser: Optimizer) -> None:
+        """Replace the state to resume from."""
+        partial = self.folder / "state.pt.partial"
+        torch.save({"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, partial)
+        partial.replace(self.folder / "state.pt")
+
+    def restore(self, model: torch.nn.Module, optimiser: Optimizer) -> int:
+        """Load the last state, if there is one, and return the step to go on from."""
+        file = self.folder / "state.pt"
+        if not file.exists():
+            return 0
+        state = torch.load(file, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        return int(state["step"])
+
+    def finish(self, checkpoint: Checkpoint) -> None:
+        """Write the checkpoint and drop the state."""
+        save(checkpoint, self.checkpoint)
+        (self.folder / "state.pt").unlink(missing_ok=True)
+
+    def log(self, values: dict[str, float]) -> None:
+        """Append a line to the metrics."""
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+def train(
+    run: TrainingRun,
+    checkpoint: Checkpoint,
+    objective: Objective,
+    data: DataSettings,
+    schedule: Schedule,
+    device: TrainingDevice,
+    seed: int,
+) -> None:
+    """Train a checkpoint's model in place and write it to the run's folder.
+
+    All chance in a step follows from seed and step, so a resumed run goes on as if it had never stopped.
+    """
+    where = precision(device)
+    model = checkpoint.model.to(where.device).train()
+    optimiser = AdamW(
+        model.parameters(), schedule.learning_rate, (0.9, schedule.beta2), weight_decay=schedule.weight_decay
+    )
+    start = run.restore(model, optimiser)
+    size = model.config.vision.image_size
+    pairs = Pairs(data, checkpoint.tokens, size, schedule.texts_per_image)
+    total = schedule.steps * schedule.batch_size
+    with Progress(total, start * schedule.batch_size) as progress:
+        for step, batch in enumerate(batches(pairs, schedule, seed, start, data.workers), start):
+            torch.manual_seed(seed * 1_000_003 + step)
+            batch = Batch(*(tensor.to(where.device, non_blocking=True) for tensor in batch))
+            with where.autocast():
+                losses = objective(model, batch, step / schedule.steps)
+            rate = learning_rate(step, schedule)
+            norm = _update(model, optimiser, sum(losses.values(), torch.zeros(())), rate, schedule)
+            if step % METRICS_EVERY == 0 or step + 1 == schedule.steps:
+                values = {name: round(float(loss), 5) for name, loss in losses.items()}
+                run.log({"step": step, **values, "learning_rate": rate, "gradient_norm": round(float(norm), 4)})
+            progress.add(schedule.batch_size, ", ".join(f"{name} {float(loss):.3f}" for name, loss in losses.items()))
+            if (step + 1) % schedule.checkpoint_steps == 0:
+                run.save(step + 1, model, optimiser)
+    run.finish(Checkpoint(model.cpu().eval(), checkpoint.tokens))
+
+
+def learning_rate(step: int, schedule: Schedule) -> float:
+    """Return the rate of a step: a straight line up to the peak, then a cosine down to 0 at the end."""
+    if step < schedule.warmup_steps:
+        return schedule.learning_rate * (step + 1) / schedule.warmup_steps
+    done = (step - schedule.warmup_steps) / max(1, schedule.steps - schedule.warmup_steps)
+    return schedule.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+
+def _update(model: torch.nn.Module, optimiser: Optimizer, loss: Tensor, rate: float, schedule: Schedule) -> Tensor:
+    """Take one optimiser step and return the length of the gradient."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.max_gradient_norm)
+    optimiser.step()
+    if isinstance(temperature := getattr(model, "temperature", None), torch.nn.Parameter):
+        temperature.data.clamp_(*TEMPERATURES)
+    return norm
