@@ -34,12 +34,6 @@ def photo(width: int = 37, height: int = 23, mode: str = "RGB") -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8)).convert(mode)
 
 
-def reason(data: bytes, limits: ImageLimits = LIMITS) -> str:
-    with pytest.raises(ImageError) as caught:
-        decode(data, limits)
-    return caught.value.reason
-
-
 def outcome(data: bytes, limits: ImageLimits = LIMITS) -> str:
     """Return the reason of a refusal, or the pixels written out."""
     try:
@@ -138,8 +132,8 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(form):
 
 
 def test_pixels_without_a_known_white_are_refused():
-    assert reason(encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF")) == "unsupported_mode"
-    assert reason(encoded(Image.fromarray(np.full((4, 4), 70_000, np.int32)), "TIFF")) == "unsupported_mode"
+    assert outcome(encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF")) == "unsupported_mode"
+    assert outcome(encoded(Image.fromarray(np.full((4, 4), 70_000, np.int32)), "TIFF")) == "unsupported_mode"
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -169,7 +163,7 @@ def test_an_animation_gives_its_first_frame(form):
 def test_a_cut_picture_is_refused(form, share):
     data = encoded(photo(200, 200), form)
 
-    assert reason(data[: int(share * len(data))]) in REASONS
+    assert outcome(data[: int(share * len(data))]) in REASONS
 
 
 @pytest.mark.parametrize(
@@ -185,17 +179,14 @@ def test_a_cut_picture_is_refused(form, share):
 def test_each_limit_is_kept(limits, expected):
     data = encoded(photo(), "PNG")
 
-    if expected:
-        assert reason(data, ImageLimits(**limits)) == expected
-    else:
-        assert decode(data, ImageLimits(**limits)).width == 37
+    assert outcome(data, ImageLimits(**limits)) == (expected or outcome(data))
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"\xff\xd8\xff", b"<svg/>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
 )
 def test_what_is_no_picture_is_refused(data):
-    assert reason(data) in ("not_an_image", "truncated", "decode_error")
+    assert outcome(data) in ("not_an_image", "truncated", "decode_error")
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM"])

@@ -93,7 +93,7 @@ def test_a_damaged_page_is_an_error_that_names_the_row_group(tmp_path):
     path.write_bytes(data)
 
     assert len(list(shard.read(50, 100))) == 50
-    with pytest.raises(ShardError, match=r"0\.parquet: row group 0 cannot be read at row 0"):
+    with pytest.raises(ShardError, match=r"0\.parquet: row group 0, row 0 cannot be read"):
         list(shard.read(0, 100))
 
 

@@ -122,3 +122,4 @@ def test_damage_anywhere_gives_samples_or_a_shard_error_and_nothing_else(tmp_pat
             "".join([sample.key, sample.text, sample.url, sample.metadata, sample.error]).encode()
 
     assert said.startswith(str(path))
+    assert "\n" not in said

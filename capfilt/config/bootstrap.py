@@ -15,7 +15,9 @@ class ImageLimits(Config):
     """What an image may cost. What is over a limit is refused and counted."""
 
     max_bytes: PositiveInt = Field(50_000_000, description="largest encoded file, bytes")
-    max_pixels: PositiveInt = Field(89_478_485, description="most pixels, from the header, before decoding")
+    max_pixels: int = Field(
+        89_478_485, gt=0, le=178_956_970, description="most pixels, by the header; Pillow has the upper bound"
+    )
     min_side: PositiveInt = Field(1, description="least width and height, pixels")
     max_aspect: PositiveFloat = Field(1000.0, description="most times one side may be longer than the other")
 

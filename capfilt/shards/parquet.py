@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -28,10 +29,13 @@ class ParquetShard:
         self.url = url
         self.size = size(url)
         self.digest = _footer_digest(url, self.size)
-        with open_input(url) as file:
-            table = _open(url, file)
-            self.samples = int(table.metadata.num_rows)
+        with open_input(url) as file, _blaming(url, "the footer"):
+            table = _open(file)
+            stated, rows = int(table.metadata.num_rows), _group_rows(table)
             columns = dict(zip(table.schema_arrow.names, table.schema_arrow.types, strict=True))
+        if stated != sum(rows) or min(rows, default=0) < 0:
+            raise ShardError(f"{url}: the footer states {stated} rows, its row groups {sum(rows)}; fetch it again")
+        self.samples = stated
         self.damage = "" if self.samples else "holds no samples"
         self._image = next((name for name in _IMAGES if name in columns and _holds_images(columns[name])), "")
         if not self._image:
@@ -53,31 +57,32 @@ class ParquetShard:
         if (found := size(self.url)) != self.size or _footer_digest(self.url, found) != self.digest:
             raise ShardError(f"{self.url}: is not the file that was indexed; plan the run anew")
         with open_input(self.url) as file:
-            table = _open(self.url, file)
+            with _blaming(self.url, "the footer"):
+                table = _open(file)
             first = 0
-            for number in range(table.num_row_groups):
-                rows = table.metadata.row_group(number).num_rows
+            for number, rows in enumerate(_group_rows(table)):
                 if first < hi and first + rows > lo:
-                    yield from self._group(table, number, first, range(lo, hi))
+                    yield from self._group(table, number, range(first, first + rows), range(lo, hi))
                 first += rows
 
-    def _group(self, table: Any, number: int, first: int, wanted: range) -> Iterator[Sample]:
-        position = first
+    def _group(self, table: Any, number: int, stated: range, wanted: range) -> Iterator[Sample]:
+        position = stated.start
         batches = table.iter_batches(_ROWS, row_groups=[number], use_threads=False)
         while True:
-            try:
+            with _blaming(self.url, f"row group {number}, row {position}"):
                 batch = next(batches, None)
                 rows = [] if batch is None else self._rows(batch)
-            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-                if isinstance(error, OSError) and error.errno is not None:
-                    raise  # the disk or the network, not the file
-                raise ShardError(f"{self.url}: row group {number} cannot be read at row {position}: {error}") from error
             if batch is None:
-                return
+                break
             for at, row in enumerate(rows, position):
                 if at in wanted:
                     yield self._sample(at, row)
             position += len(rows)
+        if position != stated.stop:
+            raise ShardError(
+                f"{self.url}: row group {number} holds {position - stated.start} rows, the footer says {len(stated)}; "
+                f"fetch it again"
+            )
 
     def _rows(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
         """Return a batch's rows, their texts as bytes, since a text that is not UTF-8 must not hide the others."""
@@ -110,13 +115,23 @@ def _holds_images(kind: Any) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _open(url: str, file: BinaryIO) -> Any:
+def _group_rows(table: Any) -> list[int]:
+    return [int(table.metadata.row_group(number).num_rows) for number in range(table.num_row_groups)]
+
+
+def _open(file: BinaryIO) -> Any:
+    return pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+
+
+@contextmanager
+def _blaming(url: str, part: str) -> Iterator[None]:
+    """Turn what Arrow raises on damaged bytes into an error that names the file and the part of it."""
     try:
-        return pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
-    except (pa.ArrowException, OSError) as error:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise ShardError(f"{url}: is no whole Parquet file ({error}); fetch it again") from error
+            raise  # the disk or the network, not the file
+        raise ShardError(f"{url}: {part} cannot be read: {' '.join(str(error).split())}; fetch it again") from error
 
 
 def _footer_digest(url: str, length: int) -> str:
