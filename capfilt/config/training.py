@@ -74,7 +74,7 @@ class PretrainConfig(Config):
 
 
 class FinetuneConfig(Config):
-    """Fine-tune a captioner (LM) or a filter (ITC + ITM) from a checkpoint, as a checkpoint of its own (section 3.3)."""
+    """Fine-tune a captioner (LM) or a filter (ITC + ITM), each a checkpoint of its own (section 3.3)."""
 
     role: Literal["captioner", "filter"] = Field(description="what the checkpoint becomes")
     checkpoint: str = Field(description="start: a checkpoint that holds the role, usually a pre-training one")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from capfilt.errors import CheckpointError
 from capfilt.med.config import MEDConfig
-from capfilt.med.model import MED
+from capfilt.med.model import INITIAL_TEMPERATURE, MED
 from capfilt.med.published import fit_positions, from_published, infer_config
 from capfilt.med.tokens import Tokens
 
@@ -66,6 +66,9 @@ def load(path: Path, image_size: int | None = None) -> Checkpoint:
         state, heads = _load_tensors(path), None
         vocabulary = path.with_name(VOCABULARY)
     ours = from_published(state, str(path))
+    if path.is_dir() and "itm_head.weight" in ours:
+        # transformers leaves the temperature out, which only training reads.
+        ours.setdefault("temperature", torch.tensor(INITIAL_TEMPERATURE))
     config = infer_config(ours, image_size, heads)
     return _build(config, ours, Tokens(vocabulary), str(path))
 

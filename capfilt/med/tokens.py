@@ -31,7 +31,7 @@ class Tokens:
         self.pad, self.cls, self.end = ids["[PAD]"], ids["[CLS]"], ids["[SEP]"]
         self.dec, self.enc = len(ids), len(ids) + 1
         self._special = {ids[token] for token in SPECIAL if token != "[UNK]"} | {self.dec, self.enc}
-        self._pieces = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))  # noqa: S106
+        self._pieces = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
         self._pieces.normalizer = normalizers.BertNormalizer(lowercase=True)
         self._pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         self._pieces.decoder = decoders.WordPiece(cleanup=True)

@@ -1,0 +1,32 @@
+"""Small MED models with random weights whose outputs depend on image and text."""
+
+from pathlib import Path
+
+from capfilt.med.checkpoints import Checkpoint
+from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
+from capfilt.med.model import MED
+from capfilt.med.tokens import SPECIAL, Tokens
+
+WORDS = ("a", "picture", "of", "red", "blue", "dog", "cat", "on", "the", "grass", "two", "##s", *"bcdefgh")
+
+
+def write_vocabulary(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "vocab.txt"
+    path.write_text("\n".join([*SPECIAL, *WORDS]) + "\n")
+    return path
+
+
+def small_config(vocabulary: int, encoder: bool = True, decoder: bool = True) -> MEDConfig:
+    return MEDConfig(
+        vision=VisionConfig(image_size=32, patch_size=8, width=32, depth=2, heads=2),
+        text=TextConfig(vocabulary=vocabulary, width=32, depth=2, heads=2, mlp_width=64, positions=40, dropout=0.0),
+        projection=16,
+        encoder=encoder,
+        decoder=decoder,
+    )
+
+
+def small_checkpoint(folder: Path, seed: int = 0, encoder: bool = True, decoder: bool = True) -> Checkpoint:
+    tokens = Tokens(write_vocabulary(folder))
+    return Checkpoint(MED(small_config(len(tokens), encoder, decoder)).initialise(seed).eval(), tokens)

@@ -1,0 +1,69 @@
+"""The rules of the tree as tests: imports point one way, packages are listed, --help is light."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN = {
+    "capfilt": {"ray", "workers", "pipelines"},
+    "workers": {"pipelines"},
+    "pipelines": {"ray"},
+}
+ALLOWED = {("capfilt/cli.py", "pipelines")}
+RAY = "workers/pool.py"
+MODULES = sorted(p.relative_to(ROOT).as_posix() for package in FORBIDDEN for p in (ROOT / package).rglob("*.py"))
+
+
+def imported(module: str) -> set[str]:
+    """Return the modules that a module imports anywhere, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / module).read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def tops(module: str) -> set[str]:
+    return {name.split(".")[0] for name in imported(module)}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module):
+    for package in tops(module) & FORBIDDEN[module.split("/")[0]]:
+        assert (module, package) in ALLOWED, f"{module} imports {package}; see the import rules in CONTRIBUTING.md"
+
+
+def test_one_module_imports_ray():
+    assert [module for module in MODULES if "ray" in tops(module)] == [RAY]
+
+
+def test_there_is_no_import_cycle():
+    names = {module: module.removesuffix("/__init__.py").removesuffix(".py").replace("/", ".") for module in MODULES}
+    graph = {names[m]: (imported(m) & set(names.values())) - {names[m]} for m in MODULES}
+    while leaves := {name for name, targets in graph.items() if not targets & set(graph)}:
+        graph = {name: targets for name, targets in graph.items() if name not in leaves}
+    assert not graph, f"these import each other: {sorted(graph)}"
+
+
+def test_every_package_is_listed_for_installation():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted(
+        {m.rpartition("/")[0].replace("/", ".") for m in MODULES if m.endswith("/__init__.py")}
+    )
+
+
+def test_help_loads_neither_torch_nor_ray():
+    code = "import sys, capfilt.cli; print(sorted({'torch', 'ray', 'pyarrow', 'pydantic'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True).stdout == b"[]\n"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_names_say_what_is_in_a_file(module):
+    assert not {"utils", "common", "helpers", "base", "misc", "manager"} & set(Path(module).with_suffix("").parts)

@@ -1,0 +1,114 @@
+"""Published layouts load strictly by their names, and give what transformers gives with the same weights."""
+
+import pytest
+import torch
+from models import WORDS, write_vocabulary
+
+from capfilt.errors import CheckpointError
+from capfilt.med.checkpoints import load
+from capfilt.med.published import from_published, translate
+from capfilt.med.tokens import SPECIAL
+
+transformers = pytest.importorskip("transformers")
+
+VOCABULARY = len(SPECIAL) + len(WORDS) + 2
+SIZES = {
+    "text_config": {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 64,
+        "encoder_hidden_size": 32,
+        "intermediate_size": 96,
+        "projection_dim": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 40,
+    },
+    "vision_config": {
+        "hidden_size": 32,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
+        "layer_norm_eps": 1e-6,
+        "initializer_range": 0.2,
+    },
+    "projection_dim": 16,
+    "image_text_hidden_size": 16,
+}
+
+
+@pytest.fixture
+def folder(tmp_path, request):
+    """A saved transformers model with random weights, and the model."""
+    torch.manual_seed(0)
+    kind = getattr(transformers, request.param)
+    model = kind(transformers.BlipConfig(**SIZES)).eval()
+    for parameter in model.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    model.save_pretrained(tmp_path)
+    write_vocabulary(tmp_path)
+    return tmp_path, model
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("folder", ["BlipForConditionalGeneration"], indirect=True)
+def test_a_captioning_folder_gives_the_same_logits(folder):
+    path, theirs = folder
+    ours = load(path).model
+    pixels, ids = torch.randn(2, 3, 32, 32), torch.randint(5, 20, (2, 7))
+
+    image = theirs.vision_model(pixels).last_hidden_state
+    expected = theirs.text_decoder(ids, encoder_hidden_states=image).logits
+
+    found = ours.decode(ids, ours.project_image(ours.encode_image(pixels)))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert not ours.config.encoder
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("folder", ["BlipForImageTextRetrieval"], indirect=True)
+def test_a_retrieval_folder_gives_the_same_scores(folder):
+    path, theirs = folder
+    ours = load(path).model
+    pixels, ids = torch.randn(2, 3, 32, 32), torch.randint(5, 20, (2, 7))
+    keep = torch.ones_like(ids, dtype=torch.bool)
+
+    expected = theirs(input_ids=ids, pixel_values=pixels, attention_mask=keep.long())
+    cosine = theirs(input_ids=ids, pixel_values=pixels, attention_mask=keep.long(), use_itm_head=False).itm_score
+
+    image = ours.encode_image(pixels)
+    torch.testing.assert_close(ours.match(ids, keep, ours.project_image(image)), expected.itm_score, rtol=0, atol=1e-4)
+    features = ours.image_features(image) @ ours.text_features(ids, keep).T
+    torch.testing.assert_close(features, cosine, rtol=0, atol=1e-5)
+    assert not ours.config.decoder
+
+
+@pytest.mark.parametrize("folder", ["BlipForQuestionAnswering"], indirect=True)
+def test_another_blip_is_refused_with_the_first_tensor_that_does_not_fit(folder):
+    with pytest.raises(CheckpointError, match="separate models|have no place|do not fit"):
+        load(folder[0])
+
+
+def test_a_name_that_no_row_knows_is_an_error():
+    with pytest.raises(CheckpointError, match=r"m\.pth: 1 tensors have no place in MED \(first: cls_head\.0\.weight\)"):
+        from_published({"cls_head.0.weight": torch.zeros(2, 2)}, "m.pth")
+
+
+@pytest.mark.parametrize(
+    ("published", "ours"),
+    [
+        ("visual_encoder.blocks.3.attn.qkv.weight", "vision.vit.blocks.3.attn.qkv.weight"),
+        ("text_encoder.encoder.layer.11.attention.self.key.bias", "text.blocks.11.encoder_attn.key.bias"),
+        ("text_decoder.bert.encoder.layer.0.attention.output.dense.weight", "text.blocks.0.decoder_attn.out.weight"),
+        (
+            "text_decoder.bert.encoder.layer.0.crossattention.output.LayerNorm.bias",
+            "text.blocks.0.cross_attn.norm.bias",
+        ),
+        ("text_encoder.encoder.layer.1.output.LayerNorm.weight", "text.blocks.1.mlp.norm.weight"),
+        ("temp", "temperature"),
+        ("text_encoder.encoder.layer.0.crossattention.self0.key.bias", "text.blocks.0.cross_attn.self0.key.bias"),
+    ],
+)
+def test_names_are_translated(published, ours):
+    assert translate(published) == ours
