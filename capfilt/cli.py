@@ -216,3 +216,7 @@ def _kind(job: str) -> "type[Config]":
 
     kinds: tuple[type[Config], ...] = (BootstrapConfig, ExportConfig, PretrainConfig, FinetuneConfig, DemoConfig)
     return dict(zip(JOBS, kinds, strict=True))[job]
+
+
+if __name__ == "__main__":
+    cli()

@@ -82,8 +82,5 @@ class FinetuneConfig(Config):
     data: DataSettings = Field(description="what is trained on")
     schedule: Schedule = Field(description="how long and how fast")
     prompt: str = Field("a picture of ", description="captioner: text in front of each caption, given and not scored")
-    foreign: list[str] = Field(
-        [], description="filter: shards whose texts serve as further negatives of the images; the paper has none"
-    )
     seed: NonNegativeInt = Field(0, description="of order, text draws, dropout and negatives")
     device: TrainingDevice = Field(TrainingDevice(), description="where")

@@ -1,0 +1,133 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from models import small_checkpoint
+
+from capfilt.cli import cli
+from capfilt.med.checkpoints import save
+from capfilt.world.noise import NoiseRates
+from capfilt.world.shards import World, write_world
+
+CONFIG = """
+input: [{root}/web]
+run: {root}/run
+captioner: {root}/captioner
+filter: {root}/filter
+batch_size: 4
+unit_size: 8
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with a config, two small shards and two small checkpoints."""
+    write_world(tmp_path / "web", World(0, "web", NoiseRates(), 32), 12, 6)
+    save(small_checkpoint(tmp_path / "v", seed=1, encoder=False), tmp_path / "captioner")
+    save(small_checkpoint(tmp_path / "v", seed=2, decoder=False), tmp_path / "filter")
+    (tmp_path / "job.yaml").write_text(CONFIG.format(root=tmp_path))
+    return tmp_path
+
+
+def capfilt(*args: object) -> Result:
+    return CliRunner().invoke(cli, [str(arg) for arg in args])
+
+
+def test_the_main_job_from_shards_to_clean_shards(root):
+    first = capfilt("bootstrap", root / "job.yaml", "--local")
+    assert first.exit_code == 0, first.output
+    assert capfilt("verify", root / "run").output.endswith("every sample is accounted for\n")
+
+    figures = json.loads(capfilt("stats", root / "run", "--json").output)
+    assert figures["samples"] == sum(figures["statuses"].values())
+    assert figures["sources"]["synthetic"]["scored"] == figures["statuses"]["ok"]
+    assert "synthetic" in capfilt("stats", root / "run").output
+
+    second = capfilt("bootstrap", root / "job.yaml", "--local")
+    assert second.exit_code == 0
+    assert f"{figures['samples']} samples done before" in second.output
+
+
+def test_another_policy_needs_no_model(root):
+    assert capfilt("bootstrap", root / "job.yaml", "--local", "--set", "export=false").exit_code == 0
+    (root / "captioner" / "model.safetensors").unlink()
+    (root / "export.yaml").write_text(f"run: {root}/run\npolicy: {{name: all, web_itm: 0, synthetic_itm: 0}}\n")
+
+    result = capfilt("export", root / "export.yaml")
+
+    assert result.exit_code == 0, result.output
+    (folder,) = (root / "run" / "clean").glob("all-*")
+    assert (folder / "_SUCCESS").exists()
+
+
+def test_a_flipped_byte_is_found_and_named(root):
+    assert capfilt("bootstrap", root / "job.yaml", "--local").exit_code == 0
+    victim = next((root / "run" / "ledger").rglob("00000.candidates.parquet"))
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+
+    result = capfilt("verify", root / "run")
+
+    assert result.exit_code == 1
+    assert victim.name in result.output
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("captioner={root}/nowhere", "no checkpoint at"),
+        ("captioner={root}/filter", "has no decoder; it can serve as filter, not as captioner"),
+        ("filter={root}/captioner", "no encoder and no ITM head; it can serve as captioner, not as filter"),
+        ("input=[{root}/empty]", "empty"),
+        ("bach_size=2", "did you mean batch_size?"),
+    ],
+)
+def test_what_a_user_can_mend_is_told_in_one_line(root, change, message):
+    (root / "empty").mkdir()
+    result = capfilt("bootstrap", root / "job.yaml", "--local", "--set", change.format(root=root))
+    assert result.exit_code == 1
+    assert message in result.output
+    assert result.output.count("\n") == 1
+    assert "Traceback" not in result.output
+
+
+def test_other_settings_on_a_run_are_refused_with_the_keys(root):
+    assert capfilt("bootstrap", root / "job.yaml", "--local").exit_code == 0
+    result = capfilt("bootstrap", root / "job.yaml", "--local", "--set", "sampling.top_p=0.5")
+    assert result.exit_code == 1
+    assert "sampling.top_p" in result.output
+
+
+def test_a_damaged_shard_fails_alone_with_exit_code_3(root):
+    shard = root / "web" / "00001.tar"
+    shard.write_bytes(shard.read_bytes()[:-3000])
+    result = capfilt("bootstrap", root / "job.yaml", "--local")
+    assert result.exit_code == 3
+    assert "00001.tar" in result.output
+    assert json.loads(capfilt("stats", root / "run", "--json").output)["shards"] == 1
+
+
+def test_config_shows_keys_and_checks_values(root):
+    assert "top_p: 0.9  # least probability mass" in capfilt("config", "bootstrap").output
+    shown = capfilt("config", "bootstrap", root / "job.yaml", "--set", "seed=7").output
+    assert "\nseed: 7\n" in shown
+
+
+@pytest.mark.parametrize("command", cli.commands)
+def test_every_command_has_help_with_an_example(command):
+    result = capfilt(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example:\n    capfilt {command}" in result.output
+
+
+def test_a_wrong_command_line_is_exit_code_2():
+    assert capfilt("bootstrap").exit_code == 2
+
+
+def test_the_installed_command_runs():
+    done = subprocess.run([sys.executable, "-m", "capfilt.cli", "--version"], capture_output=True, check=False)
+    assert done.returncode == 0

@@ -1,0 +1,126 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from capfilt.cli import JOBS, _kind
+from capfilt.config import BootstrapConfig, Config, Sampling, describe, dump, load
+from capfilt.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+NEEDED = {"input": ["x.tar"], "run": "run", "captioner": "a", "filter": "b"}
+KINDS = {
+    "bootstrap": "bootstrap",
+    "export": "export",
+    "pretrain": "pretrain",
+    "finetune_captioner": "finetune",
+    "finetune_filter": "finetune",
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text: str) -> Path:
+        (tmp_path / "job.yaml").write_text(text)
+        return tmp_path / "job.yaml"
+
+    return write
+
+
+def needed(**changes: object) -> str:
+    return yaml.safe_dump({**NEEDED, **changes})
+
+
+def test_a_misspelt_key_is_refused_with_the_key_that_was_meant(file):
+    with pytest.raises(ConfigError, match=r"job\.yaml: bach_size: unknown key; did you mean batch_size\?"):
+        load(BootstrapConfig, file(needed(bach_size=3)))
+
+
+def test_a_misspelt_key_of_a_section_is_refused_with_its_place(file):
+    with pytest.raises(ConfigError, match=r"sampling\.topp: unknown key; did you mean top_p\?"):
+        load(BootstrapConfig, file(needed(sampling={"topp": 0.9})))
+
+
+def test_a_value_out_of_range_is_named_with_what_was_found(file):
+    with pytest.raises(ConfigError, match=r"sampling\.top_p: input should be less than or equal to 1 \(found 1\.5\)"):
+        load(BootstrapConfig, file(needed()), ["sampling.top_p=1.5"])
+
+
+def test_all_problems_are_told_at_once(file):
+    with pytest.raises(ConfigError, match=r"run: field required\n(.|\n)*filter: field required"):
+        load(BootstrapConfig, file("input: [x.tar]\ncaptioner: a\n"))
+
+
+def test_overrides_reach_nested_keys_and_win_over_the_file(file):
+    config = load(BootstrapConfig, file(needed(seed=1)), ["seed=2", "policy.web_itm=0.7", "sampling.captions=4"])
+    assert (config.seed, config.policy.web_itm, config.sampling.captions) == (2, 0.7, 4)
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", ""])
+def test_an_override_without_a_key_and_a_value_says_how_to_write_it(file, override):
+    with pytest.raises(ConfigError, match="write it as KEY=VALUE"):
+        load(BootstrapConfig, file(needed()), [override])
+
+
+def test_an_override_below_a_value_is_refused(file):
+    with pytest.raises(ConfigError, match="seed holds a value, not a section"):
+        load(BootstrapConfig, file(needed(seed=1)), ["seed.deep=2"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[1, 2]", "holds a list"), ("a: [1", "is not YAML"), ("\0", "is not YAML|cannot be read")],
+)
+def test_a_file_that_is_no_mapping_is_refused(file, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load(BootstrapConfig, file(text))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
+        load(BootstrapConfig, tmp_path / "none.yaml")
+
+
+def test_beams_and_greedy_give_one_caption(file):
+    with pytest.raises(ConfigError, match="beam gives one caption, 4 were asked for"):
+        load(BootstrapConfig, file(needed(sampling={"method": "beam", "captions": 4})))
+
+
+def test_a_dumped_config_reads_back_equal(file):
+    config = load(BootstrapConfig, file(needed(sampling={"top_p": 0.95}, policy={"mix": "best"})))
+    assert load(BootstrapConfig, file(dump(config))) == config
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        Sampling().top_p = 0.5  # type: ignore[misc]
+
+
+def fields(kind: type[Config]):
+    for name, field in kind.model_fields.items():
+        yield f"{kind.__name__}.{name}", field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+            yield from fields(field.annotation)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_key_says_what_it_means(job):
+    assert not [name for name, field in fields(_kind(job)) if not field.description]
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_description_of_a_job_is_yaml_with_every_key(job):
+    assert set(yaml.safe_load(describe(_kind(job)))) == set(_kind(job).model_fields)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/**/*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_is_valid(path):
+    assert load(_kind(KINDS.get(path.stem, "demo")), path)
+
+
+def test_every_key_is_read_by_some_code():
+    code = "\n".join(
+        p.read_text() for folder in ("capfilt", "workers", "pipelines") for p in (ROOT / folder).rglob("*.py")
+    )
+    names = {name.partition(".")[2] for job in JOBS for name, _ in fields(_kind(job))}
+    assert not sorted(name for name in names if f".{name}" not in code)
