@@ -136,16 +136,9 @@ def test_models_that_cannot_be_loaded_stop_the_job(folder):
 def test_a_killed_driver_is_resumed_to_the_same_bytes(folder, undisturbed, local):
     """The job is killed at some moment, several times over, until it comes to its end."""
     chance = random.Random(int(local))
-    code = (
-        "import sys; from pathlib import Path; from functools import partial\n"
-        "from fakes import NAMES, build_fakes, job_config; from pipelines import bootstrap\n"
-        f"bootstrap.run(job_config(Path({str(folder)!r})), partial(build_fakes, delay=0.1), NAMES, local={local})"
-    )
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    environment = {**os.environ, "PYTHONPATH": paths, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
     kills = 0
     while True:
-        driver = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
+        driver = start_driver(folder, local)
         wait_for_commits(folder, more=chance.randint(1, 2), driver=driver)
         time.sleep(chance.random() * 0.2)
         driver.send_signal(signal.SIGKILL)
@@ -158,6 +151,31 @@ def test_a_killed_driver_is_resumed_to_the_same_bytes(folder, undisturbed, local
 
     assert kills > 0
     assert tables(folder) == tables(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_is_asked_to_end_leaves_nothing_half_done(folder, undisturbed, number):
+    driver = start_driver(folder, local=False, delay=0.5)
+    wait_for_commits(folder, more=1, driver=driver)
+    driver.send_signal(number)
+
+    assert driver.wait(timeout=60) == (128 + number if number == signal.SIGTERM else -number)
+    assert not list((folder / "run").rglob(".*"))
+    bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+    assert tables(folder) == tables(undisturbed)
+
+
+def start_driver(folder: Path, local: bool, delay: float = 0.1) -> "subprocess.Popen[bytes]":
+    """Start the job in a process of its own, with a Ray of its own."""
+    code = (
+        "from pathlib import Path; from functools import partial\n"
+        "from fakes import NAMES, build_fakes, job_config; from pipelines import bootstrap\n"
+        f"bootstrap.run(job_config(Path({str(folder)!r})), partial(build_fakes, delay={delay}), NAMES, local={local})"
+    )
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    environment = {**os.environ, "PYTHONPATH": paths, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
 
 
 def wait_for_commits(folder: Path, more: int, driver: "subprocess.Popen[bytes]") -> None:

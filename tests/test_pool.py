@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -211,3 +213,43 @@ def test_closing_the_results_ends_the_actors(cluster, tmp_path):
     while any(Path(f"/proc/{pid}").exists() for shard in "01" for pid in pids(tmp_path, shard)):
         assert time.monotonic() < deadline, "an actor outlives its job"
         time.sleep(0.1)
+
+
+LOSES_A_NODE = """
+import time
+import ray
+from ray.cluster_utils import Cluster as Nodes
+from test_pool import Sleepy
+from capfilt.config import Cluster
+from capfilt.records import Shard, Unit
+from workers.pool import run_units
+
+node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+nodes = Nodes(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+second = nodes.add_node(**node)
+ray.init(address=nodes.address, log_to_driver=False)
+units = [Unit(Shard(str(n), f"{n}.tar", 0, "", 8), 0, 8) for n in range(24)]
+done = []
+for result in run_units(Sleepy, units, Cluster(workers=2, attempts=1)):
+    done.append(result)
+    if len(done) == 8:
+        nodes.remove_node(second, allow_graceful=False)
+    if len(done) == 16:
+        nodes.add_node(**node)
+assert sorted(done, key=int) == [str(n) for n in range(24)], done
+"""
+
+
+class Sleepy(Echo):
+    def run(self, unit: Unit) -> str:
+        time.sleep(0.3)
+        return super().run(unit)
+
+
+@pytest.mark.slow
+def test_a_lost_node_costs_no_unit_an_attempt():
+    """Nodes need a process of their own; there each unit has one attempt, which the loss must not use up."""
+    paths = f"{Path(__file__).parent}{os.pathsep}{Path(__file__).parents[1]}"
+    environment = {**os.environ, "PYTHONPATH": paths, "RAY_AUTH_MODE": "disabled"}
+
+    subprocess.run([sys.executable, "-c", LOSES_A_NODE], env=environment, check=True, timeout=120)

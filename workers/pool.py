@@ -28,6 +28,7 @@ from capfilt.config import Cluster
 from capfilt.errors import CapfiltError, ConfigError, FailedUnitsError, ModelError, WorkerError
 from capfilt.records import Unit
 from workers.attempts import Attempts, Case
+from workers.signals import exit_on_sigterm
 
 IN_FLIGHT = 2  # units of an actor: one reads or writes while the other has the model
 MOST_BUILDS = 3  # actors in a row that died while they built their worker
@@ -54,7 +55,7 @@ def run_units(make: Callable[[], Worker[R]], units: Iterable[Unit], cluster: Clu
     Close the iterator to stop early: its actors are ended, and a private cluster with them.
 
     Args:
-        make: builds the worker inside its actor; it is pickled, and so is all it holds.
+        make: builds the worker inside its actor. It is pickled, so its modules must be installed on every node.
         units: in the order in which they are started.
         cluster: where and how often. A connection that exists is used as it is, and stays.
 
@@ -91,7 +92,8 @@ def _session(cluster: Cluster) -> Iterator[None]:
     try:
         if local:
             _check_gpus(cluster)
-        yield
+        with exit_on_sigterm():
+            yield
     finally:
         ray.shutdown()
 
@@ -219,9 +221,8 @@ class _Crew(Generic[R]):
         self._replace(seat, reason, blamed=list(seat.calls.values()))
 
     def _end_overdue(self) -> None:
-        now = time.monotonic()
         for seat in list(self.seats):
-            overdue = [case for case in seat.calls.values() if case.deadline < now]
+            overdue = [case for case in seat.calls.values() if case.deadline < time.monotonic()]
             if overdue:
                 self._replace(seat, f"not done in deadline_seconds = {self.cluster.deadline_seconds:g}", overdue)
 

@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+from fakes import NAMES, build_fakes, job_config, mixed_shards
+
+from capfilt.config import ExportConfig, Policy
+from capfilt.errors import FailedUnitsError, RunError
+from pipelines import bootstrap, export
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A run that is bootstrapped and not exported."""
+    mixed_shards(tmp_path / "in", samples=7)
+    bootstrap.run(job_config(tmp_path), build_fakes, NAMES, local=True)
+    return tmp_path
+
+
+def clean(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "run/clean").rglob("*") if path.is_file()}
+
+
+def test_a_run_is_exported_once(folder):
+    config = ExportConfig(run=str(folder / "run"))
+
+    first = export.run(config)
+    before = clean(folder)
+    (folder / "in/00001.tar").unlink()  # so that it cannot be read again
+    second = export.run(config)
+
+    assert first == second
+    assert first.startswith("3 clean shards with 15 samples and ")
+    assert clean(folder) == before
+    assert {"_SUCCESS", "manifest.parquet", "00002.tar"} <= set(before)
+
+
+def test_another_policy_needs_no_model_and_goes_to_another_folder(folder):
+    strict = ExportConfig(run=str(folder / "run"), policy=Policy(name="web", mix="web_only"))
+
+    both, web = export.run(ExportConfig(run=str(folder / "run"))), export.run(strict)
+
+    assert both != web
+    assert len(list((folder / "run/clean").iterdir())) == 2
+
+
+def test_an_incomplete_shard_is_named_and_the_export_is_not_marked_whole(folder):
+    (folder / "run/ledger").rename(folder / "away")
+    (ledger,) = (folder / "away").iterdir()
+    (ledger / "00001.json").unlink()
+    (folder / "away").rename(folder / "run/ledger")
+
+    with pytest.raises(FailedUnitsError, match=r"2 of 3 shards in .*\n1 failed(.|\n)*00001\.tar: its ledger is not"):
+        export.run(ExportConfig(run=str(folder / "run")))
+
+    assert {"00000.tar", "00002.tar"} <= set(clean(folder))
+    assert "_SUCCESS" not in clean(folder)
+
+
+def test_an_image_that_changed_fails_its_shard_alone(folder):
+    (folder / "in/00001.tar").write_bytes((folder / "in/00002.tar").read_bytes())
+
+    with pytest.raises(FailedUnitsError, match=r"2 of 3 shards in .*\n1 failed(.|\n)*00001\.tar: has changed since"):
+        export.run(ExportConfig(run=str(folder / "run")))
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match="no run folder"):
+        export.run(ExportConfig(run=str(tmp_path)))

@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+from fakes import NAMES, job_config, write_shard
+
+from capfilt.errors import RunError
+from capfilt.planning import plan_shards, unusable
+from capfilt.records import Shard
+from capfilt.runs import Run, open_run
+from capfilt.shards import find_shards
+
+WHOLE = Shard("0", "0.tar", 10, "d", 3)
+CUT = Shard("0", "0.tar", 10, "d", 3, "cut short")
+NO_SHARD = Shard("0", "0.tar", 0, "", 0, "is empty")
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    for n in range(3):
+        write_shard(tmp_path / f"in/{n}.tar", [("red", "")] * (n + 1))
+    return open_run(job_config(tmp_path), NAMES)
+
+
+def found(tmp_path: Path) -> list[str]:
+    return find_shards([str(tmp_path / "in")])
+
+
+def test_a_plan_names_every_shard_with_its_samples(run, tmp_path):
+    shards = plan_shards(run, found(tmp_path))
+
+    assert [(shard.id, shard.url, shard.samples) for shard in shards] == [
+        (str(n), f"{tmp_path}/in/{n}.tar", n + 1) for n in range(3)
+    ]
+    assert run.plan() == shards
+
+
+def test_paths_are_absolute_since_workers_have_other_current_folders(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    assert all(shard.url.startswith(f"{tmp_path}/in/") for shard in plan_shards(run, find_shards(["in"])))
+
+
+def test_a_plan_once_made_is_read_not_made_again(run, tmp_path):
+    first = plan_shards(run, found(tmp_path))
+    write_shard(tmp_path / "in/1.tar", [("blue", "")])
+
+    assert plan_shards(run, found(tmp_path)) == first
+
+
+def test_a_file_that_is_no_shard_is_planned_with_what_is_wrong(run, tmp_path):
+    (tmp_path / "in/1.tar").write_bytes(b"")
+
+    shard = plan_shards(run, found(tmp_path))[1]
+
+    assert (shard.samples, shard.digest) == (0, "")
+    assert "is empty" in shard.damage
+
+
+def test_a_shard_that_was_mended_is_planned_anew(run, tmp_path):
+    (tmp_path / "in/1.tar").write_bytes(b"")
+    plan_shards(run, found(tmp_path))
+    write_shard(tmp_path / "in/1.tar", [("blue", "")] * 5)
+
+    assert plan_shards(run, found(tmp_path))[1].samples == 5
+    assert run.plan()[1].samples == 5
+
+
+def test_files_that_come_or_go_are_refused_by_name_the_first_ten_of_them(run, tmp_path):
+    plan_shards(run, found(tmp_path))
+
+    with pytest.raises(RunError, match=r"\n +gone: .*/0\.tar\n +gone: .*/1\.tar\n +new: .*/9\.tar$"):
+        plan_shards(run, [f"{tmp_path}/in/{n}.tar" for n in (2, 9)])
+    with pytest.raises(RunError, match=r"and 7 more$"):
+        plan_shards(run, [f"{tmp_path}/in/{n}.tar" for n in range(20)])
+
+
+@pytest.mark.parametrize(
+    ("shard", "damage", "left_out"),
+    [
+        (WHOLE, "fail", False),
+        (CUT, "fail", True),
+        (CUT, "skip-shard", True),
+        (CUT, "keep-readable", False),
+        (NO_SHARD, "keep-readable", True),
+    ],
+)
+def test_what_is_left_out_of_a_run(tmp_path, shard, damage, left_out):
+    assert unusable(shard, job_config(tmp_path, damage=damage)) is left_out
