@@ -2,16 +2,18 @@
 
 import hashlib
 import io
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from capfilt.config import BootstrapConfig
+from capfilt.config import BootstrapConfig, ExportConfig
+from capfilt.export import export_shard, finish_export
 from capfilt.ledger import fold, write_unit
 from capfilt.records import Candidate, SampleRecord, Shard, Unit
-from capfilt.runs import Run, open_run
+from capfilt.runs import Run, fingerprint, open_run
 from capfilt.shards import open_shard, write_tar
 
 CHECKPOINTS = {"captioner": "c0ffee", "filter": "f117e4"}
@@ -102,3 +104,29 @@ def records_of(shard: Shard) -> list[SampleRecord]:
 def complete(run: Run, shard: Shard, records: list[SampleRecord], candidates: list[Candidate]) -> None:
     """Commit a shard as one unit and fold it."""
     fold(run, shard, commit(run, shard, [0, shard.samples], records, candidates))
+
+
+def exported_run(folder: Path | str) -> tuple[Run, list[Shard]]:
+    """Return a run of two shards that is bootstrapped and exported, and the shards."""
+    shards = [input_shard(folder, [image(n) for n in range(size)], id_=f"0000{size}") for size in (3, 4)]
+    run = new_run(folder, shards)
+    export = ExportConfig(run=run.root)
+    for shard in shards:
+        complete(
+            run,
+            shard,
+            records_of(shard),
+            [web(0, 0.9), synthetic(0, 0.1), synthetic(1, 0.6), web(2, 0.2), synthetic(2, 0.8)],
+        )
+        export_shard(run, shard, export)
+    finish_export(run, shards, export)
+    return run, shards
+
+
+def edit(path: Path | str, **changes: Any) -> None:
+    """Change values of a commit record or a marker, as a faulty program would have written them."""
+    path = Path(path)
+    values = json.loads(path.read_text()) | changes
+    if values.pop("check", None):
+        values["check"] = fingerprint(values)
+    path.write_text(json.dumps(values))

@@ -6,49 +6,20 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ledgers import commit, complete, config, image, input_shard, new_run, record, records_of, synthetic, web
+from ledgers import commit, config, edit, exported_run, image, input_shard, new_run, record, web
 
-from capfilt.config import ExportConfig
-from capfilt.export import export_shard, finish_export
 from capfilt.ledger import fold
-from capfilt.runs import fingerprint, open_run
+from capfilt.runs import open_run
 from capfilt.verify import verify
 
-CANDIDATES = [web(0, 0.9), synthetic(0, 0.1), synthetic(1, 0.6), web(2, 0.2), synthetic(2, 0.8)]
-
 
 @pytest.fixture
-def shards(tmp_path):
-    return [input_shard(tmp_path, [image(n) for n in range(size)], id_=f"0000{size}") for size in (3, 4)]
-
-
-@pytest.fixture
-def run(tmp_path, shards):
-    """Return a run of two shards, bootstrapped and exported."""
-    run = new_run(tmp_path, shards)
-    export = ExportConfig(run=run.root)
-    for shard in shards:
-        complete(run, shard, records_of(shard), CANDIDATES)
-        export_shard(run, shard, export)
-    finish_export(run, shards, export)
-    return run
+def run(tmp_path):
+    return exported_run(tmp_path)[0]
 
 
 def files(run, *folders) -> list[Path]:
     return sorted(path for folder in folders for path in Path(run.root, folder).rglob("*") if path.is_file())
-
-
-def edit(path: Path | str, **changes) -> None:
-    """Change values of a commit record or a marker, as a faulty program would have written them."""
-    path = Path(path)
-    values = json.loads(path.read_text()) | changes
-    if values.pop("check", None):
-        values["check"] = fingerprint(values)
-    path.write_text(json.dumps(values))
-
-
-def clean_folder(run) -> Path:
-    return Path(run.clean(ExportConfig(run=run.root)))
 
 
 def test_a_whole_run_has_no_problems(run):
@@ -90,13 +61,6 @@ def test_a_file_too_many_is_named(run, place):
 
     assert len(problems) == 1
     assert str(path.parent) in problems[0]
-
-
-@pytest.mark.parametrize("name", ["00009.tar", "00009_stats.json", "notes.txt"])
-def test_a_file_too_many_in_a_clean_folder_is_named(run, name):
-    (clean_folder(run) / name).write_bytes(b"")
-
-    assert verify(run) == [f"{clean_folder(run)}/{name}: belongs to no exported shard"]
 
 
 def test_files_of_other_settings_and_shards_are_named(run):
@@ -166,39 +130,6 @@ def test_rows_that_cannot_be_true_are_found(run, name, change, problem):
     assert any(problem in line for line in verify(run))
 
 
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        ({"samples": 9}, "samples are 9, by ledger and policy 3"),
-        ({"kept": {"web": 1}}, "kept are {'web': 1}, by ledger and policy {'synthetic': 2, 'web': 1}"),
-        ({"rejected": {}}, "rejected are {}, by ledger and policy {'low_itm': 2}"),
-        ({"models": "other"}, "is of models 'other'"),
-        ({"sha256": "0" * 64}, "written was 00000"),
-    ],
-)
-def test_a_clean_shard_is_checked_against_ledger_and_policy(run, changes, problem):
-    edit(clean_folder(run) / "00003_stats.json", **changes)
-
-    assert any(problem in line for line in verify(run))
-
-
-def test_a_clean_folder_of_another_policy_than_its_name_says_is_found(run):
-    path = clean_folder(run) / "policy.yaml"
-    path.write_text(path.read_text().replace("web_itm: 0.5", "web_itm: 0.25"))
-
-    (problem,) = verify(run)
-
-    assert f"{path}: is the policy of the folder default-" in problem
-
-
-def test_a_manifest_of_other_shards_is_found(run, shards):
-    finish_export(run, shards[:1], ExportConfig(run=run.root))
-
-    assert verify(run) == [
-        f"{clean_folder(run)}/manifest.parquet: does not list the shards of the folder as they are; export again"
-    ]
-
-
 def test_a_run_in_work_is_told_what_is_missing(tmp_path):
     shard = input_shard(tmp_path, [image(n) for n in range(4)])
     run = new_run(tmp_path, [shard])
@@ -243,9 +174,10 @@ def test_parts_beside_a_folded_shard_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(("damage", "problems"), [("fail", 2), ("skip-shard", 0), ("keep-readable", 2)])
-def test_a_damaged_shard_may_be_left_out_only_where_the_run_says_so(tmp_path, shards, damage, problems):
+def test_a_damaged_shard_may_be_left_out_only_where_the_run_says_so(tmp_path, damage, problems):
+    shard = input_shard(tmp_path, [image(0)], id_="00003")
     run = open_run(config(tmp_path, damage=damage), {"captioner": "c", "filter": "f"})
-    run.write_plan([replace(shards[0], damage="cut short at byte 512")])
+    run.write_plan([replace(shard, damage="cut short at byte 512")])
 
     found = verify(run)
 

@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+from ledgers import edit, exported_run
+
+from capfilt.config import ExportConfig
+from capfilt.export import finish_export
+from capfilt.verify import verify
+
+
+@pytest.fixture
+def run_and_shards(tmp_path):
+    return exported_run(tmp_path)
+
+
+@pytest.fixture
+def run(run_and_shards):
+    return run_and_shards[0]
+
+
+@pytest.fixture
+def shards(run_and_shards):
+    return run_and_shards[1]
+
+
+def clean_folder(run) -> Path:
+    return Path(run.clean(ExportConfig(run=run.root)))
+
+
+@pytest.mark.parametrize("name", ["00009.tar", "00009_stats.json", "notes.txt"])
+def test_a_file_too_many_in_a_clean_folder_is_named(run, name):
+    (clean_folder(run) / name).write_bytes(b"")
+
+    assert verify(run) == [f"{clean_folder(run)}/{name}: belongs to no exported shard"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"samples": 9}, "samples are 9, by ledger and policy 3"),
+        ({"kept": {"web": 1}}, "kept are {'web': 1}, by ledger and policy {'synthetic': 2, 'web': 1}"),
+        ({"rejected": {}}, "rejected are {}, by ledger and policy {'low_itm': 2}"),
+        ({"models": "other"}, "is of models 'other'"),
+        ({"sha256": "0" * 64}, "written was 00000"),
+    ],
+)
+def test_a_clean_shard_is_checked_against_ledger_and_policy(run, changes, problem):
+    edit(clean_folder(run) / "00003_stats.json", **changes)
+
+    assert any(problem in line for line in verify(run))
+
+
+def test_a_clean_folder_of_another_policy_than_its_name_says_is_found(run):
+    path = clean_folder(run) / "policy.yaml"
+    path.write_text(path.read_text().replace("web_itm: 0.5", "web_itm: 0.25"))
+
+    (problem,) = verify(run)
+
+    assert f"{path}: is the policy of the folder default-" in problem
+
+
+def test_a_manifest_of_other_shards_is_found(run, shards):
+    finish_export(run, shards[:1], ExportConfig(run=run.root))
+
+    assert verify(run) == [
+        f"{clean_folder(run)}/manifest.parquet: does not list the shards of the folder as they are; export again"
+    ]
+
+
+def test_a_clean_shard_whose_ledger_is_gone_is_not_taken_for_a_sound_one(run):
+    Path(run.ledger, "00003.json").unlink()
+
+    assert any("00003" in line for line in verify(run))
+
+
+def test_an_export_that_is_not_finished_says_so(run):
+    (clean_folder(run) / "_SUCCESS").unlink()
+
+    assert verify(run) == [f"{clean_folder(run)}/_SUCCESS: is missing, so the export is not finished; export again"]
