@@ -21,6 +21,8 @@ def ray_cluster() -> Iterator[None]:
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # where the workers find the tests' fakes
     import ray  # here, so that tests without a cluster do not wait for the import
 
-    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
+    ray.init(
+        "local", num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20
+    )
     yield
     ray.shutdown()

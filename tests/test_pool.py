@@ -236,6 +236,8 @@ for result in run_units(Sleepy, units, Cluster(workers=2, attempts=1)):
         nodes.remove_node(second, allow_graceful=False)
     if len(done) == 16:
         nodes.add_node(**node)
+ray.shutdown()
+nodes.shutdown()
 assert sorted(done, key=int) == [str(n) for n in range(24)], done
 """
 
