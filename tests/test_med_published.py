@@ -86,7 +86,7 @@ def test_a_retrieval_folder_gives_the_same_scores(folder):
 
 @pytest.mark.parametrize("folder", ["BlipForQuestionAnswering"], indirect=True)
 def test_another_blip_is_refused_with_the_first_tensor_that_does_not_fit(folder):
-    with pytest.raises(CheckpointError, match="separate models|have no place|do not fit"):
+    with pytest.raises(CheckpointError, match=r"separate models|have no place|do not fit"):
         load(folder[0])
 
 

@@ -51,14 +51,14 @@ class FilterSettings(Config):
     first_token: Literal["[ENC]", "[CLS]"] = Field(
         "[ENC]", description="first token of a scored text: [ENC] as trained; [CLS] repeats the defect of other ports"
     )
-    max_tokens: PositiveInt = Field(35, description="a longer text is cut, tokens")
+    max_tokens: int = Field(35, ge=3, description="a longer text is cut, tokens")
     max_words: PositiveInt = Field(30, description="a longer text is cut, words")
 
 
 class Device(Config):
     """Where and how exactly the models compute."""
 
-    kind: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
+    kind: Literal["cpu", "cuda"] = Field("cpu", description="cuda needs cluster.gpus_per_worker, or --local")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of the models' matrix products")
     threads: PositiveInt = Field(1, description="CPU threads of a model; sums round differently for other values")
 

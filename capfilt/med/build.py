@@ -24,20 +24,19 @@ def build_models(config: BootstrapConfig) -> CapFilt:
         CheckpointError: a checkpoint is missing or cannot play its part.
         ConfigError: the device is not there.
     """
-    names, device = checkpoint_names(config), resolve(config.device)
+    check_device(config.device)
+    names = checkpoint_names(config)
     captioner = require(load(Path(config.captioner)), "captioner", config.captioner)
     judge = require(load(Path(config.filter)), "filter", config.filter)
     return CapFilt(
-        MEDCaptioner(names["captioner"], captioner, config.sampling, device),
-        MEDFilter(names["filter"], judge, config.scoring, device),
+        MEDCaptioner(names["captioner"], captioner, config.sampling, config.device),
+        MEDFilter(names["filter"], judge, config.scoring, config.device),
     )
 
 
-def resolve(device: Device) -> Device:
-    """Return the device with auto replaced by what this machine has, and set torch's threads."""
-    torch.set_num_threads(device.threads)
-    found = torch.cuda.is_available()
-    if device.kind == "cuda" and not found:
-        raise ConfigError("device.kind: cuda, but torch sees no GPU here; set device.kind=cpu or gpus_per_worker: 1")
-    kind = "cuda" if found and device.kind != "cpu" else "cpu"
-    return device.model_copy(update={"kind": kind})
+def check_device(device: Device) -> None:
+    """Raise ConfigError if the device is not there."""
+    if device.kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device.kind: cuda, but torch sees no GPU here; set cluster.gpus_per_worker: 1, or device.kind: cpu"
+        )
