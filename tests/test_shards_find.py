@@ -63,8 +63,8 @@ def test_a_range_without_sense_is_an_error(folder, given):
 def test_urls_are_listed_as_folders_are():
     store = fsspec.filesystem("memory")
     for name in ("a/0.tar", "a/1.tar"):
-        store.pipe_file(f"/bucket/{name}", b"x")
+        store.pipe_file(f"/found/{name}", b"x")
 
-    assert find_shards(["memory://bucket/a"]) == ["memory://bucket/a/0.tar", "memory://bucket/a/1.tar"]
-    assert find_shards(["memory://bucket/a/{0..1}.tar"]) == ["memory://bucket/a/0.tar", "memory://bucket/a/1.tar"]
-    assert [path.rpartition("/")[2] for path in find_shards(["memory://bucket/*/*.tar"])] == ["0.tar", "1.tar"]
+    assert find_shards(["memory://found/a"]) == ["memory://found/a/0.tar", "memory://found/a/1.tar"]
+    assert find_shards(["memory://found/a/{0..1}.tar"]) == ["memory://found/a/0.tar", "memory://found/a/1.tar"]
+    assert [path.rpartition("/")[2] for path in find_shards(["memory://found/*/*.tar"])] == ["0.tar", "1.tar"]

@@ -109,3 +109,26 @@ def test_a_table_without_rows_is_damaged(tmp_path):
     shard = written(tmp_path / "0.parquet", {"jpg": pa.array([], pa.binary())})
 
     assert (shard.samples, shard.damage) == (0, "holds no samples")
+
+
+def test_damage_of_the_footer_hides_no_row(tmp_path):
+    """Whichever byte of the footer is wrong, or two that outweigh each other, a row is read or the file refused."""
+    whole = written(tmp_path / "0.parquet", {"jpg": [b"x"] * 40}, row_group_size=20)
+    data = (tmp_path / "0.parquet").read_bytes()
+
+    def refusal(changes: dict[int, int]) -> str:
+        damaged = bytearray(data)
+        for at, by in changes.items():
+            damaged[at] = (damaged[at] + by) % 256
+        (tmp_path / "0.parquet").write_bytes(damaged)
+        try:
+            read_all(open_shard(whole.url))
+        except ShardError as error:
+            return str(error)
+        return ""
+
+    refusals = {at: refusal({at: 2}) for at in range(data.index(b"\x15", 4), len(data))}
+    counts = [at for at, said in refusals.items() if "its row groups 41" in said]
+
+    assert len(counts) == 2
+    assert "row group 0 holds 20 rows, the footer says 21" in refusal({counts[0]: 2, counts[1]: -2})

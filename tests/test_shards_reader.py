@@ -82,9 +82,9 @@ def test_a_shard_of_another_tool_needs_no_marker(tmp_path):
 
 
 def test_an_object_store_serves_as_a_disk_does(tmp_path):
-    fsspec.filesystem("memory").pipe_file("/bucket/shards/0.tar", tar_bytes(*THREE))
+    fsspec.filesystem("memory").pipe_file("/opened/0.tar", tar_bytes(*THREE))
 
-    assert pairs(open_shard("memory://bucket/shards/0.tar")) == pairs(opened(tmp_path, tar_bytes(*THREE)))
+    assert pairs(open_shard("memory://opened/0.tar")) == pairs(opened(tmp_path, tar_bytes(*THREE)))
 
 
 def _files() -> dict[str, bytes]:

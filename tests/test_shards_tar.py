@@ -58,7 +58,7 @@ def test_reading_goes_on_behind_a_damaged_header(tmp_path):
     assert [(sample.key, sample.status) for sample in read_all(shard)] == [("0", "ok"), ("1", "no_image"), ("2", "ok")]
 
 
-@pytest.mark.parametrize("length", [1, 511, 512, 1000])
+@pytest.mark.parametrize("length", [1, 511, 512, 1000, 3800, 4000, 100_000])
 def test_reading_goes_on_where_blocks_are_shifted(tmp_path, length):
     data = tar_bytes(*THREE)
     shard = opened(tmp_path, data[:2048] + b"\xff" * length + data[2048:])

@@ -6,6 +6,7 @@ import pytest
 from tars import THREE, opened, pairs, read_all, tar_bytes
 
 from capfilt.errors import ShardError
+from capfilt.shards.unpack import Unpacked
 
 WHOLE = [(str(n), f"jpg of {n}".encode(), f"txt of {n}") for n in range(3)]
 
@@ -33,6 +34,16 @@ def test_a_cut_stream_gives_what_came_before(tmp_path):
 
     assert shard.damage.startswith("the gzip data is cut at byte 3200: what followed is missing; cut inside")
     assert [sample.key for sample in read_all(shard)] == ["0", "1"]
+
+
+def test_a_cut_stream_is_unpacked_to_its_last_byte(tmp_path):
+    """Also where the last bytes wait inside zlib, since a call's worth of output was full before."""
+    path = tmp_path / "0.tgz"
+    for length in range((1 << 20) + 1, (1 << 20) + 600, 28):
+        cut = gzip.compress(bytes(length))[:-10]
+        path.write_bytes(cut)
+
+        assert Unpacked(str(path)).size == len(zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(cut))
 
 
 def test_a_damaged_stream_is_told(tmp_path):

@@ -31,9 +31,10 @@ def test_the_same_members_give_the_same_bytes_in_a_file_and_in_memory(tmp_path):
     assert (tmp_path / "0.tar").read_bytes() == (tmp_path / "1.tar").read_bytes() == file.getvalue()
 
 
-def test_times_and_owners_are_fixed():
+def test_format_times_and_owners_are_fixed():
     file = io.BytesIO()
     write_tar(file, [("0.jpg", b"x")])
+    assert file.getvalue()[257:265] == b"ustar\x0000"
     file.seek(0)
 
     with tarfile.open(fileobj=file) as tar:

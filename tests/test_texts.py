@@ -104,4 +104,4 @@ def test_a_megabyte_of_hostile_markup_costs_no_time(piece, end):
 
     assert len(clean(raw)) <= MAX_CHARACTERS
 
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 0.5
