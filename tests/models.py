@@ -8,6 +8,7 @@ from capfilt.med.model import MED
 from capfilt.med.tokens import SPECIAL, Tokens
 
 WORDS = ("a", "picture", "of", "red", "blue", "dog", "cat", "on", "the", "grass", "two", "##s", *"bcdefgh")
+RESIDUAL = ("out.weight", "down.weight", "attn.proj.weight", "fc2.weight")
 
 
 def write_vocabulary(folder: Path) -> Path:
@@ -30,3 +31,15 @@ def small_config(vocabulary: int, encoder: bool = True, decoder: bool = True) ->
 def small_checkpoint(folder: Path, seed: int = 0, encoder: bool = True, decoder: bool = True) -> Checkpoint:
     tokens = Tokens(write_vocabulary(folder))
     return Checkpoint(MED(small_config(len(tokens), encoder, decoder)).initialise(seed).eval(), tokens)
+
+
+def lively_checkpoint(folder: Path, seed: int = 0, encoder: bool = True, decoder: bool = True) -> Checkpoint:
+    """A small model whose scores and captions differ clearly between images and between texts, as a trained one's do.
+
+    The weights are twice as large, and halved again where they write to the residual.
+    """
+    checkpoint = small_checkpoint(folder, seed, encoder, decoder)
+    for name, parameter in checkpoint.model.named_parameters():
+        if parameter.ndim >= 2 and not name.endswith(RESIDUAL):
+            parameter.data *= 2
+    return checkpoint

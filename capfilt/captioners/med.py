@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from capfilt.config import Device, Sampling
+from capfilt.errors import ConfigError
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.generation import Written, sample
+from capfilt.med.generation import Written, logprobs, sample
 from capfilt.med.sampling import uniforms
 from capfilt.med.vision import normalise
 from capfilt.records import Caption
@@ -26,6 +27,12 @@ class MEDCaptioner:
         self.device = device.kind
         self.image_size = self.model.config.vision.image_size
         self.prompt = [self.tokens.dec, *self.tokens.pieces(settings.prompt)]
+        positions = self.model.config.text.positions
+        if not len(self.prompt) < settings.max_length <= positions:
+            raise ConfigError(
+                f"sampling.max_length: {settings.max_length} tokens; it must be over {len(self.prompt)}, which the "
+                f"prompt takes, and at most {positions}, which the model takes"
+            )
 
     @torch.inference_mode()
     def caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
@@ -39,7 +46,9 @@ class MEDCaptioner:
     def _write(self, image: list[tuple[Tensor, Tensor]], noise: Sequence[int]) -> Written:
         settings, end = self.settings, self.tokens.end
         if settings.method == "beam":
-            return beam_search(self.model, image, self.prompt, end, settings)
+            written = beam_search(self.model, image, self.prompt, end, settings)
+            # The search sums scores under its repetition penalty; a caption's logprob is the model's own.
+            return written._replace(logprobs=logprobs(self.model, image, written.ids, len(self.prompt), end))
         if settings.method == "greedy":
             return sample(self.model, image, self.prompt, end, settings)
         numbers = uniforms(list(noise), settings.captions, settings.max_length).to(self.device)  # (B * n, T)

@@ -42,7 +42,10 @@ class Finished:
 
 @torch.inference_mode()
 def beam_search(model: MED, image: list[KeysValues], prompt: list[int], end: int, settings: Sampling) -> Written:
-    """Write the best caption of each image by beam search; arguments as in generation.sample."""
+    """Write the best caption of each image by beam search; arguments as in generation.sample.
+
+    Log-probabilities are those that the search maximises, with the repetition penalty in them.
+    """
     images, beams = len(image[0][0]), settings.beams
     caches, logits = prefill(model, image, prompt, images * beams, settings.max_length)  # logits (R, V)
     ids = torch.tensor([prompt] * images * beams, device=logits.device)  # (R, P), grows by one a step

@@ -61,6 +61,15 @@ def sample(
     return Written(ids, logprobs)
 
 
+@torch.inference_mode()
+def logprobs(model: MED, image: list[KeysValues], ids: Tensor, prompt: int, end: int) -> Tensor:
+    """Return the log-probability, float32 (R,), of ids (R, T) from the prompt to the end token, in nats."""
+    logits = model.decode(ids[:, :-1], image).float()  # (R, T - 1, V)
+    each = logits.log_softmax(dim=2).gather(2, ids[:, 1:, None]).squeeze(2)  # (R, T - 1)
+    ends = (ids[:, prompt:] == end).long()  # (R, T - P)
+    return each[:, prompt - 1 :].masked_fill(ends.cumsum(dim=1) > ends, 0.0).sum(dim=1)
+
+
 def prefill(
     model: MED, image: list[KeysValues], prompt: list[int], rows: int, length: int
 ) -> tuple[list[SelfCache], Tensor]:

@@ -19,8 +19,9 @@ def uniforms(seeds: list[int], captions: int, steps: int) -> Tensor:
     The generator is counter-based (Philox; Salmon et al., SC 2011) and keyed by the image's
     seed and the caption's number, so a caption never depends on what shares its batch.
     """
-    rows = [Generator(Philox(key=[seed, index])).random(steps) for seed in seeds for index in range(captions)]
-    return torch.from_numpy(np.stack(rows))
+    # A list of Python numbers would become float64 at 2**63 and give neighbouring seeds one key.
+    keys = [np.array([seed, index], np.uint64) for seed in seeds for index in range(captions)]
+    return torch.from_numpy(np.stack([Generator(Philox(key=key)).random(steps) for key in keys]))
 
 
 def penalise(scores: Tensor, written: Tensor, penalty: float) -> Tensor:
@@ -44,7 +45,7 @@ def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
     Args:
         scores: logits, (R, V).
         top_k: 0 keeps all tokens.
-        top_p: the mass is taken among the k tokens that are left.
+        top_p: the mass is taken among the k tokens that are left; 1 keeps them all.
 
     Returns:
         Probabilities, likeliest first, 0 outside the nucleus, and the token ids they belong to, both (R, k).
@@ -52,6 +53,8 @@ def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
     k = min(top_k or scores.shape[1], scores.shape[1])
     values, ids = scores.topk(k, dim=1)  # (R, k), (R, k)
     probabilities = values.float().softmax(dim=1)  # (R, k)
+    if top_p == 1.0:
+        return probabilities, ids  # the sum below rounds to 1 long before the last token
     before = probabilities.cumsum(dim=1) - probabilities  # (R, k), mass of the likelier tokens
     return probabilities.masked_fill(before >= top_p, 0.0), ids
 

@@ -189,8 +189,11 @@ class TextStack(nn.Module):
     ) -> Tensor:
         """Return the last states (R, L, D) of ids (R, L) in mode "decode".
 
-        With caches, ids are the tokens from position start on, after those already cached.
+        With caches, ids are the tokens from position start on, after those already cached: any number
+        at the start, one at a time later.
         """
+        if start and ids.shape[1] > 1:
+            raise ValueError(f"{ids.shape[1]} tokens at position {start}; after the first call give one at a time")
         x: Tensor = self.embeddings(ids, start)  # (R, L, D)
         for layer, block in enumerate(self._blocks()):
             x = block.decode(x, image[layer], caches[layer] if caches else None, start)  # (R, L, D)

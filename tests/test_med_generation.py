@@ -1,0 +1,211 @@
+"""Writing captions: properties that hold for any weights, checked against full forward passes and full search."""
+
+import itertools
+
+import pytest
+import torch
+from models import lively_checkpoint
+from torch import Tensor
+
+from capfilt.config import Sampling
+from capfilt.med.beam import beam_search
+from capfilt.med.checkpoints import Checkpoint
+from capfilt.med.generation import Written, logprobs, sample
+from capfilt.med.sampling import penalise, uniforms
+from capfilt.med.text import KeysValues
+
+IMAGES = 6
+PLAIN = Sampling(top_k=0, top_p=1.0, repetition_penalty=1.0)
+GREEDY = Sampling(method="greedy", repetition_penalty=1.0)
+BEAM = Sampling(method="beam", repetition_penalty=1.0, max_length=14)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Checkpoint:
+    torch.set_num_threads(1)
+    return lively_checkpoint(tmp_path_factory.mktemp("med"))
+
+
+@pytest.fixture(scope="module")
+def prompt(checkpoint: Checkpoint) -> list[int]:
+    return [checkpoint.tokens.dec, *checkpoint.tokens.pieces("a picture of")]
+
+
+@pytest.fixture(scope="module")
+def write(checkpoint, prompt):
+    """Return a function that writes captions of the images of some numbers."""
+
+    def run(settings: Sampling, numbers: list[int] | range = range(IMAGES)) -> Written:
+        image, end = project(checkpoint, numbers), checkpoint.tokens.end
+        if settings.method == "beam":
+            return beam_search(checkpoint.model, image, prompt, end, settings)
+        noise = uniforms(list(numbers), settings.captions, settings.max_length)
+        return sample(checkpoint.model, image, prompt, end, settings, noise if settings.method == "nucleus" else None)
+
+    return run
+
+
+@torch.inference_mode()
+def project(checkpoint: Checkpoint, numbers: list[int] | range) -> list[KeysValues]:
+    images = [torch.randn(17, 32, generator=torch.Generator().manual_seed(number)) for number in numbers]
+    return checkpoint.model.project_image(torch.stack(images))
+
+
+@torch.inference_mode()
+def steps(checkpoint: Checkpoint, row: Tensor, number: int) -> Tensor:
+    """Return the log-probabilities of every next token, (T - 1, V), from one pass over a whole caption."""
+    return checkpoint.model.decode(row[None, :-1], project(checkpoint, [number]))[0].log_softmax(1)
+
+
+def captions(written: Written, end: int) -> list[list[int]]:
+    rows = written.ids.tolist()
+    return [row[: row.index(end) + 1] if end in row else row for row in rows]
+
+
+@pytest.mark.parametrize("settings", [Sampling(captions=2), GREEDY, BEAM], ids=lambda s: s.method)
+def test_a_caption_does_not_depend_on_its_neighbours(write, settings):
+    """Neither their content, nor their number, nor how early they end."""
+    whole = write(settings)
+
+    for number in range(IMAGES):
+        alone = write(settings, [number])
+        rows = slice(number * settings.captions, (number + 1) * settings.captions)
+        assert alone.ids.tolist() == whole.ids[rows].tolist()
+        torch.testing.assert_close(alone.logprobs, whole.logprobs[rows], rtol=0, atol=1e-4)
+    assert len({tuple(row) for row in whole.ids.tolist()}) > IMAGES / 2  # the images do differ
+
+
+@pytest.mark.parametrize("settings", [Sampling(captions=3), GREEDY, BEAM], ids=lambda s: s.method)
+def test_a_row_is_the_prompt_then_tokens_then_the_end_then_padding(write, checkpoint, prompt, settings):
+    end = checkpoint.tokens.end
+    for row in write(settings).ids.tolist():
+        assert row[: len(prompt)] == prompt
+        assert len(row) == settings.max_length
+        if end in row:
+            assert set(row[row.index(end) + 1 :]) <= {0}
+
+
+@pytest.mark.parametrize("method", ["nucleus", "greedy", "beam"])
+@pytest.mark.parametrize(("least", "most"), [(0, 5), (5, 8), (9, 9), (9, 14)])
+def test_lengths_hold(write, checkpoint, method, least, most):
+    """A caption has at least min_length tokens before its end token, and at most max_length in all."""
+    end = checkpoint.tokens.end
+    for row in captions(write(Sampling(method=method, min_length=least, max_length=most)), end):
+        assert len(row) <= most
+        assert least <= len(row) - (row[-1] == end)
+
+
+def test_captions_do_end_by_themselves_so_the_tests_of_lengths_can_fail(write, checkpoint):
+    lengths = {len(row) for row in captions(write(Sampling(captions=4, min_length=0)), checkpoint.tokens.end)}
+    assert min(lengths) < 9 < 14 < max(lengths)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [Sampling(captions=2), Sampling(captions=2, temperature=0.5, top_k=5), GREEDY, BEAM],
+    ids=["nucleus", "cold", "greedy", "beam"],
+)
+def test_the_logprob_is_the_sum_over_the_generated_tokens_read_at_once(write, checkpoint, prompt, settings):
+    """The model's own, without temperature, nucleus or penalty; the end token counts, the prompt does not."""
+    written = write(settings)
+    for i, row in enumerate(captions(written, checkpoint.tokens.end)):
+        table = steps(checkpoint, torch.tensor(row), i // settings.captions)
+        expected = sum(float(table[at - 1, row[at]]) for at in range(len(prompt), len(row)))
+        assert written.logprobs[i].item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_logprobs_reads_written_captions_again(write, checkpoint, prompt):
+    written = write(Sampling(captions=2))
+    found = logprobs(
+        checkpoint.model, project(checkpoint, range(IMAGES)), written.ids, len(prompt), checkpoint.tokens.end
+    )
+    torch.testing.assert_close(found, written.logprobs, rtol=0, atol=1e-3)
+
+
+def test_greedy_takes_the_likeliest_token_at_every_step(write, checkpoint, prompt):
+    for number, row in enumerate(captions(write(GREEDY.model_copy(update={"min_length": 0})), checkpoint.tokens.end)):
+        best = steps(checkpoint, torch.tensor(row), number).argmax(1).tolist()
+        assert row[len(prompt) :] == best[len(prompt) - 1 :]
+
+
+def test_greedy_is_nucleus_sampling_of_the_single_likeliest_token(write):
+    assert torch.equal(write(GREEDY).ids, write(Sampling(top_k=1, repetition_penalty=1.0)).ids)
+
+
+@torch.inference_mode()
+def test_every_sampled_token_is_in_the_nucleus_after_the_penalty(write, checkpoint, prompt):
+    settings = Sampling(top_k=5, top_p=0.8, repetition_penalty=1.5, min_length=0)
+    for number, row in enumerate(captions(write(settings), checkpoint.tokens.end)):
+        logits = checkpoint.model.decode(torch.tensor([row[:-1]]), project(checkpoint, [number]))[0]
+        for at in range(len(prompt), len(row)):
+            scores = penalise(logits[at - 1 : at], torch.tensor([row[:at]]), 1.5)[0]
+            shares, order = scores.topk(5)
+            mass = shares.softmax(0).cumsum(0) - shares.softmax(0)
+            assert row[at] in order[mass < 0.8 + 1e-5].tolist()
+
+
+def test_captions_of_an_image_differ_by_their_number(write):
+    rows = write(Sampling(captions=4)).ids.view(IMAGES, 4, -1).tolist()
+    assert all(len({tuple(row) for row in image}) == 4 for image in rows)
+
+
+def test_sampled_first_tokens_come_as_often_as_the_model_says(checkpoint, prompt):
+    """4000 captions of one image against its distribution, four standard deviations wide."""
+    image, count = project(checkpoint, [3]), 4000
+    settings = PLAIN.model_copy(update={"captions": count, "max_length": len(prompt) + 1, "min_length": 0})
+    written = sample(checkpoint.model, image, prompt, checkpoint.tokens.end, settings, uniforms([3], count, 20))
+    shares = steps(checkpoint, torch.tensor([*prompt, 0]), 3)[-1].exp()
+
+    found = written.ids[:, -1].bincount(minlength=len(shares)) / count
+
+    spread = (shares * (1 - shares) / count).sqrt()
+    assert ((found - shares).abs() < 4 * spread + 1 / count).all()
+
+
+class TestBeam:
+    @pytest.fixture
+    def score(self, checkpoint, prompt):
+        """Return a function that gives a caption's score: its log-probability over its length without the end."""
+
+        def run(row: list[int], number: int) -> float:
+            table = steps(checkpoint, torch.tensor(row), number)
+            total = sum(float(table[at - 1, row[at]]) for at in range(len(prompt), len(row)))
+            return total / (len(row) - (row[-1] == checkpoint.tokens.end))
+
+        return run
+
+    def test_a_beam_as_wide_as_the_vocabulary_finds_the_best_of_all_captions(self, write, checkpoint, prompt, score):
+        end, words = checkpoint.tokens.end, range(len(checkpoint.tokens))
+        settings = BEAM.model_copy(update={"beams": len(words), "max_length": len(prompt) + 2, "min_length": 0})
+        found = captions(write(settings, [0, 1]), end)
+
+        pairs = ([a, b] for a, b in itertools.product(words, words) if a != end)
+        every = [[*prompt, *rest] for rest in itertools.chain([[end]], pairs)]
+        for number in (0, 1):
+            assert found[number] == max(every, key=lambda row: score(row, number))
+
+    @pytest.mark.parametrize("beams", [2, 3, 5])
+    def test_it_finds_captions_of_at_least_the_score_of_the_greedy_ones(self, write, checkpoint, score, beams):
+        """Not a law of beam search, but so for these weights, and far from it for a wrong search."""
+        end = checkpoint.tokens.end
+        greedy = captions(write(GREEDY.model_copy(update={"max_length": 14})), end)
+        wide = captions(write(BEAM.model_copy(update={"beams": beams})), end)
+        better = [score(w, i) - score(g, i) for i, (w, g) in enumerate(zip(wide, greedy, strict=True))]
+        assert min(better) > -1e-5
+        assert max(better) > 0.01
+
+    def test_one_beam_follows_the_greedy_caption_until_an_earlier_end_scores_better(self, write, checkpoint):
+        """One beam looks at two candidates a step, and keeps the likeliest that is not the end."""
+        end = checkpoint.tokens.end
+        greedy = captions(write(GREEDY.model_copy(update={"max_length": 14})), end)
+        single = captions(write(BEAM.model_copy(update={"beams": 1})), end)
+        ended = [g for g in greedy if g[-1] == end]
+        assert ended
+        assert len(ended) < IMAGES
+        for found, expected in zip(single, greedy, strict=True):
+            assert found[: len(expected) - 1] == expected[:-1]
+
+    def test_more_beams_than_endings_still_give_a_caption_for_each_image(self, write):
+        written = write(BEAM.model_copy(update={"beams": 12, "max_length": 6, "min_length": 6}))
+        assert written.ids.shape == (IMAGES, 6)
+        assert (written.logprobs > -1e3).all()

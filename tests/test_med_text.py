@@ -1,0 +1,147 @@
+"""The text stack: properties that hold for any weights."""
+
+import pytest
+import torch
+from models import lively_checkpoint
+from torch import Tensor
+
+from capfilt.med.model import MED
+from capfilt.med.text import TextStack
+
+ROWS, LENGTH = 4, 6
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> MED:
+    torch.set_num_threads(1)
+    return lively_checkpoint(tmp_path_factory.mktemp("med")).model
+
+
+@pytest.fixture
+def ids() -> Tensor:
+    return torch.randint(5, 24, (ROWS, LENGTH), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def image() -> Tensor:
+    return torch.randn(2, 17, 32, generator=torch.Generator().manual_seed(2))  # of two images, for two texts each
+
+
+def states(stack: TextStack, mode: str, ids: Tensor, keep: Tensor, image: Tensor) -> Tensor:
+    projected = stack.project_image(image)
+    if mode == "decode":
+        return stack.decode(ids, projected)
+    return stack.encode(ids, keep, projected if mode == "match" else None)
+
+
+@pytest.mark.parametrize(
+    ("mode", "unused"),
+    [
+        ("text", {"decoder_attn", "cross_attn", "head"}),
+        ("match", {"decoder_attn", "head"}),
+        ("decode", {"encoder_attn"}),
+    ],
+)
+def test_only_self_attention_is_doubled(model, ids, image, mode, unused):
+    """The gradient of each mode reaches every part that the mode shares, and no self-attention of the other role."""
+    model.zero_grad()
+    x = states(model.text, mode, ids, torch.ones_like(ids, dtype=torch.bool), image)
+    (model.text.logits(x) if mode == "decode" else x).sum().backward()
+
+    names = {name: p.grad for name, p in model.text.named_parameters()}
+    untouched = {part for name, grad in names.items() if grad is None for part in name.split(".")[:3]}
+    touched = {part for name, grad in names.items() if grad is not None for part in name.split(".")[:3]}
+    assert unused <= untouched
+    assert not unused & touched
+    assert {"embeddings", "mlp"} <= touched
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("mode", ["text", "match", "decode"])
+def test_padding_never_reaches_a_real_token(model, ids, image, mode):
+    keep = torch.arange(LENGTH).expand(ROWS, -1) < torch.tensor([[3], [6], [1], [4]])
+    changed = torch.where(keep, ids, (ids + 3) % 24)
+    longer = torch.cat([ids, ids], dim=1)
+
+    expected = states(model.text, mode, ids, keep, image)[keep]
+
+    assert torch.equal(states(model.text, mode, changed, keep, image)[keep], expected)
+    more = torch.cat([keep, torch.zeros_like(keep)], dim=1)
+    found = states(model.text, mode, longer, more, image)[more]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("mode", "causal"), [("text", False), ("match", False), ("decode", True)])
+def test_only_decoding_hides_the_future(model, ids, image, mode, causal):
+    keep = torch.ones_like(ids, dtype=torch.bool)
+    changed = ids.clone()
+    changed[:, 4] = (changed[:, 4] + 1) % 24
+
+    before, after = (states(model.text, mode, x, keep, image) for x in (ids, changed))
+
+    moved = (before - after).abs().amax(dim=(0, 2)) > 1e-3  # (L,)
+    assert moved.tolist() == ([False] * 4 + [True] * 2 if causal else [True] * 6)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("mode", ["match", "decode"])
+def test_texts_that_share_an_image_give_what_copies_of_the_image_give(model, ids, image, mode):
+    keep = torch.ones_like(ids, dtype=torch.bool)
+
+    shared = states(model.text, mode, ids, keep, image)
+    copied = states(model.text, mode, ids, keep, image.repeat_interleave(2, dim=0))
+
+    torch.testing.assert_close(shared, copied, rtol=0, atol=1e-5)
+    swapped = states(model.text, mode, ids, keep, image.flip(0))
+    assert (shared - swapped).abs().max() > 0.1  # the image matters, so the comparison can fail
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("prompt", [1, 3, 5])
+def test_decoding_token_by_token_gives_what_one_pass_gives(model, ids, image, prompt):
+    stack, projected = model.text, model.text.project_image(image)
+    caches = stack.caches(ROWS, LENGTH)
+
+    parts = [stack.decode(ids[:, :prompt], projected, caches, 0)]
+    parts += [stack.decode(ids[:, i : i + 1], projected, caches, i) for i in range(prompt, LENGTH)]
+
+    torch.testing.assert_close(torch.cat(parts, dim=1), stack.decode(ids, projected), rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_reordered_cache_goes_on_with_what_the_other_row_has_seen(model, ids, image):
+    stack, rows = model.text, torch.tensor([1, 1, 3, 2])  # within the texts of one image
+    projected, caches = stack.project_image(image), stack.caches(ROWS, LENGTH)
+    stack.decode(ids[:, :4], projected, caches, 0)
+    for cache in caches:
+        cache.reorder(rows)
+
+    found = stack.decode(ids[:, 4:5], projected, caches, 4)
+
+    whole = torch.cat([ids[rows, :4], ids[:, 4:5]], dim=1)
+    torch.testing.assert_close(found, stack.decode(whole, projected)[:, 4:], rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_tokens_in_lumps_after_the_first_call_are_refused(model, ids, image):
+    """The causal mask of a lump would begin at the wrong token."""
+    caches = model.text.caches(ROWS, LENGTH)
+    with pytest.raises(ValueError, match="2 tokens at position 3; after the first call give one at a time"):
+        model.text.decode(ids[:, 3:5], model.text.project_image(image), caches, 3)
+
+
+def test_a_text_longer_than_the_position_table_is_refused_with_both_lengths(model):
+    with pytest.raises(ValueError, match="text has 41 tokens, the model takes 40"):
+        model.text.encode(torch.ones(1, 41, dtype=torch.long), torch.ones(1, 41, dtype=torch.bool))
+
+
+def test_the_output_matrix_is_the_word_embedding(model):
+    x = torch.randn(3, 32, generator=torch.Generator().manual_seed(3))
+    head = model.text.head
+    hidden = torch.nn.functional.gelu(x @ head.dense.weight.T + head.dense.bias)
+    normed = (hidden - hidden.mean(1, keepdim=True)) / (hidden.var(1, keepdim=True, correction=0) + 1e-12).sqrt()
+
+    expected = normed @ model.text.embeddings.words.weight.T + head.bias
+
+    torch.testing.assert_close(model.text.logits(x), expected, rtol=0, atol=1e-4)
