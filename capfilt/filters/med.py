@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from capfilt.config import Device, FilterSettings
+from capfilt.errors import ConfigError
 from capfilt.filters import Scores
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.vision import normalise
@@ -23,6 +24,9 @@ class MEDFilter:
         self.settings = settings
         self.device = device.kind
         self.image_size = self.model.config.vision.image_size
+        positions = self.model.config.text.positions
+        if settings.max_tokens > positions:
+            raise ConfigError(f"scoring.max_tokens: {settings.max_tokens}, the model takes {positions}; lower it")
         self.first = self.tokens.enc if settings.first_token == "[ENC]" else self.tokens.cls
 
     @torch.inference_mode()
@@ -40,9 +44,9 @@ class MEDFilter:
         return [scores[i * most : i * most + len(group)] for i, group in enumerate(texts)]
 
     def _score(self, image: Tensor, rows: list[str]) -> tuple[Tensor, Tensor]:
-        pieces = [self.tokens.pieces(normalise_text(text, self.settings.max_words)) for text in rows]
-        body = [[*row[: self.settings.max_tokens - 2], self.tokens.end] for row in pieces]
-        ids, keep = self.tokens.batch([[self.first, *row] for row in body])  # (R, L), (R, L)
+        words = [normalise_text(text, self.settings.max_words) for text in rows]
+        encoded = [self.tokens.encode(text, self.first, self.settings.max_tokens) for text in words]
+        ids, keep = self.tokens.batch(encoded)  # (R, L), (R, L)
         ids, keep = ids.to(self.device), keep.to(self.device)
         logits = self.model.match(ids, keep, self.model.project_image(image)).float()  # (R, 2)
         ids[:, 0] = self.tokens.cls

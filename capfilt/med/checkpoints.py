@@ -20,6 +20,7 @@ from capfilt.med.config import MEDConfig
 from capfilt.med.model import INITIAL_TEMPERATURE, MED
 from capfilt.med.published import fit_positions, from_published, infer_config
 from capfilt.med.tokens import Tokens
+from capfilt.storage import publish
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -36,11 +37,12 @@ class Checkpoint(NamedTuple):
 def save(checkpoint: Checkpoint, folder: Path) -> None:
     """Write a checkpoint folder that load reads back to the same bits. config.json is written last."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).unlink(missing_ok=True)  # so that a checkpoint half written over is none
     (folder / VOCABULARY).write_text("\n".join(checkpoint.tokens.vocabulary) + "\n", encoding="utf-8")
     state = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     sizes = {"model_type": "med", **checkpoint.model.config.model_dump()}
-    (folder / CONFIG).write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
+    publish(str(folder / CONFIG), (json.dumps(sizes, indent=2) + "\n").encode())
 
 
 def load(path: Path, image_size: int | None = None) -> Checkpoint:
@@ -69,7 +71,10 @@ def load(path: Path, image_size: int | None = None) -> Checkpoint:
     if path.is_dir() and "itm_head.weight" in ours:
         # transformers leaves the temperature out, which only training reads.
         ours.setdefault("temperature", torch.tensor(INITIAL_TEMPERATURE))
-    config = infer_config(ours, image_size, heads)
+    try:
+        config = infer_config(ours, image_size, heads)
+    except (KeyError, IndexError, ValueError) as error:
+        raise CheckpointError(f"{path}: its tensors do not tell the sizes of a BLIP model: {error}") from None
     return _build(config, ours, Tokens(vocabulary), str(path))
 
 
@@ -87,13 +92,13 @@ def require(checkpoint: Checkpoint, role: str, where: str) -> Checkpoint:
 
 
 def checkpoint_hash(path: Path) -> str:
-    """Return what names a checkpoint in the ledger: a hash of its weights, sizes and vocabulary."""
+    """Return what names a checkpoint in the ledger: a hash of the files that load reads, wherever they lie."""
     if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}; capfilt finetune writes one, or give a BLIP .pth or folder")
-    files = [path] if path.is_file() else sorted(f for f in path.iterdir() if f.suffix in {".safetensors", ".bin"})
-    beside = path if path.is_dir() else path.parent
+    folder = path.is_dir()
+    files = [_weights(path), path / VOCABULARY, path / CONFIG] if folder else [path, path.with_name(VOCABULARY)]
     digest = hashlib.sha256()
-    for file in [*files, beside / VOCABULARY, *([path / CONFIG] if path.is_dir() else [])]:
+    for file in files:
         if not file.is_file():
             raise CheckpointError(f"{path}: holds no {file.name}; a checkpoint has weights, config.json and vocab.txt")
         with file.open("rb") as stream:
@@ -105,22 +110,26 @@ def _load_own(folder: Path, values: dict[str, object], image_size: int | None) -
     try:
         config = MEDConfig.model_validate({key: value for key, value in values.items() if key != "model_type"})
     except ValidationError as error:
-        raise CheckpointError(
-            f"{folder / CONFIG}: {error.errors()[0]['msg']}; it is not this release's layout"
-        ) from None
+        problem = error.errors()[0]
+        key = ".".join(map(str, problem["loc"]))
+        raise CheckpointError(f"{folder / CONFIG}: {key}: {problem['msg']}; it is not this release's layout") from None
     if image_size:
         config = config.model_copy(update={"vision": config.vision.model_copy(update={"image_size": image_size})})
-    return _build(config, _load_tensors(folder / WEIGHTS), Tokens(folder / VOCABULARY), str(folder))
+    state = {name: tensor.float() for name, tensor in _load_tensors(folder / WEIGHTS).items()}
+    return _build(config, state, Tokens(folder / VOCABULARY), str(folder))
 
 
 def _load_transformers(folder: Path, values: dict[str, object]) -> tuple[dict[str, Tensor], tuple[int, int]]:
     vision, text = values.get("vision_config"), values.get("text_config")
     if values.get("model_type") != "blip" or not isinstance(vision, dict) or not isinstance(text, dict):
         raise CheckpointError(f"{folder}: config.json is of model type {values.get('model_type')}; med or blip is read")
-    files = [folder / WEIGHTS, folder / "pytorch_model.bin"]
-    file = next((file for file in files if file.is_file()), files[0])
     # The library leaves out sizes that have its own defaults, 12 heads for both halves of the released models.
-    return _load_tensors(file), (vision.get("num_attention_heads", 12), text.get("num_attention_heads", 12))
+    return _load_tensors(_weights(folder)), (vision.get("num_attention_heads", 12), text.get("num_attention_heads", 12))
+
+
+def _weights(folder: Path) -> Path:
+    files = [folder / WEIGHTS, folder / "pytorch_model.bin"]
+    return next((file for file in files if file.is_file()), files[0])
 
 
 def _load_tensors(file: Path) -> dict[str, Tensor]:
@@ -130,7 +139,12 @@ def _load_tensors(file: Path) -> dict[str, Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{file}: is not there; copy the checkpoint's weights again") from None
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except pickle.UnpicklingError:
+        # torch's own message tells how to run what the file holds.
+        raise CheckpointError(
+            f"{file}: holds something else than tensors, which is never unpickled; save its state dict alone"
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{file}: cannot be read as tensors ({reason}); fetch it again") from None
     state = state.get("model", state) if isinstance(state, dict) else state

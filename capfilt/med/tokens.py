@@ -18,18 +18,19 @@ class Tokens:
     A special token written in a text is split like any other text: it can never act as one.
 
     Raises:
-        CheckpointError: the file is missing or lacks one of BERT's special tokens.
+        CheckpointError: the file is missing, not UTF-8, or lacks one of BERT's special tokens.
     """
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise CheckpointError(f"no vocabulary at {path}; put bert-base-uncased's vocab.txt there")
-        self.vocabulary = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines, which also cuts at characters that a vocabulary may hold, such as U+2028.
+        self.vocabulary = _read(path).removesuffix("\n").split("\n")
         ids = {word: i for i, word in enumerate(self.vocabulary)}
         if missing := [token for token in SPECIAL if token not in ids]:
             raise CheckpointError(f"{path}: lacks {', '.join(missing)}; it is not a BERT vocabulary")
         self.pad, self.cls, self.end = ids["[PAD]"], ids["[CLS]"], ids["[SEP]"]
-        self.dec, self.enc = len(ids), len(ids) + 1
+        self.dec, self.enc = len(self.vocabulary), len(self.vocabulary) + 1
         self._special = {ids[token] for token in SPECIAL if token != "[UNK]"} | {self.dec, self.enc}
         self._pieces = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
         self._pieces.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -59,3 +60,10 @@ class Tokens:
         ids = list(ids)
         ids = ids[: ids.index(self.end)] if self.end in ids else ids
         return str(self._pieces.decode([i for i in ids if i not in self._special])).strip()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: is not UTF-8 at byte {error.start}; it is not a BERT vocabulary") from None

@@ -1,0 +1,90 @@
+"""Text to ids and back."""
+
+import pytest
+import torch
+from models import WORDS, write_vocabulary
+
+from capfilt.errors import CheckpointError
+from capfilt.med.tokens import SPECIAL, Tokens
+
+
+@pytest.fixture
+def tokens(tmp_path) -> Tokens:
+    return Tokens(write_vocabulary(tmp_path))
+
+
+def test_the_two_added_tokens_stand_behind_the_vocabulary(tokens):
+    size = len(SPECIAL) + len(WORDS)
+    assert (tokens.dec, tokens.enc, len(tokens)) == (size, size + 1, size + 2)
+    assert (tokens.pad, tokens.cls, tokens.end) == (0, 2, 3)
+
+
+@pytest.mark.parametrize("special", [*SPECIAL, "[DEC]", "[ENC]", "[unused1]"])
+@pytest.mark.parametrize("form", ["{}", "a {} dog", "dog{}", "{0}{0}"])
+def test_a_special_token_in_a_text_is_text(tokens, special, form):
+    """Else a web page could end its caption early, or make a filter's first token out of its own text."""
+    ids = tokens.pieces(form.format(special))
+    assert not {0, 2, 3, 4, tokens.dec, tokens.enc} & set(ids)
+
+
+@pytest.mark.parametrize("most", range(3, 9))
+def test_a_long_text_is_cut_and_still_ends(tokens, most):
+    ids = tokens.encode("a red dog on the grass", tokens.cls, most)
+    assert ids == [tokens.cls, *tokens.pieces("a red dog on the grass")[: most - 2], tokens.end]
+    assert len(ids) == most
+
+
+@pytest.mark.parametrize("text", ["", "a", "a red dog on the grass", "two dogs", "dogs"])
+def test_known_words_come_back(tokens, text):
+    assert tokens.decode(tokens.encode(text, tokens.dec, 40)) == text
+
+
+def test_case_and_accents_are_folded_and_unknown_words_told(tokens):
+    assert tokens.pieces("A RÉD Dog") == tokens.pieces("a red dog")
+    assert tokens.pieces("zebra 犬") == [1, 1]
+
+
+def test_what_stands_behind_the_end_is_not_read(tokens):
+    dog, cat = tokens.pieces("dog cat")
+    assert tokens.decode([tokens.dec, dog, tokens.end, cat, tokens.pad]) == "dog"
+
+
+def test_a_batch_is_padded_on_the_right_and_says_where(tokens):
+    ids, keep = tokens.batch([[2, 7, 3], [2, 3], [2, 7, 8, 9, 3]])
+
+    assert ids.tolist() == [[2, 7, 3, 0, 0], [2, 3, 0, 0, 0], [2, 7, 8, 9, 3]]
+    assert keep.dtype == torch.bool
+    assert keep.sum(1).tolist() == [3, 2, 5]
+    assert torch.equal(keep, ids != 0)
+
+
+def test_one_token_a_line_and_lines_end_at_line_feeds_alone(tmp_path):
+    """Python's splitlines would cut at U+2028 and shift the id of every word behind it."""
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join([*SPECIAL, "\u2028", "a\x85", "dog"]), encoding="utf-8")
+    tokens = Tokens(path)
+    assert tokens.pieces("dog") == [7]
+    assert len(tokens) == 10
+
+
+def test_a_doubled_word_does_not_move_the_added_tokens(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join([*SPECIAL, "dog", "dog"]) + "\n")
+    assert (Tokens(path).dec, len(Tokens(path))) == (7, 9)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"no vocabulary at .*vocab\.txt; put bert-base-uncased's vocab\.txt there"),
+        (b"", r"vocab\.txt: lacks \[PAD\], \[UNK\], \[CLS\], \[SEP\], \[MASK\]; it is not a BERT vocabulary"),
+        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\ndog\n", r"vocab\.txt: lacks \[MASK\]; it is not a BERT vocabulary"),
+        (b"[PAD]\n\xff\xfe", r"vocab\.txt: is not UTF-8 at byte 6; it is not a BERT vocabulary"),
+    ],
+)
+def test_another_file_is_refused(tmp_path, content, message):
+    path = tmp_path / "vocab.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        Tokens(path)
