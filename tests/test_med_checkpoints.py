@@ -154,7 +154,9 @@ class TestPublishedFiles:
             load(pth)
         assert not pth.with_name("proof").exists()
 
-    @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 cut", b"\x80\x02}", b"\x00" * 99])
+    @pytest.mark.parametrize(
+        "content", [b"", b"<html>404</html>", b"PK\x03\x04 cut", b"\x80\x02}", b"\x00" * 99, b"half a st"]
+    )
     def test_what_is_no_torch_file_is_refused(self, pth, content):
         pth.write_bytes(content)
         with pytest.raises(CheckpointError, match=r"model\.pth: (cannot be read as tensors|holds something else)"):

@@ -15,7 +15,7 @@ class DataSettings(Config):
     images: ImageLimits = Field(ImageLimits(), description="what an image may cost; others are left out and counted")
     damage: Literal["fail", "keep-readable"] = Field("fail", description="what to do with a cut or damaged shard")
     max_words: PositiveInt = Field(30, description="a longer text is cut, words")
-    max_tokens: PositiveInt = Field(30, description="a longer text is cut, tokens, [CLS] and [SEP] included")
+    max_tokens: int = Field(30, ge=3, description="a longer text is cut, tokens, [CLS] and [SEP] included")
     workers: NonNegativeInt = Field(0, description="processes that decode images; 0 decodes in the training process")
     in_memory: bool = Field(False, description="keep decoded images; for sets that fit into memory")
 

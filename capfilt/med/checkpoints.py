@@ -6,6 +6,7 @@ Nothing is unpickled: .pth files are loaded as tensors only.
 import hashlib
 import json
 import pickle
+import struct
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,12 @@ from capfilt.storage import publish
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 VOCABULARY = "vocab.txt"
+
+# What torch.load was seen to raise on damaged files: its unpickler stumbles over its own stack and memo.
+DAMAGE = (
+    *(AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    *(pickle.UnpicklingError, struct.error),
+)
 
 
 class Checkpoint(NamedTuple):
@@ -144,7 +151,7 @@ def _load_tensors(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{file}: holds something else than tensors, which is never unpickled; save its state dict alone"
         ) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except (SafetensorError, *DAMAGE) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{file}: cannot be read as tensors ({reason}); fetch it again") from None
     state = state.get("model", state) if isinstance(state, dict) else state

@@ -10,6 +10,7 @@ The folder of a training run:
 
 import json
 import math
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -18,9 +19,10 @@ from torch.optim import AdamW, Optimizer
 
 from capfilt.config import Config, dump
 from capfilt.config.training import DataSettings, Schedule, TrainingDevice
-from capfilt.errors import RunError
-from capfilt.med.checkpoints import CONFIG, Checkpoint, save
+from capfilt.errors import ConfigError, RunError
+from capfilt.med.checkpoints import CONFIG, DAMAGE, Checkpoint, save
 from capfilt.progress import Progress
+from capfilt.storage import publish
 from capfilt.training.data import Batch, Pairs, batches
 from capfilt.training.devices import precision
 from capfilt.training.objectives import Objective
@@ -39,11 +41,16 @@ class TrainingRun:
             RunError: the folder was made with other settings.
         """
         self.folder, self.checkpoint = folder, folder / "checkpoint"
-        settings = folder / "config.yaml"
-        if settings.exists() and settings.read_text(encoding="utf-8") != dump(config):
-            raise RunError(f"{settings}: holds other settings than were given; choose another output folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        settings.write_text(dump(config), encoding="utf-8")
+        settings, given = folder / "config.yaml", dump(config)
+        if not settings.exists():
+            publish(str(settings), given.encode())
+        stored = settings.read_text(encoding="utf-8")
+        for before, after in zip_longest(stored.splitlines(), given.splitlines(), fillvalue="nothing"):
+            if before != after:
+                raise RunError(
+                    f"{settings}: holds {before.strip()!r} where {after.strip()!r} was given; "
+                    "put the settings back, or choose another output folder"
+                )
 
     @property
     def finished(self) -> bool:
@@ -60,16 +67,29 @@ class TrainingRun:
         """Load the last state, if there is one, and return the step to go on from."""
         file = self.folder / "state.pt"
         if not file.exists():
+            self._forget(0)
             return 0
-        state = torch.load(file, weights_only=True)
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except DAMAGE as error:
+            raise RunError(f"{file}: is damaged ({type(error).__name__}); remove it to train from the start") from error
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
+        self._forget(state["step"])
         return int(state["step"])
 
     def finish(self, checkpoint: Checkpoint) -> None:
         """Write the checkpoint and drop the state."""
         save(checkpoint, self.checkpoint)
         (self.folder / "state.pt").unlink(missing_ok=True)
+
+    def _forget(self, step: int) -> None:
+        """Drop the metrics of the steps that are taken again, and a line that was cut short."""
+        file = self.folder / "metrics.jsonl"
+        if file.exists():
+            lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < step]
+            publish(str(file), "".join(kept).encode())
 
     def log(self, values: dict[str, float]) -> None:
         """Append a line to the metrics."""
@@ -96,21 +116,23 @@ def train(
         model.parameters(), schedule.learning_rate, (0.9, schedule.beta2), weight_decay=schedule.weight_decay
     )
     start = run.restore(model, optimiser)
-    size = model.config.vision.image_size
+    size, positions = model.config.vision.image_size, model.config.text.positions
+    if data.max_tokens > positions:
+        raise ConfigError(f"data.max_tokens: {data.max_tokens}, the model takes {positions}; lower it")
     pairs = Pairs(data, checkpoint.tokens, size, schedule.texts_per_image)
     total = schedule.steps * schedule.batch_size
     with Progress(total, start * schedule.batch_size) as progress:
         for step, batch in enumerate(batches(pairs, schedule, seed, start, data.workers), start):
-            torch.manual_seed(seed * 1_000_003 + step)
+            torch.manual_seed((seed * 1_000_003 + step) % 2**63)
             batch = Batch(*(tensor.to(where.device, non_blocking=True) for tensor in batch))
             with where.autocast():
                 losses = objective(model, batch, step / schedule.steps)
             rate = learning_rate(step, schedule)
             norm = _update(model, optimiser, sum(losses.values(), torch.zeros(())), rate, schedule)
             if step % METRICS_EVERY == 0 or step + 1 == schedule.steps:
-                values = {name: round(float(loss), 5) for name, loss in losses.items()}
+                values = {name: round(loss.item(), 5) for name, loss in losses.items()}
                 run.log({"step": step, **values, "learning_rate": rate, "gradient_norm": round(float(norm), 4)})
-            progress.add(schedule.batch_size, ", ".join(f"{name} {float(loss):.3f}" for name, loss in losses.items()))
+            progress.add(schedule.batch_size, ", ".join(f"{name} {loss.item():.3f}" for name, loss in losses.items()))
             if (step + 1) % schedule.checkpoint_steps == 0:
                 run.save(step + 1, model, optimiser)
     run.finish(Checkpoint(model.cpu().eval(), checkpoint.tokens))

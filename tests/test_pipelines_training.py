@@ -1,0 +1,144 @@
+"""From shards to a captioner and a filter: the jobs of the command line on a real tiny set."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pairs import CPU, sample, schedule, tiny_model, with_texts, write_shard
+
+from capfilt.captioners.med import MEDCaptioner
+from capfilt.config import Device, FilterSettings, Sampling
+from capfilt.config.training import DataSettings, FinetuneConfig, PretrainConfig
+from capfilt.errors import CheckpointError, ConfigError, RunError
+from capfilt.filters.med import MEDFilter
+from capfilt.med.checkpoints import checkpoint_hash, load, require
+from capfilt.training.data import Draw, Pairs
+from pipelines import finetune, pretrain
+
+FILTER_PARTS = {"vision_proj", "text_proj", "itm_head", "temperature"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("jobs")
+    write_shard(root / "set", map(sample, range(24)))
+    return root
+
+
+def pretraining(root: Path, **changes: object) -> PretrainConfig:
+    job = PretrainConfig(
+        output=str(root / "start"),
+        model=tiny_model(root, dropout=0.0),
+        data=DataSettings(shards=[str(root / "set")], in_memory=True),
+        schedule=schedule(60, batch_size=8),
+        device=CPU,
+    )
+    return job.model_copy(update=changes)
+
+
+def finetuning(root: Path, role: str, checkpoint: Path, **changes: object) -> FinetuneConfig:
+    job = FinetuneConfig(
+        role=role,
+        checkpoint=str(checkpoint),
+        output=str(root / role),
+        data=DataSettings(shards=[str(root / "set")], in_memory=True),
+        schedule=schedule(60 if role == "captioner" else 20, batch_size=8),
+        device=CPU,
+    )
+    return job.model_copy(update=changes)
+
+
+@pytest.fixture(scope="module")
+def start(root) -> Path:
+    return pretrain.run(pretraining(root))
+
+
+@pytest.fixture(scope="module")
+def captioner(root, start) -> Path:
+    return finetune.run(finetuning(root, "captioner", start))
+
+
+@pytest.fixture(scope="module")
+def judge(root, start) -> Path:
+    return finetune.run(finetuning(root, "filter", start))
+
+
+def test_the_start_holds_both_roles_and_each_fine_tuning_one(start, captioner, judge):
+    roles = {p: (load(p).model.config.encoder, load(p).model.config.decoder) for p in (start, captioner, judge)}
+    assert roles == {start: (True, True), captioner: (False, True), judge: (True, False)}
+    assert len({checkpoint_hash(path) for path in roles}) == 3
+    parts = {name.split(".")[0] for name, _ in load(captioner).model.named_parameters()}
+    assert not FILTER_PARTS & parts
+
+
+def test_fine_tuning_starts_at_the_weights_of_the_start(start):
+    for role in ("captioner", "filter"):
+        before = load(start).model.state_dict()
+        found = finetune.only(role, load(start)).model.state_dict()
+        assert set(found) < set(before)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in found.items())
+
+
+def test_the_captioner_tells_what_the_images_of_its_set_show(root, captioner):
+    checkpoint = load(captioner)
+    settings = Sampling(method="greedy", repetition_penalty=1.0)
+    model = MEDCaptioner("hash", checkpoint, settings, Device(kind="cpu"))
+    pairs = Pairs(DataSettings(shards=[str(root / "set")]), checkpoint.tokens, 16, 1)
+    pixels = torch.stack([pairs[Draw(i, 0)][0] for i in range(24)])
+    found = [group[0].text for group in model.caption(pixels, range(24))]
+    right = sum(text == sample(i)["txt"].decode() for i, text in enumerate(found))
+    assert right >= 18, found  # chance is one in four
+
+
+def test_the_filter_scores_and_the_roles_cannot_be_swapped(captioner, judge):
+    model = MEDFilter("hash", load(judge), FilterSettings(), Device(kind="cpu"))
+    ((score,),) = model.score(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), [["a red dog"]])
+    assert 0 < score.itm < 1
+    for path, role in ((captioner, "filter"), (judge, "captioner")):
+        with pytest.raises(CheckpointError, match=f"not as {role}"):
+            require(load(path), role, str(path))
+
+
+@pytest.mark.parametrize(("kind", "role"), [("captioner", "filter"), ("filter", "captioner")])
+def test_a_role_cannot_be_tuned_from_a_checkpoint_without_it(root, captioner, judge, kind, role):
+    checkpoint = {"captioner": captioner, "filter": judge}[kind]
+    with pytest.raises(CheckpointError, match=f"it can serve as {kind}, not as {role}"):
+        finetune.run(finetuning(root, role, checkpoint, output=str(root / "wrong" / role)))
+
+
+def test_a_finished_job_does_nothing(root, start, captioner):
+    """It does not even open its shards."""
+    before = {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in root.glob("*/checkpoint/*")}
+    (root / "set").rename(root / "away")
+    assert pretrain.run(pretraining(root)) == start
+    assert finetune.run(finetuning(root, "captioner", start)) == captioner
+    (root / "away").rename(root / "set")
+    assert {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in root.glob("*/checkpoint/*")} == before
+
+
+def test_a_job_of_other_settings_is_refused_in_the_same_folder(root, start):
+    with pytest.raises(RunError, match=r"config\.yaml: holds 'seed: 0' where 'seed: 1' was given"):
+        pretrain.run(pretraining(root, seed=1))
+
+
+def test_the_seed_alone_decides_a_job(root, start):
+    short = {"schedule": schedule(5)}
+    again = [
+        checkpoint_hash(pretrain.run(pretraining(root, output=str(root / name), seed=seed, **short)))
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    assert again[0] == again[1] != again[2]
+
+
+def test_clean_shards_with_several_texts_and_web_shards_train_together(tmp_path):
+    write_shard(tmp_path / "clean", [with_texts(i, ["a red dog", "two cats"]) for i in range(6)])
+    write_shard(tmp_path / "web", map(sample, range(6)))
+    data = DataSettings(shards=[str(tmp_path / "clean"), str(tmp_path / "web")])
+    job = pretraining(tmp_path, data=data, schedule=schedule(4, texts_per_image=2))
+    assert load(pretrain.run(job)).model.config.encoder
+
+
+def test_shards_that_are_not_there_are_told_at_once(tmp_path):
+    with pytest.raises(ConfigError, match="nowhere"):
+        pretrain.run(pretraining(tmp_path, data=DataSettings(shards=[str(tmp_path / "nowhere")])))
