@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from capfilt.errors import CheckpointError
 from capfilt.med.checkpoints import Checkpoint, checkpoint_hash, load, require, save
+from capfilt.med.vision import resize_positions
 from capfilt.storage import publish
 
 ROLES = {"both": (True, True), "filter": (True, False), "captioner": (False, True)}
@@ -69,6 +70,9 @@ def test_half_precision_weights_are_read_as_float32(folder, dtype):
         state = load(folder, image_size).model.state_dict()
         assert {tensor.dtype for tensor in state.values()} == {torch.float32}
         assert torch.equal(state["itm_head.weight"], weights["itm_head.weight"].float())
+        positions = weights["vision.vit.pos_embed"].float()
+        expected = resize_positions(positions, 65) if image_size else positions
+        assert torch.equal(state["vision.vit.pos_embed"], expected)
 
 
 @torch.inference_mode()

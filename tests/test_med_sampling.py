@@ -58,6 +58,10 @@ class TestDraw:
 
         assert [int((found == token).sum()) for token in (7, 3, 9, 1, 5)] == [500, 250, 150, 100, 0]
 
+    def test_a_border_belongs_to_the_token_behind_it(self):
+        shares, ids = torch.tensor([[0.5, 0.25, 0.25, 0.0]]).expand(4, -1), torch.tensor([[7, 3, 9, 1]]).expand(4, -1)
+        assert draw(shares, ids, torch.tensor([0.0, 0.5, 0.75, 0.7499])).tolist() == [7, 3, 9, 3]
+
     @pytest.mark.parametrize("left", [0.9, 0.51, 0.3333, 1e-3])
     def test_what_the_nucleus_cut_off_is_made_up_for_by_the_rest(self, left):
         shares, ids = torch.tensor([[left * 0.75, left * 0.25, 0.0]]), torch.tensor([[0, 1, 2]])
