@@ -75,6 +75,7 @@ def _pretraining(config: DemoConfig, root: Path, name: str, folders: list[str], 
         model=ModelSettings(
             image_size=sizes.image_size,
             patch_size=sizes.patch_size,
+            stem=sizes.stem,
             vision_width=sizes.width,
             vision_depth=sizes.vision_depth,
             vision_heads=sizes.heads,

@@ -28,6 +28,7 @@ def start(settings: ModelSettings, seed: int) -> Checkpoint:
         vision=VisionConfig(
             image_size=settings.image_size,
             patch_size=settings.patch_size,
+            stem=settings.stem,
             width=settings.vision_width,
             depth=settings.vision_depth,
             heads=settings.vision_heads,

@@ -1,5 +1,7 @@
 """Settings of the demo: how large its world is, and how long its models learn."""
 
+from typing import Literal
+
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from capfilt.config.loading import Config
@@ -11,10 +13,11 @@ class DemoModel(Config):
 
     image_size: PositiveInt = Field(64, description="side of the rendered images, pixels")
     patch_size: PositiveInt = Field(8, description="side of a patch, pixels")
+    stem: Literal["patch", "conv"] = Field("conv", description="how patches become tokens")
     width: PositiveInt = Field(128, description="width of both halves")
     heads: PositiveInt = Field(4, description="attention heads of both halves")
-    vision_depth: PositiveInt = Field(4, description="blocks of the vision tower")
-    text_depth: PositiveInt = Field(3, description="blocks of the text stack")
+    vision_depth: PositiveInt = Field(2, description="blocks of the vision tower")
+    text_depth: PositiveInt = Field(2, description="blocks of the text stack")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the text stack")
 
 

@@ -49,6 +49,10 @@ class ModelSettings(Config):
 
     image_size: PositiveInt = Field(224, description="side of the square input, pixels")
     patch_size: PositiveInt = Field(16, description="side of a patch, pixels")
+    stem: Literal["patch", "conv"] = Field(
+        "patch",
+        description="how patches become tokens: one linear map, or small convolutions, which learn shapes sooner",
+    )
     vision_width: PositiveInt = Field(768, description="width of the vision tower")
     vision_depth: PositiveInt = Field(12, description="blocks of the vision tower")
     vision_heads: PositiveInt = Field(12, description="attention heads of the vision tower")

@@ -1,6 +1,6 @@
 """The sizes of a MED model, as they stand in a checkpoint's config.json."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -16,9 +16,12 @@ class VisionConfig(Config):
     depth: PositiveInt = Field(12, description="blocks")
     heads: PositiveInt = Field(12, description="attention heads")
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth in training")
+    stem: Literal["patch", "conv"] = Field("patch", description="how patches become tokens; conv learns from scratch")
 
     @model_validator(mode="after")
     def _whole_patches_and_heads(self) -> Self:
+        if self.stem == "conv" and self.patch_size.bit_count() != 1:
+            raise ValueError(f"patch_size {self.patch_size} is no power of 2, which stem: conv needs")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
         if self.width % self.heads:
