@@ -71,10 +71,10 @@ def search_alone(table: Tensor, beams: int, least: int, most: int) -> list[int]:
 
 
 @pytest.mark.parametrize("beams", [1, 2, 3, 5])
-@pytest.mark.parametrize("eager", [-1.0, 1.0, 2.5])
+@pytest.mark.parametrize("eager", [-1.0, 1.5])
 def test_many_images_at_once_give_what_each_gives_alone(beams, eager):
     """Some images are done steps before others, and none may be touched by that."""
-    tables = random_tables(beams, 80, 8, eager)
+    tables = random_tables(beams, 300, 6, eager)
 
     found, logprobs = search(tables, beams=beams)
 
