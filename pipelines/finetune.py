@@ -13,7 +13,8 @@ def run(config: FinetuneConfig) -> Path:
     """Fine-tune a model, or go on where it stopped, and return its checkpoint folder."""
     folder = TrainingRun(Path(config.output), config)
     if not folder.finished:
-        checkpoint = only(config.role, require(load(Path(config.checkpoint)), config.role, config.checkpoint))
+        start = load(Path(config.checkpoint), config.image_size)
+        checkpoint = only(config.role, require(start, config.role, config.checkpoint))
         tokens = checkpoint.tokens
         objective = captioning(tokens, config.prompt) if config.role == "captioner" else filtering(tokens)
         train(folder, checkpoint, objective, config.data, config.schedule, config.device, config.seed)

@@ -12,10 +12,10 @@ class DemoModel(Config):
     """The sizes of the demo's models; vision tower and text stack are equally wide."""
 
     image_size: PositiveInt = Field(64, description="side of the rendered images, pixels")
-    patch_size: PositiveInt = Field(8, description="side of a patch, pixels")
+    patch_size: PositiveInt = Field(16, description="side of a patch, pixels")
     stem: Literal["patch", "conv"] = Field("conv", description="how patches become tokens")
     width: PositiveInt = Field(128, description="width of both halves")
-    heads: PositiveInt = Field(4, description="attention heads of both halves")
+    heads: PositiveInt = Field(8, description="attention heads of both halves")
     vision_depth: PositiveInt = Field(2, description="blocks of the vision tower")
     text_depth: PositiveInt = Field(2, description="blocks of the text stack")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the text stack")

@@ -85,6 +85,9 @@ class FinetuneConfig(Config):
     output: str = Field(description="folder of the run: checkpoint, state, metrics; resumed if present")
     data: DataSettings = Field(description="what is trained on")
     schedule: Schedule = Field(description="how long and how fast")
+    image_size: PositiveInt | None = Field(
+        None, description="side of the square input, pixels, for which positions are interpolated; the checkpoint's own"
+    )
     prompt: str = Field("a picture of ", description="captioner: text in front of each caption, given and not scored")
     seed: NonNegativeInt = Field(0, description="of order, text draws, dropout and negatives")
     device: TrainingDevice = Field(TrainingDevice(), description="where")

@@ -4,12 +4,15 @@ The folder of a training run:
 
     config.yaml       settings, written first; other settings are refused
     state.pt          model, optimiser and step to resume from; replaced whole
+    data.json         how many samples are trained on, and how many were left out and why
     metrics.jsonl     one line every few steps
     checkpoint/       the trained model, written last: its presence means done
 """
 
 import json
+import logging
 import math
+from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
 
@@ -28,6 +31,7 @@ from capfilt.training.devices import precision
 from capfilt.training.objectives import Objective
 
 METRICS_EVERY = 10
+logger = logging.getLogger(__name__)
 TEMPERATURES = (0.001, 0.5)  # the original keeps the learned temperature in this range
 
 
@@ -83,6 +87,13 @@ class TrainingRun:
         save(checkpoint, self.checkpoint)
         (self.folder / "state.pt").unlink(missing_ok=True)
 
+    def note_data(self, samples: int, left_out: Mapping[str, int]) -> None:
+        """Write down how many samples are trained on and which were left out, and tell the latter."""
+        if left_out:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+            logger.warning("%s: %d samples are trained on, left out: %s", self.folder, samples, reasons)
+        publish(str(self.folder / "data.json"), json.dumps({"samples": samples, "left_out": dict(left_out)}).encode())
+
     def _forget(self, step: int) -> None:
         """Drop the metrics of the steps that are taken again, and a line that was cut short."""
         file = self.folder / "metrics.jsonl"
@@ -120,6 +131,7 @@ def train(
     if data.max_tokens > positions:
         raise ConfigError(f"data.max_tokens: {data.max_tokens}, the model takes {positions}; lower it")
     pairs = Pairs(data, checkpoint.tokens, size, schedule.texts_per_image)
+    run.note_data(len(pairs), pairs.left_out)
     total = schedule.steps * schedule.batch_size
     with Progress(total, start * schedule.batch_size) as progress:
         for step, batch in enumerate(batches(pairs, schedule, seed, start, data.workers), start):
