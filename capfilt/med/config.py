@@ -20,7 +20,7 @@ class VisionConfig(Config):
 
     @model_validator(mode="after")
     def _whole_patches_and_heads(self) -> Self:
-        if self.stem == "conv" and self.patch_size.bit_count() != 1:
+        if self.stem == "conv" and (self.patch_size < 2 or self.patch_size.bit_count() != 1):
             raise ValueError(f"patch_size {self.patch_size} is no power of 2, which stem: conv needs")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")

@@ -18,21 +18,23 @@ MIN_STEM_WIDTH = 16
 
 
 class ConvStem(nn.Module):
-    """Patch tokens from small convolutions, each halving the image, in place of one as large as a patch.
+    """Patch tokens from small convolutions, in place of one as large as a patch.
 
-    A tower that starts from random weights learns shapes with it in a fraction of the steps
-    (arXiv 2106.14881). Published towers have none.
+    A tower that starts from random weights learns shapes with it in a fraction of the images
+    (arXiv 2106.14881). The max-pooling at the end is our own: attention averages, so that the sign of a
+    small object fades among its neighbours, and a detector gets hardly any gradient. Published towers
+    have no such stem.
     """
 
     def __init__(self, image_size: int, patch_size: int, width: int) -> None:
         super().__init__()
-        halvings = patch_size.bit_length() - 1
+        halvings = patch_size.bit_length() - 2  # the pooling halves once more
         widths = [3, *(max(width >> step, MIN_STEM_WIDTH) for step in reversed(range(halvings)))]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
             layers += _convolution(before, after, stride=2)
-        layers += _convolution(width, width, stride=1)
-        self.layers = nn.Sequential(*layers)
+        layers += _convolution(widths[-1], width, stride=1)
+        self.layers = nn.Sequential(*layers, nn.MaxPool2d(2))
         self.proj = nn.Conv2d(width, width, kernel_size=1)
         self.num_patches = (image_size // patch_size) ** 2
 
