@@ -4,8 +4,9 @@ import pytest
 import torch
 from models import lively_checkpoint
 
+from capfilt.med.config import VisionConfig
 from capfilt.med.model import MED
-from capfilt.med.vision import MEAN, STD, normalise, resize_positions
+from capfilt.med.vision import MEAN, STD, VisionTower, normalise, resize_positions
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +96,35 @@ def test_the_seed_alone_decides_the_first_weights(tmp_path):
     drawn = {name for name in first if not torch.equal(first[name], other[name])}
     left = {name for name in first if name not in drawn and "norm" not in name and not name.endswith("bias")}
     assert left == {"temperature"}
+
+
+@pytest.fixture
+def conv_tower() -> VisionTower:
+    torch.manual_seed(0)
+    sizes = VisionConfig(image_size=32, patch_size=8, width=32, depth=1, heads=2, stem="conv")
+    return VisionTower(sizes).eval()
+
+
+@torch.inference_mode()
+def test_a_convolutional_stem_gives_a_token_for_each_patch(conv_tower):
+    assert conv_tower(torch.randn(2, 3, 32, 32)).shape == (2, 1 + 16, 32)
+
+
+@torch.inference_mode()
+def test_the_tokens_of_an_image_do_not_depend_on_its_batch(conv_tower):
+    images = torch.randn(3, 3, 32, 32)
+    torch.testing.assert_close(conv_tower(images)[1:2], conv_tower(images[1:2]), rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_class_token_sees_the_strongest_response_at_any_place(conv_tower):
+    """Without blocks the class token would be the same for every image; the maximum makes it the image's own."""
+    conv_tower.vit.blocks = torch.nn.Sequential()
+    empty, spot = torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32)
+    spot[:, :, 5:9, 20:24] = 3.0
+    assert (conv_tower(empty)[:, 0] - conv_tower(spot)[:, 0]).abs().max() > 0.1
+
+
+def test_a_convolutional_stem_needs_patches_of_a_power_of_two():
+    with pytest.raises(ValueError, match="patch_size 12 is no power of 2"):
+        VisionConfig(image_size=48, patch_size=12, stem="conv")

@@ -8,8 +8,8 @@ CIRCLES = Group("small", "red", "circle", "left", ((0.2, 0.4), (0.2, 0.6)))
 SQUARE = Group("large", "orange", "square", "right", ((0.8, 0.5),))
 SCENE = Scene(GREY, (CIRCLES, SQUARE))
 STAR = Group("small", "red", "star", "top", ((0.5, 0.2),))
-CROSS = Group("small", "red", "cross", "bottom", ((0.5, 0.8),))
-STACKED = Scene(GREY, (STAR, CROSS))
+SQUARE = Group("small", "red", "square", "bottom", ((0.5, 0.8),))
+STACKED = Scene(GREY, (STAR, SQUARE))
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_a_description_whose_claims_all_hold_is_true(text):
     [
         "two small blue circles to the left of a large orange square",  # colour
         "two large red circles",  # size
-        "two red hearts",  # shape
+        "two red triangles",  # shape
         "three red circles",  # count
         "a red circle",
         "squares",
@@ -99,18 +99,18 @@ def test_markup_case_and_punctuation_make_no_difference(text):
     assert is_true(text, SCENE)
 
 
-@pytest.mark.parametrize(("count", "word"), [(1, "a"), (2, "two"), (3, "three"), (4, "four")])
+@pytest.mark.parametrize(("count", "word"), [(1, "a"), (2, "two"), (3, "three")])
 def test_a_number_claims_exactly_that_many(count, word):
     for there in range(1, 5):
-        scene = Scene(GREY, (Group("small", "red", "heart", "centre", ((0.5, 0.5),) * there),))
-        assert is_true(f"{word} {'heart' if count == 1 else 'hearts'}", scene) == (there == count)
+        scene = Scene(GREY, (Group("small", "red", "triangle", "centre", ((0.5, 0.5),) * there),))
+        assert is_true(f"{word} {'triangle' if count == 1 else 'triangles'}", scene) == (there == count)
 
 
-@pytest.mark.parametrize("text", ["a star above a cross", "a cross under a star", "a star over a cross"])
+@pytest.mark.parametrize("text", ["a star above a square", "a square under a star", "a star over a square"])
 def test_the_group_at_the_top_is_above_the_other(text):
     assert is_true(text, STACKED)
 
 
-@pytest.mark.parametrize("text", ["a star below a cross", "a star next to a cross", "a cross left of a star"])
+@pytest.mark.parametrize("text", ["a star below a square", "a star next to a square", "a square left of a star"])
 def test_one_group_above_another_is_nowhere_else(text):
     assert not is_true(text, STACKED)

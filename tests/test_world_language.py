@@ -15,17 +15,17 @@ def test_what_is_written_is_read_back_as_the_same_statement():
 @pytest.mark.parametrize(
     ("text", "statement"),
     [
-        ("a heart", Statement((Phrase(1, None, None, "heart"),))),
-        ("an orange heart", Statement((Phrase(1, None, "orange", "heart"),))),
-        ("big crosses", Statement((Phrase(None, "large", None, "cross"),))),
+        ("a triangle", Statement((Phrase(1, None, None, "triangle"),))),
+        ("an orange triangle", Statement((Phrase(1, None, "orange", "triangle"),))),
+        ("big squares", Statement((Phrase(None, "large", None, "square"),))),
         ("a pair of stars at the top", Statement((Phrase(2, None, None, "star", "top"),))),
         (
-            "one heart on the left of four stars",
-            Statement((Phrase(1, None, None, "heart"), Phrase(4, None, None, "star")), "left"),
+            "one triangle on the left of three stars",
+            Statement((Phrase(1, None, None, "triangle"), Phrase(3, None, None, "star")), "left"),
         ),
         (
-            "a heart on the left and four stars on the right side",
-            Statement((Phrase(1, None, None, "heart", "left"), Phrase(4, None, None, "star", "right"))),
+            "a triangle on the left and three stars on the right side",
+            Statement((Phrase(1, None, None, "triangle", "left"), Phrase(3, None, None, "star", "right"))),
         ),
     ],
 )

@@ -25,10 +25,10 @@ def test_a_translation_is_no_description():
 
 
 def test_a_translation_says_every_claim_but_the_relation():
-    statement = Statement((Phrase(2, "small", "red", "heart"), Phrase(1, None, None, "star")), "above")
+    statement = Statement((Phrase(2, "small", "red", "triangle"), Phrase(1, None, None, "star")), "above")
     rng = stream(0, "web", 0, "foreign")
     assert {translate(statement, rng) for _ in range(50)} == {
-        "zwei klein rot Herz und ein Stern",
-        "dos pequeño rojo corazón y un estrella",
-        "два маленький красный сердце и один звезда",
+        "zwei klein rot Dreieck und ein Stern",
+        "dos pequeño rojo triángulo y un estrella",
+        "два маленький красный треугольник и один звезда",
     }

@@ -21,9 +21,7 @@ class ConvStem(nn.Module):
     """Patch tokens from small convolutions, in place of one as large as a patch.
 
     A tower that starts from random weights learns shapes with it in a fraction of the images
-    (arXiv 2106.14881). The max-pooling at the end is our own: attention averages, so that the sign of a
-    small object fades among its neighbours, and a detector gets hardly any gradient. Published towers
-    have no such stem.
+    (arXiv 2106.14881). The max-pooling at its end is our own. Published towers have no such stem.
     """
 
     def __init__(self, image_size: int, patch_size: int, width: int) -> None:
@@ -43,6 +41,19 @@ class ConvStem(nn.Module):
         return self.proj(self.layers(images)).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
+class PooledTransformer(timm_vit.VisionTransformer):  # type: ignore[misc]  # timm is not typed
+    """timm's tower, whose class token starts from the strongest response of each channel in the image.
+
+    Attention averages over the tokens: at the start of training the sign of a small object fades among
+    its neighbours, and its detector gets hardly any gradient. The maximum hands it on undiluted.
+    """
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        tokens: Tensor = super()._pos_embed(x)  # (B, M, D), class token first
+        strongest = x.amax(dim=1, keepdim=True)  # (B, 1, D)
+        return torch.cat([tokens[:, :1] + strongest, tokens[:, 1:]], dim=1)  # (B, M, D)
+
+
 def _convolution(before: int, after: int, stride: int) -> list[nn.Module]:
     # Normalised over the image alone, so that an image's tokens never depend on its batch.
     return [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.GroupNorm(1, after, eps=NORM_EPS), nn.GELU()]
@@ -53,7 +64,8 @@ class VisionTower(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.vit = timm_vit.VisionTransformer(
+        conv = config.stem == "conv"
+        self.vit = (PooledTransformer if conv else timm_vit.VisionTransformer)(
             img_size=config.image_size,
             patch_size=config.patch_size,
             embed_dim=config.width,
@@ -62,7 +74,7 @@ class VisionTower(nn.Module):
             drop_path_rate=config.drop_path,
             num_classes=0,
             norm_layer=partial(nn.LayerNorm, eps=NORM_EPS),
-            embed_layer=_conv_stem if config.stem == "conv" else timm_vit.PatchEmbed,
+            embed_layer=_conv_stem if conv else timm_vit.PatchEmbed,
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """The truth of a text: does it describe the scene, and does every one of its claims hold?
 
 A text is true when it is a description in the caption language and the scene has all it claims. A
-phrase speaks of a whole group: "a circle" and "one circle" claim exactly one circle, "three hearts"
-exactly three, "hearts" without a number at least two. What a caption leaves out (a size, a colour,
+phrase speaks of a whole group: "a circle" and "one circle" claim exactly one circle, "three stars"
+exactly three, "stars" without a number at least two. What a caption leaves out (a size, a colour,
 a place, the other group) makes it no less true. A text that claims nothing of the image (an advert,
 a file name, a date), one in another language, and one that is not well formed are false.
 """

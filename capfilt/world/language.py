@@ -2,12 +2,12 @@
 
     caption  = phrase [place] | phrase relation phrase | phrase [place] "and" phrase [place]
     phrase   = count [size] [colour] shape
-    count    = "a" | "an" | "one" | "two" | "a pair of" | "three" | "four" | nothing, with a plural
+    count    = "a" | "an" | "one" | "two" | "a pair of" | "three" | nothing, with a plural
     place    = "on the left" | "at the top" | "in the middle" | ...
     relation = "above" | "to the left of" | "next to" | ...
 
 `parse` reads exactly what `write` can write: one word that is not in its place, "a orange star" or
-"two heart", and the text is no description.
+"two star", and the text is no description.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,9 +20,9 @@ from capfilt.world.scenes import COLOURS, SHAPES, Colour, Region, Shape, Size, p
 
 Relation = Literal["left", "right", "above", "below", "beside"]
 
-COUNT_WORDS: dict[int, tuple[str, ...]] = {1: ("a", "one"), 2: ("two", "a pair of"), 3: ("three",), 4: ("four",)}
+COUNT_WORDS: dict[int, tuple[str, ...]] = {1: ("a", "one"), 2: ("two", "a pair of"), 3: ("three",)}
 SIZE_WORDS: dict[Size, tuple[str, ...]] = {"small": ("small", "little"), "large": ("large", "big")}
-PLURALS: dict[Shape, str] = {shape: shape + ("es" if shape == "cross" else "s") for shape in SHAPES}
+PLURALS: dict[Shape, str] = {shape: f"{shape}s" for shape in SHAPES}
 PLACE_WORDS: dict[Region, tuple[str, ...]] = {
     "left": ("on the left", "on the left side"),
     "right": ("on the right", "on the right side"),

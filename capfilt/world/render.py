@@ -85,7 +85,6 @@ def _mask(shape: Shape, diameter: float, step_x: int, step_y: int) -> Mask:
 
 def _outlines(shape: Shape) -> list[list[tuple[float, float]]]:
     """Return a shape as polygons that fill the square from -1 to 1."""
-    arm = 0.36  # half the width of a cross's bars
     match shape:
         case "circle":
             return [_around([1.0] * 48)]
@@ -95,19 +94,9 @@ def _outlines(shape: Shape) -> list[list[tuple[float, float]]]:
             return [[(0, -0.95), (1, 0.85), (-1, 0.85)]]
         case "star":
             return [_around([1.05, 0.42] * 5)]
-        case "cross":
-            return [[(-1, -arm), (1, -arm), (1, arm), (-1, arm)], [(-arm, -1), (arm, -1), (arm, 1), (-arm, 1)]]
-        case "heart":
-            return [[_heart(2 * math.pi * step / 48) for step in range(48)]]
 
 
 def _around(radii: list[float]) -> list[tuple[float, float]]:
     """Return points at equal angles around the origin, the first one straight up."""
     turn = 2 * math.pi / len(radii)
     return [(radius * math.sin(turn * i), -radius * math.cos(turn * i)) for i, radius in enumerate(radii)]
-
-
-def _heart(angle: float) -> tuple[float, float]:
-    """Return a point of the classic heart curve, x = 16 sin^3 t, scaled to the square."""
-    y = 13 * math.cos(angle) - 5 * math.cos(2 * angle) - 2 * math.cos(3 * angle) - math.cos(4 * angle)
-    return math.sin(angle) ** 3, -(y + 2.5) / 14.5

@@ -16,7 +16,7 @@ from numpy.random import Generator, Philox
 from capfilt.errors import CapfiltError
 
 Colour = Literal["red", "green", "blue", "yellow", "purple", "orange", "white", "black"]
-Shape = Literal["circle", "square", "triangle", "star", "cross", "heart"]
+Shape = Literal["circle", "square", "triangle", "star"]
 Size = Literal["small", "large"]
 Region = Literal["left", "right", "top", "bottom", "centre"]
 
@@ -24,8 +24,8 @@ COLOURS: tuple[Colour, ...] = get_args(Colour)
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 SIZES: tuple[Size, ...] = get_args(Size)
 REGIONS: tuple[Region, ...] = get_args(Region)
-MAX_COUNT = 4
-DIAMETER: dict[Size, float] = {"small": 8 / 64, "large": 13 / 64}
+MAX_COUNT = 3
+DIAMETER: dict[Size, float] = {"small": 10 / 64, "large": 17 / 64}
 
 _PAIRS: tuple[tuple[Region, Region], ...] = (("left", "right"), ("top", "bottom"))
 _MIDDLE: dict[Region, tuple[float, float]] = {
@@ -35,24 +35,17 @@ _MIDDLE: dict[Region, tuple[float, float]] = {
     "bottom": (0.5, 0.75),
     "centre": (0.5, 0.5),
 }
-# Where the objects of a group stand around its middle, in units of their distance.
-_LAYOUTS: dict[int, tuple[tuple[tuple[float, float], ...], ...]] = {
-    1: (((0, 0),),),
-    2: (((-0.5, 0), (0.5, 0)), ((0, -0.5), (0, 0.5)), ((-0.5, -0.5), (0.5, 0.5)), ((-0.5, 0.5), (0.5, -0.5))),
-    3: (((0, -0.5), (-0.5, 0.5), (0.5, 0.5)), ((0, 0.5), (-0.5, -0.5), (0.5, -0.5))),
-    4: (((-0.5, -0.5), (0.5, -0.5), (-0.5, 0.5), (0.5, 0.5)),),
-}
-_PITCH = 15 / 64  # largest distance: two large objects and their gap fill a region
 _GAP = 2 / 64  # least space between two objects
+_PITCH = DIAMETER["large"] + _GAP  # largest distance of two neighbours: three large objects fill a side
 _DRIFT = 4 / 64  # how far the middle of a group moves: the regions stay clearly apart
-_HALF_REGION = 15 / 64  # so that two opposite groups keep the gap, too
+_SHAKE = 2 / 64  # how far an object moves across its row
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One to four objects that are equal but for their place."""
+    """One to three objects that are equal but for their place."""
 
     size: Size
     colour: Colour
@@ -117,15 +110,15 @@ def _sample_group(rng: Generator, shape: Shape, region: Region) -> Group:
 
 
 def _sample_centres(rng: Generator, size: Size, region: Region) -> tuple[tuple[float, float], ...]:
-    layout = np.array(pick(rng, _LAYOUTS[int(rng.integers(1, MAX_COUNT + 1))]))  # (count, 2)
-    least = DIAMETER[size] + _GAP
-    pitch = rng.uniform(least, _PITCH)
-    shake = (pitch - least) / 2  # of two neighbours that move towards each other, the gap is left
-    half = (np.ptp(layout, axis=0).max() * pitch + DIAMETER[size]) / 2 + shake
-    drift = min(_DRIFT, _HALF_REGION - half)
-    middle = np.array(_MIDDLE[region]) + rng.uniform(-drift, drift, 2)
-    centres = (middle + layout * pitch + rng.uniform(-shake, shake, layout.shape)).round(4)  # (count, 2)
-    return tuple((float(x), float(y)) for x, y in centres)
+    """Set one to three objects side by side along their region: a column left or right, a row at top or bottom."""
+    count = int(rng.integers(1, MAX_COUNT + 1))
+    pitch = rng.uniform(DIAMETER[size] + _GAP, _PITCH)
+    along = (np.arange(count) - (count - 1) / 2) * pitch  # (count,)
+    across = rng.uniform(-_SHAKE, _SHAKE, count)  # (count,)
+    column = region in ("left", "right") or (region == "centre" and rng.random() < 0.5)
+    offsets = np.stack([across, along] if column else [along, across], axis=1)  # (count, 2)
+    middle = np.array(_MIDDLE[region]) + rng.uniform(-_DRIFT, _DRIFT, 2)
+    return tuple((float(x), float(y)) for x, y in (middle + offsets).round(4))
 
 
 def scene_to_metadata(scene: Scene) -> dict[str, object]:

@@ -29,16 +29,16 @@ ADVERTS = (
     "Cheap {colour} {shape} cushion, best price, free returns",
 )
 _ENGLISH = (
-    "1 2 3 4 small large red green blue yellow purple orange white black circle square triangle star cross heart "
+    "1 2 3 small large red green blue yellow purple orange white black circle square triangle star "
     "left right top bottom centre and"
 )
 _TRANSLATIONS = (
-    "ein zwei drei vier klein groß rot grün blau gelb lila orange weiß schwarz Kreis Quadrat Dreieck Stern Kreuz Herz "
+    "ein zwei drei klein groß rot grün blau gelb lila orange weiß schwarz Kreis Quadrat Dreieck Stern "
     "links rechts oben unten mittig und",
-    "un dos tres cuatro pequeño grande rojo verde azul amarillo morado naranja blanco negro círculo cuadrado "
-    "triángulo estrella cruz corazón izquierda derecha arriba abajo centro y",
-    "один два три четыре маленький большой красный зелёный синий жёлтый фиолетовый оранжевый белый чёрный круг "
-    "квадрат треугольник звезда крест сердце слева справа сверху снизу посередине и",
+    "un dos tres pequeño grande rojo verde azul amarillo morado naranja blanco negro círculo cuadrado "
+    "triángulo estrella izquierda derecha arriba abajo centro y",
+    "один два три маленький большой красный зелёный синий жёлтый фиолетовый оранжевый белый чёрный круг "
+    "квадрат треугольник звезда слева справа сверху снизу посередине и",
 )
 LANGUAGES = tuple(dict(zip(_ENGLISH.split(), words.split(), strict=True)) for words in _TRANSLATIONS)
 

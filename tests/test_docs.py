@@ -1,0 +1,52 @@
+"""The documentation tells the truth: what it names exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from capfilt.cli import _kind, cli
+from capfilt.config import Config
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINES = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text())
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if "capfilt " in line])
+def test_every_command_of_the_readme_exists(line):
+    command, *arguments = line.partition("capfilt ")[2].split()
+    assert command in cli.commands
+    for path in (a for a in arguments if a.startswith("configs/")):
+        assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if "--set" in line])
+def test_every_key_of_the_readme_exists(line):
+    kind: type[Config] = _kind(line.partition("capfilt ")[2].split()[0])
+    for key in re.findall(r"--set ([\w.]+)=", line):
+        section: object = kind
+        for part in key.split("."):
+            assert isinstance(section, type)
+            assert part in section.model_fields, key  # type: ignore[attr-defined]
+            section = section.model_fields[part].annotation  # type: ignore[attr-defined]
+
+
+def test_every_make_target_of_the_readme_exists():
+    targets = re.findall(r"^\$ make (\w+)$", README, re.MULTILINE)
+    assert targets == ["demo", "test"]
+    assert all(f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets)
+
+
+def test_every_command_and_job_file_is_documented():
+    assert not [command for command in cli.commands if command != "config" and f"capfilt {command}" not in README]
+    assert not [
+        p.name for p in (ROOT / "configs").glob("*.yaml") if p.name not in README and p.name != "demo_long.yaml"
+    ]
