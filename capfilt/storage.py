@@ -6,7 +6,6 @@ an OSError that names the path. Names that begin with a dot are files in the mak
 
 import errno
 import os
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -79,12 +78,6 @@ def publish(path: str, data: bytes) -> None:
             return
         with staged(path) as partial:
             partial.write_bytes(data)
-
-
-def publish_file(path: str, local: Path) -> None:
-    """Publish the content of a local file, which stays where it is."""
-    with staged(path) as partial:
-        shutil.copyfile(local, partial)
 
 
 @contextmanager

@@ -54,16 +54,6 @@ def test_publishing_again_replaces_the_whole_file(root):
     assert storage.read_bytes(path) == b"short"
 
 
-def test_a_local_file_is_published_and_stays(root, tmp_path):
-    source = tmp_path / "scratch.tar"
-    source.write_bytes(b"tar")
-
-    storage.publish_file(storage.join(root, "00000.tar"), source)
-
-    assert storage.read_bytes(storage.join(root, "00000.tar")) == b"tar"
-    assert source.read_bytes() == b"tar"
-
-
 def test_listings_are_sorted_and_tell_files_from_folders(root):
     for name in ("b", "a", "c/inner"):
         storage.publish(storage.join(root, name), b"")

@@ -21,7 +21,7 @@ from capfilt.med.config import MEDConfig
 from capfilt.med.model import INITIAL_TEMPERATURE, MED
 from capfilt.med.published import fit_positions, from_published, infer_config
 from capfilt.med.tokens import Tokens
-from capfilt.storage import publish
+from capfilt.storage import publish, staged
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -47,7 +47,8 @@ def save(checkpoint: Checkpoint, folder: Path) -> None:
     (folder / CONFIG).unlink(missing_ok=True)  # so that a checkpoint half written over is none
     (folder / VOCABULARY).write_text("\n".join(checkpoint.tokens.vocabulary) + "\n", encoding="utf-8")
     state = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    with staged(str(folder / WEIGHTS)) as partial:
+        save_file(state, partial, metadata={"format": "pt"})
     sizes = {"model_type": "med", **checkpoint.model.config.model_dump()}
     publish(str(folder / CONFIG), (json.dumps(sizes, indent=2) + "\n").encode())
 

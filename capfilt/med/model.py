@@ -14,6 +14,7 @@ from capfilt.med.text import KeysValues, TextStack
 from capfilt.med.vision import VisionTower
 
 INITIAL_TEMPERATURE = 0.07
+POSITION_STD = 0.2
 BERT_WIDTH, BERT_STD = 768, 0.02  # arXiv 1810.04805
 
 
@@ -47,7 +48,8 @@ class MED(nn.Module):
                 fill(module.weight, module.weight[0].numel())
             if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
                 module.bias.data.zero_()
-        fill(self.vision.vit.pos_embed, self.config.vision.width)
+        # As large as the patch tokens that it is added to: a weaker one takes long to be noticed.
+        self.vision.vit.pos_embed.data.normal_(0.0, POSITION_STD, generator=generator)
         fill(self.vision.vit.cls_token, self.config.vision.width)
         return self
 

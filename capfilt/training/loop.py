@@ -25,7 +25,7 @@ from capfilt.config.training import DataSettings, Schedule, TrainingDevice
 from capfilt.errors import ConfigError, RunError
 from capfilt.med.checkpoints import CONFIG, DAMAGE, Checkpoint, save
 from capfilt.progress import Progress
-from capfilt.storage import publish
+from capfilt.storage import publish, staged
 from capfilt.training.data import Batch, Pairs, batches
 from capfilt.training.devices import precision
 from capfilt.training.objectives import Objective
@@ -63,9 +63,8 @@ class TrainingRun:
 
     def save(self, step: int, model: torch.nn.Module, optimiser: Optimizer) -> None:
         """Replace the state to resume from."""
-        partial = self.folder / "state.pt.partial"
-        torch.save({"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, partial)
-        partial.replace(self.folder / "state.pt")
+        with staged(str(self.folder / "state.pt")) as partial:
+            torch.save({"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, partial)
 
     def restore(self, model: torch.nn.Module, optimiser: Optimizer) -> int:
         """Load the last state, if there is one, and return the step to go on from."""
