@@ -10,6 +10,7 @@ import torch
 from pairs import CPU, sample, schedule, tiny_model, write_shard
 from torch import Tensor
 
+from capfilt.config import Config
 from capfilt.config.training import DataSettings, PretrainConfig, Schedule
 from capfilt.errors import ConfigError, RunError
 from capfilt.med.checkpoints import Checkpoint, load
@@ -221,7 +222,14 @@ def test_a_long_gradient_is_scaled_down_and_a_wild_temperature_held(config):
 
 def test_the_checkpoint_is_ready_to_use_and_the_state_is_gone(config):
     folder = take(config, "run")
-    assert sorted(f.name for f in folder.iterdir()) == ["checkpoint", "config.yaml", "metrics.jsonl"]
+    assert sorted(f.name for f in folder.iterdir()) == ["checkpoint", "config.yaml", "data.json", "metrics.jsonl"]
     found: Checkpoint = load(folder / "checkpoint")
     assert not found.model.training
     assert TrainingRun(folder, config).finished
+
+
+def test_what_was_left_out_is_written_down(tmp_path, caplog):
+    run = TrainingRun(tmp_path / "run", Config())
+    run.note_data(7, {"no_text": 2})
+    assert json.loads((tmp_path / "run" / "data.json").read_text()) == {"samples": 7, "left_out": {"no_text": 2}}
+    assert "7 samples are trained on, left out: 2 no_text" in caplog.text
