@@ -39,7 +39,7 @@ def run(config: DemoConfig, say: Callable[[str], None]) -> dict[str, object]:
     figures = _report(config, job, say)
     _step(say, started, "6 of 6  Pre-training a new MED on the clean shards, from random weights")
     clean = Path(load_run(job.run).clean(ExportConfig(run=job.run, policy=job.policy)))
-    pretrain.run(_pretraining(config, root, "retrained", ["human", str(clean.relative_to(root))], config.retraining))
+    pretrain.run(_pretraining(config, root, "retrained", ["human", str(clean)], config.retraining))
     say(_losses(root / "retrained" / "metrics.jsonl"))
     figures["seconds"] = round(time.monotonic() - started, 1)
     (root / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

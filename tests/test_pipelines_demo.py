@@ -10,8 +10,9 @@ TINY = Path(__file__).parent.parent / "configs" / "tiny" / "demo.yaml"
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_the_demo_runs_to_its_end_and_again_from_there(tmp_path):
-    config = load(DemoConfig, TINY, [f"output={tmp_path / 'demo'}", "seed=1"])
+def test_the_demo_runs_to_its_end_and_again_from_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the shipped configs name their output relative to where they are run
+    config = load(DemoConfig, TINY, ["output=demo", "seed=1"])
     said: list[str] = []
 
     figures = demo.run(config, said.append)
