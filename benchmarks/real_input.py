@@ -72,7 +72,7 @@ def build_shards(data: Path, work: Path) -> None:
     alt_texts = [json.loads(line)["text"] for line in (data / "web/alt_text.jsonl").read_text().splitlines()]
     human, web = [], []
     for picture in pictures:
-        image = (data / "human/dev/images" / picture["image"]).read_bytes()
+        image = (data / "human/dev" / picture["image"]).read_bytes()
         if picture["official_split"] not in ("dev", "test"):
             human.append((image, picture["captions"][0], {"captions": picture["captions"]}))
         elif rng.random() < NOISE:
