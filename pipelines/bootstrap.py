@@ -48,7 +48,9 @@ def run(
     usable = [shard for shard in shards if shard not in left_out]
     job = _Job(folder, config, usable)
     folder.note("start", units=len(job.units), left_out=[shard.url for shard in left_out])
-    make = partial(BootstrapWorker, build, config, folder)
+    # An actor may run in another folder than this process.
+    checkpoints = {"captioner": storage.absolute(config.captioner), "filter": storage.absolute(config.filter)}
+    make = partial(BootstrapWorker, build, config.model_copy(update=checkpoints), folder)
     failed += job.collect(run_local(make, job.units) if local else run_units(make, job.units, config.cluster))
     summary = f"{len(shards)} shards, {len(left_out)} left out, {job.done} samples done before; {job.tally}"
     if config.export:
