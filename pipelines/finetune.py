@@ -5,8 +5,9 @@ from pathlib import Path
 from capfilt.config.training import FinetuneConfig
 from capfilt.med.checkpoints import Checkpoint, load, require
 from capfilt.med.model import MED
+from capfilt.training.data import Batch
 from capfilt.training.loop import TrainingRun, train
-from capfilt.training.objectives import captioning, filtering
+from capfilt.training.objectives import Captioning, Filtering, Objective
 
 
 def run(config: FinetuneConfig) -> Path:
@@ -15,10 +16,15 @@ def run(config: FinetuneConfig) -> Path:
     if not folder.finished:
         start = load(Path(config.checkpoint), config.image_size)
         checkpoint = only(config.role, require(start, config.role, config.checkpoint))
-        tokens = checkpoint.tokens
-        objective = captioning(tokens, config.prompt) if config.role == "captioner" else filtering(tokens)
+        objective = _objective(config, checkpoint)
         train(folder, checkpoint, objective, config.data, config.schedule, config.device, config.seed)
     return folder.checkpoint
+
+
+def _objective(config: FinetuneConfig, checkpoint: Checkpoint) -> Objective[Batch]:
+    if config.role == "captioner":
+        return Captioning(checkpoint.model, checkpoint.tokens, config.prompt)
+    return Filtering(checkpoint.model, checkpoint.tokens)
 
 
 def only(role: str, checkpoint: Checkpoint) -> Checkpoint:

@@ -8,7 +8,7 @@ from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.model import MED
 from capfilt.med.tokens import Tokens
 from capfilt.training.loop import TrainingRun, train
-from capfilt.training.objectives import pretraining
+from capfilt.training.objectives import Pretraining
 
 
 def run(config: PretrainConfig) -> Path:
@@ -16,7 +16,7 @@ def run(config: PretrainConfig) -> Path:
     folder = TrainingRun(Path(config.output), config)
     if not folder.finished:
         checkpoint = start(config.model, config.seed)
-        objective = pretraining(checkpoint.tokens, config.itm_warmup)
+        objective = Pretraining(checkpoint.model, checkpoint.tokens, config.itm_warmup)
         train(folder, checkpoint, objective, config.data, config.schedule, config.device, config.seed)
     return folder.checkpoint
 

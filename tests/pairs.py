@@ -8,7 +8,8 @@ from pathlib import Path
 from models import write_vocabulary
 from PIL import Image
 
-from capfilt.config.training import DataSettings, ModelSettings, Schedule, TrainingDevice
+from capfilt.config.data import DataSettings
+from capfilt.config.training import ModelSettings, Schedule, TrainingDevice
 from capfilt.med.tokens import Tokens
 from capfilt.shards import write_tar
 from capfilt.training.data import Pairs

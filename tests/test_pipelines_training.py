@@ -8,7 +8,8 @@ from pairs import CPU, sample, schedule, tiny_model, with_texts, write_shard
 
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import Device, FilterSettings, Sampling
-from capfilt.config.training import DataSettings, FinetuneConfig, PretrainConfig
+from capfilt.config.data import DataSettings
+from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.errors import CheckpointError, ConfigError, RunError
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import checkpoint_hash, load, require

@@ -2,22 +2,20 @@
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from pairs import CPU, sample, schedule, tiny_model, write_shard
-from torch import Tensor
 
 from capfilt.config import Config
-from capfilt.config.training import DataSettings, PretrainConfig, Schedule
+from capfilt.config.data import DataSettings
+from capfilt.config.training import PretrainConfig, Schedule
 from capfilt.errors import ConfigError, RunError
 from capfilt.med.checkpoints import Checkpoint, load
-from capfilt.med.model import MED
 from capfilt.training.data import Batch
 from capfilt.training.loop import TrainingRun, learning_rate, train
-from capfilt.training.objectives import Losses, pretraining
+from capfilt.training.objectives import Losses, Pretraining
 from pipelines.pretrain import start
 
 
@@ -39,25 +37,24 @@ def config(tmp_path) -> PretrainConfig:
     )
 
 
-def take(config: PretrainConfig, folder: str, objective: Callable[..., Losses] | None = None) -> Path:
+def take(config: PretrainConfig, folder: str, objective: type[Pretraining] = Pretraining) -> Path:
     """Train as the pre-training job does, in a folder of its own and with an objective of the test's."""
     run = TrainingRun(Path(config.output).with_name(folder), config)
     checkpoint = start(config.model, config.seed)
-    objective = objective or pretraining(checkpoint.tokens, 0.2)
-    train(run, checkpoint, objective, config.data, config.schedule, config.device, config.seed)
+    train(run, checkpoint, objective(*checkpoint, 0.2), config.data, config.schedule, config.device, config.seed)
     return run.folder
 
 
-def dying(config: PretrainConfig, step: int) -> Callable[..., Losses]:
+def dying(config: PretrainConfig, step: int) -> type[Pretraining]:
     """Return the objective of pre-training that is killed at a step."""
-    losses = pretraining(start(config.model, 0).tokens, 0.2)
 
-    def run(model: MED, batch: Batch, done: float) -> Losses:
-        if round(done * config.schedule.steps) == step:
-            raise Killed
-        return losses(model, batch, done)
+    class Dying(Pretraining):
+        def forward(self, batch: Batch, done: float) -> Losses:
+            if round(done * config.schedule.steps) == step:
+                raise Killed
+            return super().forward(batch, done)
 
-    return run
+    return Dying
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -80,8 +77,13 @@ class TestResume:
     def test_a_resumed_run_starts_at_its_state_and_not_at_the_beginning(self, config):
         kill(config, "run", 19)
         shares: list[float] = []
-        objective = pretraining(start(config.model, 0).tokens, 0.2)
-        take(config, "run", lambda model, batch, done: shares.append(done) or objective(model, batch, done))
+
+        class Noting(Pretraining):
+            def forward(self, batch: Batch, done: float) -> Losses:
+                shares.append(done)
+                return super().forward(batch, done)
+
+        take(config, "run", Noting)
         assert [round(share * 25) for share in shares] == list(range(10, 25))
 
     def test_a_kill_while_the_state_is_written_leaves_the_one_before(self, config, monkeypatch):
@@ -211,11 +213,12 @@ def test_all_weights_move_from_where_they_started(config):
 def test_a_long_gradient_is_scaled_down_and_a_wild_temperature_held(config):
     """One step at rate 1e9 and a loss whose gradient is enormous; AdamW alone would send the temperature away."""
 
-    def steep(model: MED, batch: Batch, done: float) -> dict[str, Tensor]:
-        return {"lm": 1e6 * model.temperature + 0.0 * sum(p.sum() for p in model.parameters())}
+    class Steep(Pretraining):
+        def forward(self, batch: Batch, done: float) -> Losses:
+            return {"lm": 1e6 * self.model.temperature + 0.0 * sum(p.sum() for p in self.parameters())}
 
     wild = config.model_copy(update={"schedule": schedule(1, learning_rate=1e9, warmup_steps=0)})
-    folder = take(wild, "run", steep)
+    folder = take(wild, "run", Steep)
     assert load(folder / "checkpoint").model.temperature.item() == pytest.approx(0.001)
     assert json.loads((folder / "metrics.jsonl").read_text())["gradient_norm"] == pytest.approx(1e6)
 

@@ -11,7 +11,7 @@ from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.losses import contrastive_loss, language_loss
 from capfilt.med.vision import normalise
 from capfilt.training.data import Batch
-from capfilt.training.objectives import captioning, filtering, pretraining, true_pairs
+from capfilt.training.objectives import Captioning, Filtering, Pretraining, true_pairs
 
 PROMPT = "a picture of "
 
@@ -29,7 +29,7 @@ def make(checkpoint):
     def run(*groups: list[str]) -> Batch:
         pixels = torch.randint(0, 256, (len(groups), 3, 32, 32), generator=torch.Generator().manual_seed(0))
         rows = [checkpoint.tokens.encode(text, checkpoint.tokens.cls, 30) for group in groups for text in group]
-        return Batch(pixels.to(torch.uint8), *checkpoint.tokens.batch(rows))
+        return Batch(pixels.to(torch.uint8), *checkpoint.tokens.batch(rows), torch.arange(len(groups)))
 
     return run
 
@@ -37,7 +37,10 @@ def make(checkpoint):
 def one(batch: Batch, image: int, row: int) -> Batch:
     """Return a single pair without its padding."""
     keep = batch.keep[row]
-    return Batch(batch.pixels[image : image + 1], batch.ids[row : row + 1, keep], batch.keep[row : row + 1, keep])
+    here = slice(image, image + 1)
+    return Batch(
+        batch.pixels[here], batch.ids[row : row + 1, keep], batch.keep[row : row + 1, keep], batch.images[here]
+    )
 
 
 def itm(checkpoint: Checkpoint, batch: Batch, image: int, row: int) -> Tensor:
@@ -72,12 +75,12 @@ class TestCaptioning:
             each = language_loss(logits, ids, torch.ones_like(ids).bool(), reduction="none")[0, len(front) - 1 :]
             total, count = total + each.sum().item(), count + len(each)
 
-        losses = captioning(tokens, PROMPT)(model, batch, 0.0)
+        losses = Captioning(model, tokens, PROMPT)(batch, 0.0)
         assert list(losses) == ["lm"]
         assert losses["lm"].item() == pytest.approx(total / count, rel=1e-5)
 
     def test_it_leaves_the_filters_parts_alone(self, checkpoint, make):
-        captioning(checkpoint.tokens, PROMPT)(checkpoint.model, make(["a dog"], ["two cats"]), 0.0)["lm"].backward()
+        Captioning(*checkpoint, PROMPT)(make(["a dog"], ["two cats"]), 0.0)["lm"].backward()
         assert untouched(checkpoint) == {"encoder_attn", "vision_proj", "text_proj", "itm_head", "temperature"}
 
 
@@ -85,7 +88,7 @@ class TestFiltering:
     def test_with_two_pairs_the_negatives_are_forced_and_itm_is_their_sum(self, checkpoint, make):
         batch = make(["a red dog"], ["two cats on the grass"])
 
-        found = filtering(checkpoint.tokens)(checkpoint.model, batch, 0.0)["itm"].item()
+        found = Filtering(*checkpoint)(batch, 0.0)["itm"].item()
 
         true = [itm(checkpoint, batch, i, i).log_softmax(0)[1].item() for i in range(2)]
         false = [itm(checkpoint, batch, i, 1 - i).log_softmax(0)[0].item() for i in range(2)]
@@ -95,35 +98,35 @@ class TestFiltering:
         batch = make(["a red dog", "b"], ["two cats", "a cat on the grass"])
         model = checkpoint.model
         images = torch.cat([model.image_features(model.encode_image(normalise(p[None]))) for p in batch.pixels])
-        texts = torch.cat([model.text_features(*one(batch, 0, row)[1:]) for row in range(4)])
+        texts = torch.cat([model.text_features(*one(batch, 0, row)[1:3]) for row in range(4)])
         positive = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1]]).bool()
 
-        found = filtering(checkpoint.tokens)(model, batch, 0.0)["itc"]
+        found = Filtering(*checkpoint)(batch, 0.0)["itc"]
 
         expected = contrastive_loss(images, texts, model.temperature, positive)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
     def test_it_leaves_the_captioners_parts_alone(self, checkpoint, make):
-        losses = filtering(checkpoint.tokens)(checkpoint.model, make(["a dog"], ["two cats"]), 0.0)
+        losses = Filtering(*checkpoint)(make(["a dog"], ["two cats"]), 0.0)
         sum(losses.values()).backward()
         assert list(losses) == ["itc", "itm"]
         assert untouched(checkpoint) == {"decoder_attn", "head"}
 
     def test_the_choice_of_negatives_is_no_part_of_the_gradient(self, checkpoint, make):
         """ITM must not reach the contrastive heads through the similarity that picks its negatives."""
-        filtering(checkpoint.tokens)(checkpoint.model, make(["a dog"], ["two cats"]), 0.0)["itm"].backward()
+        Filtering(*checkpoint)(make(["a dog"], ["two cats"]), 0.0)["itm"].backward()
         assert {"vision_proj", "text_proj", "temperature"} <= untouched(checkpoint)
 
 
 class TestPretraining:
     def test_it_is_the_three_losses_and_itm_joins_when_it_is_told_to(self, checkpoint, make):
-        losses = pretraining(checkpoint.tokens, itm_warmup=0.25)
+        losses = Pretraining(*checkpoint, itm_warmup=0.25)
         batch = make(["a dog"], ["two cats"])
-        names = [list(losses(checkpoint.model, batch, done)) for done in (0.0, 0.24, 0.25, 1.0)]
+        names = [list(losses(batch, done)) for done in (0.0, 0.24, 0.25, 1.0)]
         assert names == [["lm", "itc"], ["lm", "itc"], ["lm", "itc", "itm"], ["lm", "itc", "itm"]]
 
     def test_every_part_learns(self, checkpoint, make):
-        losses = pretraining(checkpoint.tokens, 0.0)(checkpoint.model, make(["a dog"], ["two cats"]), 0.0)
+        losses = Pretraining(*checkpoint, 0.0)(make(["a dog"], ["two cats"]), 0.0)
         sum(losses.values()).backward()
         assert untouched(checkpoint) == set()
 
@@ -133,12 +136,12 @@ class TestPretraining:
         ids[:, 0] = checkpoint.tokens.dec
         model = checkpoint.model
         logits = model.decode(ids, model.project_image(model.encode_image(normalise(batch.pixels))))
-        found = pretraining(checkpoint.tokens, 0.5)(model, batch, 0.0)["lm"]
+        found = Pretraining(*checkpoint, 0.5)(batch, 0.0)["lm"]
         torch.testing.assert_close(found, language_loss(logits, ids, batch.keep))
 
     def test_several_texts_for_each_image_train_as_well(self, checkpoint, make):
         batch = make(["a dog", "red dog"], ["two cats", "b"], ["grass", "c d"])
-        losses = pretraining(checkpoint.tokens, 0.0)(checkpoint.model, batch, 1.0)
+        losses = Pretraining(*checkpoint, 0.0)(batch, 1.0)
         assert all(math.isfinite(loss.item()) for loss in losses.values())
 
 

@@ -13,7 +13,8 @@ from numpy.random import Generator, Philox
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from capfilt.config.training import DataSettings, Schedule
+from capfilt.config.data import DataSettings
+from capfilt.config.training import Schedule
 from capfilt.errors import ConfigError, ImageError, ShardError
 from capfilt.images import decode, resize
 from capfilt.med.tokens import Tokens
@@ -30,6 +31,7 @@ class Batch(NamedTuple):
     pixels: Tensor  # uint8 (B, 3, S, S)
     ids: Tensor  # int64 (R, L): [CLS] in front, [SEP] behind, [PAD] to the longest
     keep: Tensor  # bool (R, L), True for real tokens
+    images: Tensor  # int64 (B,): equal numbers are the same image
 
 
 class Draw(NamedTuple):
@@ -39,7 +41,15 @@ class Draw(NamedTuple):
     chance: int
 
 
-class Pairs(Dataset[tuple[Tensor, list[list[int]]]]):
+class Drawn(NamedTuple):
+    """One image of a batch with the texts that were drawn for it."""
+
+    pixels: Tensor  # uint8 (3, S, S)
+    texts: list[list[int]]  # token ids
+    image: int  # its number in the set
+
+
+class Pairs(Dataset[Drawn]):
     """All usable samples of some shards: pixels, and the ids of as many drawn texts as asked for.
 
     The texts of a sample are its .txt, or the lists "texts" or "captions" of its JSON. A sample without a text or a
@@ -97,13 +107,13 @@ class Pairs(Dataset[tuple[Tensor, list[list[int]]]]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, list[list[int]]]:
+    def __getitem__(self, draw: Draw) -> Drawn:
         texts = self._pieces[draw.sample]
         rng = Generator(Philox(key=draw.chance))
         # A sample with fewer texts than asked for gives some of them twice.
         rounds = -(-self.texts_per_image // len(texts))
         order = np.concatenate([rng.permutation(len(texts)) for _ in range(rounds)])[: self.texts_per_image]
-        return self._image(draw.sample), [texts[i] for i in order]
+        return Drawn(self._image(draw.sample), [texts[i] for i in order], draw.sample)
 
     def _image(self, index: int) -> Tensor:
         if index in self._pixels:
@@ -118,10 +128,11 @@ class Pairs(Dataset[tuple[Tensor, list[list[int]]]]):
                 "or set data.in_memory: true, which leaves such images out"
             ) from error
 
-    def collate(self, items: list[tuple[Tensor, list[list[int]]]]) -> Batch:
+    def collate(self, items: list[Drawn]) -> Batch:
         """Put samples together, the texts of an image next to each other."""
-        ids, keep = self.tokens.batch([text for _, texts in items for text in texts])  # (R, L), (R, L)
-        return Batch(torch.stack([pixels for pixels, _ in items]), ids, keep)
+        ids, keep = self.tokens.batch([text for item in items for text in item.texts])  # (R, L), (R, L)
+        images = torch.tensor([item.image for item in items])  # (B,)
+        return Batch(torch.stack([item.pixels for item in items]), ids, keep, images)
 
 
 def texts_of(sample: Sample) -> list[str]:

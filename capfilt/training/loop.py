@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from capfilt.config import Config, dump
-from capfilt.config.training import DataSettings, Schedule, TrainingDevice
+from capfilt.config.data import DataSettings
+from capfilt.config.training import Schedule, TrainingDevice
 from capfilt.errors import ConfigError, RunError
 from capfilt.med.checkpoints import CONFIG, DAMAGE, Checkpoint, save
 from capfilt.progress import Progress
@@ -61,12 +62,14 @@ class TrainingRun:
         """Whether the checkpoint is whole."""
         return (self.checkpoint / CONFIG).exists()
 
-    def save(self, step: int, model: torch.nn.Module, optimiser: Optimizer) -> None:
+    def save(self, step: int, objective: torch.nn.Module, optimiser: Optimizer) -> None:
         """Replace the state to resume from."""
         with staged(str(self.folder / "state.pt")) as partial:
-            torch.save({"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}, partial)
+            torch.save(
+                {"step": step, "objective": objective.state_dict(), "optimiser": optimiser.state_dict()}, partial
+            )
 
-    def restore(self, model: torch.nn.Module, optimiser: Optimizer) -> int:
+    def restore(self, objective: torch.nn.Module, optimiser: Optimizer) -> int:
         """Load the last state, if there is one, and return the step to go on from."""
         file = self.folder / "state.pt"
         if not file.exists():
@@ -76,7 +79,7 @@ class TrainingRun:
             state = torch.load(file, map_location="cpu", weights_only=True)
         except DAMAGE as error:
             raise RunError(f"{file}: is damaged ({type(error).__name__}); remove it to train from the start") from error
-        model.load_state_dict(state["model"])
+        objective.load_state_dict(state["objective"])
         optimiser.load_state_dict(state["optimiser"])
         self._forget(state["step"])
         return int(state["step"])
@@ -110,22 +113,23 @@ class TrainingRun:
 def train(
     run: TrainingRun,
     checkpoint: Checkpoint,
-    objective: Objective,
+    objective: Objective[Batch],
     data: DataSettings,
     schedule: Schedule,
     device: TrainingDevice,
     seed: int,
 ) -> None:
-    """Train a checkpoint's model in place and write it to the run's folder.
+    """Train the objective, which holds the checkpoint's model, in place and write the model to the run's folder.
 
     All chance in a step follows from seed and step, so a resumed run goes on as if it had never stopped.
     """
     where = precision(device)
-    model = checkpoint.model.to(where.device).train()
+    model = checkpoint.model
+    objective.to(where.device).train()
     optimiser = AdamW(
         model.parameters(), schedule.learning_rate, (0.9, schedule.beta2), weight_decay=schedule.weight_decay
     )
-    start = run.restore(model, optimiser)
+    start = run.restore(objective, optimiser)
     size, positions = model.config.vision.image_size, model.config.text.positions
     if data.max_tokens > positions:
         raise ConfigError(f"data.max_tokens: {data.max_tokens}, the model takes {positions}; lower it")
@@ -137,7 +141,7 @@ def train(
             torch.manual_seed((seed * 1_000_003 + step) % 2**63)
             batch = Batch(*(tensor.to(where.device, non_blocking=True) for tensor in batch))
             with where.autocast():
-                losses = objective(model, batch, step / schedule.steps)
+                losses = objective(batch, step / schedule.steps)
             rate = learning_rate(step, schedule)
             norm = _update(model, optimiser, sum(losses.values(), torch.zeros(())), rate, schedule)
             if step % METRICS_EVERY == 0 or step + 1 == schedule.steps:
@@ -145,7 +149,7 @@ def train(
                 run.log({"step": step, **values, "learning_rate": rate, "gradient_norm": round(float(norm), 4)})
             progress.add(schedule.batch_size, ", ".join(f"{name} {loss.item():.3f}" for name, loss in losses.items()))
             if (step + 1) % schedule.checkpoint_steps == 0:
-                run.save(step + 1, model, optimiser)
+                run.save(step + 1, objective, optimiser)
     run.finish(Checkpoint(model.cpu().eval(), checkpoint.tokens))
 
 
