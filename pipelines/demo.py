@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from capfilt.config import BootstrapConfig, Cluster, Device, ExportConfig, Sampling
+from capfilt.config.data import DataSettings
 from capfilt.config.demo import DemoConfig
-from capfilt.config.training import DataSettings, FinetuneConfig, ModelSettings, PretrainConfig, Schedule
+from capfilt.config.training import FinetuneConfig, ModelSettings, PretrainConfig, Schedule
 from capfilt.med.build import build_models, checkpoint_names
 from capfilt.med.tokens import SPECIAL
 from capfilt.runs import load_run
@@ -119,6 +120,7 @@ def _bootstrapping(config: DemoConfig, root: Path, captioner: Path, judge_: Path
         # The repetition penalty of the original would keep a caption from naming a colour twice, and models that
         # learned for minutes need a narrower nucleus than BLIP's 0.9.
         sampling=Sampling(repetition_penalty=1.0, top_p=0.5),
+        policy=config.policy,
         device=Device(kind="cpu"),
         cluster=Cluster(workers=config.workers),
     )

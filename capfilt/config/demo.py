@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from capfilt.config.bootstrap import Policy
 from capfilt.config.loading import Config
 from capfilt.config.training import Schedule, TrainingDevice
 
@@ -36,5 +37,6 @@ class DemoConfig(Config):
     retraining: Schedule = Field(description="of the model that is trained on the clean shards, from random weights")
     itm_warmup: float = Field(0.5, ge=0, lt=1, description="share of the pre-training steps before ITM joins")
     device: TrainingDevice = Field(TrainingDevice(), description="where the models learn")
+    policy: Policy = Field(Policy(), description="which texts the bootstrap job keeps")
     batch_size: PositiveInt = Field(64, description="images in a forward pass of the bootstrap job")
     workers: PositiveInt = Field(2, description="Ray actors of the bootstrap job")
