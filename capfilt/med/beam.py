@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from capfilt.config import Sampling
-from capfilt.med.generation import Written, next_logits, prefill
-from capfilt.med.model import MED
+from capfilt.med.generation import Writer, Written, next_logits, prefill
 from capfilt.med.sampling import ban, penalise
 from capfilt.med.text import KeysValues
 
@@ -41,13 +40,21 @@ class Finished:
 
 
 @torch.inference_mode()
-def beam_search(model: MED, image: list[KeysValues], prompt: list[int], end: int, settings: Sampling) -> Written:
+def beam_search(
+    model: Writer,
+    image: list[KeysValues],
+    prompt: list[int],
+    end: int,
+    settings: Sampling,
+    seen: Tensor | None = None,
+) -> Written:
     """Write the best caption of each image by beam search; arguments as in generation.sample.
 
+    seen (B, M), bool, is True for the tokens of the context that may be looked at; without it, all of them.
     Log-probabilities are those that the search maximises, with the repetition penalty in them.
     """
     images, beams = len(image[0][0]), settings.beams
-    caches, logits = prefill(model, image, prompt, images * beams, settings.max_length)  # logits (R, V)
+    caches, logits = prefill(model, image, prompt, images * beams, settings.max_length, seen)  # logits (R, V)
     ids = torch.tensor([prompt] * images * beams, device=logits.device)  # (R, P), grows by one a step
     # All beams of an image start equal: only the first may be continued in the first step.
     totals = logits.new_full((images, beams), NEVER)  # (B, K)
@@ -64,7 +71,7 @@ def beam_search(model: MED, image: list[KeysValues], prompt: list[int], end: int
             break
         for cache in caches:
             cache.reorder(rows)
-        logits = next_logits(model, ids[:, -1:], image, caches, length)  # (R, V)
+        logits = next_logits(model, ids[:, -1:], image, caches, length, seen)  # (R, V)
     for i in range(images):
         if not settled[i]:
             for k in range(beams):

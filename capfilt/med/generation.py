@@ -5,7 +5,7 @@ T the most tokens of a caption with the prompt, V vocabulary.
 Source: BLIP, arXiv 2201.12086, sections 3.3 and 5.1; beam search is in beam.py.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,15 @@ from torch import Tensor
 from capfilt.config import Sampling
 from capfilt.med.model import MED
 from capfilt.med.sampling import ban, draw, nucleus, penalise
-from capfilt.med.text import KeysValues, SelfCache
+from capfilt.med.text import KeysValues, SelfCache, TextStack
+
+
+class Writer(Protocol):
+    """A model that writes: MED captions, VQA answers."""
+
+    @property
+    def text(self) -> TextStack:
+        """The stack that decodes."""
 
 
 class Written(NamedTuple):
@@ -25,7 +33,7 @@ class Written(NamedTuple):
 
 @torch.inference_mode()
 def sample(
-    model: MED, image: list[KeysValues], prompt: list[int], end: int, settings: Sampling, noise: Tensor | None = None
+    model: Writer, image: list[KeysValues], prompt: list[int], end: int, settings: Sampling, noise: Tensor | None = None
 ) -> Written:
     """Write captions by nucleus sampling, or greedily when noise is None.
 
@@ -71,20 +79,27 @@ def logprobs(model: MED, image: list[KeysValues], ids: Tensor, prompt: int, end:
 
 
 def prefill(
-    model: MED, image: list[KeysValues], prompt: list[int], rows: int, length: int
+    model: Writer, image: list[KeysValues], prompt: list[int], rows: int, length: int, seen: Tensor | None = None
 ) -> tuple[list[SelfCache], Tensor]:
     """Read the prompt once for each image, and return caches for rows captions and the logits (R, V) after it."""
     images = len(image[0][0])
     caches = model.text.caches(images, length)
     ids = torch.tensor([prompt] * images, device=image[0][0].device)  # (B, P)
-    logits = next_logits(model, ids, image, caches, 0)  # (B, V)
+    logits = next_logits(model, ids, image, caches, 0, seen)  # (B, V)
     spread = torch.arange(images, device=logits.device).repeat_interleave(rows // images)  # (R,)
     for cache in caches:
         cache.reorder(spread)
     return caches, logits[spread]
 
 
-def next_logits(model: MED, ids: Tensor, image: list[KeysValues], caches: list[SelfCache], start: int) -> Tensor:
-    """Return the logits (R, V), float32, after ids (R, L), the tokens from position start on."""
-    states = model.text.decode(ids, image, caches, start)  # (R, L, D)
+def next_logits(
+    model: Writer,
+    ids: Tensor,
+    image: list[KeysValues],
+    caches: list[SelfCache],
+    start: int,
+    seen: Tensor | None = None,
+) -> Tensor:
+    """Return the logits (R, V), float32, after ids (R, L), the tokens from position start on; seen as in decode."""
+    states = model.text.decode(ids, image, caches, start, seen)  # (R, L, D)
     return model.text.logits(states[:, -1]).float()

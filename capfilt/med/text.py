@@ -5,6 +5,8 @@
     "match"   bidirectional    yes               [ENC]         ITM
     "decode"  causal           yes               [DEC]         LM
 
+The image may be any context: the answers of VQA are decoded from the states of their question.
+
 Shapes: B images, R rows of text (R = B times the texts of an image, the texts of an image next
 to each other), L text tokens, M image tokens, D width, H heads, K = D // H, V vocabulary.
 Source: BLIP, arXiv 2201.12086, section 3.1 and figure 2; the blocks are BERT's (arXiv 1810.04805).
@@ -24,8 +26,8 @@ Mode = Literal["text", "match", "decode"]
 KeysValues = tuple[Tensor, Tensor]  # each (B, H, M, K)
 
 
-class Attention(nn.Module):
-    """Multi-head attention over keys and values projected before, then residual and norm, as in BERT."""
+class Heads(nn.Module):
+    """Multi-head attention over keys and values projected before."""
 
     def __init__(self, config: TextConfig, context_width: int) -> None:
         super().__init__()
@@ -34,16 +36,14 @@ class Attention(nn.Module):
         self.key = nn.Linear(context_width, config.width)
         self.value = nn.Linear(context_width, config.width)
         self.out = nn.Linear(config.width, config.width)
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.attention_dropout = config.dropout
-        self.dropout = nn.Dropout(config.dropout)
 
     def project(self, context: Tensor) -> KeysValues:
         """Return the keys and values of context (B, M, D_context)."""
         return self._split(self.key(context)), self._split(self.value(context))  # (B, H, M, K) each
 
-    def forward(self, x: Tensor, context: KeysValues, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """Attend from x (R, L, D); R may be a multiple of the context's B.
+    def attend(self, x: Tensor, context: KeysValues, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """Return what x (R, L, D) sees in the context, (R, L, D); R may be a multiple of the context's B.
 
         Rows that share a context are folded into its query length, so that the keys and values of
         an image are never copied for its texts.
@@ -52,11 +52,23 @@ class Attention(nn.Module):
         q = self._split(self.query(x).view(len(keys), -1, x.shape[-1]))  # (B, H, R / B * L, K)
         dropout = self.attention_dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, keys, values, mask, dropout, is_causal=causal)  # (B, H, R / B * L, K)
-        y = y.transpose(1, 2).reshape(x.shape)  # (R, L, D)
-        return self.norm(x + self.dropout(self.out(y)))  # type: ignore[no-any-return]
+        return self.out(y.transpose(1, 2).reshape(x.shape))  # type: ignore[no-any-return]  # (R, L, D)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)  # (B, L, D) -> (B, H, L, K)
+
+
+class Attention(Heads):
+    """Multi-head attention, then residual and norm, as in BERT."""
+
+    def __init__(self, config: TextConfig, context_width: int) -> None:
+        super().__init__(config, context_width)
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, context: KeysValues, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+        """Map x (R, L, D) to (R, L, D); arguments as in attend."""
+        return self.norm(x + self.dropout(self.attend(x, context, mask, causal)))  # type: ignore[no-any-return]
 
 
 class Mlp(nn.Module):
@@ -116,14 +128,16 @@ class TextBlock(nn.Module):
             x = self.cross_attn(x, image)  # (R, L, D)
         return self.mlp(x)  # type: ignore[no-any-return]
 
-    def decode(self, x: Tensor, image: KeysValues, cache: SelfCache | None, start: int) -> Tensor:
-        """Map x (R, L, D), the tokens from position start on, to (R, L, D)."""
+    def decode(
+        self, x: Tensor, image: KeysValues, cache: SelfCache | None, start: int, seen: Tensor | None = None
+    ) -> Tensor:
+        """Map x (R, L, D), the tokens from position start on, to (R, L, D); seen (B, 1, 1, M) masks the image."""
         new = self.decoder_attn.project(x)
-        seen = cache.extend(new, start) if cache else new
+        written = cache.extend(new, start) if cache else new
         # Captions are padded on the right, behind every real token, so causality alone hides the padding.
         # A single new token may see all that came before it and needs no mask.
-        x = self.decoder_attn(x, seen, causal=x.shape[1] > 1)  # (R, L, D)
-        return self.mlp(self.cross_attn(x, image))  # type: ignore[no-any-return]
+        x = self.decoder_attn(x, written, causal=x.shape[1] > 1)  # (R, L, D)
+        return self.mlp(self.cross_attn(x, image, seen))  # type: ignore[no-any-return]
 
 
 class Embeddings(nn.Module):
@@ -185,18 +199,25 @@ class TextStack(nn.Module):
         return x
 
     def decode(
-        self, ids: Tensor, image: list[KeysValues], caches: list[SelfCache] | None = None, start: int = 0
+        self,
+        ids: Tensor,
+        image: list[KeysValues],
+        caches: list[SelfCache] | None = None,
+        start: int = 0,
+        seen: Tensor | None = None,
     ) -> Tensor:
         """Return the last states (R, L, D) of ids (R, L) in mode "decode".
 
         With caches, ids are the tokens from position start on, after those already cached: any number
-        at the start, one at a time later.
+        at the start, one at a time later. seen (B, M), bool, is True for the tokens of the context that
+        may be looked at; without it, all of them.
         """
         if start and ids.shape[1] > 1:
             raise ValueError(f"{ids.shape[1]} tokens at position {start}; after the first call give one at a time")
+        mask = None if seen is None else seen[:, None, None, :]  # (B, 1, 1, M)
         x: Tensor = self.embeddings(ids, start)  # (R, L, D)
         for layer, block in enumerate(self._blocks()):
-            x = block.decode(x, image[layer], caches[layer] if caches else None, start)  # (R, L, D)
+            x = block.decode(x, image[layer], caches[layer] if caches else None, start, mask)  # (R, L, D)
         return x
 
     def logits(self, x: Tensor) -> Tensor:
