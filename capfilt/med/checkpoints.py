@@ -1,37 +1,29 @@
-"""Checkpoints: a folder with config.json, model.safetensors and vocab.txt; published files are read too.
-
-Nothing is unpickled: .pth files are loaded as tensors only.
-"""
+"""Checkpoints: a folder with config.json, model.safetensors and vocab.txt; published files are read too."""
 
 import hashlib
 import json
-import pickle
-import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from capfilt.errors import CheckpointError
-from capfilt.med.config import MEDConfig
+from capfilt.med.config import MEDConfig, NLVR2Sizes, Sizes, VQASizes
 from capfilt.med.model import INITIAL_TEMPERATURE, MED
-from capfilt.med.published import fit_positions, from_published, infer_config
+from capfilt.med.nlvr2 import NLVR2
+from capfilt.med.published import fit_positions, from_published, infer_config, infer_nlvr2, infer_vqa, kind_of
 from capfilt.med.tokens import Tokens
+from capfilt.med.vqa import VQA
+from capfilt.med.weights import DAMAGE as DAMAGE  # what training's states are damaged by, too
+from capfilt.med.weights import load_json, load_tensors
 from capfilt.storage import publish, staged
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 VOCABULARY = "vocab.txt"
-
-# What torch.load was seen to raise on damaged files: its unpickler stumbles over its own stack and memo.
-DAMAGE = (
-    *(AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
-    *(pickle.UnpicklingError, struct.error),
-)
 
 
 class Checkpoint(NamedTuple):
@@ -41,7 +33,32 @@ class Checkpoint(NamedTuple):
     tokens: Tokens
 
 
-def save(checkpoint: Checkpoint, folder: Path) -> None:
+class VQACheckpoint(NamedTuple):
+    """A model that answers questions, and its tokenizer."""
+
+    model: VQA
+    tokens: Tokens
+
+
+class NLVR2Checkpoint(NamedTuple):
+    """A model that judges sentences about two images, and its tokenizer."""
+
+    model: NLVR2
+    tokens: Tokens
+
+
+AnyCheckpoint = Checkpoint | VQACheckpoint | NLVR2Checkpoint
+SIZES: dict[str, type[Sizes]] = {"med": MEDConfig, "vqa": VQASizes, "nlvr2": NLVR2Sizes}
+MEANINGS = {
+    Checkpoint: "a captioning, retrieval or pre-training model",
+    VQACheckpoint: "a VQA model",
+    NLVR2Checkpoint: "an NLVR2 model",
+}
+C = TypeVar("C", Checkpoint, VQACheckpoint, NLVR2Checkpoint)
+M = TypeVar("M", bound=nn.Module)
+
+
+def save(checkpoint: AnyCheckpoint, folder: Path) -> None:
     """Write a checkpoint folder that load reads back to the same bits. config.json is written last."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)  # so that a checkpoint half written over is none
@@ -49,11 +66,28 @@ def save(checkpoint: Checkpoint, folder: Path) -> None:
     state = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
     with staged(str(folder / WEIGHTS)) as partial:
         save_file(state, partial, metadata={"format": "pt"})
-    sizes = {"model_type": "med", **checkpoint.model.config.model_dump()}
+    config: Sizes = checkpoint.model.config
+    kind = next(name for name, sizes in SIZES.items() if type(config) is sizes)
+    sizes = {"model_type": kind, **config.model_dump()}
     publish(str(folder / CONFIG), (json.dumps(sizes, indent=2) + "\n").encode())
 
 
 def load(path: Path, image_size: int | None = None) -> Checkpoint:
+    """Read a MED checkpoint: arguments and errors as in load_any."""
+    return _only(Checkpoint, path, image_size)
+
+
+def load_vqa(path: Path, image_size: int | None = None) -> VQACheckpoint:
+    """Read a VQA checkpoint: arguments and errors as in load_any."""
+    return _only(VQACheckpoint, path, image_size)
+
+
+def load_nlvr2(path: Path, image_size: int | None = None) -> NLVR2Checkpoint:
+    """Read an NLVR2 checkpoint: arguments and errors as in load_any."""
+    return _only(NLVR2Checkpoint, path, image_size)
+
+
+def load_any(path: Path, image_size: int | None = None) -> AnyCheckpoint:
     """Read a checkpoint folder, a transformers BLIP folder, or an original .pth file with vocab.txt beside it.
 
     Args:
@@ -66,24 +100,13 @@ def load(path: Path, image_size: int | None = None) -> Checkpoint:
     """
     if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}; capfilt finetune writes one, or give a BLIP .pth or folder")
-    if path.is_dir():
-        values = _json(path / CONFIG)
-        if values.get("model_type") == "med":
-            return _load_own(path, values, image_size)
-        state, heads = _load_transformers(path, values)
-        vocabulary = path / VOCABULARY
-    else:
-        state, heads = _load_tensors(path), None
-        vocabulary = path.with_name(VOCABULARY)
-    ours = from_published(state, str(path))
-    if path.is_dir() and "itm_head.weight" in ours:
-        # transformers leaves the temperature out, which only training reads.
-        ours.setdefault("temperature", torch.tensor(INITIAL_TEMPERATURE))
-    try:
-        config = infer_config(ours, image_size, heads)
-    except (KeyError, IndexError, ValueError) as error:
-        raise CheckpointError(f"{path}: its tensors do not tell the sizes of a BLIP model: {error}") from None
-    return _build(config, ours, Tokens(vocabulary), str(path))
+    if not path.is_dir():
+        return _published(load_tensors(path), None, path, path.with_name(VOCABULARY), image_size)
+    values = load_json(path / CONFIG)
+    if str(values.get("model_type")) in SIZES:
+        return _load_own(path, values, image_size)
+    state, heads = _load_transformers(path, values)
+    return _published(state, heads, path, path / VOCABULARY, image_size)
 
 
 def require(checkpoint: Checkpoint, role: str, where: str) -> Checkpoint:
@@ -114,17 +137,41 @@ def checkpoint_hash(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _load_own(folder: Path, values: dict[str, object], image_size: int | None) -> Checkpoint:
+def _only(kind: type[C], path: Path, image_size: int | None) -> C:
+    found = load_any(path, image_size)
+    if not isinstance(found, kind):
+        raise CheckpointError(f"{path}: holds {MEANINGS[type(found)]}; {MEANINGS[kind]} is asked for")
+    return found
+
+
+def _load_own(folder: Path, values: dict[str, object], image_size: int | None) -> AnyCheckpoint:
+    kind = SIZES[str(values["model_type"])]
     try:
-        config = MEDConfig.model_validate({key: value for key, value in values.items() if key != "model_type"})
+        config = kind.model_validate({key: value for key, value in values.items() if key != "model_type"})
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(map(str, problem["loc"]))
         raise CheckpointError(f"{folder / CONFIG}: {key}: {problem['msg']}; it is not this release's layout") from None
     if image_size:
         config = config.model_copy(update={"vision": config.vision.model_copy(update={"image_size": image_size})})
-    state = {name: tensor.float() for name, tensor in _load_tensors(folder / WEIGHTS).items()}
+    state = {name: tensor.float() for name, tensor in load_tensors(folder / WEIGHTS).items()}
     return _build(config, state, Tokens(folder / VOCABULARY), str(folder))
+
+
+def _published(
+    state: dict[str, Tensor], heads: tuple[int, int] | None, path: Path, vocabulary: Path, image_size: int | None
+) -> AnyCheckpoint:
+    kind = kind_of(state)
+    ours = from_published(state, str(path), kind)
+    if path.is_dir() and "itm_head.weight" in ours:
+        # transformers leaves the temperature out, which only training reads.
+        ours.setdefault("temperature", torch.tensor(INITIAL_TEMPERATURE))
+    infer = {"med": infer_config, "vqa": infer_vqa, "nlvr2": infer_nlvr2}[kind]
+    try:
+        config = infer(ours, image_size, heads)
+    except (KeyError, IndexError, ValueError) as error:
+        raise CheckpointError(f"{path}: its tensors do not tell the sizes of a BLIP model: {error}") from None
+    return _build(config, ours, Tokens(vocabulary), str(path))
 
 
 def _load_transformers(folder: Path, values: dict[str, object]) -> tuple[dict[str, Tensor], tuple[int, int]]:
@@ -132,7 +179,7 @@ def _load_transformers(folder: Path, values: dict[str, object]) -> tuple[dict[st
     if values.get("model_type") != "blip" or not isinstance(vision, dict) or not isinstance(text, dict):
         raise CheckpointError(f"{folder}: config.json is of model type {values.get('model_type')}; med or blip is read")
     # The library leaves out sizes that have its own defaults, 12 heads for both halves of the released models.
-    return _load_tensors(_weights(folder)), (vision.get("num_attention_heads", 12), text.get("num_attention_heads", 12))
+    return load_tensors(_weights(folder)), (vision.get("num_attention_heads", 12), text.get("num_attention_heads", 12))
 
 
 def _weights(folder: Path) -> Path:
@@ -140,34 +187,22 @@ def _weights(folder: Path) -> Path:
     return next((file for file in files if file.is_file()), files[0])
 
 
-def _load_tensors(file: Path) -> dict[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{file}: is not there; copy the checkpoint's weights again") from None
-    except pickle.UnpicklingError:
-        # torch's own message tells how to run what the file holds.
-        raise CheckpointError(
-            f"{file}: holds something else than tensors, which is never unpickled; save its state dict alone"
-        ) from None
-    except (SafetensorError, *DAMAGE) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{file}: cannot be read as tensors ({reason}); fetch it again") from None
-    state = state.get("model", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise CheckpointError(f"{file}: holds no state dict; a BLIP .pth has one, under the key model")
-    return state
-
-
-def _build(config: MEDConfig, state: dict[str, Tensor], tokens: Tokens, where: str) -> Checkpoint:
+def _build(config: Sizes, state: dict[str, Tensor], tokens: Tokens, where: str) -> AnyCheckpoint:
     if len(tokens) != config.text.vocabulary:
         raise CheckpointError(
             f"{where}: vocab.txt has {len(tokens)} words with [DEC] and [ENC], the weights {config.text.vocabulary}"
         )
-    model = MED(config)
     state = fit_positions(state, config)
+    if isinstance(config, VQASizes):
+        return VQACheckpoint(_fill(VQA(config), state, where), tokens)
+    if isinstance(config, NLVR2Sizes):
+        return NLVR2Checkpoint(_fill(NLVR2(config), state, where), tokens)
+    if isinstance(config, MEDConfig):
+        return Checkpoint(_fill(MED(config), state, where), tokens)
+    raise TypeError(f"{type(config).__name__} belongs to no model")
+
+
+def _fill(model: M, state: dict[str, Tensor], where: str) -> M:
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     problems = [f"{name} is missing" for name in expected.keys() - found.keys()]
@@ -181,16 +216,4 @@ def _build(config: MEDConfig, state: dict[str, Tensor], tokens: Tokens, where: s
         listing = "; ".join(sorted(problems)[:5])
         raise CheckpointError(f"{where}: {len(problems)} tensors do not fit ({listing})")
     model.load_state_dict(state)
-    return Checkpoint(model.eval(), tokens)
-
-
-def _json(path: Path) -> dict[str, object]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path.parent}: holds no config.json; it is not a checkpoint folder") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: is no JSON object; copy the checkpoint again")
-    return values
+    return model.eval()

@@ -1,8 +1,8 @@
-"""The sizes of a MED model, as they stand in a checkpoint's config.json."""
+"""The sizes of a model, as they stand in a checkpoint's config.json."""
 
 from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from capfilt.config.loading import Config
 
@@ -48,11 +48,28 @@ class TextConfig(Config):
         return self
 
 
-class MEDConfig(Config):
-    """The sizes of MED and which of its roles a checkpoint holds."""
+class Sizes(Config):
+    """What every kind of model has."""
 
     vision: VisionConfig = Field(VisionConfig(), description="the vision tower")
-    text: TextConfig = Field(TextConfig(), description="the text stack")
+    text: TextConfig = Field(TextConfig(), description="the text stack; in VQA both of them")
+
+
+class MEDConfig(Sizes):
+    """The sizes of MED and which of its roles a checkpoint holds."""
+
     projection: PositiveInt = Field(256, description="width of the contrastive features")
     encoder: bool = Field(True, description="holds what scores texts: encoder self-attention, ITC and ITM heads")
     decoder: bool = Field(True, description="holds what writes captions: decoder self-attention and language head")
+
+
+class VQASizes(Sizes):
+    """The sizes of a model that answers questions."""
+
+
+class NLVR2Sizes(Sizes):
+    """The sizes of a model that judges a sentence about two images."""
+
+    merge_from: NonNegativeInt = Field(
+        6, description="text blocks from this one on merge what they see in the two images by weights, not by the mean"
+    )

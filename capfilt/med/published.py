@@ -1,19 +1,22 @@
-"""Names of published weights, and where each goes in MED.
+"""Names of published weights, and where each goes in MED, VQA and NLVR2.
 
-Two layouts are read: the original's state dict (pre-training, captioning and retrieval files) and
-transformers' BLIP folders, whose text half has the original's names. A name is looked up in a table
+Two layouts are read: the original's state dict (pre-training, captioning, retrieval, VQA and NLVR2 files)
+and transformers' BLIP folders, whose text half has the original's names. A name is looked up in a table
 of patterns; one that no row knows is an error, so that nothing is dropped or left random unnoticed.
 """
 
 import re
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from capfilt.errors import CheckpointError
-from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
+from capfilt.med.config import MEDConfig, NLVR2Sizes, Sizes, TextConfig, VisionConfig, VQASizes
 from capfilt.med.vision import resize_positions
+
+Kind = Literal["med", "vqa", "nlvr2"]
 
 HEAD_WIDTH = 64  # of every published BLIP, in both halves
 
@@ -54,13 +57,36 @@ NAMES: tuple[tuple[str, str], ...] = (
     (r"(vision_proj|text_proj|itm_head)\.(.+)", r"\1.\2"),
     (r"temp", r"temperature"),
 )
+NLVR2_NAMES: tuple[tuple[str, str], ...] = (
+    (_LAYER + r"crossattention\.self([01])\.(.+)", r"text.blocks.\1.cross_attn.sides.\2.\3"),
+    (_LAYER + r"crossattention\.output\.dense([01])\.(.+)", r"text.blocks.\1.cross_attn.sides.\2.out.\3"),
+    (_LAYER + r"crossattention\.output\.merge_layer\.(.+)", r"text.blocks.\1.cross_attn.merge.\2"),
+    (r"cls_head\.([02])\.(.+)", r"head.\1.\2"),
+    *NAMES,
+)
 _ATTENTION = ((".self.", "."), (".output.dense.", ".out."), (".output.LayerNorm.", ".norm."))
-_COMPILED = tuple((re.compile(pattern), target) for pattern, target in NAMES)
 
 
-def translate(name: str) -> str | None:
-    """Return MED's name for a published tensor, or None if no row of the table knows it."""
-    for pattern, target in _COMPILED:
+def kind_of(state: Mapping[str, Tensor]) -> Kind:
+    """Return which model a published state dict belongs to."""
+    if any(name.startswith("cls_head.") for name in state):
+        return "nlvr2"
+    stacks = {name.partition(".")[0] for name in state}
+    return "vqa" if {"text_encoder", "text_decoder"} <= stacks and "itm_head" not in stacks else "med"
+
+
+def translate(name: str, kind: Kind = "med") -> str | None:
+    """Return our name for a published tensor, or None if no row of the table knows it."""
+    ours = _look_up(name, NLVR2_NAMES if kind == "nlvr2" else NAMES)
+    if ours is None or kind != "vqa":
+        return ours
+    stack = "answers." if name.startswith("text_decoder.") else "questions."
+    return re.sub(r"^text\.", stack, ours)
+
+
+def _look_up(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
+    for row, target in table:
+        pattern = re.compile(row)  # cached by re
         if match := pattern.fullmatch(name):
             ours = match.expand(target)
             if "_attn." in ours and ours.startswith("text."):
@@ -70,8 +96,8 @@ def translate(name: str) -> str | None:
     return None
 
 
-def from_published(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Return a published state dict under MED's names, in float32.
+def from_published(state: Mapping[str, Tensor], where: str, kind: Kind = "med") -> dict[str, Tensor]:
+    """Return a published state dict under our names, in float32.
 
     Raises:
         CheckpointError: a name is not in the table, or two names of one shared tensor hold different values.
@@ -81,20 +107,20 @@ def from_published(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]
     for name, tensor in state.items():
         if LEFT_OUT.search(name) or TIED.search(name):
             continue
-        target = translate(name)
+        target = translate(name, kind)
         if target is None:
             unknown.append(name)
         elif target in ours and not torch.equal(ours[target], tensor.float()):
             raise CheckpointError(
-                f"{where}: {name} differs from the tensor it should share; encoder and decoder of this file are "
-                "separate models (VQA?), which MED cannot hold"
+                f"{where}: {name} differs from the tensor that it should share with encoder or decoder; "
+                "fetch the file again"
             )
         else:
             ours[target] = tensor.float()
     if unknown:
         raise CheckpointError(
-            f"{where}: {len(unknown)} tensors have no place in MED (first: {unknown[0]}); "
-            "it reads BLIP's pre-training, captioning and retrieval checkpoints"
+            f"{where}: {len(unknown)} tensors have no place in {kind.upper()} (first: {unknown[0]}); "
+            "BLIP's pre-training, captioning, retrieval, VQA and NLVR2 checkpoints are read"
         )
     return ours
 
@@ -109,34 +135,60 @@ def infer_config(
         image_size: pixels; that of the position table when None.
         heads: of the vision tower and of the text stack, which no tensor tells; width / 64 when None.
     """
-    patches, words = state["vision.vit.patch_embed.proj.weight"], state["text.embeddings.words.weight"]
-    tokens = state["vision.vit.pos_embed"].shape[1] - 1
-    patch, width = patches.shape[-1], words.shape[1]
-    vision_heads, text_heads = heads or (patches.shape[0] // HEAD_WIDTH, width // HEAD_WIDTH)
     projection = state.get("vision_proj.weight")
     return MEDConfig(
-        vision=VisionConfig(
-            image_size=image_size or patch * round(tokens**0.5),
-            patch_size=patch,
-            width=patches.shape[0],
-            depth=_depth(state, "vision.vit.blocks."),
-            heads=vision_heads,
-        ),
-        text=TextConfig(
-            vocabulary=words.shape[0],
-            width=width,
-            depth=_depth(state, "text.blocks."),
-            heads=text_heads,
-            mlp_width=state["text.blocks.0.mlp.up.weight"].shape[0],
-            positions=state["text.embeddings.positions.weight"].shape[0],
-        ),
+        vision=_vision(state, image_size, heads and heads[0]),
+        text=_text(state, "text", heads and heads[1]),
         projection=256 if projection is None else projection.shape[0],
         encoder="text.blocks.0.encoder_attn.query.weight" in state,
         decoder="text.blocks.0.decoder_attn.query.weight" in state,
     )
 
 
-def fit_positions(state: dict[str, Tensor], config: MEDConfig) -> dict[str, Tensor]:
+def infer_vqa(
+    state: Mapping[str, Tensor], image_size: int | None = None, heads: tuple[int, int] | None = None
+) -> VQASizes:
+    """Return the sizes of a VQA model; arguments as in infer_config."""
+    return VQASizes(
+        vision=_vision(state, image_size, heads and heads[0]), text=_text(state, "questions", heads and heads[1])
+    )
+
+
+def infer_nlvr2(
+    state: Mapping[str, Tensor], image_size: int | None = None, heads: tuple[int, int] | None = None
+) -> NLVR2Sizes:
+    """Return the sizes of an NLVR2 model; arguments as in infer_config."""
+    text = _text(state, "text", heads and heads[1])
+    merging = [layer for layer in range(text.depth) if f"text.blocks.{layer}.cross_attn.merge.weight" in state]
+    vision = _vision(state, image_size, heads and heads[0])
+    return NLVR2Sizes(vision=vision, text=text, merge_from=min(merging, default=text.depth))
+
+
+def _vision(state: Mapping[str, Tensor], image_size: int | None, heads: int | None) -> VisionConfig:
+    patches = state["vision.vit.patch_embed.proj.weight"]  # (D, 3, P, P)
+    patch, tokens = patches.shape[-1], state["vision.vit.pos_embed"].shape[1] - 1
+    return VisionConfig(
+        image_size=image_size or patch * round(tokens**0.5),
+        patch_size=patch,
+        width=patches.shape[0],
+        depth=_depth(state, "vision.vit.blocks."),
+        heads=heads or patches.shape[0] // HEAD_WIDTH,
+    )
+
+
+def _text(state: Mapping[str, Tensor], stack: str, heads: int | None) -> TextConfig:
+    vocabulary, width = state[f"{stack}.embeddings.words.weight"].shape
+    return TextConfig(
+        vocabulary=vocabulary,
+        width=width,
+        depth=_depth(state, f"{stack}.blocks."),
+        heads=heads or width // HEAD_WIDTH,
+        mlp_width=state[f"{stack}.blocks.0.mlp.up.weight"].shape[0],
+        positions=state[f"{stack}.embeddings.positions.weight"].shape[0],
+    )
+
+
+def fit_positions(state: dict[str, Tensor], config: Sizes) -> dict[str, Tensor]:
     """Return the state with its position table interpolated to the config's image size."""
     tokens = 1 + (config.vision.image_size // config.vision.patch_size) ** 2
     return {**state, "vision.vit.pos_embed": resize_positions(state["vision.vit.pos_embed"], tokens)}

@@ -1,0 +1,62 @@
+"""Reading the files of a checkpoint: tensors and JSON. Nothing is unpickled: .pth files are loaded as tensors only."""
+
+import json
+import pickle
+import struct
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from capfilt.errors import CheckpointError
+
+# What torch.load was seen to raise on damaged files: its unpickler stumbles over its own stack and memo.
+DAMAGE = (
+    *(AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    *(pickle.UnpicklingError, struct.error),
+)
+
+
+def load_tensors(file: Path) -> dict[str, Tensor]:
+    """Return the state dict that a .safetensors, .bin or .pth file holds.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or holds something else.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{file}: is not there; copy the checkpoint's weights again") from None
+    except pickle.UnpicklingError:
+        # torch's own message tells how to run what the file holds.
+        raise CheckpointError(
+            f"{file}: holds something else than tensors, which is never unpickled; save its state dict alone"
+        ) from None
+    except (SafetensorError, *DAMAGE) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{file}: cannot be read as tensors ({reason}); fetch it again") from None
+    state = state.get("model", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise CheckpointError(f"{file}: holds no state dict; a BLIP .pth has one, under the key model")
+    return state
+
+
+def load_json(path: Path) -> dict[str, object]:
+    """Return the object in a checkpoint's JSON file.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent}: holds no config.json; it is not a checkpoint folder") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: is no JSON object; copy the checkpoint again")
+    return values
