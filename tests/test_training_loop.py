@@ -10,13 +10,14 @@ from pairs import CPU, sample, schedule, tiny_model, write_shard
 
 from capfilt.config import Config
 from capfilt.config.data import DataSettings
+from capfilt.config.initial import InitialWeights
 from capfilt.config.training import PretrainConfig, Schedule
 from capfilt.errors import ConfigError, RunError
 from capfilt.med.checkpoints import Checkpoint, load
+from capfilt.med.initial import start
 from capfilt.training.data import Batch
 from capfilt.training.loop import TrainingRun, learning_rate, train
 from capfilt.training.objectives import Losses, Pretraining
-from pipelines.pretrain import start
 
 
 class Killed(BaseException):
@@ -40,7 +41,7 @@ def config(tmp_path) -> PretrainConfig:
 def take(config: PretrainConfig, folder: str, objective: type[Pretraining] = Pretraining) -> Path:
     """Train as the pre-training job does, in a folder of its own and with an objective of the test's."""
     run = TrainingRun(Path(config.output).with_name(folder), config)
-    checkpoint = start(config.model, config.seed)
+    checkpoint = start(config.model, InitialWeights(), config.seed)
     train(run, checkpoint, objective(*checkpoint, 0.2), config.data, config.schedule, config.device, config.seed)
     return run.folder
 
@@ -205,7 +206,10 @@ def test_the_losses_fall_on_a_tiny_set(config):
 
 def test_all_weights_move_from_where_they_started(config):
     folder = take(config, "run")
-    before, after = start(config.model, config.seed).model.state_dict(), load(folder / "checkpoint").model.state_dict()
+    before, after = (
+        start(config.model, InitialWeights(), config.seed).model.state_dict(),
+        load(folder / "checkpoint").model.state_dict(),
+    )
     still = {name for name in before if torch.equal(before[name], after[name])}
     assert still == set()
 

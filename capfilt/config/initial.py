@@ -1,0 +1,19 @@
+"""Where the weights of a model to pre-train come from."""
+
+from pydantic import Field
+
+from capfilt.config.loading import Config
+
+
+class InitialWeights(Config):
+    """Weights to start pre-training from; what is not given starts at random."""
+
+    vision: str | None = Field(
+        None,
+        description="ViT weights for the vision tower: a .safetensors, .pth or .npz file, a folder with one, or a timm "
+        "model's name; the original starts from DeiT-B/16 (timm: deit_base_patch16_224); null: random",
+    )
+    text: str | None = Field(
+        None,
+        description="BERT checkpoint folder for the text stack, the original's bert-base-uncased; null: random",
+    )
