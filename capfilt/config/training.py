@@ -1,35 +1,105 @@
 """Settings of the training jobs: pre-training from scratch, and fine-tuning a captioner or a filter."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from capfilt.config.data import DataSettings
+from capfilt.config.initial import InitialWeights
 from capfilt.config.loading import Config
 
 
 class Schedule(Config):
-    """How long and how fast a model learns (AdamW with a linear warm-up, then a cosine to 0)."""
+    """How long and how fast a model learns (AdamW)."""
 
-    steps: PositiveInt = Field(description="optimiser steps")
-    batch_size: PositiveInt = Field(64, description="images of a step")
+    steps: PositiveInt | None = Field(None, description="optimiser steps; or give epochs")
+    epochs: PositiveInt | None = Field(None, description="times that every sample is seen; or give steps")
+    batch_size: PositiveInt = Field(64, description="images of a step, those of all workers together")
+    accumulation: PositiveInt = Field(
+        1,
+        description="parts in which a worker takes its images, one after the other, before it updates the weights: less "
+        "memory, and the same gradient for LM where the parts hold equally many tokens; ITC and ITM compare the images "
+        "of a part alone, as they do those of a worker. data.workers processes read for each part",
+    )
     texts_per_image: PositiveInt = Field(1, description="texts drawn for an image in a step; the paper draws 1")
     learning_rate: PositiveFloat = Field(3e-4, description="peak")
-    warmup_steps: NonNegativeInt = Field(100, description="steps until the peak")
-    weight_decay: float = Field(0.05, ge=0, description="of every parameter, as the original")
+    warmup_steps: NonNegativeInt = Field(
+        100, description="steps until the peak; where the rate falls by epochs, within the first, as in the original"
+    )
+    warmup_rate: PositiveFloat | None = Field(
+        None, description="rate of the first step; 1e-6 in the original's code; null: the peak divided by warmup_steps"
+    )
+    decay: Literal["cosine", "epoch_cosine", "epoch_factor"] = Field(
+        "cosine",
+        description="after the warm-up: cosine falls to min_rate step by step; epoch_cosine once an epoch, as the "
+        "original's fine-tuning; epoch_factor multiplies the rate each epoch, as the code of its pre-training",
+    )
+    decay_factor: float = Field(
+        0.9, gt=0, le=1, description="under decay: epoch_factor; 0.9 in the code; the paper says linear decay, rate 0.85"
+    )
+    min_rate: NonNegativeFloat = Field(0.0, description="the rate falls no lower; 1e-6 in the original's pre-training")
+    weight_decay: float = Field(0.05, ge=0, description="of AdamW")
+    decay_vectors: bool = Field(
+        True, description="also of biases, norms and temperature, as the original's code; its successor LAVIS spares them"
+    )
     beta2: float = Field(0.999, gt=0, lt=1, description="of AdamW: memory of the squared gradients")
-    max_gradient_norm: PositiveFloat = Field(1.0, description="a longer gradient is scaled down to this")
+    max_gradient_norm: PositiveFloat | None = Field(
+        1.0, description="a longer gradient is scaled down to this; null, as in the original: never"
+    )
     checkpoint_steps: PositiveInt = Field(500, description="steps between two states to resume from")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        return self
 
 
 class TrainingDevice(Config):
-    """Where a model is trained."""
+    """Where a model is trained, and what is done there for speed and memory."""
 
     kind: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of matrix products (autocast); auto: bfloat16 where the device has units for it"
+        "auto",
+        description="of matrix products (autocast); auto: bfloat16 where the device has units for it; the original: float32",
     )
     threads: NonNegativeInt = Field(0, description="CPU threads; 0 leaves torch's own number")
+    recompute_vision: NonNegativeInt = Field(
+        0, description="last blocks of the vision tower that run again in the backward pass, to save memory"
+    )
+    recompute_text: NonNegativeInt = Field(0, description="the same of the text stack")
+    compile: bool = Field(False, description="translate the objective by torch.compile; pays on a GPU in long runs")
+
+
+class TrainingCluster(Config):
+    """The Ray side of a training job. One worker and address: local run in this process, without Ray."""
+
+    address: str = Field("local", description="local starts Ray on this machine; else host:port or ray://host:port")
+    workers: PositiveInt = Field(1, description="processes that share each batch; NCCL between GPUs, else gloo")
+    gpus_per_worker: NonNegativeFloat = Field(0.0, description="GPUs reserved for a worker; 0 runs on CPU")
+    cpus_per_worker: NonNegativeFloat = Field(1.0, description="CPUs reserved for a worker")
+    attempts: PositiveInt = Field(
+        3, description="failures in a row, without a new state in between, after which the job is given up"
+    )
+
+
+class Tracking(Config):
+    """How a training run is followed."""
+
+    every: PositiveInt = Field(10, description="steps between two lines of metrics.jsonl")
+    tensorboard: bool = Field(True, description="write events for TensorBoard too, where its package is installed")
+    wandb: Literal["off", "offline", "online"] = Field(
+        "off", description="Weights & Biases: offline keeps the run's data in its folder, for wandb sync"
+    )
+    wandb_project: str = Field("capfilt", description="project of Weights & Biases")
+
+
+# Keys with which a training run may go on under other values, since they decide how it runs and not what it learns.
+FREE = (
+    *("output", "tracking", "data.workers", "schedule.checkpoint_steps", "device.threads", "device.kind"),
+    *("device.compile", "device.recompute_vision", "device.recompute_text"),
+    *("cluster.address", "cluster.gpus_per_worker", "cluster.cpus_per_worker", "cluster.attempts"),
+)
 
 
 class ModelSettings(Config):
@@ -54,15 +124,18 @@ class ModelSettings(Config):
 
 
 class PretrainConfig(Config):
-    """Train MED from random weights on ITC + ITM + LM (arXiv 2201.12086, section 3.2)."""
+    """Train MED on ITC + ITM + LM (arXiv 2201.12086, section 3.2)."""
 
-    output: str = Field(description="folder of the run: checkpoint, state, metrics; resumed if present")
+    output: str = Field(description="folder or URL of the run: checkpoint, states, metrics; resumed if present")
     model: ModelSettings = Field(description="sizes")
+    initial: InitialWeights = Field(InitialWeights(), description="weights to start from")
     data: DataSettings = Field(description="what is trained on")
     schedule: Schedule = Field(description="how long and how fast")
     itm_warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps before ITM joins; the paper has none")
     seed: NonNegativeInt = Field(0, description="of weights, order, text draws, dropout and negatives")
     device: TrainingDevice = Field(TrainingDevice(), description="where")
+    cluster: TrainingCluster = Field(TrainingCluster(), description="on how many machines and GPUs")
+    tracking: Tracking = Field(Tracking(), description="how the run is followed")
 
 
 class FinetuneConfig(Config):
@@ -70,7 +143,7 @@ class FinetuneConfig(Config):
 
     role: Literal["captioner", "filter"] = Field(description="what the checkpoint becomes")
     checkpoint: str = Field(description="start: a checkpoint that holds the role, usually a pre-training one")
-    output: str = Field(description="folder of the run: checkpoint, state, metrics; resumed if present")
+    output: str = Field(description="folder or URL of the run: checkpoint, states, metrics; resumed if present")
     data: DataSettings = Field(description="what is trained on")
     schedule: Schedule = Field(description="how long and how fast")
     image_size: PositiveInt | None = Field(
@@ -79,3 +152,5 @@ class FinetuneConfig(Config):
     prompt: str = Field("a picture of ", description="captioner: text in front of each caption, given and not scored")
     seed: NonNegativeInt = Field(0, description="of order, text draws, dropout and negatives")
     device: TrainingDevice = Field(TrainingDevice(), description="where")
+    cluster: TrainingCluster = Field(TrainingCluster(), description="on how many machines and GPUs")
+    tracking: Tracking = Field(Tracking(), description="how the run is followed")

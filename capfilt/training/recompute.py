@@ -1,0 +1,41 @@
+"""Gradient checkpointing: the last blocks forget their activations and compute them again in the backward pass.
+
+The original does so in the last blocks of its vision tower (`ckpt_layer`). Only what an instance runs is
+replaced, so that parameters keep their names, and copies of the model made before are not touched.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from capfilt.config.training import TrainingDevice
+from capfilt.med.text import TextStack
+from capfilt.med.vision import VisionTower
+
+
+def recompute(model: nn.Module, settings: TrainingDevice) -> None:
+    """Let the last blocks of every vision tower and text stack of a model save memory, as many as the settings say."""
+    for module in model.modules():
+        if isinstance(module, VisionTower):
+            _wrap(_last(module.vit.blocks, settings.recompute_vision), "forward")
+        if isinstance(module, TextStack):
+            _wrap(_last(module.blocks, settings.recompute_text), "encode", "decode")
+
+
+def _last(blocks: Iterable[nn.Module], count: int) -> list[nn.Module]:
+    listed = list(blocks)
+    return listed[max(0, len(listed) - count) :]
+
+
+def _wrap(blocks: Iterable[nn.Module], *methods: str) -> None:
+    for block in blocks:
+        for name in methods:
+            setattr(block, name, _again(getattr(block, name)))
+
+
+def _again(method: Callable[..., Any]) -> Callable[..., Any]:
+    # Not reentrant: keyword arguments, tuples and inputs without a gradient work, and so does DDP.
+    return partial(checkpoint, method, use_reentrant=False)

@@ -1,0 +1,47 @@
+"""How fast a model learns at each step of a run."""
+
+import math
+from dataclasses import dataclass
+
+from capfilt.config.training import Schedule
+
+
+@dataclass(frozen=True)
+class Course:
+    """A schedule over a training set whose size is known."""
+
+    schedule: Schedule
+    epoch_steps: int
+
+    @property
+    def steps(self) -> int:
+        """How many steps the run takes."""
+        return self.schedule.steps or (self.schedule.epochs or 1) * self.epoch_steps
+
+    def done(self, step: int) -> float:
+        """Return the share of the steps that are taken before a step."""
+        return step / self.steps
+
+    def learning_rate(self, step: int) -> float:
+        """Return the rate of a step, counted from 0.
+
+        Source: the released code of BLIP for the two forms that change once an epoch; its warm-up ends
+        with the first epoch, however short that is.
+        """
+        plan, by_step = self.schedule, self.schedule.decay == "cosine"
+        if step < plan.warmup_steps and (by_step or step < self.epoch_steps):
+            return self._warmup(step)
+        epoch = step // self.epoch_steps
+        if plan.decay == "epoch_factor":
+            return max(plan.min_rate, plan.learning_rate * plan.decay_factor**epoch)
+        if by_step:
+            done = (step - plan.warmup_steps) / max(1, self.steps - plan.warmup_steps)
+        else:
+            done = epoch / math.ceil(self.steps / self.epoch_steps)
+        return plan.min_rate + (plan.learning_rate - plan.min_rate) * (1 + math.cos(math.pi * done)) / 2
+
+    def _warmup(self, step: int) -> float:
+        plan = self.schedule
+        if plan.warmup_rate is None:
+            return plan.learning_rate * (step + 1) / plan.warmup_steps
+        return plan.warmup_rate + (plan.learning_rate - plan.warmup_rate) * step / plan.warmup_steps
