@@ -16,7 +16,7 @@ from capfilt.errors import CapfiltError
 if TYPE_CHECKING:
     from capfilt.config import Config
 
-JOBS = ("bootstrap", "export", "pretrain", "finetune", "demo")
+JOBS = ("bootstrap", "export", "pretrain", "finetune", "evaluate", "demo")
 
 _config = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _set = click.option(
@@ -169,6 +169,28 @@ def finetune(config: Path, overrides: tuple[str, ...]) -> None:
     click.echo(f"checkpoint: {job.run(settings)}")
 
 
+@cli.command()
+@_config
+@_set
+def evaluate(config: Path, overrides: tuple[str, ...]) -> None:
+    """Measure a checkpoint: retrieval, captioning, VQA, NLVR2, video, or the filter against people's verdicts.
+
+    Prints the figures; the file named under output also holds all it takes to get them again.
+
+    \b
+    Example:
+      capfilt evaluate configs/evaluate_retrieval.yaml --set checkpoint=/runs/filter/checkpoint
+    """
+    from capfilt.config import load
+    from capfilt.config.evaluation import EvaluateConfig
+
+    settings = load(EvaluateConfig, config, overrides)
+    from pipelines import evaluate as job
+
+    result = job.run(settings)
+    click.echo(json.dumps({key: result[key] for key in ("figures", "left_out")}, indent=2))
+
+
 @cli.command("config")
 @click.argument("job", type=click.Choice(JOBS))
 @click.argument("config", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -212,9 +234,11 @@ def demo(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 def _kind(job: str) -> "type[Config]":
     from capfilt.config import BootstrapConfig, Config, ExportConfig
     from capfilt.config.demo import DemoConfig
+    from capfilt.config.evaluation import EvaluateConfig
     from capfilt.config.training import FinetuneConfig, PretrainConfig
 
-    kinds: tuple[type[Config], ...] = (BootstrapConfig, ExportConfig, PretrainConfig, FinetuneConfig, DemoConfig)
+    kinds: tuple[type[Config], ...] = (BootstrapConfig, ExportConfig, PretrainConfig, FinetuneConfig)
+    kinds += (EvaluateConfig, DemoConfig)
     return dict(zip(JOBS, kinds, strict=True))[job]
 
 

@@ -25,6 +25,10 @@ class ImageError(CapfiltError):
         self.reason = reason
 
 
+class AnnotationError(CapfiltError):
+    """An annotation file, or an image that it names, cannot be used; the message names file, entry and remedy."""
+
+
 class CheckpointError(CapfiltError):
     """A checkpoint is missing, of the wrong kind, or does not fit the model."""
 

@@ -1,0 +1,23 @@
+"""Captioning: captions of an annotated set, held against the captions that people wrote."""
+
+from capfilt.captioners.med import MEDCaptioner
+from capfilt.evaluation.caption_metrics import caption_metrics, require_metrics
+from capfilt.evaluation.images import ImageSet
+
+
+def evaluate_captioning(captioner: MEDCaptioner, images: ImageSet) -> tuple[dict[str, object], list[dict[str, str]]]:
+    """Return the figures of a captioner, and its captions with the names of their images.
+
+    Where captions are sampled, an image's draw follows from its place in the set.
+
+    Raises:
+        ConfigError: the package that computes the figures is not installed; told before any caption is written.
+    """
+    require_metrics()
+    references, written = [], []
+    for numbers, pixels in images.batches("captioned"):
+        for number, captions in zip(numbers, captioner.caption(pixels[:, 0], numbers), strict=True):
+            references.append(images.entries[number].captions)
+            written.append({"image": images.entries[number].name, "caption": captions[0].text})
+    counts = {"images": len(written), "references": sum(map(len, references))}
+    return {**counts, **caption_metrics(references, [caption["caption"] for caption in written])}, written

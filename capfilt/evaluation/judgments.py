@@ -1,0 +1,127 @@
+"""The filter against people: their verdicts on pairs, and their own captions against texts of other images."""
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple, cast
+
+import numpy as np
+
+from capfilt.config.evaluation import EvaluateConfig, VerdictSettings
+from capfilt.errors import AnnotationError
+from capfilt.evaluation.agreement import auc, auc_interval, precision_recall, spearman
+from capfilt.evaluation.annotations import Annotated, Entry, field, read_json
+from capfilt.evaluation.images import ImageSet
+from capfilt.filters.med import MEDFilter
+
+
+class Verdict(NamedTuple):
+    """What people say of one text of an image."""
+
+    value: float  # larger is a better fit
+    match: bool
+    kind: str  # "expert", "crowd", ...: figures are told for each kind
+
+
+class Judged(NamedTuple):
+    """Images with the texts to score, and a verdict on each text."""
+
+    entries: list[Annotated]
+    verdicts: list[list[Verdict]]  # verdicts[i][j] is on entries[i].captions[j]
+
+
+def read_judgments(config: EvaluateConfig) -> Judged:
+    """Return the verdicts of a file of JSON lines, together for each image.
+
+    A line has image, caption, and yes_share (in [0, 1]) or scores (a list) or score; and kind, where there are several.
+
+    Raises:
+        AnnotationError: the file is not there, or a line has no verdict.
+    """
+    file, found = config.data.annotations, cast("list[Entry]", read_json(config.data.annotations))
+    groups: dict[str, list[tuple[str, Verdict]]] = {}
+    for number, line in enumerate(found, 1):
+        where = f"{file}: line {number}"
+        name, caption = field(line, "image", str, where), field(line, "caption", str, where)
+        groups.setdefault(str(name), []).append((str(caption), _verdict(line, config.verdicts, where)))
+    names = list(groups)[: config.data.first]
+    entries = [Annotated(name, tuple(text for text, _ in groups[name]), "a verdict") for name in names]
+    return Judged(entries, [[verdict for _, verdict in groups[name]] for name in names])
+
+
+def with_foreign_texts(entries: Sequence[Annotated], config: EvaluateConfig) -> Judged:
+    """Add to each image's own captions texts that are not of it, drawn from a file or from the other images.
+
+    Raises:
+        AnnotationError: there are too few texts to draw from.
+    """
+    settings = config.verdicts
+    rng = np.random.Generator(np.random.Philox(settings.seed))
+    pool = _texts(settings.foreign) if settings.foreign else [(c, e.name) for e in entries for c in e.captions]
+    judged = Judged([], [])
+    for entry in entries:
+        drawn = (pool[number] for number in rng.permutation(len(pool)))
+        others = (text for text, owner in drawn if owner != entry.name and text not in entry.captions)
+        foreign = list(islice(others, settings.foreign_per_image))
+        if len(foreign) < settings.foreign_per_image:
+            raise AnnotationError(
+                f"{settings.foreign or config.data.annotations}: has {len(foreign)} texts that are foreign to "
+                f"{entry.name}, fewer than verdicts.foreign_per_image: {settings.foreign_per_image}; lower it"
+            )
+        judged.entries.append(entry._replace(captions=(*entry.captions, *foreign)))
+        own = [Verdict(1.0, True, "own_against_foreign")] * len(entry.captions)
+        judged.verdicts.append(own + [Verdict(0.0, False, "own_against_foreign")] * len(foreign))
+    return judged
+
+
+def evaluate_filter(judge: MEDFilter, images: ImageSet, verdicts: Sequence[Sequence[Verdict]]) -> dict[str, object]:
+    """Return, for each kind of verdict and for ITM and ITC, how well scores agree with people."""
+    said: dict[str, list[tuple[int, Verdict, float, float]]] = {}  # kind -> image, verdict, itm, itc
+    for numbers, pixels in images.batches("scored"):
+        scores = judge.score(pixels[:, 0], [images.entries[number].captions for number in numbers])
+        for number, group in zip(numbers, scores, strict=True):
+            for verdict, score in zip(verdicts[number], group, strict=True):
+                said.setdefault(verdict.kind, []).append((number, verdict, score.itm, score.itc or 0.0))
+    return {kind: _agreement(pairs, images.config.verdicts) for kind, pairs in said.items()}
+
+
+def _agreement(pairs: list[tuple[int, Verdict, float, float]], settings: VerdictSettings) -> dict[str, object]:
+    numbers, verdicts, itm, itc = zip(*pairs, strict=True)
+    images = np.unique(numbers, return_inverse=True)[1]
+    values, match = np.array([v.value for v in verdicts]), np.array([v.match for v in verdicts])
+    figures: dict[str, object] = {
+        "images": int(images.max()) + 1,
+        "pairs": len(pairs),
+        "matches": int(match.sum()),
+    }
+    for name, column, least in (("itm", itm, settings.itm), ("itc", itc, settings.itc)):
+        scores = np.array(column, dtype=np.float64)
+        told: dict[str, object] = {**precision_recall(scores, match, least)}
+        if 0 < match.sum() < len(match):
+            told["auc"] = auc(scores, match)
+            told["auc_95"] = auc_interval(scores, match, images, settings.resamples, settings.seed)
+        if len(set(column)) > 1 and len(set(values)) > 2:
+            told["spearman"] = spearman(scores, values)
+        figures[name] = told
+    return figures
+
+
+def _verdict(line: Entry, settings: VerdictSettings, where: str) -> Verdict:
+    if "yes_share" in line:
+        value = _number(line["yes_share"], where)
+        return Verdict(value, value > settings.yes_share, str(line.get("kind", "crowd")))
+    scores = line.get("scores", [line.get("score")])
+    if not isinstance(scores, list) or not scores:
+        raise AnnotationError(f"{where}: scores is {scores!r}; give a list of numbers, score or yes_share")
+    value = sum(_number(score, where) for score in scores) / len(scores)
+    return Verdict(value, value >= settings.expert_score, str(line.get("kind", "expert")))
+
+
+def _number(value: object, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise AnnotationError(f"{where}: a verdict is {value!r}, not a number; give yes_share, scores or score")
+    return float(value)
+
+
+def _texts(file: str) -> list[tuple[str, str]]:
+    lines = cast("list[Entry]", read_json(file))
+    return [(str(field(line, "text", str, f"{file}: line {i}")), "") for i, line in enumerate(lines, 1)]

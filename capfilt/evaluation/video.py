@@ -1,0 +1,36 @@
+"""Clips as sequences of images: a model of images retrieves videos that it was never trained on.
+
+Shapes: B clips, F frames of a clip, M image tokens of a frame, D image width, E projection width, S side of the input.
+Source: BLIP, arXiv 2201.12086, section 5.6; retrieval itself is in retrieval.py.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from capfilt.med.model import MED
+
+
+def evenly_spaced(names: Sequence[str], wanted: int) -> list[str]:
+    """Return so many of the names, the first of each of as many equal parts; of a short clip some come twice."""
+    return [names[part * len(names) // wanted] for part in range(wanted)]
+
+
+@torch.inference_mode()
+def encode(model: MED, clips: Tensor) -> tuple[Tensor, Tensor]:
+    """Encode clips; an image is a clip of one frame.
+
+    Args:
+        model: with an encoder.
+        clips: normalised frames, float (B, F, 3, S, S).
+
+    Returns:
+        The tokens of all frames of a clip behind each other (B, F * M, D), which ITM attends to, and contrastive
+        features (B, E): the mean of the frames' projections, taken before it is brought to length 1.
+    """
+    tokens = model.encode_image(clips.flatten(0, 1))  # (B * F, M, D)
+    frames = tokens.view(*clips.shape[:2], *tokens.shape[1:])  # (B, F, M, D)
+    features = F.normalize(model.vision_proj(frames[:, :, 0]).mean(dim=1), dim=-1)  # (B, E)
+    return frames.flatten(1, 2), features  # (B, F * M, D), (B, E)
