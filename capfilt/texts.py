@@ -41,6 +41,18 @@ def normalise(text: str, max_words: int = 30) -> str:
     return " ".join(text.split(" ")[:max_words])
 
 
+def normalise_question(text: str, max_words: int = 50) -> str:
+    """Return a question as BLIP's training and evaluation see it.
+
+    Lower case; each of . ! " ( ) * # : ; ~ goes, where a caption gets a blank; blanks at the end are stripped; at
+    most max_words words stay.
+
+    Source:
+        BLIP, arXiv 2201.12086, the question preprocessing of its released code.
+    """
+    return " ".join(_PUNCTUATION.sub("", text.lower()).rstrip(" ").split(" ")[:max_words])
+
+
 class _Visible(HTMLParser):
     """Collects the text of a piece of HTML."""
 

@@ -1,0 +1,130 @@
+"""Visual question answering, measured: by choosing among candidate answers, or by writing freely.
+
+Shapes: B questions, L question tokens, N candidates, k of them whose likelihood is summed, T answer tokens,
+V vocabulary.
+Source: BLIP, arXiv 2201.12086, section 5.3; ranking as in its released code (ALBEF's adds the first token twice).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from statistics import fmean
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from capfilt.config import Sampling
+from capfilt.config.tasks import VQASettings
+from capfilt.errors import AnnotationError
+from capfilt.evaluation.annotations import read_json
+from capfilt.evaluation.vqa_accuracy import answer_accuracy
+from capfilt.med.beam import beam_search
+from capfilt.med.losses import language_loss
+from capfilt.med.text import KeysValues
+from capfilt.med.tokens import Tokens
+from capfilt.med.vision import normalise
+from capfilt.med.vqa import VQA
+from capfilt.training.answering import QuestionBatch, Questions
+from capfilt.training.entries import Draw
+
+
+def evaluate_vqa(model: VQA, tokens: Tokens, questions: Questions, settings: VQASettings) -> dict[str, object]:
+    """Answer all questions, and return their answers and, where people's are known, the official accuracy in percent.
+
+    Raises:
+        AnnotationError: the candidates cannot be read.
+    """
+    candidates = read_candidates(settings)
+    answers: list[str] = []
+    for batch in _batches(questions, settings.batch_size, next(model.parameters()).device):
+        answers += _answers(model, tokens, batch, settings, candidates)
+    figures: dict[str, object] = {"questions": len(answers)}
+    scores: dict[str, list[float]] = defaultdict(list)
+    for question, answer in zip(questions.questions, answers, strict=True):
+        if question.answers:
+            scores[question.answer_type].append(100 * answer_accuracy(answer, question.answers))
+    if scores:
+        figures["accuracy"] = fmean(score for group in scores.values() for score in group)
+        figures["accuracy_by_type"] = {kind: fmean(group) for kind, group in sorted(scores.items()) if kind}
+    numbers = [question.number for question in questions.questions]
+    figures["answers"] = [
+        {"question_id": number, "answer": answer} for number, answer in zip(numbers, answers, strict=True)
+    ]
+    return figures
+
+
+def read_candidates(settings: VQASettings) -> list[str]:
+    """Return the answers to choose from, none where they are written freely.
+
+    Raises:
+        AnnotationError: the file is not there or is no JSON list of texts.
+    """
+    if settings.candidates is None or settings.method == "generate":
+        return []
+    value = read_json(settings.candidates)
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+        raise AnnotationError(f"{settings.candidates}: is no JSON list of answers; give one, such as answer_list.json")
+    return cast("list[str]", value)
+
+
+@torch.inference_mode()
+def rank_answers(
+    model: VQA, question: list[KeysValues], seen: Tensor, candidates: Tensor, keep: Tensor, top_k: int
+) -> Tensor:
+    """Return the likeliest candidate of each question, int64 (B,).
+
+    The probability of its first token finds k candidates; the sum over all tokens, under the loss of training with
+    its label smoothing, chooses among them.
+
+    Args:
+        model: in evaluation mode.
+        question: keys and values from model.ask.
+        seen: bool (B, L), True for the real tokens of a question.
+        candidates: ids that start with [DEC], (N, T).
+        keep: bool (N, T), True for real tokens.
+        top_k: k; all candidates where there are fewer.
+    """
+    starts = candidates[:1, :1].expand(len(seen), 1)  # (B, 1)
+    first = model.decode(starts, question, seen)[:, 0].float().softmax(dim=1)  # (B, V)
+    chosen = first[:, candidates[:, 1]].topk(min(top_k, len(candidates)), dim=1).indices  # (B, k)
+    ids, real = candidates[chosen.flatten()], keep[chosen.flatten()]  # (B * k, T) each
+    logits = model.decode(ids, question, seen)  # (B * k, T, V)
+    likelihood = -language_loss(logits, ids, real, reduction="none").sum(dim=1).view(chosen.shape)  # (B, k)
+    return chosen.gather(1, likelihood.argmax(dim=1, keepdim=True)).squeeze(1)
+
+
+def generate_answers(
+    model: VQA, question: list[KeysValues], seen: Tensor, tokens: Tokens, settings: VQASettings
+) -> Tensor:
+    """Return an answer to each question by beam search, int64 (B, T), [DEC] first; arguments as in rank_answers."""
+    search = Sampling(
+        method="beam",
+        beams=settings.beams,
+        repetition_penalty=1.0,
+        max_length=settings.max_length,
+        min_length=settings.min_length,
+    )
+    visible = None if settings.see_padding else seen
+    return beam_search(model, question, [tokens.dec], tokens.end, search, visible).ids
+
+
+@torch.inference_mode()
+def _answers(
+    model: VQA, tokens: Tokens, batch: QuestionBatch, settings: VQASettings, candidates: list[str]
+) -> list[str]:
+    question = model.ask(normalise(batch.pixels), batch.ids, batch.keep)
+    if settings.method == "generate":
+        written = generate_answers(model, question, batch.keep, tokens, settings)
+        return [tokens.decode(ids) for ids in written.tolist()]
+    longest = model.config.text.positions
+    ids, keep = tokens.batch([tokens.encode(text, tokens.dec, longest) for text in candidates])  # (N, T), (N, T)
+    ids, keep = ids.to(batch.ids.device), keep.to(batch.ids.device)
+    best = rank_answers(model, question, batch.keep, ids, keep, settings.top_k)
+    return [candidates[index] for index in best.tolist()]
+
+
+def _batches(questions: Questions, size: int, device: torch.device) -> Iterator[QuestionBatch]:
+    for start in range(0, len(questions), size):
+        end = min(start + size, len(questions))
+        batch = questions.collate([questions[Draw(index, 0)] for index in range(start, end)])
+        yield QuestionBatch(*(tensor.to(device) for tensor in batch))

@@ -1,0 +1,68 @@
+"""The entries of published annotation files, and the images that they name."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+from torch import Tensor
+
+from capfilt.config.bootstrap import ImageLimits
+from capfilt.errors import AnnotationError, ImageError
+from capfilt.evaluation.annotations import Entry, read_json
+from capfilt.images import decode, resize
+from capfilt.storage import read_bytes
+
+
+class Draw(NamedTuple):
+    """One entry of a batch, and the number that all chance in it follows from."""
+
+    sample: int
+    chance: int
+
+
+def read_entries(file: str, key: str) -> list[tuple[Entry, str]]:
+    """Return the entries of a file, which is a list or an object with one under the key, each with its place.
+
+    Raises:
+        AnnotationError: the file is not there, is no JSON, or has another layout.
+    """
+    value = read_json(file)
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and key in value[0]:
+        value = value[0]  # an object reads as the one line of a file of lines
+    items = value.get(key) if isinstance(value, dict) else value
+    if not isinstance(items, list):
+        raise AnnotationError(f"{file}: holds neither a list nor one under {key}; give a file as it was published")
+    return list(placed(items, file))
+
+
+def placed(items: object, where: str) -> Iterator[tuple[Entry, str]]:
+    """Yield the objects of a list, each with its place."""
+    for number, entry in enumerate(cast("list[object]", items), 1):
+        if not isinstance(entry, dict):
+            raise AnnotationError(f"{where}: entry {number} is a {type(entry).__name__}, no object; fetch it again")
+        yield entry, f"{where}: entry {number}"
+
+
+def image_path(pattern: str, entry: Entry, where: str) -> str:
+    """Return where the image of an entry lies: the pattern with the entry's values in its braces.
+
+    Raises:
+        AnnotationError: the pattern names a key that the entry lacks, or is none.
+    """
+    try:
+        return pattern.format(**entry)
+    except (KeyError, IndexError, ValueError) as error:
+        raise AnnotationError(
+            f"{where}: images: {pattern} does not fit ({type(error).__name__} {error}); it has {', '.join(entry)}"
+        ) from None
+
+
+def read_pixels(path: str, limits: ImageLimits, side: int) -> Tensor:
+    """Return an image as a square, uint8 (3, side, side).
+
+    Raises:
+        AnnotationError: it cannot be decoded within the limits.
+    """
+    try:
+        return resize(decode(read_bytes(path), limits).pixels, side)
+    except ImageError as error:
+        raise AnnotationError(f"{path}: {error}; fetch it again, or drop its entries from the annotations") from error
