@@ -24,8 +24,14 @@ def join(root: str, *parts: str) -> str:
 
 def absolute(path: str) -> str:
     """Return a path that means the same in processes with another current folder."""
-    local = _local(path)
+    local = local_path(path)
     return path if local is None else str(local.absolute())
+
+
+def local_path(path: str) -> Path | None:
+    """Return where on this machine a path lies, or None for an object store."""
+    path = path.removeprefix("file://")
+    return None if "://" in path else Path(path)
 
 
 def exists(path: str) -> bool:
@@ -45,7 +51,7 @@ def size(path: str) -> int:
 def open_input(path: str) -> BinaryIO:
     """Open a file for reading, at any offset."""
     with _naming(path):
-        local = _local(path)
+        local = local_path(path)
         if local is not None:
             return local.open("rb")
         store, name = _store(path)
@@ -72,7 +78,7 @@ def list_folders(folder: str) -> list[str]:
 def publish(path: str, data: bytes) -> None:
     """Write a file and make it appear whole: by a rename on local disk, by one PUT on an object store."""
     with _naming(path):
-        if _local(path) is None:
+        if local_path(path) is None:
             store, name = _store(path)
             store.pipe_file(name, data)
             return
@@ -86,7 +92,7 @@ def staged(path: str) -> Iterator[Path]:
 
     For a local path it lies beside its final place, so that nothing is copied.
     """
-    local = _local(path)
+    local = local_path(path)
     with _naming(path):
         folder = Path(tempfile.gettempdir()) if local is None else local.parent
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +119,7 @@ def staged(path: str) -> Iterator[Path]:
 def append(path: str, data: bytes) -> None:
     """Add to the end of a file, for notes that nothing depends on: on an object store it is written anew."""
     with _naming(path):
-        local = _local(path)
+        local = local_path(path)
         if local is None:
             publish(path, (read_bytes(path) if exists(path) else b"") + data)
             return
@@ -142,15 +148,9 @@ def remove_folder(folder: str) -> None:
             return
 
 
-def _local(path: str) -> Path | None:
-    """Return where on this machine a path lies, or None for an object store."""
-    path = path.removeprefix("file://")
-    return None if "://" in path else Path(path)
-
-
 def _store(path: str) -> tuple[Any, str]:
     """Return the file system of a path and the path's name in it."""
-    local = _local(path)
+    local = local_path(path)
     if local is not None:
         return LocalFileSystem(), str(local.absolute())
     # other machines write here too, so a listing that was true a minute ago is of no use
@@ -187,7 +187,7 @@ def _naming(path: str) -> Iterator[None]:
             raise
         raise _named(error, path) from error
     except Exception as error:  # each store's client (botocore, aiohttp, ...) has error classes of its own
-        if _local(path) is not None:
+        if local_path(path) is not None:
             raise
         raise OSError(errno.EIO, f"{type(error).__name__}: {error}", path) from error
 

@@ -1,9 +1,9 @@
 """Read a YAML file and KEY=VALUE overrides into a typed, frozen config."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -44,21 +44,35 @@ def loads(kind: type[C], text: str, origin: str) -> C:
     return _check(kind, _parse(text, origin), origin)
 
 
-def dump(config: Config) -> str:
-    """Return a config as YAML that load reads back to an equal object."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+def dump(config: Config, without: Iterable[str] = ()) -> str:
+    """Return a config as YAML that load reads back to an equal object; some keys, with dots, can be left out."""
+    values = config.model_dump(mode="json")
+    for key in without:
+        *parents, last = key.split(".")
+        section = values
+        for parent in parents:
+            section = section.get(parent) or {}  # not every job has every section
+        section.pop(last, None)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
 def describe(kind: type[Config], indent: str = "") -> str:
     """Return all keys of a config as YAML, each with its default, and its description behind it."""
     lines = []
     for name, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
-            lines.append(f"{indent}{name}:  # {field.description}\n{describe(field.annotation, indent + '  ')}")
+        section = section_of(field.annotation)
+        if section and get_origin(field.annotation) is not list:
+            lines.append(f"{indent}{name}:  # {field.description}\n{describe(section, indent + '  ')}")
         else:
             value = "" if field.is_required() else yaml.safe_dump([field.default], default_flow_style=True)[1:-2]
             lines.append(f"{indent}{name}: {value}".rstrip() + f"  # {field.description}\n")
     return "".join(lines)
+
+
+def section_of(annotation: object) -> type[Config] | None:
+    """Return the config class of a field's type: of a section, of one that may be null, or of a list of them."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), None)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -112,7 +126,6 @@ def _explain(kind: type[Config], problem: ErrorDetails) -> str:
 def _section(kind: type[Config], loc: tuple[int | str, ...]) -> type[Config]:
     """Return the config class that the keys of loc lead to."""
     for key in loc:
-        annotation = kind.model_fields[str(key)].annotation if str(key) in kind.model_fields else None
-        if isinstance(annotation, type) and issubclass(annotation, Config):
-            kind = annotation
+        if str(key) in kind.model_fields:
+            kind = section_of(kind.model_fields[str(key)].annotation) or kind
     return kind

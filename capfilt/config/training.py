@@ -35,12 +35,16 @@ class Schedule(Config):
         "original's fine-tuning; epoch_factor multiplies the rate each epoch, as the code of its pre-training",
     )
     decay_factor: float = Field(
-        0.9, gt=0, le=1, description="under decay: epoch_factor; 0.9 in the code; the paper says linear decay, rate 0.85"
+        0.9,
+        gt=0,
+        le=1,
+        description="under decay: epoch_factor; 0.9 in the code; the paper says linear decay, rate 0.85",
     )
     min_rate: NonNegativeFloat = Field(0.0, description="the rate falls no lower; 1e-6 in the original's pre-training")
     weight_decay: float = Field(0.05, ge=0, description="of AdamW")
     decay_vectors: bool = Field(
-        True, description="also of biases, norms and temperature, as the original's code; its successor LAVIS spares them"
+        True,
+        description="also of biases, norms and temperature, as the original's code; its successor LAVIS spares them",
     )
     beta2: float = Field(0.999, gt=0, lt=1, description="of AdamW: memory of the squared gradients")
     max_gradient_norm: PositiveFloat | None = Field(

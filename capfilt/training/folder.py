@@ -1,0 +1,145 @@
+"""The folder of a training run, on local disk or an object store:
+
+config.yaml       settings, written first; others are refused where they change what is learned
+states/           model, optimiser and step to resume from; the last two are kept
+data.json         how many samples are trained on, and how many were left out and why
+metrics.jsonl     one line every few steps
+curve.svg         the losses as a picture
+tensorboard/      the same for TensorBoard, where it is installed
+checkpoint/       the trained model, written last: its config.json means done
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Mapping
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from capfilt.config import Config, dump, loads
+from capfilt.config.training import FREE
+from capfilt.errors import RunError
+from capfilt.med.checkpoints import CONFIG, DAMAGE
+from capfilt.storage import (
+    append,
+    exists,
+    join,
+    list_files,
+    local_path,
+    open_input,
+    publish,
+    read_bytes,
+    remove,
+    remove_folder,
+    staged,
+)
+
+KEPT = 2  # states: should the newest be damaged, the one before serves
+State = dict[str, Any]  # what torch saves: tensors and numbers by name
+logger = logging.getLogger(__name__)
+
+
+class TrainingRun:
+    """A folder that training can stop and go on in."""
+
+    def __init__(self, folder: str | Path, config: Config) -> None:
+        """Make the folder, or take one of the same settings up.
+
+        Raises:
+            RunError: the folder was made with settings under which something else is learned.
+        """
+        self.folder = str(folder)
+        self.checkpoint = join(self.folder, "checkpoint")
+        self.metrics = join(self.folder, "metrics.jsonl")
+        self._states = join(self.folder, "states")
+        settings = join(self.folder, "config.yaml")
+        if not exists(settings):
+            publish(settings, dump(config).encode())
+        stored = loads(type(config), read_bytes(settings).decode(), settings)
+        lines = (dump(values, without=FREE).splitlines() for values in (stored, config))
+        for before, after in zip_longest(*lines, fillvalue="nothing"):
+            if before != after:
+                raise RunError(
+                    f"{settings}: holds {before.strip()!r} where {after.strip()!r} was given; "
+                    "put the settings back, or choose another output folder"
+                )
+
+    @property
+    def finished(self) -> bool:
+        """Whether the checkpoint is whole."""
+        return exists(join(self.checkpoint, CONFIG))
+
+    @property
+    def newest(self) -> int:
+        """The step of the newest state; 0 without one."""
+        return max(map(_step, list_files(self._states)), default=0)
+
+    def save(self, state: State) -> None:
+        """Add a state to resume from, under its "step", and drop those that are too old."""
+        with staged(join(self._states, f"{state['step']:09d}.pt")) as partial:
+            torch.save(state, partial)
+        for name in list_files(self._states)[:-KEPT]:
+            remove(join(self._states, name))
+
+    def restore(self) -> State | None:
+        """Return the newest state that can be read, or None where training begins.
+
+        Raises:
+            RunError: there are states, and none of them can be read.
+        """
+        names = list_files(self._states)
+        for name in reversed(names):
+            file = join(self._states, name)
+            try:
+                with open_input(file) as stream:
+                    return cast(State, torch.load(stream, map_location="cpu", weights_only=True))
+            except DAMAGE as error:
+                logger.warning("%s: is damaged (%s); the state before is taken", file, type(error).__name__)
+        if names:
+            raise RunError(f"{self._states}: every state is damaged; remove the folder to train from the start")
+        return None
+
+    def finish(self, write: Callable[[Path], None]) -> None:
+        """Let the checkpoint be written and drop the states."""
+        if local := local_path(self.checkpoint):
+            write(local)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                write(Path(folder))
+                self._upload(Path(folder))
+        remove_folder(self._states)
+
+    def _upload(self, folder: Path) -> None:
+        files = sorted(folder.iterdir(), key=lambda file: file.name == CONFIG)  # the mark of a whole checkpoint is last
+        for file in files:
+            with staged(join(self.checkpoint, file.name)) as partial:
+                file.replace(partial)
+
+    def note_data(self, samples: int, left_out: Mapping[str, int]) -> None:
+        """Write down how many samples are trained on and which were left out, and tell the latter."""
+        if left_out:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+            logger.warning("%s: %d samples are trained on, left out: %s", self.folder, samples, reasons)
+        data = {"samples": samples, "left_out": dict(left_out)}
+        publish(join(self.folder, "data.json"), json.dumps(data).encode())
+
+    def forget(self, step: int) -> None:
+        """Drop the metrics of the steps that are taken again, and a line that was cut short."""
+        if exists(self.metrics):
+            lines = read_bytes(self.metrics).decode().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < step]
+            publish(self.metrics, "".join(kept).encode())
+
+    def note(self, lines: list[dict[str, float]]) -> None:
+        """Append lines to the metrics."""
+        append(self.metrics, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """Return all lines of the metrics."""
+        return [json.loads(line) for line in read_bytes(self.metrics).decode().splitlines()]
+
+
+def _step(name: str) -> int:
+    return int(name.removesuffix(".pt"))
