@@ -64,7 +64,7 @@ NLVR2_NAMES: tuple[tuple[str, str], ...] = (
     (r"cls_head\.([02])\.(.+)", r"head.\1.\2"),
     *NAMES,
 )
-_ATTENTION = ((".self.", "."), (".output.dense.", ".out."), (".output.LayerNorm.", ".norm."))
+ATTENTION = ((".self.", "."), (".output.dense.", ".out."), (".output.LayerNorm.", ".norm."))
 
 
 def kind_of(state: Mapping[str, Tensor]) -> Kind:
@@ -90,7 +90,7 @@ def _look_up(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
         if match := pattern.fullmatch(name):
             ours = match.expand(target)
             if "_attn." in ours and ours.startswith("text."):
-                for theirs, here in _ATTENTION:
+                for theirs, here in ATTENTION:
                     ours = ours.replace(theirs, here)
             return ours
     return None
