@@ -1,12 +1,14 @@
 """Published layouts load strictly by their names, and give what transformers gives with the same weights."""
 
+import json
+
 import pytest
 import torch
 from models import WORDS, write_vocabulary
 
 from capfilt.errors import CheckpointError
-from capfilt.med.checkpoints import load
-from capfilt.med.published import from_published, translate
+from capfilt.med.checkpoints import load, load_any
+from capfilt.med.published import from_published, infer_config, translate
 from capfilt.med.tokens import SPECIAL
 
 transformers = pytest.importorskip("transformers")
@@ -112,3 +114,53 @@ def test_a_name_that_no_row_knows_is_an_error():
 )
 def test_names_are_translated(published, ours):
     assert translate(published) == ours
+
+
+class TestAttentionHeads:
+    """No tensor of a .pth tells them."""
+
+    def sizes(self, vision: int, text: int) -> dict[str, torch.Tensor]:
+        return {
+            "vision.vit.patch_embed.proj.weight": torch.zeros(vision, 3, 8, 8),
+            "vision.vit.pos_embed": torch.zeros(1, 17, vision),
+            "vision.vit.blocks.0.norm1.weight": torch.zeros(vision),
+            "text.embeddings.words.weight": torch.zeros(26, text),
+            "text.embeddings.positions.weight": torch.zeros(40, text),
+            "text.blocks.0.mlp.up.weight": torch.zeros(64, text),
+        }
+
+    def test_those_of_published_widths_are_known(self, caplog):
+        config = infer_config(self.sizes(1024, 768))
+        assert (config.vision.heads, config.text.heads) == (16, 12)
+        assert not caplog.messages
+
+    def test_those_of_other_widths_are_assumed_and_told(self, caplog):
+        config = infer_config(self.sizes(128, 192))
+        assert (config.vision.heads, config.text.heads) == (2, 3)
+        assert [message.rpartition("FOLDER ")[2] for message in caplog.messages] == [
+            "--vision-heads N",
+            "--text-heads N",
+        ]
+
+    @pytest.mark.parametrize(("widths", "option"), [((96, 128), "--vision-heads N"), ((128, 32), "--text-heads N")])
+    def test_those_that_cannot_be_assumed_are_asked_for(self, widths, option):
+        with pytest.raises(ValueError, match=rf"may have any number of attention heads; .* FILE FOLDER {option}$"):
+            infer_config(self.sizes(*widths))
+
+    def test_given_ones_are_taken(self, caplog):
+        config = infer_config(self.sizes(96, 32), heads=(3, 8))
+        assert (config.vision.heads, config.text.heads) == (3, 8)
+        assert not caplog.messages
+
+    @pytest.mark.parametrize("folder", ["BlipForImageTextRetrieval"], indirect=True)
+    def test_a_transformers_config_without_them_means_the_defaults_of_the_library(self, folder):
+        path, _ = folder
+        values = json.loads((path / "config.json").read_text())
+        del values["text_config"]["num_attention_heads"]
+        (path / "config.json").write_text(json.dumps(values))
+        assert load(path).model.config.text.heads == transformers.BlipTextConfig().num_attention_heads == 8
+
+    @pytest.mark.parametrize("folder", ["BlipForImageTextRetrieval"], indirect=True)
+    def test_a_folder_is_not_told_them(self, folder):
+        with pytest.raises(CheckpointError, match=r"its config\.json tells the attention heads; leave them out"):
+            load_any(folder[0], heads=(2, None))

@@ -14,7 +14,7 @@ from capfilt.errors import CheckpointError
 from capfilt.med.config import MEDConfig, NLVR2Sizes, Sizes, VQASizes
 from capfilt.med.model import INITIAL_TEMPERATURE, MED
 from capfilt.med.nlvr2 import NLVR2
-from capfilt.med.published import fit_positions, from_published, infer_config, infer_nlvr2, infer_vqa, kind_of
+from capfilt.med.published import Heads, fit_positions, from_published, infer_config, infer_nlvr2, infer_vqa, kind_of
 from capfilt.med.tokens import Tokens
 from capfilt.med.vqa import VQA
 from capfilt.med.weights import DAMAGE as DAMAGE  # what training's states are damaged by, too
@@ -87,12 +87,13 @@ def load_nlvr2(path: Path, image_size: int | None = None) -> NLVR2Checkpoint:
     return _only(NLVR2Checkpoint, path, image_size)
 
 
-def load_any(path: Path, image_size: int | None = None) -> AnyCheckpoint:
+def load_any(path: Path, image_size: int | None = None, heads: Heads = (None, None)) -> AnyCheckpoint:
     """Read a checkpoint folder, a transformers BLIP folder, or an original .pth file with vocab.txt beside it.
 
     Args:
         path: the folder or file.
         image_size: pixels; when it is not the checkpoint's own, the position table is interpolated.
+        heads: for a .pth file that is not as wide as a published one; a folder tells its own.
 
     Raises:
         CheckpointError: nothing there, not a BLIP checkpoint, or tensors that do not fit; the message
@@ -101,7 +102,9 @@ def load_any(path: Path, image_size: int | None = None) -> AnyCheckpoint:
     if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}; capfilt finetune writes one, or give a BLIP .pth or folder")
     if not path.is_dir():
-        return _published(load_tensors(path), None, path, path.with_name(VOCABULARY), image_size)
+        return _published(load_tensors(path), heads, path, path.with_name(VOCABULARY), image_size)
+    if any(heads):
+        raise CheckpointError(f"{path}: its config.json tells the attention heads; leave them out")
     values = load_json(path / CONFIG)
     if str(values.get("model_type")) in SIZES:
         return _load_own(path, values, image_size)
@@ -159,7 +162,7 @@ def _load_own(folder: Path, values: dict[str, object], image_size: int | None) -
 
 
 def _published(
-    state: dict[str, Tensor], heads: tuple[int, int] | None, path: Path, vocabulary: Path, image_size: int | None
+    state: dict[str, Tensor], heads: Heads, path: Path, vocabulary: Path, image_size: int | None
 ) -> AnyCheckpoint:
     kind = kind_of(state)
     ours = from_published(state, str(path), kind)
@@ -174,12 +177,12 @@ def _published(
     return _build(config, ours, Tokens(vocabulary), str(path))
 
 
-def _load_transformers(folder: Path, values: dict[str, object]) -> tuple[dict[str, Tensor], tuple[int, int]]:
+def _load_transformers(folder: Path, values: dict[str, object]) -> tuple[dict[str, Tensor], Heads]:
     vision, text = values.get("vision_config"), values.get("text_config")
     if values.get("model_type") != "blip" or not isinstance(vision, dict) or not isinstance(text, dict):
         raise CheckpointError(f"{folder}: config.json is of model type {values.get('model_type')}; med or blip is read")
-    # The library leaves out sizes that have its own defaults, 12 heads for both halves of the released models.
-    return load_tensors(_weights(folder)), (vision.get("num_attention_heads", 12), text.get("num_attention_heads", 12))
+    # Some releases of the library leave out what has its own default, which is not BLIP's for the text half.
+    return load_tensors(_weights(folder)), (vision.get("num_attention_heads", 12), text.get("num_attention_heads", 8))
 
 
 def _weights(folder: Path) -> Path:

@@ -5,6 +5,7 @@ and transformers' BLIP folders, whose text half has the original's names. A name
 of patterns; one that no row knows is an error, so that nothing is dropped or left random unnoticed.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Literal
@@ -16,9 +17,13 @@ from capfilt.errors import CheckpointError
 from capfilt.med.config import MEDConfig, NLVR2Sizes, Sizes, TextConfig, VisionConfig, VQASizes
 from capfilt.med.vision import resize_positions
 
+logger = logging.getLogger(__name__)
+
 Kind = Literal["med", "vqa", "nlvr2"]
+Heads = tuple[int | None, int | None]  # of the vision tower and of the text stack; None where not known
 
 HEAD_WIDTH = 64  # of every published BLIP, in both halves
+PUBLISHED_WIDTHS = (768, 1024)
 
 # Momentum copies, queues and constants: not part of the model that captions or filters.
 LEFT_OUT = re.compile(
@@ -125,42 +130,37 @@ def from_published(state: Mapping[str, Tensor], where: str, kind: Kind = "med") 
     return ours
 
 
-def infer_config(
-    state: Mapping[str, Tensor], image_size: int | None = None, heads: tuple[int, int] | None = None
-) -> MEDConfig:
+def infer_config(state: Mapping[str, Tensor], image_size: int | None = None, heads: Heads = (None, None)) -> MEDConfig:
     """Return the sizes that a state dict under MED's names was built with.
 
     Args:
         state: from from_published.
         image_size: pixels; that of the position table when None.
-        heads: of the vision tower and of the text stack, which no tensor tells; width / 64 when None.
+        heads: which no tensor tells; as wide as those of every published model when None.
+
+    Raises:
+        ValueError: heads are not given for a width that cannot have such heads.
     """
     projection = state.get("vision_proj.weight")
     return MEDConfig(
-        vision=_vision(state, image_size, heads and heads[0]),
-        text=_text(state, "text", heads and heads[1]),
+        vision=_vision(state, image_size, heads[0]),
+        text=_text(state, "text", heads[1]),
         projection=256 if projection is None else projection.shape[0],
         encoder="text.blocks.0.encoder_attn.query.weight" in state,
         decoder="text.blocks.0.decoder_attn.query.weight" in state,
     )
 
 
-def infer_vqa(
-    state: Mapping[str, Tensor], image_size: int | None = None, heads: tuple[int, int] | None = None
-) -> VQASizes:
+def infer_vqa(state: Mapping[str, Tensor], image_size: int | None = None, heads: Heads = (None, None)) -> VQASizes:
     """Return the sizes of a VQA model; arguments as in infer_config."""
-    return VQASizes(
-        vision=_vision(state, image_size, heads and heads[0]), text=_text(state, "questions", heads and heads[1])
-    )
+    return VQASizes(vision=_vision(state, image_size, heads[0]), text=_text(state, "questions", heads[1]))
 
 
-def infer_nlvr2(
-    state: Mapping[str, Tensor], image_size: int | None = None, heads: tuple[int, int] | None = None
-) -> NLVR2Sizes:
+def infer_nlvr2(state: Mapping[str, Tensor], image_size: int | None = None, heads: Heads = (None, None)) -> NLVR2Sizes:
     """Return the sizes of an NLVR2 model; arguments as in infer_config."""
-    text = _text(state, "text", heads and heads[1])
+    text = _text(state, "text", heads[1])
     merging = [layer for layer in range(text.depth) if f"text.blocks.{layer}.cross_attn.merge.weight" in state]
-    vision = _vision(state, image_size, heads and heads[0])
+    vision = _vision(state, image_size, heads[0])
     return NLVR2Sizes(vision=vision, text=text, merge_from=min(merging, default=text.depth))
 
 
@@ -172,7 +172,7 @@ def _vision(state: Mapping[str, Tensor], image_size: int | None, heads: int | No
         patch_size=patch,
         width=patches.shape[0],
         depth=_depth(state, "vision.vit.blocks."),
-        heads=heads or patches.shape[0] // HEAD_WIDTH,
+        heads=heads or _published_heads(patches.shape[0], "--vision-heads"),
     )
 
 
@@ -182,10 +182,19 @@ def _text(state: Mapping[str, Tensor], stack: str, heads: int | None) -> TextCon
         vocabulary=vocabulary,
         width=width,
         depth=_depth(state, f"{stack}.blocks."),
-        heads=heads or width // HEAD_WIDTH,
+        heads=heads or _published_heads(width, "--text-heads"),
         mlp_width=state[f"{stack}.blocks.0.mlp.up.weight"].shape[0],
         positions=state[f"{stack}.embeddings.positions.weight"].shape[0],
     )
+
+
+def _published_heads(width: int, option: str) -> int:
+    remedy = f"to say how many, convert it once: capfilt checkpoint convert FILE FOLDER {option} N"
+    if width % HEAD_WIDTH:
+        raise ValueError(f"a width of {width} may have any number of attention heads; {remedy}")
+    if width not in PUBLISHED_WIDTHS:
+        logger.warning("a width of %d is taken for attention heads of %d each; %s", width, HEAD_WIDTH, remedy)
+    return width // HEAD_WIDTH
 
 
 def fit_positions(state: dict[str, Tensor], config: Sizes) -> dict[str, Tensor]:
