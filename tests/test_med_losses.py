@@ -7,7 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from capfilt.med.losses import LABEL_SMOOTHING, contrastive_loss, hard_negatives, language_loss, matching_loss
+from capfilt.med.losses import (
+    LABEL_SMOOTHING,
+    contrastive_loss,
+    distilled_loss,
+    draw,
+    has_negative,
+    language_loss,
+    matching_loss,
+    negative_weights,
+    similarities,
+)
 
 
 @pytest.fixture
@@ -61,16 +71,57 @@ class TestContrastive:
             contrastive_loss(image, text, 0.1, torch.ones(4, 3, dtype=torch.bool))
 
 
+class TestDistilled:
+    def test_its_targets_mix_the_copies_distribution_with_even_labels(self, generator):
+        logits, copies, alpha = torch.randn(2, 3, generator=generator), torch.randn(2, 3, generator=generator), 0.3
+        positive = torch.tensor([[1, 0, 1], [0, 1, 0]], dtype=torch.bool)
+
+        total = 0.0
+        for row in range(2):
+            for column in range(3):
+                soft = math.exp(log_share(copies[row].tolist(), column))
+                label = int(positive[row, column]) / int(positive[row].sum())
+                total -= (alpha * soft + (1 - alpha) * label) * log_share(logits[row].tolist(), column)
+
+        assert distilled_loss(logits, copies, positive, alpha).item() == pytest.approx(total / 2, rel=1e-5)
+
+    def test_without_alpha_it_is_one_direction_of_the_plain_loss(self, generator):
+        image, text = features(4, generator), features(4, generator)
+        logits = similarities(image, text.T, 0.1)
+        both = [distilled_loss(table, torch.randn(4, 4), torch.eye(4).bool(), 0.0) for table in (logits, logits.T)]
+        torch.testing.assert_close(sum(both) / 2, contrastive_loss(image, text, 0.1, torch.eye(4).bool()))
+
+    def test_the_targets_get_no_gradient(self, generator):
+        logits = torch.randn(2, 3, generator=generator, requires_grad=True)
+        copies = torch.randn(2, 3, generator=generator, requires_grad=True)
+        distilled_loss(logits, copies, torch.ones(2, 3).bool(), 0.4).backward()
+        assert logits.grad is not None
+        assert copies.grad is None
+
+
+def test_similarities_keep_float32_under_autocast(generator):
+    image, text = features(3, generator), features(5, generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = similarities(image, text.T, 0.07)
+    assert torch.equal(found, image @ text.T / 0.07)
+
+
 class TestMatching:
     def test_it_is_the_mean_over_true_and_false_pairs(self):
         positive, negative = torch.tensor([[0.5, 2.0]]), torch.tensor([[1.0, -1.0], [0.0, 3.0]])
         each = [-log_share([0.5, 2.0], 1), -log_share([1.0, -1.0], 0), -log_share([0.0, 3.0], 0)]
-        assert matching_loss(positive, negative).item() == pytest.approx(sum(each) / 3, rel=1e-6)
+        found = matching_loss(positive, negative, torch.tensor([True, True]))
+        assert found.item() == pytest.approx(sum(each) / 3, rel=1e-6)
 
     def test_class_one_means_match(self):
-        sure = torch.tensor([[-20.0, 20.0]])
-        assert matching_loss(sure, -sure).item() < 1e-6
-        assert matching_loss(-sure, sure).item() > 30
+        sure, usable = torch.tensor([[-20.0, 20.0]]), torch.tensor([True])
+        assert matching_loss(sure, -sure, usable).item() < 1e-6
+        assert matching_loss(-sure, sure, usable).item() > 30
+
+    def test_pairs_that_stand_in_for_missing_false_ones_are_not_scored(self):
+        positive, negative = torch.tensor([[0.5, 2.0]]), torch.tensor([[1.0, -1.0], [0.0, 3.0]])
+        found = matching_loss(positive, negative, torch.tensor([True, False]))
+        assert found == matching_loss(positive, negative[:1], torch.tensor([True]))
 
 
 class TestLanguage:
@@ -122,42 +173,46 @@ class TestLanguage:
         assert each.sum().item() / 4 == pytest.approx(language_loss(*batch, prompt=2).item(), rel=1e-6)
 
 
-class TestHardNegatives:
-    DRAWS = 40_000
+class TestNegativeWeights:
+    def test_they_are_the_softmax_and_the_floor_without_the_positives(self):
+        similarity = torch.tensor([[3.0, 0.0, 1.0, 2.0], [0.0, 0.0, 0.0, 0.0]])
+        positive = torch.tensor([[1, 0, 0, 0], [0, 1, 0, 1]], dtype=torch.bool)
 
-    def test_the_frequencies_are_the_softmax_of_the_similarity_without_the_positives(self, generator):
-        similarity = torch.tensor([[3.0, 0.0, 1.0, 2.0, -9.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
-        positive = torch.tensor([[1, 0, 0, 0, 0], [0, 1, 0, 1, 0]], dtype=torch.bool)
-
-        drawn = hard_negatives(similarity, positive, self.DRAWS, generator)
+        found = negative_weights(similarity, positive, floor=1e-4)
 
         for row in range(2):
-            whole = sum(math.exp(s) for s in similarity[row].tolist())
-            weights = [
-                0.0 if own else math.exp(s) / whole + 1e-4
-                for s, own in zip(similarity[row].tolist(), positive[row].tolist(), strict=True)
-            ]
-            for column, weight in enumerate(weights):
+            scores = similarity[row].tolist()
+            expected = [0.0 if positive[row, i] else math.exp(log_share(scores, i)) + 1e-4 for i in range(len(scores))]
+            assert found[row].tolist() == pytest.approx(expected, rel=1e-5)
+
+    def test_negatives_that_vanish_beside_a_positive_are_all_alike(self):
+        similarity = torch.tensor([[1000.0, 0.0, 5.0]])
+        found = negative_weights(similarity, torch.tensor([[True, False, False]]), floor=0.0)
+        assert found.tolist() == [[0.0, 1.0, 1.0]]
+
+    def test_a_row_of_positives_alone_has_no_negative(self):
+        positive = torch.tensor([[True, True], [True, False]])
+        found = negative_weights(torch.zeros(2, 2), positive, floor=1e-4)
+        assert has_negative(found).tolist() == [False, True]
+
+    def test_the_similarity_gets_no_gradient(self):
+        found = negative_weights(torch.zeros(2, 2, requires_grad=True), torch.eye(2).bool(), 0.0)
+        assert not found.requires_grad
+
+
+class TestDraw:
+    DRAWS = 40_000
+
+    def test_the_frequencies_are_the_weights(self):
+        torch.manual_seed(0)
+        weights = torch.tensor([[0.0, 1.0, 3.0, 0.5], [2.0, 2.0, 0.0, 0.0]])
+        drawn = draw(weights, self.DRAWS)
+        for row in range(2):
+            for column, weight in enumerate(weights[row].tolist()):
+                expected = weight / weights[row].sum().item()
                 share = (drawn[row] == column).float().mean().item()
-                expected = weight / sum(weights)
                 assert share == pytest.approx(expected, abs=5 * math.sqrt(expected * (1 - expected) / self.DRAWS))
-        assert not (drawn[0] == 0).any()
 
-    def test_a_positive_is_never_drawn_however_similar(self, generator):
-        positive = torch.rand(50, 20, generator=generator) < 0.5
-        positive[:, 0] = False
-        similarity = torch.randn(50, 20, generator=generator) + 100.0 * positive
-
-        drawn = hard_negatives(similarity, positive, 30, generator)
-
-        assert drawn.shape == (50, 30)
-        assert not positive.gather(1, drawn).any()
-
-    def test_a_row_of_positives_alone_still_gets_its_draws(self, generator):
-        drawn = hard_negatives(torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool), 300, generator)
-        assert drawn.unique().tolist() == [0, 1, 2]
-
-    def test_one_generator_state_gives_one_draw(self):
-        arguments = torch.randn(8, 8), torch.eye(8).bool(), 3
-        first, second = (hard_negatives(*arguments, torch.Generator().manual_seed(5)) for _ in range(2))
-        assert torch.equal(first, second)
+    def test_a_row_of_zeros_draws_and_does_not_fail(self):
+        torch.manual_seed(0)
+        assert draw(torch.zeros(1, 3), 300).unique().tolist() == [0, 1, 2]

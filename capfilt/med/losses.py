@@ -1,6 +1,6 @@
 """The three training losses of MED: ITC, ITM and LM. They take features and return scalars.
 
-Shapes: B pairs, E projection width, R texts, L tokens, V vocabulary.
+Shapes: B pairs, E projection width, R texts, L tokens, V vocabulary, C features compared with.
 Source: BLIP, arXiv 2201.12086, section 3.2.
 """
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 IGNORE = -100
 LABEL_SMOOTHING = 0.1  # fixed in the original code; the paper does not name it
+FLOOR = 1e-4  # added to the weights of hard negatives in pre-training, in the original code
 
 
 def contrastive_loss(image: Tensor, text: Tensor, temperature: Tensor | float, positive: Tensor) -> Tensor:
@@ -34,22 +35,56 @@ def contrastive_loss(image: Tensor, text: Tensor, temperature: Tensor | float, p
         raise ValueError(
             f"positive has shape {tuple(positive.shape)}, not ({len(image)}, {len(text)}): images by texts"
         )
-    similarity = image @ text.T / temperature  # (B, R), row b: image b against every text
-    target = positive.float()  # (B, R)
-    to_text = F.cross_entropy(similarity, target / target.sum(1, keepdim=True))
-    to_image = F.cross_entropy(similarity.T, (target / target.sum(0)).T)
+    similarity = similarities(image, text.T, temperature)  # (B, R), row b: image b against every text
+    to_text = F.cross_entropy(similarity, evenly(positive))
+    to_image = F.cross_entropy(similarity.T, evenly(positive.T))
     return (to_text + to_image) / 2
 
 
-def matching_loss(positive: Tensor, negative: Tensor) -> Tensor:
+def distilled_loss(similarity: Tensor, momentum: Tensor, positive: Tensor, alpha: float) -> Tensor:
+    """Return one direction of ITC with soft targets: alpha from the momentum copies, the rest from the labels.
+
+    Args:
+        similarity: logits of the model's features against C momentum features, (B, C).
+        momentum: logits of the momentum copies' own features against the same, (B, C); no gradient flows into them.
+        positive: bool (B, C), True where the pair belongs together; at least one in each row.
+        alpha: weight of the momentum copies' distribution, 0 to 1.
+
+    Returns:
+        A scalar in nats. Independent features give about log(C).
+
+    Source:
+        ALBEF, arXiv 2107.07651, section 3.3; the image-aware labels of retrieval are the original code's.
+    """
+    target = alpha * momentum.detach().softmax(dim=1) + (1 - alpha) * evenly(positive)  # (B, C)
+    return F.cross_entropy(similarity, target)
+
+
+def similarities(features: Tensor, others: Tensor, temperature: Tensor | float) -> Tensor:
+    """Return ITC logits (N, C) of features (N, E) against others (E, C), in float32 under autocast too.
+
+    The temperature magnifies the rounding of bfloat16 to several per cent of a probability.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        return features.float() @ others.float() / temperature  # (N, C)
+
+
+def evenly(positive: Tensor) -> Tensor:
+    """Return targets (N, C), each row's 1 shared evenly among its positives, bool (N, C)."""
+    return positive / positive.sum(dim=1, keepdim=True)  # (N, C)
+
+
+def matching_loss(positive: Tensor, negative: Tensor, usable: Tensor) -> Tensor:
     """Return the image-text matching (ITM) loss: mean cross-entropy over true and false pairs, in nats.
 
     Args:
         positive: ITM logits of pairs that match, (R, 2).
         negative: ITM logits of pairs that do not, (N, 2).
+        usable: bool (N,), False for pairs that stand in where there was no false one; they are not scored.
     """
-    labels = torch.cat([positive.new_ones(len(positive)), positive.new_zeros(len(negative))]).long()  # (R + N,)
-    return F.cross_entropy(torch.cat([positive, negative]), labels)
+    false = torch.zeros_like(usable, dtype=torch.long).masked_fill(~usable, IGNORE)  # (N,)
+    labels = torch.cat([false.new_ones(len(positive)), false])  # (R + N,)
+    return F.cross_entropy(torch.cat([positive, negative]).float(), labels)
 
 
 def language_loss(logits: Tensor, ids: Tensor, keep: Tensor, prompt: int = 0, reduction: str = "mean") -> Tensor:
@@ -74,23 +109,33 @@ def language_loss(logits: Tensor, ids: Tensor, keep: Tensor, prompt: int = 0, re
     return loss if reduction == "mean" else loss.view(labels.shape)
 
 
-def hard_negatives(
-    similarity: Tensor, positive: Tensor, count: int, generator: torch.Generator | None = None
-) -> Tensor:
-    """Return for each row the indices of columns that are no positives, likelier the more similar they are.
+def negative_weights(similarity: Tensor, positive: Tensor, floor: float) -> Tensor:
+    """Return how likely each column is chosen as a row's hard negative: the likelier, the more similar it is.
 
     Args:
         similarity: ITC logits, (N, M): cosines over the temperature.
-        positive: bool (N, M), True where the pair matches; never drawn.
-        count: columns to draw for a row, with replacement.
-        generator: source of the draw.
+        positive: bool (N, M), True where the pair belongs together.
+        floor: added to the softmax of the similarities; the original has 1e-4 in pre-training, 0 in retrieval.
 
     Returns:
-        int64 (N, count). A row whose columns are all positives draws among all of them.
+        Weights (N, M), not summing to 1; 0 for positives. A row of positives alone has no negative: it is all 0.
 
     Source:
         section 3.2: hard negatives "with higher contrastive similarity in a batch are more likely to be selected".
     """
-    weights = (similarity.float().softmax(dim=1) + 1e-4).masked_fill(positive, 0.0)  # (N, M)
-    weights = weights.masked_fill(positive.all(dim=1, keepdim=True), 1.0)
-    return torch.multinomial(weights, count, replacement=True, generator=generator)
+    weights = (similarity.detach().float().softmax(dim=1) + floor).masked_fill(positive, 0.0)  # (N, M)
+    # Beside a positive that takes all of the softmax, negatives may vanish in float32: then all are alike.
+    return torch.where(has_negative(weights)[:, None], weights, (~positive).float())
+
+
+def has_negative(weights: Tensor) -> Tensor:
+    """Return which rows of weights (N, M) have something to draw, bool (N,)."""
+    return weights.sum(dim=1) > 0
+
+
+def draw(weights: Tensor, count: int) -> Tensor:
+    """Return count columns for each row of weights (N, M), int64 (N, count), drawn with replacement.
+
+    A row of zeros draws among all columns: it must not fail, and its draws must not be scored.
+    """
+    return torch.multinomial(weights.masked_fill(~has_negative(weights)[:, None], 1.0), count, replacement=True)

@@ -2,24 +2,41 @@
 
 The image's tokens and its cross-attention keys and values are computed once and serve all passes.
 
-Shapes: B images, n texts for each, R = B * n, L tokens, M image tokens.
-Source: BLIP, arXiv 2201.12086, sections 3.2 and 3.3.
+Shapes: B images, n texts for each, R = B * n, L tokens, M image tokens, E projection width, Q entries of a queue,
+N pairs that negatives are chosen among: the batch's, or those of all ranks.
+Source: BLIP, arXiv 2201.12086, sections 3.2 and 3.3; order of events as in the original code.
 """
 
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from capfilt.med.losses import contrastive_loss, hard_negatives, language_loss, matching_loss
+from capfilt.config.momentum import MomentumSettings
+from capfilt.errors import ConfigError
+from capfilt.med.losses import (
+    FLOOR,
+    contrastive_loss,
+    draw,
+    has_negative,
+    language_loss,
+    matching_loss,
+    negative_weights,
+    similarities,
+)
 from capfilt.med.model import MED
+from capfilt.med.momentum import Features, Momentum
 from capfilt.med.text import KeysValues
 from capfilt.med.tokens import Tokens
 from capfilt.med.vision import normalise
 from capfilt.training.data import Batch
+from capfilt.training.ranks import gather, gather_texts, gather_with_gradient, rank, world_size
 
+TEMPERATURES = (0.001, 0.5)  # the original keeps the learned temperature in this range
 Losses = dict[str, Tensor]
+Choose = Callable[[Tensor, int], Tensor]  # from weights (R, N) and a count to columns (R, count)
 Data = TypeVar("Data")
 
 
@@ -50,57 +67,165 @@ class Captioning(Objective[Batch]):
         return {"lm": language_loss(self.model.decode(ids, projected), ids, keep, prompt=len(self.prompt))}
 
 
-class Filtering(Objective[Batch]):
-    """ITC + ITM (section 3.3)."""
+class Weights(NamedTuple):
+    """How likely each of N pairs is to give a hard negative; a row of zeros has none."""
 
-    def __init__(self, model: MED, tokens: Tokens) -> None:
+    texts: Tensor  # (B, N), for each image
+    images: Tensor  # (R, N), for each text
+
+
+class Filtering(Objective[Batch]):
+    """ITC + ITM (section 3.3); with momentum, the original's retrieval fine-tune.
+
+    There all texts of an image are its positives, wherever they stand in batch and queue. Without momentum, ITC
+    compares within the batch of this rank.
+    """
+
+    def __init__(
+        self,
+        model: MED,
+        tokens: Tokens,
+        momentum: MomentumSettings | None = None,
+        seed: int = 0,
+        choose: Choose = draw,
+    ) -> None:
+        """Hold the model; seed makes the queues' first entries, choose picks negatives by their weights."""
         super().__init__()
         self.model: MED = model
-        self.tokens = tokens
+        self.tokens, self.choose = tokens, choose
+        self.momentum = Momentum(model, momentum, seed) if momentum else None
+        self.floor = 0.0 if momentum else FLOOR
 
     def forward(self, batch: Batch, done: float) -> Losses:
         """Return "itc" and "itm"."""
-        image = self.model.encode_image(normalise(batch.pixels))  # (B, M, D)
-        return self.understanding(batch, image, self.model.project_image(image), matching=True)
+        pixels = normalise(batch.pixels)  # (B, 3, S, S)
+        image = self.model.encode_image(pixels)  # (B, M, D)
+        itc, weights = self.contrast(batch, pixels, image, done)
+        return {"itc": itc, "itm": self.match(batch, image, self.model.project_image(image), weights)}
 
-    def understanding(self, batch: Batch, image: Tensor, projected: list[KeysValues], matching: bool) -> Losses:
-        """Return ITC and, if asked for, ITM of images whose tokens (B, M, D), keys and values are given."""
-        images = self.model.image_features(image)  # (B, E)
-        texts = self.model.text_features(batch.ids, batch.keep)  # (R, E)
-        positive = true_pairs(batch)  # (B, R)
-        losses = {"itc": contrastive_loss(images.float(), texts.float(), self.model.temperature, positive)}
-        if matching:
-            similarity = (images @ texts.T / self.model.temperature).detach()  # (B, R)
-            losses["itm"] = self._matching(batch, projected, similarity, positive)
-        return losses
+    @property
+    def everywhere(self) -> bool:
+        """Whether negatives come from other ranks too."""
+        wanted = self.momentum is not None and self.momentum.settings.negatives == "all_ranks"
+        return wanted and world_size() > 1
 
-    def _matching(self, batch: Batch, projected: list[KeysValues], similarity: Tensor, positive: Tensor) -> Tensor:
-        """Return ITM over the true pairs, a hard negative image a text and n hard negative texts an image."""
+    def positives(self, batch: Batch, images: Tensor, first: int) -> Tensor:
+        """Return which of N pairs are true for the batch's images and texts, bool (B, N).
+
+        Args:
+            batch: with one text for each image.
+            images: image numbers of the N pairs, (N,).
+            first: where among them those of the batch begin.
+        """
+        return batch.images[:, None] == images  # (B, N)
+
+    def compared(self, online: Features, slow: Features) -> Features:
+        """Return the features whose similarity to the online ones weights the hard negatives."""
+        return online
+
+    def contrast(self, batch: Batch, pixels: Tensor, image: Tensor, done: float) -> tuple[Tensor, Weights]:
+        """Return ITC and the weights of hard negatives, of images (B, 3, S, S) whose tokens (B, M, D) are given."""
+        temperature = self.model.temperature
+        temperature.data.clamp_(*TEMPERATURES)
+        online = Features(self.model.image_features(image), self.model.text_features(batch.ids, batch.keep))
+        if self.momentum is None:
+            positive = true_pairs(batch)  # (B, R)
+            return contrastive_loss(*online, temperature, positive), self._weights(online, online, positive, positive.T)
+        require_pairs(batch)
+        self.momentum.follow(done)
+        slow = self.momentum.features(pixels, batch.ids, batch.keep)
+        positive = self.positives(batch, self.momentum.with_queue(batch.images), 0)  # (B, B + Q)
+        loss = self.momentum.contrast(online, slow, temperature, positive, done)
+        images = gather(batch.images)  # (W * B,)
+        self.momentum.enqueue(Features(*map(gather, slow)), images)
+        compared, first = self.compared(online, slow), 0
+        if self.everywhere:
+            compared, first = Features(*map(gather, compared)), rank() * len(pixels)
+        positive = self.positives(batch, images if self.everywhere else batch.images, first)  # (B, N)
+        return loss, self._weights(online, compared, positive, positive)
+
+    def _weights(self, online: Features, compared: Features, own_texts: Tensor, own_images: Tensor) -> Weights:
+        """Weight candidates by their similarity to the online features; own_texts (B, N) and own_images (R, N)."""
+        to_text = similarities(online.image, compared.text.T, self.model.temperature)  # (B, N)
+        to_image = similarities(online.text, compared.image.T, self.model.temperature)  # (R, N)
+        return Weights(
+            negative_weights(to_text, own_texts, self.floor), negative_weights(to_image, own_images, self.floor)
+        )
+
+    def match(self, batch: Batch, image: Tensor, projected: list[KeysValues], weights: Weights) -> Tensor:
+        """Return ITM over the true pairs, a hard negative image a text and n hard negative texts an image.
+
+        The original's three passes are two here: an image's true and false texts share its keys and values, which
+        are read where they lie, not copied. Only those of the false images are gathered, a third of the original's.
+        """
         ids, keep = starting_with(self.tokens.enc, batch.ids), batch.keep  # (R, L), (R, L)
-        each = len(ids) // len(similarity)
-        texts = hard_negatives(similarity, positive, each).flatten()  # (R,), n for each image
-        images = hard_negatives(similarity.T, positive.T, 1).flatten()  # (R,), one for each text
-        true = self.model.match(ids, keep, projected)  # (R, 2)
-        false_text = self.model.match(ids[texts], keep[texts], projected)  # (R, 2)
-        chosen = [(keys[images], values[images]) for keys, values in projected]
-        false_image = self.model.match(ids, keep, chosen)  # (R, 2)
-        return matching_loss(true.float(), torch.cat([false_text, false_image]).float())
+        all_ids, all_keep = ids, keep  # (N, L), (N, L)
+        if self.everywhere:
+            ids, keep, all_ids, all_keep = gather_texts(ids, keep)
+        each = len(ids) // len(image)
+        texts = self.choose(weights.texts, each)  # (B, n)
+        images = self.choose(weights.images, 1)[:, 0]  # (R,)
+        both = torch.cat([ids.view(len(image), each, -1), all_ids[texts]], dim=1).flatten(0, 1)  # (2R, L)
+        both_keep = torch.cat([keep.view(len(image), each, -1), all_keep[texts]], dim=1).flatten(0, 1)  # (2R, L)
+        shared = self.model.match(both, both_keep, projected).view(len(image), 2, each, 2)
+        true, false_text = shared.transpose(0, 1).flatten(1, 2)  # (R, 2), (R, 2)
+        false_image = self.model.match(ids, keep, self._chosen(image, projected, images))  # (R, 2)
+        usable = torch.cat([has_negative(weights.texts).repeat_interleave(each), has_negative(weights.images)])  # (2R,)
+        return matching_loss(true, torch.cat([false_text, false_image]), usable)
+
+    def _chosen(self, image: Tensor, projected: list[KeysValues], images: Tensor) -> list[KeysValues]:
+        """Return the keys and values of the chosen images (R,); those of other ranks' images are projected here."""
+        if self.everywhere:
+            return self.model.project_image(gather_with_gradient(image)[images])
+        return [(keys[images], values[images]) for keys, values in projected]
 
 
 class Pretraining(Filtering):
-    """ITC + ITM + LM (section 3.2); ITM joins after a share itm_warmup of the steps."""
+    """ITC + ITM + LM (section 3.2); ITM joins after a share itm_warmup of the steps.
 
-    def __init__(self, model: MED, tokens: Tokens, itm_warmup: float) -> None:
-        super().__init__(model, tokens)
-        self.itm_warmup = itm_warmup
+    With momentum, only a text's own pair is positive, and hard negatives are weighted by the logits of ITC.
+    """
+
+    def __init__(
+        self,
+        model: MED,
+        tokens: Tokens,
+        itm_warmup: float,
+        momentum: MomentumSettings | None = None,
+        seed: int = 0,
+        choose: Choose = draw,
+    ) -> None:
+        super().__init__(model, tokens, momentum, seed, choose)
+        self.itm_warmup, self.floor = itm_warmup, FLOOR
 
     def forward(self, batch: Batch, done: float) -> Losses:
         """Return "lm", "itc" and, from its time on, "itm"."""
-        image = self.model.encode_image(normalise(batch.pixels))  # (B, M, D)
+        pixels = normalise(batch.pixels)  # (B, 3, S, S)
+        image = self.model.encode_image(pixels)  # (B, M, D)
         projected = self.model.project_image(image)
         ids = starting_with(self.tokens.dec, batch.ids)  # (R, L)
         lm = language_loss(self.model.decode(ids, projected), ids, batch.keep)
-        return {"lm": lm, **self.understanding(batch, image, projected, matching=done >= self.itm_warmup)}
+        itc, weights = self.contrast(batch, pixels, image, done)
+        losses = {"lm": lm, "itc": itc}
+        return {**losses, "itm": self.match(batch, image, projected, weights)} if done >= self.itm_warmup else losses
+
+    def positives(self, batch: Batch, images: Tensor, first: int) -> Tensor:
+        """Return bool (B, N), True only for the pair itself, as arguments of Filtering.positives."""
+        columns = torch.arange(len(images), device=images.device)  # (N,)
+        return columns == first + columns[: len(batch.images), None]  # (B, N)
+
+    def compared(self, online: Features, slow: Features) -> Features:
+        """Return the momentum features, those that ITC compares with."""
+        return slow
+
+
+def require_pairs(batch: Batch) -> None:
+    """Raise ConfigError unless each image has one text: queues hold pairs."""
+    if len(batch.ids) != len(batch.images):
+        raise ConfigError(
+            f"schedule.texts_per_image: {len(batch.ids) // len(batch.images)}, but momentum takes one text for each "
+            "image; set schedule.texts_per_image: 1, or momentum: null"
+        )
 
 
 def true_pairs(batch: Batch) -> Tensor:

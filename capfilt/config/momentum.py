@@ -1,0 +1,27 @@
+"""Settings of the momentum copies that ITC compares with, and of the queues of their features."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from capfilt.config.loading import Config
+
+
+class MomentumSettings(Config):
+    """Slow copies of the encoders, queues of their features, soft targets. Paper and code agree unless said."""
+
+    decay: float = Field(0.995, ge=0, lt=1, description="share that a copy keeps of itself in a step")
+    queue: PositiveInt = Field(
+        57600, description="features kept of each kind, a multiple of the images of a step; as code and paper"
+    )
+    alpha: float = Field(0.4, ge=0, le=1, description="weight of the copies' own similarities in the targets of ITC")
+    alpha_ramp: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of the steps over which alpha rises from 0; code: 2 of 20 epochs, in retrieval 1 of 6",
+    )
+    negatives: Literal["same_rank", "all_ranks"] = Field(
+        "same_rank",
+        description="where hard negatives come from; code: all_ranks for retrieval on COCO, else same_rank",
+    )

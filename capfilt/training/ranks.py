@@ -1,0 +1,68 @@
+"""Talking to the other ranks: the one place that does. In a single process all of it is the identity.
+
+Shapes: W ranks, B rows of this rank, L tokens.
+"""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+
+def world_size() -> int:
+    """Return how many processes train together."""
+    return dist.get_world_size() if _together() else 1
+
+
+def rank() -> int:
+    """Return the number of this process among them, from 0."""
+    return dist.get_rank() if _together() else 0
+
+
+def gather(x: Tensor) -> Tensor:
+    """Return the rows of all ranks in the order of ranks, (B, ...) -> (W * B, ...), without a gradient.
+
+    x must have the same shape on every rank.
+    """
+    if world_size() == 1:
+        return x.detach()
+    rows = x.new_empty(world_size() * len(x), *x.shape[1:])  # (W * B, ...)
+    dist.all_gather_into_tensor(rows, x.detach().contiguous())
+    return rows
+
+
+def gather_with_gradient(x: Tensor) -> Tensor:
+    """Return the rows of all ranks as gather does; what any rank's loss asks of a row reaches that row's rank."""
+    return x if world_size() == 1 else _Gather.apply(x)
+
+
+def gather_texts(ids: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return this rank's texts (B, L), then those of all ranks (W * B, L), each as ids and keep.
+
+    Ranks cut their padding to their own longest text: all are padded to the longest of them first.
+    """
+    length = torch.tensor(ids.shape[1], device=ids.device)
+    if world_size() > 1:
+        dist.all_reduce(length, dist.ReduceOp.MAX)
+    missing = (0, int(length) - ids.shape[1])
+    ids, keep = F.pad(ids, missing), F.pad(keep, missing)  # (B, L), (B, L)
+    return ids, keep, gather(ids), gather(keep)
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather, whose transpose is: sum over ranks, then keep one's own rows."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        return gather(x)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)  # (W * B, ...)
+        dist.all_reduce(total)
+        return total.chunk(world_size())[rank()]  # (B, ...)
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized()
