@@ -7,14 +7,13 @@ import torch
 
 from capfilt.config.tasks import NLVR2Settings
 from capfilt.med.nlvr2 import NLVR2
-from capfilt.med.tokens import Tokens
 from capfilt.med.vision import normalise
 from capfilt.training.entries import Draw
-from capfilt.training.reasoning import Statements
+from capfilt.training.statements import Statements
 
 
 @torch.inference_mode()
-def evaluate_nlvr2(model: NLVR2, tokens: Tokens, examples: Statements, settings: NLVR2Settings) -> dict[str, object]:
+def evaluate_nlvr2(model: NLVR2, examples: Statements, settings: NLVR2Settings) -> dict[str, object]:
     """Judge all sentences, and return the accuracy in percent."""
     device = next(model.parameters()).device
     right = 0

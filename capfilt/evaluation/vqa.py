@@ -24,11 +24,11 @@ from capfilt.med.text import KeysValues
 from capfilt.med.tokens import Tokens
 from capfilt.med.vision import normalise
 from capfilt.med.vqa import VQA
-from capfilt.training.answering import QuestionBatch, Questions
 from capfilt.training.entries import Draw
+from capfilt.training.questions import QuestionBatch, Questions
 
 
-def evaluate_vqa(model: VQA, tokens: Tokens, questions: Questions, settings: VQASettings) -> dict[str, object]:
+def evaluate_vqa(model: VQA, questions: Questions, settings: VQASettings) -> dict[str, object]:
     """Answer all questions, and return their answers and, where people's are known, the official accuracy in percent.
 
     Raises:
@@ -37,7 +37,7 @@ def evaluate_vqa(model: VQA, tokens: Tokens, questions: Questions, settings: VQA
     candidates = read_candidates(settings)
     answers: list[str] = []
     for batch in _batches(questions, settings.batch_size, next(model.parameters()).device):
-        answers += _answers(model, tokens, batch, settings, candidates)
+        answers += _answers(model, questions.tokens, batch, settings, candidates)
     figures: dict[str, object] = {"questions": len(answers)}
     scores: dict[str, list[float]] = defaultdict(list)
     for question, answer in zip(questions.questions, answers, strict=True):

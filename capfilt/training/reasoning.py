@@ -1,116 +1,15 @@
-"""Training a model to judge sentences about two images: NLVR2's annotations as published, and the loss.
+"""Training a model to judge sentences about two images.
 
-    NLVR2          lines of {"identifier": "train-10171-0-0", "sentence", "label": "True", "directory"}
-    the original   [{"sentence", "label": "True", "images": [left, right]}]
-
-Shapes: B sentences, each with two images, L tokens.
-Source: BLIP, arXiv 2201.12086, section 5.4; the swap of the images comes from its released code.
+Shapes: B sentences.
+Source: BLIP, arXiv 2201.12086, section 5.4.
 """
 
-from typing import NamedTuple, cast
-
-import numpy as np
-import torch
 import torch.nn.functional as F
-from numpy.random import Generator, Philox
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from capfilt.config.tasks import SentenceData, SentenceFile
-from capfilt.errors import AnnotationError
-from capfilt.evaluation.annotations import Entry, field
 from capfilt.med.nlvr2 import NLVR2
-from capfilt.med.tokens import Tokens
-from capfilt.med.vision import normalise as normalise_pixels
-from capfilt.texts import normalise
-from capfilt.training.entries import Draw, image_path, read_entries, read_pixels
+from capfilt.med.vision import normalise
 from capfilt.training.objectives import Losses, Objective
-
-OTHER_SIDE = {"left": "right", "right": "left"}
-
-
-class Statement(NamedTuple):
-    """A sentence about two images, and whether it is true."""
-
-    images: tuple[str, str]  # paths or URLs, left and right
-    text: str
-    label: bool
-
-
-class StatementBatch(NamedTuple):
-    """Sentences about two images each."""
-
-    pixels: Tensor  # uint8 (B, 2, 3, S, S), left and right
-    ids: Tensor  # int64 (B, L): [ENC] in front, [SEP] behind, [PAD] to the longest
-    keep: Tensor  # bool (B, L), True for real tokens
-    labels: Tensor  # int64 (B,), 1 where the sentence is true
-
-
-class Stated(NamedTuple):
-    """One sentence of a batch."""
-
-    pixels: Tensor  # uint8 (2, 3, S, S)
-    ids: list[int]
-    label: bool
-
-
-class Statements(Dataset[Stated]):
-    """The sentences of some annotation files with their images, which are read when asked for."""
-
-    def __init__(self, settings: SentenceData, tokens: Tokens, image_size: int) -> None:
-        self.settings, self.tokens, self.image_size = settings, tokens, image_size
-        self.statements = [statement for file in settings.files for statement in read_statements(file)]
-
-    def __len__(self) -> int:
-        return len(self.statements)
-
-    def __getitem__(self, draw: Draw) -> Stated:
-        statement, settings, tokens = self.statements[draw.sample], self.settings, self.tokens
-        images, text = statement.images, normalise(statement.text, settings.max_words)
-        if settings.swap and Generator(Philox(key=np.array([draw.chance, draw.sample], np.uint64))).random() < 0.5:
-            images, text = (images[1], images[0]), mirrored(text)
-        pixels = [read_pixels(image, settings.limits, self.image_size) for image in images]
-        return Stated(torch.stack(pixels), tokens.encode(text, tokens.enc, settings.max_tokens), statement.label)
-
-    def collate(self, items: list[Stated]) -> StatementBatch:
-        """Put sentences together."""
-        ids, keep = self.tokens.batch([item.ids for item in items])  # (B, L), (B, L)
-        labels = torch.tensor([int(item.label) for item in items])  # (B,)
-        return StatementBatch(torch.stack([item.pixels for item in items]), ids, keep, labels)
-
-
-def read_statements(file: SentenceFile) -> list[Statement]:
-    """Return the sentences of an annotation file, in its order.
-
-    Raises:
-        AnnotationError: it is not there, is no JSON, or has another layout; the message names the entry.
-    """
-    found = [_statement(entry, file.images, where) for entry, where in read_entries(file.annotations, "annotations")]
-    if not found:
-        raise AnnotationError(f"{file.annotations}: holds no sentence; fetch it again")
-    return found
-
-
-def mirrored(text: str) -> str:
-    """Return a sentence with the words left and right exchanged, as it reads when the images are."""
-    return " ".join(OTHER_SIDE.get(word, word) for word in text.split(" "))
-
-
-def _statement(entry: Entry, pattern: str, where: str) -> Statement:
-    label = str(entry.get("label")).lower()
-    if label not in ("true", "false"):
-        raise AnnotationError(
-            f"{where}: label is {entry.get('label')!r}, neither True nor False; take a labelled split"
-        )
-    if "images" in entry:
-        sides = [{"image": name} for name in cast("list[object]", field(entry, "images", list, where))]
-    else:
-        pair = str(field(entry, "identifier", str, where)).rpartition("-")[0]
-        sides = [{"pair": pair, "side": side} for side in (0, 1)]
-    if len(sides) != 2:
-        raise AnnotationError(f"{where}: has {len(sides)} images, not two; fetch it again")
-    left, right = (image_path(pattern, {**entry, **side}, where) for side in sides)
-    return Statement((left, right), str(field(entry, "sentence", str, where)), label == "true")
+from capfilt.training.statements import StatementBatch
 
 
 class Reasoning(Objective[StatementBatch]):
@@ -122,5 +21,5 @@ class Reasoning(Objective[StatementBatch]):
 
     def forward(self, batch: StatementBatch, done: float) -> Losses:
         """Return the mean cross-entropy of the sentences, in nats; log(2) for a model that guesses."""
-        logits = self.model.judge(normalise_pixels(batch.pixels), batch.ids, batch.keep)  # (B, 2)
+        logits = self.model.judge(normalise(batch.pixels), batch.ids, batch.keep)  # (B, 2)
         return {"nlvr2": F.cross_entropy(logits.float(), batch.labels)}
