@@ -1,28 +1,36 @@
-"""Training data: images with their texts by number, in an order that is a pure function of seed and step."""
+"""Training data: batches of images with their texts, in an order that is a pure function of seed and step.
 
-import json
-import zlib
+    data = open_data(settings, schedule, tokens, image_size, seed, file)
+    data.epoch_steps, len(data)
+    data.batches(range(start, stop), share, shares)    one Batch a step, of a share of the places of the global batch
+    data.left_out                                      by reason; grows as unusable samples are met
+
+The batch of a step is the same for any number of shares and of loader processes: a share gets its places of it, in
+their order. Catalogue says which shards there are, Mixture which sample stands where, Preparation makes samples ready,
+and Views changes their images by chance.
+"""
+
+import logging
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.random import Generator, Philox
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from capfilt.config.data import DataSettings
 from capfilt.config.training import Schedule
-from capfilt.errors import ConfigError, ImageError, ShardError
-from capfilt.images import decode, resize
 from capfilt.med.tokens import Tokens
-from capfilt.records import Sample
-from capfilt.shards import ShardReader, find_shards, open_shard
-from capfilt.texts import clean, normalise
+from capfilt.training.augment import Views
+from capfilt.training.catalogue import Catalogue
+from capfilt.training.mixture import Mixture
+from capfilt.training.order import DRAWS, Place, chance
+from capfilt.training.reading import Blocks, Look, OpenShards, Preparation, Unusable, draw_texts, remember, usable
 
-EMPTY = ("[CLS]", "[SEP]")  # the tokens of a text without words
+logger = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -31,153 +39,149 @@ class Batch(NamedTuple):
     pixels: Tensor  # uint8 (B, 3, S, S)
     ids: Tensor  # int64 (R, L): [CLS] in front, [SEP] behind, [PAD] to the longest
     keep: Tensor  # bool (R, L), True for real tokens
-    images: Tensor  # int64 (B,): equal numbers are the same image
-
-
-class Draw(NamedTuple):
-    """One image of a batch and the number that its texts are drawn by."""
-
-    sample: int
-    chance: int
+    images: Tensor  # int64 (B,): equal numbers are the same image, over all sources
 
 
 class Drawn(NamedTuple):
-    """One image of a batch with the texts that were drawn for it."""
+    """What stands at one place of a batch."""
 
     pixels: Tensor  # uint8 (3, S, S)
     texts: list[list[int]]  # token ids
-    image: int  # its number in the set
+    image: int
+    unusable: dict[Place, Unusable]  # samples in whose place this one stands
 
 
-class Pairs(Dataset[Drawn]):
-    """All usable samples of some shards: pixels, and the ids of as many drawn texts as asked for.
+class Part(NamedTuple):
+    """What one loader process makes of a batch: P of its images."""
 
-    The texts of a sample are its .txt, or the lists "texts" or "captions" of its JSON. A sample without a text or a
-    readable image is left out; `left_out` counts them by reason.
+    pixels: Tensor  # uint8 (P, 3, S, S)
+    texts: list[list[int]]  # token ids, n for each image
+    images: list[int]
+    unusable: dict[Place, Unusable]
 
-    All texts stay in memory as token ids, some hundred bytes each: about 10 GB for 14 million. They are read once, in
-    order, when the set is opened, and the images' bytes pass by on the way.
+
+def open_data(
+    settings: DataSettings, schedule: Schedule, tokens: Tokens, image_size: int, seed: int, file: str | None = None
+) -> "TrainingData":
+    """Look at the shards, and read all samples if they are to stay in memory.
+
+    Args:
+        settings: which shards, and how they are read.
+        schedule: how large a batch is, and how many texts are drawn for an image.
+        tokens: encodes the texts.
+        image_size: side of the square that the model takes, pixels.
+        seed: of order, text draws and augmentation.
+        file: path or URL of a table of the shards: read if it is there, else written, so that a run goes on with the
+            shards that it started with.
+
+    Raises:
+        ConfigError: there is nothing to train on, or a batch is too small or too large for a source.
+        RunError: shards came or went since file was written.
+        ShardError: a shard is damaged, and data.damage says fail.
+    """
+    catalogue = Catalogue(settings, file)
+    mixture = Mixture(catalogue, seed, schedule.batch_size)
+    views = Views(image_size, settings.augmentation)
+    return TrainingData(catalogue, mixture, Preparation(settings, tokens, views), schedule.texts_per_image, seed)
+
+
+class TrainingData:
+    """The samples of all sources, by step.
+
+    A sample without a text or a readable image is met only when it is read; the next usable one of its shard then
+    stands in its place, each time. Samples in memory have all been read.
     """
 
-    def __init__(self, settings: DataSettings, tokens: Tokens, image_size: int, texts_per_image: int) -> None:
-        self.settings, self.tokens, self.image_size = settings, tokens, image_size
-        self.texts_per_image = texts_per_image
-        self.left_out: Counter[str] = Counter()
-        self._shards: list[ShardReader] = []
-        self._places: list[tuple[int, int]] = []  # (shard, position)
-        self._pieces: list[list[list[int]]] = []  # ids of each text of each sample
-        self._pixels: dict[int, Tensor] = {}
-        for url in find_shards(settings.shards):
-            self._add(open_shard(url))
-        if not self._places:
-            raise ConfigError(f"data.shards: no usable sample in {', '.join(settings.shards)}; left out: {self._why()}")
-
-    def _add(self, shard: ShardReader) -> None:
-        if shard.damage and self.settings.damage == "fail":
-            raise ShardError(f"{shard.url}: {shard.damage}; fetch it again or set data.damage: keep-readable")
-        for sample in shard.read(0, shard.samples):
-            texts = [ids for text in texts_of(sample) if len(ids := self._encode(text)) > len(EMPTY)]
-            reason = sample.status if sample.status != "ok" else "" if texts else "no_text"
-            if not reason and self.settings.in_memory:
-                reason = self._remember(sample)
-            if reason:
-                self.left_out[reason] += 1
-                continue
-            self._places.append((len(self._shards), sample.position))
-            self._pieces.append(texts)
-        self._shards.append(shard)
-
-    def _remember(self, sample: Sample) -> str:
-        try:
-            self._pixels[len(self._places)] = self._read(sample)
-        except ImageError as error:
-            return error.reason
-        return ""
-
-    def _read(self, sample: Sample) -> Tensor:
-        return resize(decode(sample.image, self.settings.images).pixels, self.image_size)
-
-    def _encode(self, text: str) -> list[int]:
-        words = normalise(clean(text), self.settings.max_words)
-        return self.tokens.encode(words, self.tokens.cls, self.settings.max_tokens)
-
-    def _why(self) -> str:
-        return ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common()) or "none"
+    def __init__(
+        self, catalogue: Catalogue, mixture: Mixture, prepare: Preparation, texts_per_image: int, seed: int
+    ) -> None:
+        self.catalogue, self.mixture, self.prepare = catalogue, mixture, prepare
+        self.texts_per_image, self.seed = texts_per_image, seed
+        self.epoch_steps = max(1, int(catalogue.epoch_samples / len(mixture.dealt)))
+        self._first_image = np.cumsum([0, *catalogue.samples]).tolist()  # of each shard
+        self._memory = remember(catalogue, prepare) if catalogue.settings.in_memory else None
+        self._unusable: dict[Place, str] = {}  # the reasons
+        self._note({at: found for at, found in (self._memory or {}).items() if isinstance(found, Unusable)})
 
     def __len__(self) -> int:
-        return len(self._places)
+        """Return how many samples there are, without those that were found unusable."""
+        return sum(self.catalogue.samples) - len(self._unusable)
 
-    def __getitem__(self, draw: Draw) -> Drawn:
-        texts = self._pieces[draw.sample]
-        rng = Generator(Philox(key=draw.chance))
-        # A sample with fewer texts than asked for gives some of them twice.
-        rounds = -(-self.texts_per_image // len(texts))
-        order = np.concatenate([rng.permutation(len(texts)) for _ in range(rounds)])[: self.texts_per_image]
-        return Drawn(self._image(draw.sample), [texts[i] for i in order], draw.sample)
+    @property
+    def left_out(self) -> Counter[str]:
+        """How many samples were found unusable, by reason; in another rank's share others may have been."""
+        return Counter(self._unusable.values())
 
-    def _image(self, index: int) -> Tensor:
-        if index in self._pixels:
-            return self._pixels[index]
-        shard, position = self._places[index]
-        (sample,) = self._shards[shard].read(position, position + 1)
-        try:
-            return self._read(sample)
-        except ImageError as error:
-            raise ShardError(
-                f"{self._shards[shard].url}: {sample.key}: {error}; train on clean shards, "
-                "or set data.in_memory: true, which leaves such images out"
-            ) from error
+    def batches(self, steps: range, share: int = 0, shares: int = 1) -> Iterator[Batch]:
+        """Yield, for each step, one of equally large shares of its batch.
 
-    def collate(self, items: list[Drawn]) -> Batch:
-        """Put samples together, the texts of an image next to each other."""
-        ids, keep = self.tokens.batch([text for item in items for text in item.texts])  # (R, L), (R, L)
-        images = torch.tensor([item.image for item in items])  # (B,)
-        return Batch(torch.stack([item.pixels for item in items]), ids, keep, images)
+        Raises:
+            ShardError: a shard changed, or holds no usable sample.
+        """
+        each = len(self.mixture.dealt) // shares
+        processes = min(self.catalogue.settings.workers, each)
+        loader = DataLoader(
+            _Parts(self, range(share * each, (share + 1) * each), steps),
+            batch_size=None,
+            num_workers=processes,
+            collate_fn=_unchanged,
+            generator=torch.Generator(),  # seeds of the loader's processes must not come from the model's chance
+        )
+        return self._collated(iter(loader), len(steps), max(1, processes))
+
+    def _collated(self, parts: Iterator[Part], steps: int, processes: int) -> Iterator[Batch]:
+        for _ in range(steps):
+            yield self._collate(list(islice(parts, processes)))  # torch's loader takes its processes in turn
+
+    def _collate(self, parts: Sequence[Part]) -> Batch:
+        for part in parts:
+            self._note(part.unusable)
+        ids, keep = self.prepare.tokens.batch([text for part in parts for text in part.texts])  # (R, L), (R, L)
+        images = torch.tensor([image for part in parts for image in part.images])  # (B,)
+        return Batch(torch.cat([part.pixels for part in parts]), ids, keep, images)
+
+    def _note(self, unusable: dict[Place, Unusable]) -> None:
+        """Count samples that are left out, and tell the first of each kind."""
+        for place, (reason, what) in unusable.items():
+            if reason not in self._unusable.values():
+                logger.warning("%s; it is left out, others that are %s are only counted", what, reason)
+            self._unusable[place] = reason
+
+    def drawn(self, place: int, steps: range, shards: OpenShards) -> Iterator[Drawn]:
+        """Yield what stands at one place of the global batch in every step."""
+        memory, size = self._memory, self.catalogue.settings.block_size
+        look: Look = Blocks(shards, self.prepare, size) if memory is None else memory.__getitem__
+        for step, at in zip(steps, self.mixture.samples(place, steps.start), strict=False):  # samples have no end
+            found, sample, unusable = usable(look, at, self.catalogue.shards[at.shard])
+            rng = chance(self.seed, DRAWS, step, place)
+            texts = draw_texts(sample.texts, self.texts_per_image, rng)
+            image = self._first_image[found.shard] + found.position
+            yield Drawn(self.prepare.views.draw(sample.pixels, rng), texts, image, unusable)
 
 
-def texts_of(sample: Sample) -> list[str]:
-    """Return the texts of a sample: the list of its JSON where there is one, else its own text."""
-    with suppress(json.JSONDecodeError):  # such a sample still has its own text
-        values = json.loads(sample.metadata)
-        listed = values.get("texts") or values.get("captions") if isinstance(values, dict) else None
-        if isinstance(listed, list) and all(isinstance(text, str) for text in listed):
-            return listed
-    return [sample.text] if sample.text else []
+class _Parts(IterableDataset[Part]):
+    """Some places of every batch, shared out among the loader's processes: each reads what stands at its own."""
+
+    def __init__(self, data: TrainingData, places: range, steps: range) -> None:
+        self.data, self.places, self.steps = data, places, steps
+
+    def __iter__(self) -> Iterator[Part]:
+        process = get_worker_info()
+        number, processes = (process.id, process.num_workers) if process else (0, 1)
+        lo, hi = (len(self.places) * n // processes for n in (number, number + 1))
+        shards = OpenShards(self.data.catalogue)
+        lanes = [self.data.drawn(place, self.steps, shards) for place in self.places[lo:hi]]
+        return (_part(drawn) for drawn in zip(*lanes, strict=True))
 
 
-def batches(pairs: Pairs, schedule: Schedule, seed: int, start: int, workers: int) -> Iterator[Batch]:
-    """Yield the batches of steps start to schedule.steps - 1, whatever was run before."""
-    loader = DataLoader(
-        pairs,
-        batch_sampler=_Order(len(pairs), schedule, seed, start),
-        collate_fn=pairs.collate,
-        num_workers=workers,
-        persistent_workers=False,
+def _part(drawn: Sequence[Drawn]) -> Part:
+    return Part(
+        pixels=torch.stack([one.pixels for one in drawn]),  # (P, 3, S, S)
+        texts=[text for one in drawn for text in one.texts],
+        images=[one.image for one in drawn],
+        unusable={at: unusable for one in drawn for at, unusable in one.unusable.items()},
     )
-    return iter(loader)
 
 
-class _Order:
-    """Every sample once an epoch, in a new order each time; step s is found without running the steps before it."""
-
-    def __init__(self, samples: int, schedule: Schedule, seed: int, start: int) -> None:
-        if samples < schedule.batch_size:
-            raise ConfigError(f"schedule.batch_size: {schedule.batch_size}, but there are {samples} samples; lower it")
-        self.samples, self.size, self.seed = samples, schedule.batch_size, seed
-        self.steps = range(start, schedule.steps)
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        epoch, order = -1, np.empty(0, dtype=np.int64)
-        per_epoch = self.samples // self.size  # the odd ones of an epoch wait for the next order
-        for step in self.steps:
-            if step // per_epoch != epoch:
-                epoch = step // per_epoch
-                order = Generator(Philox(key=np.array([self.seed, epoch], np.uint64))).permutation(self.samples)
-            start = step % per_epoch * self.size
-            yield [Draw(int(i), self._chance(step, int(i))) for i in order[start : start + self.size]]
-
-    def _chance(self, step: int, index: int) -> int:
-        return zlib.crc32(f"{self.seed}/{step}/{index}".encode())
+def _unchanged(part: object) -> object:
+    return part

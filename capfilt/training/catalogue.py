@@ -1,0 +1,115 @@
+"""Which shards are trained on and how many samples each holds: looked up once, and the same ones ever after."""
+
+import io
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from capfilt.config.data import DataSettings
+from capfilt.errors import ConfigError, RunError, ShardError
+from capfilt.records import Shard
+from capfilt.shards import ShardReader, find_shards, open_shard
+from capfilt.storage import absolute, exists, publish, read_bytes
+
+READERS = 8  # threads that read the shards' indexes
+logger = logging.getLogger(__name__)
+
+
+class Catalogue:
+    """All shards of a mixture by number, and which of them are each source's. No sample is held."""
+
+    def __init__(self, settings: DataSettings, file: str | None = None) -> None:
+        """Look at every shard, or read what an earlier start of the run wrote to file.
+
+        Walking the headers of a remote tar reads all of it; the file spares a resumed run and other ranks that.
+
+        Raises:
+            ConfigError: there is no sample, or fewer shards than parts.
+            RunError: shards came or went since the file was written.
+            ShardError: a shard is damaged, and data.damage says fail.
+        """
+        self.settings = settings
+        found = [[absolute(url) for url in find_shards(source.shards)] for source in settings.mixture()]
+        urls = sorted({url for source in found for url in source})
+        if file and exists(file):
+            self.shards = _read(file, urls)
+        else:
+            with ThreadPoolExecutor(READERS) as pool:
+                self.shards = list(pool.map(self._look, urls))
+            if file:
+                publish(file, _table_bytes(self.shards))
+        numbers = {shard.url: number for number, shard in enumerate(self.shards) if shard.samples}
+        self.sources = [[numbers[url] for url in source if url in numbers] for source in found]
+        self._check()
+
+    @property
+    def samples(self) -> list[int]:
+        """How many samples each shard holds."""
+        return [shard.samples for shard in self.shards]
+
+    @property
+    def epoch_samples(self) -> float:
+        """How many samples one epoch of every source holds, on average over the parts that they are read in."""
+        sizes = [sum(self.shards[number].samples for number in numbers) for numbers in self.sources]
+        return sum(size / source.parts for size, source in zip(sizes, self.settings.mixture(), strict=True))
+
+    def epochs(self, source: int) -> list[list[int]]:
+        """Return the shards of a source in each of its epochs; behind the last the first comes again."""
+        parts = self.settings.mixture()[source].parts
+        return [self.sources[source][part::parts] for part in range(parts)]
+
+    def open(self, number: int) -> ShardReader:
+        """Open a shard.
+
+        Raises:
+            ShardError: it is not the file that was looked at.
+        """
+        shard = self.shards[number]
+        reader = open_shard(shard.url)
+        if reader.digest != shard.digest:
+            raise ShardError(f"{shard.url}: has changed since the run started; put it back, or train in another folder")
+        return reader
+
+    def _look(self, url: str) -> Shard:
+        try:
+            reader = open_shard(url)
+            shard = Shard(url, url, reader.size, reader.digest, reader.samples, reader.damage)
+        except ShardError as error:  # no shard at all
+            shard = Shard(url, url, 0, "", 0, str(error))
+        if shard.damage and self.settings.damage == "fail":
+            raise ShardError(f"{url}: {shard.damage}; fetch it again or set data.damage: keep-readable")
+        if shard.damage:
+            logger.warning("%s: %d samples can be read, others are lost: %s", url, shard.samples, shard.damage)
+        return shard
+
+    def _check(self) -> None:
+        for source, shards in zip(self.settings.mixture(), self.sources, strict=True):
+            if not shards:
+                raise ConfigError(f"data: no sample in {', '.join(source.shards)}")
+            if len(shards) < source.parts:
+                raise ConfigError(
+                    f"data.sources: {', '.join(source.shards)} has {len(shards)} shards, "
+                    f"which are fewer than its {source.parts} parts; lower parts"
+                )
+
+
+def _table_bytes(shards: Sequence[Shard]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([asdict(shard) for shard in shards]), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _read(file: str, urls: Sequence[str]) -> list[Shard]:
+    shards = [Shard(**row) for row in pq.read_table(io.BytesIO(read_bytes(file))).to_pylist()]
+    gone, new = sorted({shard.url for shard in shards} - {*urls}), sorted({*urls} - {shard.url for shard in shards})
+    if gone or new:
+        some = [*(f"gone: {url}" for url in gone), *(f"new: {url}" for url in new)]
+        raise RunError(
+            f"{file}: the shards are not those that the run started with, {len(some)} differ; put them back, "
+            f"or train in another folder: {', '.join(some[:5])}"
+        )
+    return shards

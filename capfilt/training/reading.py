@@ -1,0 +1,158 @@
+"""From places to samples that a model can be trained on: read in blocks, or kept in memory."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+import numpy as np
+from numpy.random import Generator
+from torch import Tensor
+
+from capfilt.config.data import DataSettings
+from capfilt.errors import ConfigError, ImageError, ShardError
+from capfilt.images import decode
+from capfilt.med.tokens import Tokens
+from capfilt.records import Sample, Shard
+from capfilt.shards import ShardReader
+from capfilt.texts import clean, normalise
+from capfilt.training.augment import Views
+from capfilt.training.catalogue import Catalogue
+from capfilt.training.order import Place
+
+EMPTY = ("[CLS]", "[SEP]")  # the tokens of a text without words
+
+
+class Usable(NamedTuple):
+    """What is trained on of a sample, before chance has its part."""
+
+    pixels: Tensor  # uint8 (3, H, W): what views are made from
+    texts: list[list[int]]  # token ids of all texts, at least one
+
+
+class Unusable(NamedTuple):
+    """A sample that cannot be trained on."""
+
+    reason: str
+    what: str  # which sample, and what was found
+
+
+Look = Callable[[Place], Usable | Unusable]
+
+
+class Preparation:
+    """Makes a sample ready, all but what chance decides."""
+
+    def __init__(self, settings: DataSettings, tokens: Tokens, views: Views) -> None:
+        self.settings, self.tokens, self.views = settings, tokens, views
+
+    def __call__(self, sample: Sample, url: str) -> Usable | Unusable:
+        """Decode the image and encode the texts: the list "texts" or "captions" of the JSON, or the .txt."""
+        where = f"{url}: {sample.key}"
+        if sample.status != "ok":
+            return Unusable(sample.status, f"{where}: {sample.error}")
+        texts = [ids for text in texts_of(sample) if len(ids := self._encode(text)) > len(EMPTY)]
+        if not texts:
+            return Unusable("no_text", f"{where}: no text has a word, its text is {sample.text_status}")
+        try:
+            return Usable(self.views.keep(decode(sample.image, self.settings.images).pixels), texts)
+        except ImageError as error:
+            return Unusable(error.reason, f"{where}: {error}")
+
+    def _encode(self, text: str) -> list[int]:
+        words = normalise(clean(text), self.settings.max_words)
+        return self.tokens.encode(words, self.tokens.cls, self.settings.max_tokens)
+
+
+def texts_of(sample: Sample) -> list[str]:
+    """Return the texts of a sample: the list of its JSON where there is one, else its own text."""
+    with suppress(json.JSONDecodeError):  # such a sample still has its own text
+        values = json.loads(sample.metadata)
+        listed = values.get("texts") or values.get("captions") if isinstance(values, dict) else None
+        if isinstance(listed, list) and all(isinstance(text, str) for text in listed):
+            return listed
+    return [sample.text] if sample.text else []
+
+
+class OpenShards:
+    """Shards that are open as long as a lane of this process reads in them."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self._open: WeakValueDictionary[int, ShardReader] = WeakValueDictionary()
+
+    def __getitem__(self, number: int) -> ShardReader:
+        reader = self._open.get(number)
+        if reader is None:
+            reader = self._open[number] = self.catalogue.open(number)
+        return reader
+
+
+class Blocks:
+    """Looks samples up in shards for one lane: one block of neighbours is in memory, as encoded files."""
+
+    def __init__(self, shards: OpenShards, prepare: Preparation, size: int) -> None:
+        self.shards, self.prepare, self.size = shards, prepare, size
+        self._number, self._shard = -1, None  # type: int, ShardReader | None
+        self._first, self._samples = 0, []  # type: int, list[Sample]
+
+    def __call__(self, place: Place) -> Usable | Unusable:
+        """Read the block of a place, if the last place was in another one, and make the sample ready."""
+        if self._shard is None or place.shard != self._number:
+            self._number, self._shard = place.shard, self.shards[place.shard]
+            self._samples = []
+        if not 0 <= place.position - self._first < len(self._samples):
+            self._first = place.position - place.position % self.size
+            stop = min(self._first + self.size, self._shard.samples)
+            self._samples = list(self._shard.read(self._first, stop))
+        return self.prepare(self._samples[place.position - self._first], self._shard.url)
+
+
+def remember(catalogue: Catalogue, prepare: Preparation) -> dict[Place, Usable | Unusable]:
+    """Return all samples, ready.
+
+    Raises:
+        ConfigError: none of them is usable.
+    """
+    found = {
+        Place(number, sample.position): prepare(sample, shard.url)
+        for number, shard in enumerate(catalogue.shards)
+        if shard.samples
+        for sample in catalogue.open(number).read(0, shard.samples)
+    }
+    if all(isinstance(each, Unusable) for each in found.values()):
+        raise ConfigError(f"data: no usable sample in {catalogue.shards[0].url} and the others: {_reasons(found)}")
+    return found
+
+
+def usable(look: Look, place: Place, shard: Shard) -> tuple[Place, Usable, dict[Place, Unusable]]:
+    """Return the sample at a place, or the next one behind it that is usable, and those before it that are not.
+
+    Behind the last sample of the shard comes its first, so that a replacement follows from the shard alone.
+
+    Raises:
+        ShardError: the shard holds no usable sample.
+    """
+    unusable: dict[Place, Unusable] = {}
+    for position in chain(range(place.position, shard.samples), range(place.position)):
+        at = Place(place.shard, position)
+        found = look(at)
+        if isinstance(found, Usable):
+            return at, found, unusable
+        unusable[at] = found
+    raise ShardError(f"{shard.url}: no sample can be trained on: {_reasons(unusable)}; leave the shard out")
+
+
+def _reasons(samples: Mapping[Place, Usable | Unusable]) -> str:
+    reasons = Counter(sample.reason for sample in samples.values() if isinstance(sample, Unusable))
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+
+
+def draw_texts(texts: Sequence[list[int]], count: int, rng: Generator) -> list[list[int]]:
+    """Return some texts of an image, all different if it has as many, else each about as often."""
+    rounds = -(-count // len(texts))
+    order = np.concatenate([rng.permutation(len(texts)) for _ in range(rounds)])[:count]
+    return [texts[i] for i in order]
