@@ -1,6 +1,6 @@
 """Training data: batches of images with their texts, in an order that is a pure function of seed and step.
 
-    data = open_data(settings, schedule, tokens, image_size, seed, file)
+    data = open_data(settings, schedule, checkpoint, seed, file)
     data.epoch_steps, len(data)
     data.batches(range(start, stop), share, shares)    one Batch a step, of a share of the places of the global batch
     data.left_out                                      by reason; grows as unusable samples are met
@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from capfilt.config.data import DataSettings
 from capfilt.config.training import Schedule
-from capfilt.med.tokens import Tokens
+from capfilt.errors import ConfigError
+from capfilt.med.checkpoints import Checkpoint
 from capfilt.training.augment import Views
 from capfilt.training.catalogue import Catalogue
 from capfilt.training.mixture import Mixture
@@ -61,28 +62,31 @@ class Part(NamedTuple):
 
 
 def open_data(
-    settings: DataSettings, schedule: Schedule, tokens: Tokens, image_size: int, seed: int, file: str | None = None
+    settings: DataSettings, schedule: Schedule, checkpoint: Checkpoint, seed: int, file: str | None = None
 ) -> "TrainingData":
     """Look at the shards, and read all samples if they are to stay in memory.
 
     Args:
         settings: which shards, and how they are read.
         schedule: how large a batch is, and how many texts are drawn for an image.
-        tokens: encodes the texts.
-        image_size: side of the square that the model takes, pixels.
+        checkpoint: whose images and texts they are to be; it says the size of the ones and encodes the others.
         seed: of order, text draws and augmentation.
         file: path or URL of a table of the shards: read if it is there, else written, so that a run goes on with the
             shards that it started with.
 
     Raises:
-        ConfigError: there is nothing to train on, or a batch is too small or too large for a source.
+        ConfigError: there is nothing to train on, texts are longer than the model takes, or a batch is too small or too
+            large for a source.
         RunError: shards came or went since file was written.
         ShardError: a shard is damaged, and data.damage says fail.
     """
+    sizes = checkpoint.model.config
+    if settings.max_tokens > sizes.text.positions:
+        raise ConfigError(f"data.max_tokens: {settings.max_tokens}, the model takes {sizes.text.positions}; lower it")
     catalogue = Catalogue(settings, file)
     mixture = Mixture(catalogue, seed, schedule.batch_size)
-    views = Views(image_size, settings.augmentation)
-    return TrainingData(catalogue, mixture, Preparation(settings, tokens, views), schedule.texts_per_image, seed)
+    prepare = Preparation(settings, checkpoint.tokens, Views(sizes.vision.image_size, settings.augmentation))
+    return TrainingData(catalogue, mixture, prepare, schedule.texts_per_image, seed)
 
 
 class TrainingData:
