@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import partial
 
 from capfilt import storage
@@ -20,7 +20,7 @@ from capfilt.units import check_failures, cut_units, parse_name
 from pipelines.export import export_shards, finish
 from workers.bootstrap_worker import BootstrapWorker
 from workers.local import run_local
-from workers.pool import run_units
+from workers.pool import run_units, session
 
 Results = Generator[UnitResult, None, None]
 
@@ -51,15 +51,16 @@ def run(
     # An actor may run in another folder than this process.
     checkpoints = {"captioner": storage.absolute(config.captioner), "filter": storage.absolute(config.filter)}
     make = partial(BootstrapWorker, build, config.model_copy(update=checkpoints), folder)
-    failed += job.collect(run_local(make, job.units) if local else run_units(make, job.units, config.cluster))
+    settings = ExportConfig(run=config.run, policy=config.policy)
+    with nullcontext() if local else session(config.cluster):
+        failed += job.collect(run_local(make, job.units) if local else run_units(make, job.units, config.cluster))
+        if config.export:
+            complete = complete_shards(folder)
+            ready = [shard for shard in usable if shard.id in complete]
+            failed += export_shards(folder, ready, settings, _for_export(config.cluster, local))
     summary = f"{len(shards)} shards, {len(left_out)} left out, {job.done} samples done before; {job.tally}"
-    if config.export:
-        settings = ExportConfig(run=config.run, policy=config.policy)
-        complete = complete_shards(folder)
-        ready = [shard for shard in usable if shard.id in complete]
-        failed += export_shards(folder, ready, settings, _for_export(config.cluster, local))
-        if not failed:
-            summary += "\n" + finish(folder, usable, settings)
+    if config.export and not failed:
+        summary += "\n" + finish(folder, usable, settings)
     folder.note("end", summary=summary, failed=failed)
     if failed:
         raise FailedUnitsError(failed, summary)
@@ -118,7 +119,8 @@ class _Job:
 
 def _for_export(cluster: Cluster, local: bool) -> Cluster:
     """Return the same workers without their GPUs, or one in this process."""
-    return Cluster() if local else cluster.model_copy(update={"gpus_per_worker": 0.0, "cpus_per_worker": 1.0})
+    cpus = min(1.0, cluster.cpus_per_worker)  # what a private cluster has
+    return Cluster() if local else cluster.model_copy(update={"gpus_per_worker": 0.0, "cpus_per_worker": cpus})
 
 
 def _remedy(shard: Shard) -> str:

@@ -65,7 +65,7 @@ def run_units(make: Callable[[], Worker[R]], units: Iterable[Unit], cluster: Clu
         FailedUnitsError: at the end, naming the units that never succeeded.
     """
     attempts = Attempts(units, cluster.attempts, strikes=max(10, 4 * cluster.workers))
-    with _session(cluster):
+    with session(cluster):
         crew = _Crew(make, attempts, cluster)
         try:
             yield from crew.results()
@@ -76,8 +76,11 @@ def run_units(make: Callable[[], Worker[R]], units: Iterable[Unit], cluster: Clu
 
 
 @contextmanager
-def _session(cluster: Cluster) -> Iterator[None]:
-    """Connect to Ray for a while, or start it on this machine with exactly what the workers need."""
+def session(cluster: Cluster) -> Iterator[None]:
+    """Connect to Ray for a while, or start it on this machine with exactly what the workers need.
+
+    A connection that exists is used as it is, and stays; so several calls of run_units can share one.
+    """
     if ray.is_initialized():
         yield
         return
@@ -88,7 +91,9 @@ def _session(cluster: Cluster) -> Iterator[None]:
         "object_store_memory": STORE_BYTES,
     }
     local = cluster.address == "local"
-    ray.init(cluster.address, log_to_driver=False, logging_level=logging.WARNING, **private if local else {})
+    # A private cluster warns of nothing but how its token is kept, which is of use where others can reach it.
+    level = logging.ERROR if local else logging.WARNING
+    ray.init(cluster.address, log_to_driver=False, logging_level=level, **private if local else {})
     try:
         if local:
             _check_gpus(cluster)
