@@ -5,6 +5,7 @@ import yaml
 
 from capfilt.cli import JOBS, _kind
 from capfilt.config import BootstrapConfig, Config, Sampling, describe, dump, load
+from capfilt.config.loading import section_of
 from capfilt.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -15,6 +16,7 @@ KINDS = {
     "pretrain": "pretrain",
     "finetune_captioner": "finetune",
     "finetune_filter": "finetune",
+    **{f"evaluate_{task}": "evaluate" for task in ("retrieval", "captioning", "judgments", "video", "vqa", "nlvr2")},
 }
 
 
@@ -99,8 +101,8 @@ def test_a_config_cannot_be_changed():
 def fields(kind: type[Config]):
     for name, field in kind.model_fields.items():
         yield f"{kind.__name__}.{name}", field
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
-            yield from fields(field.annotation)
+        if section := section_of(field.annotation):
+            yield from fields(section)
 
 
 @pytest.mark.parametrize("job", JOBS)

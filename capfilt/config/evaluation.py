@@ -2,19 +2,25 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from capfilt.config.bootstrap import Device, FilterSettings, ImageLimits, Sampling
 from capfilt.config.loading import Config
+from capfilt.config.tasks import NLVR2Settings, QuestionData, SentenceData, VQASettings
 
 Task = Literal["retrieval", "captioning", "vqa", "nlvr2", "video", "judgments", "foreign_texts"]
-# The sections that belong to some tasks only.
+# The sections that belong to some tasks only. One without a default is needed by its tasks.
 READ_BY: dict[str, tuple[str, ...]] = {
     "scoring": ("retrieval", "video", "judgments", "foreign_texts"),
     "retrieval": ("retrieval", "video"),
     "captioning": ("captioning",),
     "video": ("video",),
     "verdicts": ("judgments", "foreign_texts"),
+    "data": ("retrieval", "captioning", "video", "judgments", "foreign_texts"),
+    "questions": ("vqa",),
+    "vqa": ("vqa",),
+    "sentences": ("nlvr2",),
+    "nlvr2": ("nlvr2",),
 }
 
 
@@ -33,6 +39,27 @@ class RetrievalSettings(Config):
 
     top_k: PositiveInt = Field(256, description="candidates ranked anew; the original: 256 COCO, 128 Flickr and video")
     texts_per_pass: PositiveInt = Field(256, description="texts matched with an image in one pass")
+
+
+class CaptioningSettings(Sampling):
+    """How captions are written. The defaults are the original's for COCO."""
+
+    method: Literal["nucleus", "greedy", "beam"] = Field("beam", description="how the next token is chosen")
+    repetition_penalty: PositiveFloat = Field(
+        1.0, description="divides the score of tokens already written; the original: 1.0 COCO, 1.1 NoCaps"
+    )
+
+    @model_validator(mode="after")
+    def _one_caption(self) -> Self:
+        if self.captions > 1:
+            raise ValueError(f"captions {self.captions}: one caption of an image is measured; leave it at 1")
+        return self
+
+
+class EvaluationDevice(Device):
+    """Where and how exactly the measured model computes."""
+
+    kind: Literal["cpu", "cuda"] = Field("cpu", description="where the model runs")
 
 
 class VideoSettings(Config):
@@ -61,28 +88,33 @@ class EvaluateConfig(Config):
 
     task: Task = Field(description="what is measured")
     checkpoint: str = Field(description="a folder, an original .pth, or a transformers folder")
-    data: EvaluationData = Field(description="on what")
+    data: EvaluationData | None = Field(None, description="on what; VQA and NLVR2 have questions and sentences instead")
+    questions: QuestionData | None = Field(None, description="vqa: on what")
+    sentences: SentenceData | None = Field(None, description="nlvr2: on what")
     output: str = Field(description="JSON file or URL for the result; replaced if present")
     image_size: PositiveInt | None = Field(
         None, description="side of the square input, pixels, for which positions are interpolated; the checkpoint's own"
     )
-    batch_size: PositiveInt = Field(32, description="images in a forward pass")
+    batch_size: PositiveInt = Field(32, description="images in a forward pass; VQA and NLVR2 have their own")
     decode_threads: PositiveInt = Field(2, description="threads that decode images")
-    device: Device = Field(Device(), description="where the model runs")
+    device: EvaluationDevice = Field(EvaluationDevice(), description="where the model runs")
     scoring: FilterSettings = Field(FilterSettings(), description="how texts are read by ITC and ITM")
     retrieval: RetrievalSettings = Field(RetrievalSettings(), description="retrieval and video")
     video: VideoSettings = Field(VideoSettings(), description="video")
-    captioning: Sampling = Field(
-        Sampling(method="beam", repetition_penalty=1.0),
-        description="captioning; the original has repetition_penalty 1.0 for COCO and 1.1 for NoCaps",
-    )
+    captioning: CaptioningSettings = Field(CaptioningSettings(), description="captioning")
     verdicts: VerdictSettings = Field(VerdictSettings(), description="judgments and foreign_texts")
 
+    vqa: VQASettings | None = Field(None, description="vqa")
+    nlvr2: NLVR2Settings = Field(NLVR2Settings(), description="nlvr2")
+
     @model_validator(mode="after")
-    def _no_setting_is_ignored(self) -> Self:
+    def _sections_of_the_task(self) -> Self:
         for section, tasks in READ_BY.items():
-            if self.task not in tasks and getattr(self, section) != type(self).model_fields[section].default:
+            value = getattr(self, section)
+            if self.task in tasks and value is None:
+                raise ValueError(
+                    f"task: {self.task} needs the section {section}; capfilt config evaluate shows its keys"
+                )
+            if self.task not in tasks and value != type(self).model_fields[section].default:
                 raise ValueError(f"{section} is read by {', '.join(tasks)}, not by task: {self.task}; leave it out")
-        if self.captioning.captions > 1:
-            raise ValueError(f"captioning.captions {self.captioning.captions}: one caption an image is measured; use 1")
         return self

@@ -61,7 +61,10 @@ def describe(kind: type[Config], indent: str = "") -> str:
     lines = []
     for name, field in kind.model_fields.items():
         section = section_of(field.annotation)
-        if section and get_origin(field.annotation) is not list:
+        if section and get_origin(field.annotation) is list:
+            item = describe(section, indent + "    ")
+            lines.append(f"{indent}{name}:  # {field.description}\n{indent}  - {item.lstrip()}")
+        elif section:
             lines.append(f"{indent}{name}:  # {field.description}\n{describe(section, indent + '  ')}")
         else:
             value = "" if field.is_required() else yaml.safe_dump([field.default], default_flow_style=True)[1:-2]

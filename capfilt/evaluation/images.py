@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from capfilt.config.evaluation import EvaluateConfig
+from capfilt.config.evaluation import EvaluateConfig, EvaluationData
 from capfilt.errors import AnnotationError, ImageError
 from capfilt.evaluation.annotations import Annotated
 from capfilt.evaluation.video import evenly_spaced
@@ -22,8 +22,8 @@ from capfilt.storage import join, list_files, read_bytes
 class ImageSet:
     """The images, or clips, of annotated entries. `left_out` gives the reason for each that cannot be decoded."""
 
-    def __init__(self, entries: Sequence[Annotated], config: EvaluateConfig, side: int) -> None:
-        self.entries, self.config, self.side = entries, config, side
+    def __init__(self, entries: Sequence[Annotated], data: EvaluationData, config: EvaluateConfig, side: int) -> None:
+        self.entries, self.data, self.config, self.side = entries, data, config, side
         self.left_out: dict[str, str] = {}
 
     def batches(self, note: str) -> Iterator[tuple[list[int], Tensor]]:
@@ -43,7 +43,7 @@ class ImageSet:
                 progress.add(len(batch), note)
         if not good:
             raise AnnotationError(
-                f"{config.data.annotations}: none of its {len(self.entries)} images in {config.data.images} can be "
+                f"{self.data.annotations}: none of its {len(self.entries)} images in {self.data.images} can be "
                 f"decoded ({dict(self.reasons)}); copy them again"
             )
 
@@ -61,25 +61,23 @@ class ImageSet:
             return number, None
 
     def _read(self, name: str, entry: Annotated) -> Tensor:
-        data = self.config.data
         try:
-            image = read_bytes(join(data.images, name))
+            image = read_bytes(join(self.data.images, name))
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise self._absent(name, entry) from None
-        return resize(decode(image, data.limits).pixels, self.side)
+        return resize(decode(image, self.data.limits).pixels, self.side)
 
     def _frames(self, entry: Annotated) -> Sequence[str]:
         if self.config.task != "video":
             return [entry.name]
-        folder = join(self.config.data.images, entry.name)
+        folder = join(self.data.images, entry.name)
         names = entry.frames or [f"{entry.name}/{name}" for name in list_files(folder)]
         if not names:
             raise self._absent(entry.name, entry)
         return evenly_spaced(names, self.config.video.frames)
 
     def _absent(self, name: str, entry: Annotated) -> AnnotationError:
-        data = self.config.data
         return AnnotationError(
-            f"{data.annotations}: {entry.place}: {join(data.images, name)} is not there; "
+            f"{self.data.annotations}: {entry.place}: {join(self.data.images, name)} is not there; "
             "set data.images to the folder that the names start from"
         )

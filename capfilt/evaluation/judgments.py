@@ -6,7 +6,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from capfilt.config.evaluation import EvaluateConfig, VerdictSettings
+from capfilt.config.evaluation import EvaluationData, VerdictSettings
 from capfilt.errors import AnnotationError
 from capfilt.evaluation.agreement import auc, auc_interval, precision_recall, spearman
 from capfilt.evaluation.annotations import Annotated, Entry, field, read_json
@@ -29,7 +29,7 @@ class Judged(NamedTuple):
     verdicts: list[list[Verdict]]  # verdicts[i][j] is on entries[i].captions[j]
 
 
-def read_judgments(config: EvaluateConfig) -> Judged:
+def read_judgments(data: EvaluationData, settings: VerdictSettings) -> Judged:
     """Return the verdicts of a file of JSON lines, together for each image.
 
     A line has image, caption, and yes_share (in [0, 1]) or scores (a list) or score; and kind, where there are several.
@@ -37,24 +37,23 @@ def read_judgments(config: EvaluateConfig) -> Judged:
     Raises:
         AnnotationError: the file is not there, or a line has no verdict.
     """
-    file, found = config.data.annotations, cast("list[Entry]", read_json(config.data.annotations))
+    file, found = data.annotations, cast("list[Entry]", read_json(data.annotations))
     groups: dict[str, list[tuple[str, Verdict]]] = {}
     for number, line in enumerate(found, 1):
         where = f"{file}: line {number}"
         name, caption = field(line, "image", str, where), field(line, "caption", str, where)
-        groups.setdefault(str(name), []).append((str(caption), _verdict(line, config.verdicts, where)))
-    names = list(groups)[: config.data.first]
+        groups.setdefault(str(name), []).append((str(caption), _verdict(line, settings, where)))
+    names = list(groups)[: data.first]
     entries = [Annotated(name, tuple(text for text, _ in groups[name]), "a verdict") for name in names]
     return Judged(entries, [[verdict for _, verdict in groups[name]] for name in names])
 
 
-def with_foreign_texts(entries: Sequence[Annotated], config: EvaluateConfig) -> Judged:
+def with_foreign_texts(entries: Sequence[Annotated], settings: VerdictSettings) -> Judged:
     """Add to each image's own captions texts that are not of it, drawn from a file or from the other images.
 
     Raises:
         AnnotationError: there are too few texts to draw from.
     """
-    settings = config.verdicts
     rng = np.random.Generator(np.random.Philox(settings.seed))
     pool = _texts(settings.foreign) if settings.foreign else [(c, e.name) for e in entries for c in e.captions]
     judged = Judged([], [])
@@ -64,7 +63,7 @@ def with_foreign_texts(entries: Sequence[Annotated], config: EvaluateConfig) -> 
         foreign = list(islice(others, settings.foreign_per_image))
         if len(foreign) < settings.foreign_per_image:
             raise AnnotationError(
-                f"{settings.foreign or config.data.annotations}: has {len(foreign)} texts that are foreign to "
+                f"{settings.foreign or 'the annotations'}: has {len(foreign)} texts that are foreign to "
                 f"{entry.name}, fewer than verdicts.foreign_per_image: {settings.foreign_per_image}; lower it"
             )
         judged.entries.append(entry._replace(captions=(*entry.captions, *foreign)))

@@ -3,7 +3,7 @@
 import hashlib
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,21 +23,20 @@ class Measured:
     """What an evaluation came to."""
 
     figures: Mapping[str, object]
+    files: Sequence[str]  # that annotations were read from
     left_out: Mapping[str, str] = field(default_factory=dict)  # name of an image -> why it cannot be decoded
-    written: list[dict[str, str]] = field(default_factory=list)  # captions or answers with what they belong to
-    files: tuple[str, ...] = ()  # read beside the annotations
+    written: object = None  # captions or answers, in the form that the data set's server takes
 
 
 def report(config: EvaluateConfig, measured: Measured, seconds: float) -> dict[str, object]:
     """Return the result of an evaluation as it is written to its file."""
-    files = (config.data.annotations, *measured.files)
     return {
         "task": config.task,
         "figures": dict(measured.figures),
         "left_out": dict(Counter(measured.left_out.values())),
         "left_out_images": dict(sorted(measured.left_out.items())),
         "checkpoint": {"path": config.checkpoint, "hash": checkpoint_hash(Path(config.checkpoint))},
-        "files": [{"path": file, "sha256": _sha256(file)} for file in files],
+        "files": [{"path": file, "sha256": _sha256(file)} for file in measured.files],
         "device": _device(config.device),
         "versions": {"python": platform.python_version(), **_versions()},
         "seconds": round(seconds, 2),

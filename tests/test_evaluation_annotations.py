@@ -1,0 +1,141 @@
+import json
+from pathlib import Path
+
+import pytest
+from annotated import write_lines
+
+from capfilt.config.evaluation import EvaluationData
+from capfilt.errors import AnnotationError
+from capfilt.evaluation.annotations import read_annotations
+
+KARPATHY = {
+    "dataset": "coco",
+    "images": [
+        {"filepath": "val2014", "filename": "1.jpg", "split": "test", "sentences": [{"raw": "a dog"}, {"raw": "dogs"}]},
+        {"filepath": "train2014", "filename": "2.jpg", "split": "restval", "sentences": [{"raw": "a cat"}]},
+    ],
+}
+FLICKR = {"images": [{"filename": "1.jpg", "split": "test", "sentences": [{"raw": "a dog"}, {"raw": "dogs"}]}]}
+ORIGINAL_TEST = [{"image": "val2014/1.jpg", "caption": ["a dog", "dogs"]}, {"image": "2.jpg", "caption": ["a cat"]}]
+ORIGINAL_TRAIN = [
+    {"image": "1.jpg", "caption": "a dog", "image_id": "coco_1"},
+    {"image": "2.jpg", "caption": "a cat", "image_id": "coco_2"},
+    {"image": "1.jpg", "caption": "dogs", "image_id": "coco_1"},
+]
+COCO = {
+    "images": [{"id": 7, "file_name": "1.jpg"}, {"id": 5, "file_name": "2.jpg"}],
+    "annotations": [
+        {"image_id": 5, "id": 1, "caption": "a cat"},
+        {"image_id": 7, "id": 2, "caption": "a dog"},
+        {"image_id": 7, "id": 3, "caption": "dogs"},
+    ],
+}
+
+
+def read(path: Path, **changes: object):
+    return read_annotations(EvaluationData(annotations=str(path), images="images", **changes))
+
+
+def written(folder: Path, value: object) -> Path:
+    (folder / "notes.json").write_text(json.dumps(value))
+    return folder / "notes.json"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (KARPATHY, {"val2014/1.jpg": ("a dog", "dogs"), "train2014/2.jpg": ("a cat",)}),
+        (FLICKR, {"1.jpg": ("a dog", "dogs")}),
+        (ORIGINAL_TEST, {"val2014/1.jpg": ("a dog", "dogs"), "2.jpg": ("a cat",)}),
+        (ORIGINAL_TRAIN, {"1.jpg": ("a dog", "dogs"), "2.jpg": ("a cat",)}),
+        (COCO, {"1.jpg": ("a dog", "dogs"), "2.jpg": ("a cat",)}),
+    ],
+    ids=["karpathy", "flickr", "original test", "original train", "coco"],
+)
+def test_each_published_layout_gives_images_with_their_captions_in_order(tmp_path, value, expected):
+    entries = read(written(tmp_path, value))
+    assert {entry.name: entry.captions for entry in entries} == expected
+    assert list(expected) == [entry.name for entry in entries]
+
+
+def test_a_split_is_taken_and_first_counts_after_it(tmp_path):
+    path = written(tmp_path, KARPATHY)
+    assert [entry.name for entry in read(path, split="restval")] == ["train2014/2.jpg"]
+    assert [entry.name for entry in read(path, first=1)] == ["val2014/1.jpg"]
+
+
+def test_the_domain_of_nocaps_is_its_split(tmp_path):
+    domains = ("in-domain", "out-domain")
+    images = [{**image, "domain": domain} for image, domain in zip(COCO["images"], domains, strict=True)]
+    entries = read(written(tmp_path, {**COCO, "images": images}), split="out-domain")
+    assert [entry.name for entry in entries] == ["2.jpg"]
+
+
+def test_lines_may_hold_captions_clips_or_frames(tmp_path):
+    lines = [
+        {"image": "1.jpg", "captions": ["a dog", "dogs"], "official_split": "test"},
+        {"clip_name": "video7", "caption": "a cat"},
+        {"video": "v8", "frames": ["v8/3.jpg", "v8/9.jpg"], "caption": "cats"},
+    ]
+    image, clip, frames = read(write_lines(tmp_path / "notes.jsonl", lines))
+    assert (image.name, image.captions, image.split) == ("1.jpg", ("a dog", "dogs"), "test")
+    assert (clip.name, clip.captions, clip.frames) == ("video7", ("a cat",), ())
+    assert (frames.name, frames.frames) == ("v8", ("v8/3.jpg", "v8/9.jpg"))
+
+
+def test_a_line_separator_inside_a_caption_is_no_end_of_line(tmp_path):
+    lines = [{"image": f"{i}.jpg", "caption": "a\u2028dog"} for i in range(2)]
+    (tmp_path / "n.jsonl").write_text("\n\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
+    assert [entry.captions for entry in read(tmp_path / "n.jsonl")] == [("a\u2028dog",)] * 2
+
+
+def test_one_line_alone_is_a_file_of_lines(tmp_path):
+    assert read(write_lines(tmp_path / "n.jsonl", [{"image": "1.jpg", "caption": "a"}]))[0].name == "1.jpg"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([{"image": "1.jpg"}], r"notes\.json: entry 1: 1\.jpg has no text under captions or caption; give each"),
+        ([{"image": "1.jpg", "caption": " "}], r"entry 1: 1\.jpg has no caption; give a file with captions"),
+        ([{"caption": "a dog"}], r"notes\.json: entry 1: there is no image, where a str belongs"),
+        ([{"image": 3, "caption": "a"}], "image is 3, where a str belongs"),
+        ([3], "entry 1 is a int, not an object"),
+        ([], "holds no entry; fetch it again"),
+        ({"pictures": []}, "there is no image"),
+        (3, "holds neither a list of entries nor one under images"),
+        ({"images": [{"filename": "1.jpg", "sentences": [{"text": "a"}]}]}, "entry 1: there is no raw"),
+        ({"images": [{"id": 1}], "annotations": []}, "image 1: there is no file_name"),
+        ({"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": []}, r"image 1: 1\.jpg has no caption"),
+    ],
+)
+def test_another_layout_is_refused_with_entry_and_remedy(tmp_path, value, message):
+    with pytest.raises(AnnotationError, match=message):
+        read(written(tmp_path, value))
+
+
+def test_a_missing_file_and_a_damaged_one_are_named(tmp_path):
+    with pytest.raises(AnnotationError, match=r"none\.json: is not there"):
+        read(tmp_path / "none.json")
+    (tmp_path / "cut.json").write_text('[{"image": ')
+    with pytest.raises(AnnotationError, match=r"cut\.json: is no JSON"):
+        read(tmp_path / "cut.json")
+    (tmp_path / "latin.json").write_bytes(b'[{"image": "\xe9"}]')
+    with pytest.raises(AnnotationError, match="is not UTF-8 at byte 12"):
+        read(tmp_path / "latin.json")
+    (tmp_path / "lines.jsonl").write_text('{"image": "1.jpg", "caption": "a"}\n{"image": \n')
+    with pytest.raises(AnnotationError, match=r"lines\.jsonl: line 2: is no JSON"):
+        read(tmp_path / "lines.jsonl")
+
+
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    with pytest.raises(AnnotationError, match=r"no entry of split val; set data\.split to one it has: restval, test"):
+        read(written(tmp_path, KARPATHY), split="val")
+
+
+def test_the_real_captions_are_read(shared):
+    folder = shared / "data" / "human" / "dev"
+    entries = read(folder / "captions.jsonl", split="test")
+    assert len(entries) == 734
+    assert {len(entry.captions) for entry in entries} == {5}
+    assert all((folder / entry.name).exists() for entry in entries)

@@ -1,0 +1,108 @@
+import json
+from pathlib import Path
+
+import pytest
+from annotated import config, png, write_lines, write_set
+from click.testing import CliRunner, Result
+from models import lively_checkpoint
+
+from capfilt.cli import cli
+from capfilt.config import dump
+from capfilt.config.evaluation import EvaluationData
+from capfilt.med.checkpoints import save
+from pipelines import evaluate
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small annotated set with a model that holds both roles."""
+    write_set(tmp_path)
+    save(lively_checkpoint(tmp_path / "words"), tmp_path / "model")
+    return tmp_path
+
+
+def written(folder: Path) -> dict:
+    return json.loads((folder / "result.json").read_text())
+
+
+def capfilt(folder: Path, settings: str, *overrides: str) -> Result:
+    (folder / "job.yaml").write_text(settings)
+    arguments = [argument for override in overrides for argument in ("--set", override)]
+    return CliRunner().invoke(cli, ["evaluate", str(folder / "job.yaml"), *arguments])
+
+
+def test_a_task_is_measured_and_its_result_written_and_returned(folder):
+    result = evaluate.run(config(folder))
+    assert written(folder) == json.loads(json.dumps(result))
+    assert result["task"] == "retrieval"
+    assert result["figures"]["itm"]["to_text"]["r10"] == 100.0
+
+
+def test_repeating_the_config_of_a_result_gives_its_figures(folder):
+    first = evaluate.run(config(folder))
+    again = evaluate.run(type(config(folder)).model_validate(first["config"]))
+    assert again["figures"] == first["figures"]
+
+
+def test_captions_are_written_beside_their_figures(folder, monkeypatch):
+    pytest.importorskip("pycocoevalcap", reason="the extra evaluation is not installed")
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    evaluate.run(config(folder, "captioning"))
+    assert [caption["image"] for caption in written(folder)["written"]] == [f"{i}.png" for i in range(4)]
+    assert written(folder)["figures"]["tokenizer"] == "simple"
+
+
+def test_clips_are_retrieved_by_their_frames(folder):
+    for clip in ("a", "b"):
+        (folder / clip).mkdir()
+        for number in range(3):
+            (folder / clip / f"{number}.png").write_bytes(png("red" if clip == "a" else "blue", shade=number))
+    lines = [{"clip_name": "a", "caption": "a red dog"}, {"clip_name": "b", "caption": "a blue cat"}]
+    data = EvaluationData(annotations=str(write_lines(folder / "clips.jsonl", lines)), images=str(folder))
+    figures = evaluate.run(config(folder, "video", data=data, video={"frames": 2}))["figures"]
+    assert (figures["clips"], figures["texts"]) == (2, 2)
+    assert figures["itm"]["to_image"]["r5"] == 100.0
+
+
+def test_the_filter_is_held_against_people(folder):
+    lines = [{"image": f"{i}.png", "caption": "a dog", "yes_share": i / 3, "kind": "crowd"} for i in range(4)]
+    data = EvaluationData(annotations=str(write_lines(folder / "judgments.jsonl", lines)), images=str(folder))
+    figures = evaluate.run(config(folder, "judgments", data=data, verdicts={"resamples": 20}))["figures"]
+    assert (figures["crowd"]["pairs"], figures["crowd"]["matches"]) == (4, 2)
+
+
+def test_own_captions_are_held_against_texts_of_a_file_which_is_named(folder):
+    web = write_lines(folder / "web.jsonl", [{"text": f"cat {letter}"} for letter in "bcd"])
+    verdicts = {"foreign": str(web), "foreign_per_image": 2, "resamples": 20}
+    result = evaluate.run(config(folder, "foreign_texts", verdicts=verdicts))
+    assert result["figures"]["own_against_foreign"]["pairs"] == 8 + 4 * 2
+    assert [file["path"] for file in result["files"]] == [str(folder / "captions.jsonl"), str(web)]
+
+
+def test_the_command_prints_the_figures(folder):
+    result = capfilt(folder, dump(config(folder)), "retrieval.top_k=2")
+    assert result.exit_code == 0, result.output
+    assert '"itc_alone"' in result.output
+    assert written(folder)["config"]["retrieval"]["top_k"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("data.annotations={folder}/none.json", "none.json: is not there; set its key to the annotation file"),
+        ("data.images={folder}/words", "0.png is not there; set data.images to the folder that the names start from"),
+        ("checkpoint={folder}/captioner", "no encoder and no ITM head; it can serve as captioner, not as filter"),
+        ("checkpoint={folder}/none", "no checkpoint at"),
+        ("device.kind=cuda", "torch sees no GPU here; set device.kind: cpu"),
+        ("scoring.max_tokens=99", "scoring.max_tokens: 99, the model takes 40; lower it"),
+        ("task=retrival", "task: input should be 'retrieval'"),
+    ],
+)
+def test_what_a_user_can_mend_is_told_in_one_line(folder, monkeypatch, change, message):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    save(lively_checkpoint(folder / "words", encoder=False), folder / "captioner")
+    result = capfilt(folder, dump(config(folder)), change.format(folder=folder))
+    assert result.exit_code == 1
+    assert message in result.output
+    assert result.output.count("\n") == 1
+    assert not (folder / "result.json").exists()
