@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from capfilt.cli_checkpoint import checkpoint
 from capfilt.errors import CapfiltError
 
 if TYPE_CHECKING:
     from capfilt.config import Config
 
-JOBS = ("bootstrap", "export", "pretrain", "finetune", "evaluate", "demo")
+JOBS = ("bootstrap", "export", "pretrain", "finetune", "finetune_vqa", "finetune_nlvr2", "evaluate", "demo")
 
 _config = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _set = click.option(
@@ -154,19 +155,30 @@ def pretrain(config: Path, overrides: tuple[str, ...]) -> None:
 @_config
 @_set
 def finetune(config: Path, overrides: tuple[str, ...]) -> None:
-    """Fine-tune a captioner or a filter from a checkpoint. The same command resumes.
+    """Fine-tune a captioner, a filter, or a model for VQA or NLVR2, as the key role says. The same command resumes.
 
     \b
     Example:
       capfilt finetune configs/finetune_captioner.yaml
     """
     from capfilt.config import load
+    from capfilt.config.tasks import FinetuneRole, NLVR2Config, VQAConfig
     from capfilt.config.training import FinetuneConfig
 
-    settings = load(FinetuneConfig, config, overrides)
-    from pipelines import finetune as job
+    role = load(FinetuneRole, config, overrides).role
+    if role == "vqa":
+        from pipelines import finetune_vqa
 
-    click.echo(f"checkpoint: {job.run(settings)}")
+        done = finetune_vqa.run(load(VQAConfig, config, overrides))
+    elif role == "nlvr2":
+        from pipelines import finetune_nlvr2
+
+        done = finetune_nlvr2.run(load(NLVR2Config, config, overrides))
+    else:
+        from pipelines import finetune as job
+
+        done = job.run(load(FinetuneConfig, config, overrides))
+    click.echo(f"checkpoint: {done}")
 
 
 @cli.command()
@@ -229,6 +241,9 @@ def demo(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     figures = job.run(settings, lambda text: click.echo(text, err=as_json))
     if as_json:
         click.echo(json.dumps(figures, indent=2))
+
+
+cli.add_command(checkpoint)
 
 
 def _kind(job: str) -> "type[Config]":

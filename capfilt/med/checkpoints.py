@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from capfilt.errors import CheckpointError
-from capfilt.med.config import MEDConfig, NLVR2Sizes, Sizes, VQASizes
+from capfilt.med.config import MEDConfig, NLVR2Sizes, Sizes, VisionConfig, VQASizes
 from capfilt.med.model import INITIAL_TEMPERATURE, MED
 from capfilt.med.nlvr2 import NLVR2
 from capfilt.med.published import Heads, fit_positions, from_published, infer_config, infer_nlvr2, infer_vqa, kind_of
@@ -152,13 +152,24 @@ def _load_own(folder: Path, values: dict[str, object], image_size: int | None) -
     try:
         config = kind.model_validate({key: value for key, value in values.items() if key != "model_type"})
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(map(str, problem["loc"]))
-        raise CheckpointError(f"{folder / CONFIG}: {key}: {problem['msg']}; it is not this release's layout") from None
+        raise CheckpointError(f"{folder / CONFIG}: {_reason(error)}; it is not this release's layout") from None
     if image_size:
-        config = config.model_copy(update={"vision": config.vision.model_copy(update={"image_size": image_size})})
+        config = _at(image_size, config, folder)
     state = {name: tensor.float() for name, tensor in load_tensors(folder / WEIGHTS).items()}
     return _build(config, state, Tokens(folder / VOCABULARY), str(folder))
+
+
+def _at(image_size: int, config: Sizes, folder: Path) -> Sizes:
+    try:
+        vision = VisionConfig.model_validate({**config.vision.model_dump(), "image_size": image_size})
+    except ValidationError as error:
+        raise CheckpointError(f"{folder}: {_reason(error)}; give another image size") from None
+    return config.model_copy(update={"vision": vision})
+
+
+def _reason(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    return ": ".join([*map(str, problem["loc"]), problem["msg"].removeprefix("Value error, ")])
 
 
 def _published(
@@ -172,6 +183,8 @@ def _published(
     infer = {"med": infer_config, "vqa": infer_vqa, "nlvr2": infer_nlvr2}[kind]
     try:
         config = infer(ours, image_size, heads)
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {_reason(error)}; give sizes that fit its tensors") from None
     except (KeyError, IndexError, ValueError) as error:
         raise CheckpointError(f"{path}: its tensors do not tell the sizes of a BLIP model: {error}") from None
     return _build(config, ours, Tokens(vocabulary), str(path))

@@ -1,0 +1,66 @@
+"""The commands on checkpoints: capfilt checkpoint convert and show."""
+
+import json
+from pathlib import Path
+
+import click
+
+LAYOUTS = ("med", "transformers-captioning", "transformers-retrieval")
+
+_size = click.IntRange(min=1)
+
+
+@click.group()
+def checkpoint() -> None:
+    """Convert checkpoints between layouts, and show what one is."""
+
+
+@checkpoint.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--to", type=click.Choice(LAYOUTS), default="med", show_default=True, help="Layout of TARGET.")
+@click.option("--image-size", type=_size, help="Side of the input, pixels, to which positions are interpolated.")
+@click.option("--vision-heads", type=_size, help="Of a .pth whose attention heads are not 64 wide, as BLIP's are.")
+@click.option("--text-heads", type=_size, help="The same for the text stack.")
+def convert(
+    source: Path, target: Path, to: str, image_size: int | None, vision_heads: int | None, text_heads: int | None
+) -> None:
+    """Write the checkpoint SOURCE into the new folder TARGET in another layout.
+
+    SOURCE is a folder of capfilt's, one of transformers' BLIP, or an original .pth file with vocab.txt beside it.
+    The layouts of transformers are read by BlipForConditionalGeneration and BlipForImageTextRetrieval.
+
+    \b
+    Example:
+      capfilt checkpoint convert model_base_retrieval_coco.pth filter
+      capfilt checkpoint convert runs/captioner/checkpoint hf --to transformers-captioning
+    """
+    from capfilt.med import conversion
+
+    click.echo(conversion.convert(source, target, to, image_size, (vision_heads, text_heads)))
+
+
+@checkpoint.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def show(path: Path, as_json: bool) -> None:
+    """Show what the checkpoint PATH can do, its sizes, and the hash that names it in ledgers.
+
+    \b
+    Example:
+      capfilt checkpoint show runs/filter/checkpoint
+    """
+    from capfilt.med import conversion
+
+    values = conversion.describe(path)
+    click.echo(json.dumps(values, indent=2) if as_json else "\n".join(_lines(values)))
+
+
+def _lines(values: dict[str, object], indent: str = "") -> list[str]:
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{key}: {' and '.join(value) if isinstance(value, list) else value}")
+    return lines

@@ -1,0 +1,59 @@
+"""A checkpoint from one layout into another, and what a checkpoint is in a few words."""
+
+from pathlib import Path
+
+from capfilt.errors import CheckpointError
+from capfilt.med.checkpoints import MEANINGS, AnyCheckpoint, Checkpoint, checkpoint_hash, load_any, save
+from capfilt.med.exported import LAYOUTS, save_transformers
+from capfilt.med.published import Heads
+
+
+def convert(source: Path, target: Path, to: str, image_size: int | None = None, heads: Heads = (None, None)) -> str:
+    """Write a checkpoint in another layout, and return what was written in a line.
+
+    Args:
+        source: what load_any reads.
+        target: a folder that is not there, or empty.
+        to: "med", capfilt's own layout, or one of exported.LAYOUTS.
+        image_size: pixels; when it is not the source's own, the position table is interpolated.
+        heads: for a .pth file that is not as wide as a published one.
+
+    Raises:
+        CheckpointError: the source is no checkpoint or lacks what the layout needs, or the target is not empty.
+    """
+    if target.exists() and (target.is_file() or any(target.iterdir())):
+        raise CheckpointError(f"{target}: is there and no empty folder; give a new one")
+    checkpoint = load_any(source, image_size, heads)
+    if to == "med":
+        save(checkpoint, target)
+    elif isinstance(checkpoint, Checkpoint):
+        save_transformers(checkpoint, target, to, str(source))
+    else:
+        architecture, meaning = LAYOUTS[to].architecture, MEANINGS[type(checkpoint)]
+        raise CheckpointError(f"{source}: holds {meaning}, which {architecture} cannot be; --to med is possible")
+    vision, text = checkpoint.model.config.vision, checkpoint.model.config.text
+    return (
+        f"{target}: {' and '.join(roles(checkpoint))} as {to}, {vision.image_size} pixels, "
+        f"{vision.heads} heads in the vision tower and {text.heads} in the text stack"
+    )
+
+
+def describe(path: Path) -> dict[str, object]:
+    """Return what a checkpoint can do, how large it is, and the hash that names it in ledgers."""
+    checkpoint = load_any(path)
+    sizes = checkpoint.model.config
+    return {
+        "path": str(path),
+        "hash": checkpoint_hash(path),
+        "roles": roles(checkpoint),
+        "parameters": sum(parameter.numel() for parameter in checkpoint.model.parameters()),
+        **sizes.model_dump(),
+    }
+
+
+def roles(checkpoint: AnyCheckpoint) -> list[str]:
+    """Return what a checkpoint can serve as."""
+    if not isinstance(checkpoint, Checkpoint):
+        return [MEANINGS[type(checkpoint)].removeprefix("a ").removeprefix("an ")]
+    config = checkpoint.model.config
+    return [role for role, held in (("captioner", config.decoder), ("filter", config.encoder)) if held]
