@@ -96,10 +96,10 @@ def _pretraining(config: DemoConfig, root: Path, name: str, folders: list[str], 
     )
 
 
-def _finetuning(config: DemoConfig, root: Path, role: str, start: Path) -> FinetuneConfig:
+def _finetuning(config: DemoConfig, root: Path, role: str, start: str) -> FinetuneConfig:
     return FinetuneConfig(
         role=role,
-        checkpoint=str(start),
+        checkpoint=start,
         output=str(root / role),
         data=_data(root, ["human"]),
         schedule=config.captioner if role == "captioner" else config.filter,
@@ -108,12 +108,12 @@ def _finetuning(config: DemoConfig, root: Path, role: str, start: Path) -> Finet
     )
 
 
-def _bootstrapping(config: DemoConfig, root: Path, captioner: Path, judge_: Path) -> BootstrapConfig:
+def _bootstrapping(config: DemoConfig, root: Path, captioner: str, judge_: str) -> BootstrapConfig:
     return BootstrapConfig(
         input=[str(root / "web"), str(root / "unseen")],
         run=str(root / "runs" / "web"),
-        captioner=str(captioner),
-        filter=str(judge_),
+        captioner=captioner,
+        filter=judge_,
         seed=config.seed,
         batch_size=config.batch_size,
         unit_size=SHARD // 2,

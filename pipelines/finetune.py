@@ -1,30 +1,56 @@
 """The fine-tuning job: a captioner or a filter, each a checkpoint of its own, from the same start."""
 
+from functools import partial
 from pathlib import Path
 
 from capfilt.config.training import FinetuneConfig
-from capfilt.med.checkpoints import Checkpoint, load, require
+from capfilt.med.checkpoints import Checkpoint, load, require, save
 from capfilt.med.model import MED
-from capfilt.training.data import Batch
-from capfilt.training.loop import TrainingRun, train
+from capfilt.med.momentum import Momentum, resume_published
+from capfilt.med.weights import load_tensors
+from capfilt.storage import join
+from capfilt.training.data import Batch, open_data
+from capfilt.training.folder import TrainingRun
+from capfilt.training.job import Job
+from capfilt.training.loop import train
 from capfilt.training.objectives import Captioning, Filtering, Objective
+from workers.launch import launch
 
 
-def run(config: FinetuneConfig) -> Path:
+def run(config: FinetuneConfig) -> str:
     """Fine-tune a model, or go on where it stopped, and return its checkpoint folder."""
-    folder = TrainingRun(Path(config.output), config)
+    folder = TrainingRun(config.output, config)
     if not folder.finished:
-        start = load(Path(config.checkpoint), config.image_size)
-        checkpoint = only(config.role, require(start, config.role, config.checkpoint))
-        objective = _objective(config, checkpoint)
-        train(folder, checkpoint, objective, config.data, config.schedule, config.device, config.seed)
+        launch(partial(work, config), folder, config.cluster)
     return folder.checkpoint
+
+
+def work(config: FinetuneConfig) -> None:
+    """Fine-tune as one of the workers, or as the only one."""
+    start = load(Path(config.checkpoint), config.image_size)
+    checkpoint = only(config.role, require(start, config.role, config.checkpoint))
+    job = Job(
+        _objective(config, checkpoint),
+        open_data(config.data, config.schedule, checkpoint, config.seed, join(config.output, "shards.parquet")),
+        partial(save, checkpoint),
+    )
+    folder = TrainingRun(config.output, config)
+    train(folder, job, config.schedule, config.device, config.tracking, config.seed)
 
 
 def _objective(config: FinetuneConfig, checkpoint: Checkpoint) -> Objective[Batch]:
     if config.role == "captioner":
-        return Captioning(checkpoint.model, checkpoint.tokens, config.prompt)
-    return Filtering(checkpoint.model, checkpoint.tokens)
+        return Captioning(*checkpoint, config.prompt)
+    objective = Filtering(*checkpoint, config.momentum, config.seed)
+    if objective.momentum is not None:
+        _inherit(objective.momentum, Path(config.checkpoint))
+    return objective
+
+
+def _inherit(momentum: Momentum, start: Path) -> None:
+    """Go on with the copies and queues of the start, which the original's files hold."""
+    if start.is_file() and "image_queue" in (state := load_tensors(start)):
+        resume_published(momentum, state, str(start))
 
 
 def only(role: str, checkpoint: Checkpoint) -> Checkpoint:

@@ -1,19 +1,32 @@
 """The pre-training job: MED on clean, human and web shards."""
 
-from pathlib import Path
+from functools import partial
 
-from capfilt.config.initial import InitialWeights
 from capfilt.config.training import PretrainConfig
+from capfilt.med.checkpoints import save
 from capfilt.med.initial import start
-from capfilt.training.loop import TrainingRun, train
+from capfilt.storage import join
+from capfilt.training.data import open_data
+from capfilt.training.folder import TrainingRun
+from capfilt.training.job import Job
+from capfilt.training.loop import train
 from capfilt.training.objectives import Pretraining
+from workers.launch import launch
 
 
-def run(config: PretrainConfig) -> Path:
+def run(config: PretrainConfig) -> str:
     """Pre-train a model, or go on where it stopped, and return its checkpoint folder."""
-    folder = TrainingRun(Path(config.output), config)
+    folder = TrainingRun(config.output, config)
     if not folder.finished:
-        checkpoint = start(config.model, InitialWeights(), config.seed)
-        objective = Pretraining(checkpoint.model, checkpoint.tokens, config.itm_warmup)
-        train(folder, checkpoint, objective, config.data, config.schedule, config.device, config.seed)
+        launch(partial(work, config), folder, config.cluster)
     return folder.checkpoint
+
+
+def work(config: PretrainConfig) -> None:
+    """Pre-train as one of the workers, or as the only one."""
+    checkpoint = start(config.model, config.initial, config.seed)
+    objective = Pretraining(*checkpoint, config.itm_warmup, config.momentum, config.seed)
+    source = open_data(config.data, config.schedule, checkpoint, config.seed, join(config.output, "shards.parquet"))
+    job = Job(objective, source, partial(save, checkpoint), idle_parameters=config.itm_warmup > 0)
+    folder = TrainingRun(config.output, config)
+    train(folder, job, config.schedule, config.device, config.tracking, config.seed)

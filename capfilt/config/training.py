@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from capfilt.config.data import DataSettings
 from capfilt.config.initial import InitialWeights
 from capfilt.config.loading import Config
+from capfilt.config.momentum import MomentumSettings
 
 
 class Schedule(Config):
@@ -17,7 +18,7 @@ class Schedule(Config):
     batch_size: PositiveInt = Field(64, description="images of a step, those of all workers together")
     accumulation: PositiveInt = Field(
         1,
-        description="parts in which a worker takes its images, one after the other, before it updates the weights: less "
+        description="parts in which a worker takes its images, one after the other, before the weights move: less "
         "memory, and the same gradient for LM where the parts hold equally many tokens; ITC and ITM compare the images "
         "of a part alone, as they do those of a worker. data.workers processes read for each part",
     )
@@ -65,7 +66,8 @@ class TrainingDevice(Config):
     kind: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="of matrix products (autocast); auto: bfloat16 where the device has units for it; the original: float32",
+        description="of matrix products (autocast); auto: bfloat16 where the device has units for it; "
+        "the original: float32",
     )
     threads: NonNegativeInt = Field(0, description="CPU threads; 0 leaves torch's own number")
     recompute_vision: NonNegativeInt = Field(
@@ -100,7 +102,8 @@ class Tracking(Config):
 
 # Keys with which a training run may go on under other values, since they decide how it runs and not what it learns.
 FREE = (
-    *("output", "tracking", "data.workers", "schedule.checkpoint_steps", "device.threads", "device.kind"),
+    *("output", "tracking", "data.workers", "data.in_memory", "schedule.checkpoint_steps"),
+    *("device.threads", "device.kind"),
     *("device.compile", "device.recompute_vision", "device.recompute_text"),
     *("cluster.address", "cluster.gpus_per_worker", "cluster.cpus_per_worker", "cluster.attempts"),
 )
@@ -135,6 +138,9 @@ class PretrainConfig(Config):
     initial: InitialWeights = Field(InitialWeights(), description="weights to start from")
     data: DataSettings = Field(description="what is trained on")
     schedule: Schedule = Field(description="how long and how fast")
+    momentum: MomentumSettings | None = Field(
+        None, description="momentum copies and queues of ITC, as the paper; null: ITC compares within the batch"
+    )
     itm_warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps before ITM joins; the paper has none")
     seed: NonNegativeInt = Field(0, description="of weights, order, text draws, dropout and negatives")
     device: TrainingDevice = Field(TrainingDevice(), description="where")
@@ -152,6 +158,9 @@ class FinetuneConfig(Config):
     schedule: Schedule = Field(description="how long and how fast")
     image_size: PositiveInt | None = Field(
         None, description="side of the square input, pixels, for which positions are interpolated; the checkpoint's own"
+    )
+    momentum: MomentumSettings | None = Field(
+        None, description="filter: momentum copies and queues of ITC, as the paper; null: ITC compares within the batch"
     )
     prompt: str = Field("a picture of ", description="captioner: text in front of each caption, given and not scored")
     seed: NonNegativeInt = Field(0, description="of order, text draws, dropout and negatives")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+
 from capfilt.config import Config, dump, loads
 from capfilt.config.training import FREE
 from capfilt.errors import RunError
@@ -65,6 +66,11 @@ class TrainingRun:
                     f"{settings}: holds {before.strip()!r} where {after.strip()!r} was given; "
                     "put the settings back, or choose another output folder"
                 )
+
+    @property
+    def name(self) -> str:
+        """The last part of the folder's path, for people."""
+        return self.folder.rstrip("/").rpartition("/")[2]
 
     @property
     def finished(self) -> bool:
@@ -118,10 +124,7 @@ class TrainingRun:
                 file.replace(partial)
 
     def note_data(self, samples: int, left_out: Mapping[str, int]) -> None:
-        """Write down how many samples are trained on and which were left out, and tell the latter."""
-        if left_out:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-            logger.warning("%s: %d samples are trained on, left out: %s", self.folder, samples, reasons)
+        """Write down how many samples are trained on and which were left out."""
         data = {"samples": samples, "left_out": dict(left_out)}
         publish(join(self.folder, "data.json"), json.dumps(data).encode())
 

@@ -6,7 +6,6 @@ from torch.optim import AdamW, Optimizer
 
 from capfilt.config.training import Schedule
 
-TEMPERATURES = (0.001, 0.5)  # the original keeps the learned temperature in this range
 FUSED = ("cpu", "cuda")  # devices on which one kernel updates all parameters
 
 
@@ -26,7 +25,7 @@ def adamw(objective: nn.Module, schedule: Schedule, device: torch.device) -> Ada
     )
 
 
-def update(model: nn.Module, optimiser: Optimizer, rate: float, max_norm: float | None) -> Tensor:
+def update(optimiser: Optimizer, rate: float, max_norm: float | None) -> Tensor:
     """Take one step along the gradients that lie ready, drop them, and return their length, a scalar."""
     for group in optimiser.param_groups:
         group["lr"] = rate
@@ -34,6 +33,4 @@ def update(model: nn.Module, optimiser: Optimizer, rate: float, max_norm: float 
     norm = nn.utils.clip_grad_norm_(parameters, float("inf") if max_norm is None else max_norm)
     optimiser.step()
     optimiser.zero_grad()
-    if isinstance(temperature := getattr(model, "temperature", None), nn.Parameter):
-        temperature.data.clamp_(*TEMPERATURES)
     return norm

@@ -1,0 +1,122 @@
+"""Where the numbers of a run go: metrics.jsonl, a picture, TensorBoard and Weights & Biases."""
+
+import hashlib
+import importlib.util
+import tempfile
+import time
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from capfilt.config.training import Tracking
+from capfilt.errors import ConfigError
+from capfilt.storage import join, local_path, publish
+from capfilt.training.curve import draw
+from capfilt.training.folder import TrainingRun
+
+PATIENCE = 10.0  # seconds that a line may wait to be written: on an object store the whole file is
+
+
+class Sink(Protocol):
+    """Something else that shows a run's numbers."""
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """Take the numbers of a step."""
+        ...
+
+    def close(self) -> None:
+        """Write what is left."""
+        ...
+
+
+class Tracker:
+    """Writes down the numbers of a run. Losing it loses nothing that the run needs."""
+
+    def __init__(self, run: TrainingRun, settings: Tracking, start: int) -> None:
+        run.forget(start)
+        self._run, self._sinks = run, _sinks(run, settings, start)
+        self._waiting: list[dict[str, float]] = []
+        self._losses: dict[str, None] = {}  # the names seen, in their order
+        self._written = time.monotonic()
+
+    def add(self, step: int, losses: Iterable[str], values: dict[str, float]) -> None:
+        """Take the numbers of a step, and which of them are losses."""
+        self._waiting.append({"step": step, **values})
+        self._losses |= dict.fromkeys(losses)
+        for sink in self._sinks:
+            sink.add(step, values)
+        if time.monotonic() - self._written > PATIENCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        if self._waiting:
+            self._run.note(self._waiting)
+        self._waiting, self._written = [], time.monotonic()
+
+    def draw(self) -> None:
+        """Draw the losses of the whole run."""
+        self.flush()
+        rows = self._run.read_metrics()
+        lines = {name: [(row["step"], row[name]) for row in rows if name in row] for name in self._losses}
+        picture = draw({name: line for name, line in lines.items() if line}, self._run.name)
+        publish(join(self._run.folder, "curve.svg"), picture.encode())
+
+    def close(self) -> None:
+        """Write what waits, everywhere."""
+        self.flush()
+        for sink in self._sinks:
+            sink.close()
+
+
+class TensorBoard:
+    """Events for TensorBoard, one line for each number."""
+
+    def __init__(self, folder: str, start: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # an optional package, and slow to import
+
+        self._writer: Any = SummaryWriter(folder, purge_step=start)
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """Take the numbers of a step."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """The service of that name; offline it only writes files, which wandb sync sends later."""
+
+    def __init__(self, run: TrainingRun, settings: Tracking) -> None:
+        if importlib.util.find_spec("wandb") is None:
+            raise ConfigError("tracking.wandb: the package wandb is not installed; pip install 'capfilt[wandb]'")
+        import wandb
+
+        folder = local_path(run.folder) or tempfile.gettempdir()
+        self._run: Any = wandb.init(
+            project=settings.wandb_project,
+            dir=str(folder),
+            mode="offline" if settings.wandb == "offline" else "online",
+            name=run.name,
+            id=hashlib.sha256(run.folder.encode()).hexdigest()[:16],  # a resumed run continues its own lines
+            resume="allow",
+        )
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """Take the numbers of a step."""
+        self._run.log(values, step=step)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._run.finish()
+
+
+def _sinks(run: TrainingRun, settings: Tracking, start: int) -> list[Sink]:
+    sinks: list[Sink] = []
+    if settings.tensorboard and importlib.util.find_spec("tensorboard"):
+        sinks.append(TensorBoard(join(run.folder, "tensorboard"), start))
+    if settings.wandb != "off":
+        sinks.append(WeightsAndBiases(run, settings))
+    return sinks

@@ -1,0 +1,129 @@
+"""Reads a run's numbers back from the device, now and then, and stops a run whose losses are no numbers."""
+
+import math
+import resource
+import time
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from capfilt.config.training import Tracking
+from capfilt.errors import ModelError
+from capfilt.progress import Progress
+from capfilt.training.folder import TrainingRun
+from capfilt.training.ranks import gather, rank
+from capfilt.training.schedule import Course
+from capfilt.training.tracking import Tracker
+
+DIGITS = 5  # behind the point, of what is written down
+
+
+class Taken(NamedTuple):
+    """A step that was taken. Its numbers are still on the device, and perhaps not yet computed."""
+
+    step: int
+    names: tuple[str, ...]
+    losses: Tensor  # (N,), one for each name
+    norm: Tensor  # scalar, length of the gradient
+
+
+class Watch:
+    """Follows the steps of a run. Asking for a number makes a GPU finish all before it, so most steps are not asked."""
+
+    def __init__(self, run: TrainingRun, course: Course, settings: Tracking, objective: nn.Module, start: int) -> None:
+        self._run, self._course, self._every, self._objective = run, course, settings.every, objective
+        self._tracker = Tracker(run, settings, start) if rank() == 0 else None
+        size = course.schedule.batch_size
+        self._progress = Progress(course.steps * size, start * size) if rank() == 0 else None
+        self._taken: list[Taken] = []
+        self._kept, self._note = start, ""
+        self._since = (start, time.monotonic())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress and self._tracker:
+            self._progress.__exit__(kind, error, trace)
+            self._tracker.close()
+
+    def see(self, taken: Taken) -> None:
+        """Take note of a step; write its numbers down when it is its turn.
+
+        Raises:
+            ModelError: a loss since the last look is not a finite number.
+        """
+        self._taken.append(taken)
+        if taken.step % self._every == 0 or taken.step + 1 == self._course.steps:
+            self._write(taken)
+        if self._progress:
+            self._progress.add(self._course.schedule.batch_size, self._note)
+
+    def approve(self, step: int) -> None:
+        """Make sure that the state before a step is worth keeping, and write down what led to it."""
+        self.check()
+        self._kept = step
+        if self._tracker:
+            self._tracker.draw()
+
+    def check(self) -> None:
+        """Raise ModelError if a loss since the last look is not a finite number."""
+        taken, self._taken = self._taken, []
+        numbers = torch.cat([step.losses for step in taken]).tolist() if taken else []
+        for step in taken:
+            losses, numbers = numbers[: len(step.names)], numbers[len(step.names) :]
+            if not all(map(math.isfinite, losses)):
+                listed = ", ".join(f"{name} {loss:g}" for name, loss in zip(step.names, losses, strict=True))
+                raise ModelError(
+                    f"{self._run.folder}: step {step.step}: the losses are {listed}; the state of step {self._kept} is "
+                    "kept; lower schedule.learning_rate or set schedule.max_gradient_norm, and run the same again"
+                )
+
+    def _write(self, taken: Taken) -> None:
+        self.check()
+        losses = gather(taken.losses[None]).mean(dim=0).tolist()  # (N,), the mean of the ranks
+        if not self._tracker:
+            return
+        by_name = dict(zip(taken.names, losses, strict=True))
+        self._note = ", ".join(f"{name} {loss:.3f}" for name, loss in by_name.items())
+        values = {
+            **by_name,
+            "learning_rate": self._course.learning_rate(taken.step),
+            "gradient_norm": float(taken.norm),
+            **self._inside(taken.step),
+            "samples_per_second": self._speed(taken.step),
+            "memory_gib": _memory(),
+        }
+        self._tracker.add(taken.step, tuple(by_name), {name: _rounded(value) for name, value in values.items()})
+
+    def _inside(self, step: int) -> dict[str, float]:
+        """Return what ITC depends on, where there is any: the temperature, and the age of the oldest queue entry."""
+        found = {}
+        temperature = getattr(self._objective.model, "temperature", None)
+        if isinstance(temperature, Tensor):
+            found["temperature"] = float(temperature)
+        if (momentum := getattr(self._objective, "momentum", None)) is not None:
+            steps = momentum.settings.queue // self._course.schedule.batch_size
+            found["queue_age"] = min(step + 1, steps)  # in steps; the first entries are drawn before step 0
+        return found
+
+    def _speed(self, step: int) -> float:
+        """Return the samples a second since the line before; of the first line, those of its one step."""
+        (before, since), self._since = self._since, (step + 1, time.monotonic())
+        return (step + 1 - before) * self._course.schedule.batch_size / (self._since[1] - since)
+
+
+def _memory() -> float:
+    """Return the most memory taken up to now, in GiB: of the GPU, or of the process where there is none."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _rounded(value: float) -> float:
+    """Return a number as it is written down: losses to five digits behind the point, small rates to five in all."""
+    return round(value, DIGITS) if abs(value) >= 1 else float(f"{value:.{DIGITS}g}")

@@ -1,0 +1,22 @@
+"""Run a training job in this process, or on several workers of a Ray cluster."""
+
+from collections.abc import Callable
+
+from capfilt.config.training import TrainingCluster
+from capfilt.training.folder import TrainingRun
+
+
+def launch(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluster) -> None:
+    """Call work once on each worker, and again where a worker died, until it has finished the run.
+
+    Args:
+        work: trains, going on from the run's last state. It is pickled, so its modules must be installed on every node.
+        run: the folder that it works in.
+        cluster: where. One worker and address: local is this process.
+    """
+    if cluster.workers == 1 and cluster.address == "local":
+        work()
+        return
+    from workers.train_worker import train_on_workers  # Ray Train takes seconds to import
+
+    train_on_workers(work, run, cluster)

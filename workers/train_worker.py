@@ -1,0 +1,123 @@
+"""Training on Ray: Ray Train starts the workers and connects them, the library's loop trains.
+
+What goes wrong, and what becomes of it:
+
+    a worker dies, or raises anything       all start anew from the last state, a counted number of times
+    a node is taken away                    the same, without being counted (Ray Train's own rule)
+    something the user can mend             the job stops with that error at once
+    the driver dies                         its workers end with it; the same command goes on
+
+Ray Train's own count of failures is left at none: it runs over the whole job, and repeats what cannot succeed. Here
+it begins again with each state, so that a job of weeks outlives many failures, and one that gets nowhere stops.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import fsspec
+import pyarrow.fs
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import WorkerGroupError
+
+from capfilt.config import Cluster
+from capfilt.config.training import TrainingCluster
+from capfilt.errors import CapfiltError, WorkerError
+from capfilt.storage import absolute, exists, join, remove_folder
+from capfilt.training.folder import TrainingRun
+from workers.pool import session
+
+TOLD_EVERY = 30.0  # seconds between two lines about the progress
+
+
+def train_on_workers(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluster) -> None:
+    """Call work on each worker, and again from the run's last state when one fails, until all have finished.
+
+    Raises:
+        CapfiltError: the one that a worker raised.
+        WorkerError: the workers failed cluster.attempts times in a row, and no state was written in between.
+    """
+    shared = cluster.model_dump(include={"address", "workers", "gpus_per_worker", "cpus_per_worker"})
+    with session(Cluster(**shared)), _told(run):
+        failures, newest = 0, run.newest
+        while (failure := _attempt(work, run, cluster)) is not None:
+            failures = failures + 1 if run.newest == newest else 1
+            newest = run.newest
+            if failures >= cluster.attempts:
+                raise WorkerError(
+                    f"{run.folder}: failed {failures} times in a row at the state of step {newest}: {failure}"
+                )
+            _say(f"{run.folder}: goes on from the state of step {newest}, since {failure}")
+
+
+def _attempt(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluster) -> str | None:
+    """Start the workers and let them train; return why they failed, or None when they have finished."""
+    home = str(Path.cwd())
+    trainer = TorchTrainer(
+        lambda: _work_in(home, work),
+        scaling_config=ScalingConfig(
+            num_workers=cluster.workers,
+            use_gpu=cluster.gpus_per_worker > 0,
+            resources_per_worker={"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker},
+        ),
+        run_config=_notes(run),
+    )
+    try:
+        trainer.fit()
+    except WorkerGroupError as error:
+        for cause in error.worker_failures.values():
+            if isinstance(cause, CapfiltError):
+                raise cause from error
+        return "; ".join(f"worker {rank}: {_line(cause)}" for rank, cause in error.worker_failures.items())
+    remove_folder(join(run.folder, "ray"))
+    return None
+
+
+def _work_in(home: str, work: Callable[[], None]) -> None:
+    """Work in the driver's folder, where there is one of its name, so that relative paths mean the same."""
+    if Path(home).is_dir():
+        os.chdir(home)
+    work()
+
+
+def _notes(run: TrainingRun) -> RunConfig:
+    """Let Ray Train keep its own notes in the run's folder; by itself it would in the home folder."""
+    store, path = fsspec.core.url_to_fs(absolute(run.folder))
+    files = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(store))
+    return RunConfig(
+        name="ray", storage_path=path, storage_filesystem=files, failure_config=FailureConfig(max_failures=0)
+    )
+
+
+@contextmanager
+def _told(run: TrainingRun) -> Iterator[None]:
+    """Tell the newest line of the run's metrics now and then; the workers' own bar is on another machine."""
+    done = threading.Event()
+
+    def follow() -> None:
+        before: dict[str, float] = {}
+        while not done.wait(TOLD_EVERY):
+            rows = run.read_metrics() if exists(run.metrics) else []
+            if rows and rows[-1] != before:
+                before = rows[-1]
+                _say(", ".join(f"{name} {value:g}" for name, value in before.items()))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
