@@ -5,11 +5,13 @@ import pytest
 from annotated import config, png, write_lines, write_set
 from click.testing import CliRunner, Result
 from models import lively_checkpoint
+from tasks import small_nlvr2, small_vqa, write_json
 
 from capfilt.cli import cli
 from capfilt.config import dump
 from capfilt.config.evaluation import EvaluationData
-from capfilt.med.checkpoints import save
+from capfilt.errors import CheckpointError
+from capfilt.med.checkpoints import NLVR2Checkpoint, VQACheckpoint, save
 from pipelines import evaluate
 
 
@@ -77,6 +79,34 @@ def test_own_captions_are_held_against_texts_of_a_file_which_is_named(folder):
     result = evaluate.run(config(folder, "foreign_texts", verdicts=verdicts))
     assert result["figures"]["own_against_foreign"]["pairs"] == 8 + 4 * 2
     assert [file["path"] for file in result["files"]] == [str(folder / "captions.jsonl"), str(web)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_questions_are_answered_and_their_answers_written(folder, dtype):
+    save(VQACheckpoint(*small_vqa(folder / "words")), folder / "model")
+    entries = [{"question_id": 7, "question": "a dog", "image": "0.png", "answer": ["cat"] * 10}]
+    questions = {"files": [{"questions": write_json(folder / "q.json", entries), "images": f"{folder}/{{image}}"}]}
+    vqa = {"candidates": write_json(folder / "answers.json", ["cat"])}
+    device = {"dtype": dtype}
+    result = evaluate.run(config(folder, "vqa", data=None, questions=questions, vqa=vqa, device=device))
+    assert result["figures"] == {"questions": 1, "accuracy": 100.0, "accuracy_by_type": {}}
+    assert result["written"] == [{"question_id": 7, "answer": "cat"}]
+    assert [Path(str(file["path"])).name for file in result["files"]] == ["q.json", "answers.json"]
+
+
+def test_sentences_about_two_images_are_judged(folder):
+    save(NLVR2Checkpoint(*small_nlvr2(folder / "words")), folder / "model")
+    entries = [{"sentence": "two dogs", "label": label, "images": ["0.png", "1.png"]} for label in ("True", "False")]
+    file = {"annotations": write_json(folder / "dev.json", entries), "images": f"{folder}/{{image}}"}
+    sentences = {"files": [file], "swap": False}
+    result = evaluate.run(config(folder, "nlvr2", data=None, sentences=sentences))
+    assert result["figures"] == {"sentences": 2, "accuracy": 50.0}  # the same sentence is both true and false
+
+
+def test_a_checkpoint_of_another_task_is_refused(folder):
+    sentences = {"files": [{"annotations": "none.json", "images": "x"}]}
+    with pytest.raises(CheckpointError, match=str(folder / "model")):
+        evaluate.run(config(folder, "nlvr2", data=None, sentences=sentences))
 
 
 def test_the_command_prints_the_figures(folder):
