@@ -161,24 +161,9 @@ def finetune(config: Path, overrides: tuple[str, ...]) -> None:
     Example:
       capfilt finetune configs/finetune_captioner.yaml
     """
-    from capfilt.config import load
-    from capfilt.config.tasks import FinetuneRole, NLVR2Config, VQAConfig
-    from capfilt.config.training import FinetuneConfig
+    from pipelines import finetune_roles as job
 
-    role = load(FinetuneRole, config, overrides).role
-    if role == "vqa":
-        from pipelines import finetune_vqa
-
-        done = finetune_vqa.run(load(VQAConfig, config, overrides))
-    elif role == "nlvr2":
-        from pipelines import finetune_nlvr2
-
-        done = finetune_nlvr2.run(load(NLVR2Config, config, overrides))
-    else:
-        from pipelines import finetune as job
-
-        done = job.run(load(FinetuneConfig, config, overrides))
-    click.echo(f"checkpoint: {done}")
+    click.echo(f"checkpoint: {job.run(config, overrides)}")
 
 
 @cli.command()
@@ -250,10 +235,11 @@ def _kind(job: str) -> "type[Config]":
     from capfilt.config import BootstrapConfig, Config, ExportConfig
     from capfilt.config.demo import DemoConfig
     from capfilt.config.evaluation import EvaluateConfig
+    from capfilt.config.tasks import NLVR2Config, VQAConfig
     from capfilt.config.training import FinetuneConfig, PretrainConfig
 
-    kinds: tuple[type[Config], ...] = (BootstrapConfig, ExportConfig, PretrainConfig, FinetuneConfig)
-    kinds += (EvaluateConfig, DemoConfig)
+    kinds: tuple[type[Config], ...] = (BootstrapConfig, ExportConfig, PretrainConfig)
+    kinds += (FinetuneConfig, VQAConfig, NLVR2Config, EvaluateConfig, DemoConfig)
     return dict(zip(JOBS, kinds, strict=True))[job]
 
 

@@ -16,6 +16,8 @@ KINDS = {
     "pretrain": "pretrain",
     "finetune_captioner": "finetune",
     "finetune_filter": "finetune",
+    "finetune_vqa": "finetune_vqa",
+    "finetune_nlvr2": "finetune_nlvr2",
     **{f"evaluate_{task}": "evaluate" for task in ("retrieval", "captioning", "judgments", "video", "vqa", "nlvr2")},
 }
 

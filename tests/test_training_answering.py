@@ -7,7 +7,7 @@ from tasks import TOLERANCE, read_reference, reference_vqa, small_vqa, write_ima
 from capfilt.config.tasks import QuestionData, QuestionFile
 from capfilt.errors import AnnotationError
 from capfilt.training.answering import Answering
-from capfilt.training.entries import Draw
+from capfilt.training.passes import Draw
 from capfilt.training.questions import QuestionBatch, Questions
 
 
@@ -26,7 +26,7 @@ def questions(tmp_path):
 
 
 def collate(data: Questions, *numbers: int) -> QuestionBatch:
-    return data.collate([data[Draw(number, 0)] for number in numbers])
+    return data.collate([data[Draw(number, 0, number)] for number in numbers])
 
 
 def test_a_batch_holds_each_answer_once_with_its_weight_and_question(questions):

@@ -35,6 +35,6 @@ def test_a_pattern_names_the_image_of_an_entry():
 def test_an_image_that_does_not_decode_is_named(tmp_path):
     write_images(tmp_path, "good.png")
     (tmp_path / "bad.jpg").write_bytes(b"no image")
-    assert read_pixels(str(tmp_path / "good.png"), ImageLimits(), 16).shape == (3, 16, 16)
+    assert read_pixels(str(tmp_path / "good.png"), ImageLimits()).shape == (32, 32, 3)
     with pytest.raises(AnnotationError, match=r"bad\.jpg: .*fetch it again, or drop its entries"):
-        read_pixels(str(tmp_path / "bad.jpg"), ImageLimits(), 16)
+        read_pixels(str(tmp_path / "bad.jpg"), ImageLimits())

@@ -8,7 +8,7 @@ from tasks import small_nlvr2, write_images, write_json
 
 from capfilt.config.tasks import SentenceData, SentenceFile
 from capfilt.errors import AnnotationError
-from capfilt.training.entries import Draw
+from capfilt.training.passes import Draw
 from capfilt.training.statements import Statements, mirrored, read_statements
 
 LINES = [
@@ -61,7 +61,7 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path, change, message):
 
 def test_a_batch_holds_both_images_in_their_order(tmp_path, file):
     data = statements(tmp_path, file, swap=False)
-    batch = data.collate([data[Draw(index, 0)] for index in (0, 1)])
+    batch = data.collate([data[Draw(index, 0, index)] for index in (0, 1)])
     assert batch.pixels.shape == (2, 2, 3, 32, 32)
     assert batch.pixels[:, :, 0, 0, 0].tolist() == [[0, 40], [0, 40]]
     assert batch.ids[:, 0].tolist() == [data.tokens.enc] * 2
@@ -74,13 +74,13 @@ def test_images_and_sides_are_swapped_together_in_about_every_second_draw(tmp_pa
         data.tokens.encode(f"the dog is on the {side}", data.tokens.enc, 64) for side in ("left", "right")
     )
     swaps = 0
-    for chance in range(200):
-        pixels, ids, label = data[Draw(0, chance)]
+    for number in range(200):
+        pixels, ids, label = data[Draw(0, 0, number)]
         order = pixels[:, 0, 0, 0].tolist()
         assert (order, ids, label) in (([0, 40], straight, True), ([40, 0], swapped, True))
         swaps += order == [40, 0]
     assert 70 < swaps < 130
-    assert torch.equal(data[Draw(0, 5)].pixels, data[Draw(0, 5)].pixels)
+    assert torch.equal(data[Draw(0, 0, 5)].pixels, data[Draw(0, 0, 5)].pixels)
 
 
 def test_only_whole_words_change_sides():

@@ -1,11 +1,13 @@
-"""Settings of VQA and NLVR2: their annotation files, and how their answers are measured."""
+"""Settings of VQA and NLVR2: their annotation files, how their models are trained, and how answers are measured."""
 
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from capfilt.config.bootstrap import ImageLimits
+from capfilt.config.data import Augmentation
 from capfilt.config.loading import Config
+from capfilt.config.training import Schedule, Tracking, TrainingCluster, TrainingDevice
 
 
 class QuestionFile(Config):
@@ -98,3 +100,45 @@ class NLVR2Settings(Config):
 
     batch_size: PositiveInt = Field(64, description="sentences in a forward pass")
     seed: NonNegativeInt = Field(0, description="of the random swaps of data.swap")
+
+
+class TaskConfig(Config):
+    """What fine-tuning for VQA and for NLVR2 have in common."""
+
+    checkpoint: str = Field(description="start: a pre-training checkpoint")
+    output: str = Field(description="folder or URL of the run: checkpoint, states, metrics; resumed if present")
+    schedule: Schedule = Field(description="how long and how fast")
+    augmentation: Augmentation = Field(Augmentation(), description="what chance does to an image")
+    image_size: PositiveInt | None = Field(
+        None, description="side of the square input, pixels, for which positions are interpolated; the checkpoint's own"
+    )
+    drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the vision tower; 0.1 in the original")
+    seed: NonNegativeInt = Field(0, description="of the layers that are drawn, order, augmentation and dropout")
+    device: TrainingDevice = Field(TrainingDevice(), description="where")
+    cluster: TrainingCluster = Field(TrainingCluster(), description="on how many machines and GPUs")
+    tracking: Tracking = Field(Tracking(), description="how the run is followed")
+
+
+class VQAConfig(TaskConfig):
+    """Fine-tune a model that answers questions (arXiv 2201.12086, section 5.3)."""
+
+    role: Literal["vqa"] = Field(description="what the checkpoint becomes")
+    data: QuestionData = Field(description="what is trained on; each question needs an answer")
+
+
+class NLVR2Config(TaskConfig):
+    """Fine-tune a model that judges sentences about two images (section 5.4)."""
+
+    role: Literal["nlvr2"] = Field(description="what the checkpoint becomes")
+    data: SentenceData = Field(description="what is trained on")
+    merge_from: NonNegativeInt = Field(
+        6, description="text blocks from this one on merge what they see in the two images by weights, not by the mean"
+    )
+
+
+class FinetuneRole(Config):
+    """The key of a fine-tuning job that tells which its other keys are."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    role: Literal["captioner", "filter", "vqa", "nlvr2"] = Field(description="what the checkpoint becomes")

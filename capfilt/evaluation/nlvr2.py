@@ -8,7 +8,7 @@ import torch
 from capfilt.config.tasks import NLVR2Settings
 from capfilt.med.nlvr2 import NLVR2
 from capfilt.med.vision import normalise
-from capfilt.training.entries import Draw
+from capfilt.training.passes import in_order
 from capfilt.training.statements import Statements
 
 
@@ -17,9 +17,7 @@ def evaluate_nlvr2(model: NLVR2, examples: Statements, settings: NLVR2Settings) 
     """Judge all sentences, and return the accuracy in percent."""
     device = next(model.parameters()).device
     right = 0
-    for start in range(0, len(examples), settings.batch_size):
-        end = min(start + settings.batch_size, len(examples))
-        batch = examples.collate([examples[Draw(index, settings.seed)] for index in range(start, end)])
+    for batch in in_order(examples, settings.batch_size, settings.seed, examples.settings.workers):
         logits = model.judge(normalise(batch.pixels.to(device)), batch.ids.to(device), batch.keep.to(device))  # (B, 2)
         right += int((logits.argmax(dim=1).cpu() == batch.labels).sum())
     return {"sentences": len(examples), "accuracy": 100 * right / len(examples)}

@@ -6,7 +6,6 @@ Source: BLIP, arXiv 2201.12086, section 5.3; ranking as in its released code (AL
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
 from statistics import fmean
 from typing import cast
 
@@ -24,7 +23,7 @@ from capfilt.med.text import KeysValues
 from capfilt.med.tokens import Tokens
 from capfilt.med.vision import normalise
 from capfilt.med.vqa import VQA
-from capfilt.training.entries import Draw
+from capfilt.training.passes import in_order
 from capfilt.training.questions import QuestionBatch, Questions
 
 
@@ -36,8 +35,10 @@ def evaluate_vqa(model: VQA, questions: Questions, settings: VQASettings) -> dic
     """
     candidates = read_candidates(settings)
     answers: list[str] = []
-    for batch in _batches(questions, settings.batch_size, next(model.parameters()).device):
-        answers += _answers(model, questions.tokens, batch, settings, candidates)
+    device = next(model.parameters()).device
+    for batch in in_order(questions, settings.batch_size, 0, questions.settings.workers):
+        moved = QuestionBatch(*(tensor.to(device) for tensor in batch))
+        answers += _answers(model, questions.tokens, moved, settings, candidates)
     figures: dict[str, object] = {"questions": len(answers)}
     scores: dict[str, list[float]] = defaultdict(list)
     for question, answer in zip(questions.questions, answers, strict=True):
@@ -121,10 +122,3 @@ def _answers(
     ids, keep = ids.to(batch.ids.device), keep.to(batch.ids.device)
     best = rank_answers(model, question, batch.keep, ids, keep, settings.top_k)
     return [candidates[index] for index in best.tolist()]
-
-
-def _batches(questions: Questions, size: int, device: torch.device) -> Iterator[QuestionBatch]:
-    for start in range(0, len(questions), size):
-        end = min(start + size, len(questions))
-        batch = questions.collate([questions[Draw(index, 0)] for index in range(start, end)])
-        yield QuestionBatch(*(tensor.to(device) for tensor in batch))

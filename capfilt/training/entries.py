@@ -1,22 +1,15 @@
 """The entries of published annotation files, and the images that they name."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import cast
 
-from torch import Tensor
+import numpy as np
 
 from capfilt.config.bootstrap import ImageLimits
 from capfilt.errors import AnnotationError, ImageError
 from capfilt.evaluation.annotations import Entry, read_json
-from capfilt.images import decode, resize
+from capfilt.images import decode
 from capfilt.storage import read_bytes
-
-
-class Draw(NamedTuple):
-    """One entry of a batch, and the number that all chance in it follows from."""
-
-    sample: int
-    chance: int
 
 
 def read_entries(file: str, key: str) -> list[tuple[Entry, str]]:
@@ -56,13 +49,13 @@ def image_path(pattern: str, entry: Entry, where: str) -> str:
         ) from None
 
 
-def read_pixels(path: str, limits: ImageLimits, side: int) -> Tensor:
-    """Return an image as a square, uint8 (3, side, side).
+def read_pixels(path: str, limits: ImageLimits) -> np.ndarray:
+    """Return an image, uint8 (H, W, 3).
 
     Raises:
         AnnotationError: it cannot be decoded within the limits.
     """
     try:
-        return resize(decode(read_bytes(path), limits).pixels, side)
+        return decode(read_bytes(path), limits).pixels
     except ImageError as error:
         raise AnnotationError(f"{path}: {error}; fetch it again, or drop its entries from the annotations") from error

@@ -18,12 +18,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from capfilt.config.data import Augmentation
 from capfilt.config.tasks import QuestionData, QuestionFile
 from capfilt.errors import AnnotationError
 from capfilt.evaluation.annotations import Entry, field
 from capfilt.med.tokens import Tokens
 from capfilt.texts import normalise_question
-from capfilt.training.entries import Draw, image_path, placed, read_entries, read_pixels
+from capfilt.training.augment import Views
+from capfilt.training.entries import image_path, placed, read_entries, read_pixels
+from capfilt.training.passes import Draw
+
+PLAIN = Augmentation()  # changes nothing, as in evaluation
 
 
 class Question(NamedTuple):
@@ -65,8 +70,10 @@ class Asked(NamedTuple):
 class Questions(Dataset[Asked]):
     """The questions of some annotation files with their images, which are read when asked for."""
 
-    def __init__(self, settings: QuestionData, tokens: Tokens, image_size: int) -> None:
-        self.settings, self.tokens, self.image_size = settings, tokens, image_size
+    def __init__(
+        self, settings: QuestionData, tokens: Tokens, image_size: int, augmentation: Augmentation = PLAIN
+    ) -> None:
+        self.settings, self.tokens, self.views = settings, tokens, Views(image_size, augmentation)
         self.questions: list[Question] = read_questions(settings)
 
     def require_answers(self) -> None:
@@ -83,7 +90,8 @@ class Questions(Dataset[Asked]):
 
     def __getitem__(self, draw: Draw) -> Asked:
         question, settings, tokens = self.questions[draw.sample], self.settings, self.tokens
-        pixels = read_pixels(question.image, settings.limits, self.image_size)
+        kept = self.views.keep(read_pixels(question.image, settings.limits))
+        pixels = self.views.draw(kept, draw.generator())  # (3, S, S)
         ids = tokens.encode(normalise_question(question.text, settings.max_words), tokens.enc, settings.max_tokens)
         weights = question.weights(settings.single_answer_weight)
         longest = settings.max_tokens

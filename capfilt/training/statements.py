@@ -9,19 +9,21 @@ Source: BLIP, arXiv 2201.12086, section 5.4; the swap of the images comes from i
 
 from typing import NamedTuple, cast
 
-import numpy as np
 import torch
-from numpy.random import Generator, Philox
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from capfilt.config.data import Augmentation
 from capfilt.config.tasks import SentenceData, SentenceFile
 from capfilt.errors import AnnotationError
 from capfilt.evaluation.annotations import Entry, field
 from capfilt.med.tokens import Tokens
 from capfilt.texts import normalise
-from capfilt.training.entries import Draw, image_path, read_entries, read_pixels
+from capfilt.training.augment import Views
+from capfilt.training.entries import image_path, read_entries, read_pixels
+from capfilt.training.passes import Draw
 
+PLAIN = Augmentation()  # changes nothing, as in evaluation
 OTHER_SIDE = {"left": "right", "right": "left"}
 
 
@@ -53,19 +55,22 @@ class Stated(NamedTuple):
 class Statements(Dataset[Stated]):
     """The sentences of some annotation files with their images, which are read when asked for."""
 
-    def __init__(self, settings: SentenceData, tokens: Tokens, image_size: int) -> None:
-        self.settings, self.tokens, self.image_size = settings, tokens, image_size
+    def __init__(
+        self, settings: SentenceData, tokens: Tokens, image_size: int, augmentation: Augmentation = PLAIN
+    ) -> None:
+        self.settings, self.tokens, self.views = settings, tokens, Views(image_size, augmentation)
         self.statements = [statement for file in settings.files for statement in read_statements(file)]
 
     def __len__(self) -> int:
         return len(self.statements)
 
     def __getitem__(self, draw: Draw) -> Stated:
-        statement, settings, tokens = self.statements[draw.sample], self.settings, self.tokens
+        statement, settings, tokens, rng = self.statements[draw.sample], self.settings, self.tokens, draw.generator()
         images, text = statement.images, normalise(statement.text, settings.max_words)
-        if settings.swap and Generator(Philox(key=np.array([draw.chance, draw.sample], np.uint64))).random() < 0.5:
+        if settings.swap and rng.random() < 0.5:
             images, text = (images[1], images[0]), mirrored(text)
-        pixels = [read_pixels(image, settings.limits, self.image_size) for image in images]
+        kept = [self.views.keep(read_pixels(image, settings.limits)) for image in images]
+        pixels = [self.views.draw(image, rng) for image in kept]  # (3, S, S) each
         return Stated(torch.stack(pixels), tokens.encode(text, tokens.enc, settings.max_tokens), statement.label)
 
     def collate(self, items: list[Stated]) -> StatementBatch:

@@ -1,0 +1,119 @@
+"""Batches of numbered entries, such as those of an annotation file, passed over again and again.
+
+For each pass (an epoch) the entries are permuted, and the permutations are laid end to end. A batch takes the next of
+this row, so every entry comes once a pass, and what stands in the batch of a step follows from seed and step alone.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
+
+import numpy as np
+from numpy.random import Generator
+from torch.utils.data import DataLoader, Dataset
+
+from capfilt.config.training import Schedule
+from capfilt.errors import ConfigError
+from capfilt.training.job import Data_co
+from capfilt.training.order import DRAWS, SAMPLES, chance
+
+Item = TypeVar("Item")
+
+
+class Draw(NamedTuple):
+    """One entry of a batch, with what all chance in it follows from."""
+
+    sample: int  # number of the entry
+    seed: int
+    number: int  # of the draw, counted from the start of training
+
+    def generator(self) -> Generator:
+        """Return the random numbers of this draw."""
+        return chance(self.seed, DRAWS, self.number)
+
+
+class Entries(Protocol[Item, Data_co]):
+    """Numbered entries that make up batches."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        ...
+
+    def __getitem__(self, draw: Draw) -> Item:
+        """Return an entry, ready for a batch."""
+        ...
+
+    def collate(self, items: list[Item]) -> Data_co:
+        """Put entries together."""
+        ...
+
+
+class Passes(Generic[Item, Data_co]):
+    """A source of training batches: entries in the order of permutations."""
+
+    left_out: Mapping[str, int] = {}  # an entry that cannot be used stops the training
+
+    def __init__(self, entries: Entries[Item, Data_co], schedule: Schedule, seed: int, workers: int) -> None:
+        """Take entries by the schedule's batch size; `workers` processes read for each share of a batch.
+
+        Raises:
+            ConfigError: a batch is larger than a pass.
+        """
+        if len(entries) < schedule.batch_size:
+            raise ConfigError(
+                f"schedule.batch_size: {schedule.batch_size}, but there are {len(entries)} entries; lower it"
+            )
+        self.entries, self.seed, self.workers = entries, seed, workers
+        self.batch_size = schedule.batch_size
+        self.epoch_steps = len(entries) // schedule.batch_size
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def batches(self, steps: range, share: int = 0, shares: int = 1) -> Iterator[Data_co]:
+        """Yield, for each step, one of equally large shares of its batch."""
+        return _load(self.entries, self._draws(steps, share, shares), self.workers)
+
+    def _draws(self, steps: range, share: int, shares: int) -> "_Draws":
+        each = self.batch_size // shares
+        spans = [
+            range(step * self.batch_size + share * each, step * self.batch_size + (share + 1) * each) for step in steps
+        ]
+        return _Draws(spans, len(self.entries), self.seed)
+
+
+class _Draws:
+    """The draws of each batch, from their numbers."""
+
+    def __init__(self, spans: list[range], entries: int, seed: int) -> None:
+        self.spans, self.entries, self.seed = spans, entries, seed
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        orders: dict[int, np.ndarray] = {}  # of the passes that a batch takes from
+        for span in self.spans:
+            passes = {number // self.entries for number in (span[0], span[-1])}
+            orders = {n: orders[n] if n in orders else self._order(n) for n in passes}
+            yield [self._draw(number, orders) for number in span]
+
+    def _order(self, number: int) -> np.ndarray:
+        return chance(self.seed, SAMPLES, number).permutation(self.entries)
+
+    def _draw(self, number: int, orders: Mapping[int, np.ndarray]) -> Draw:
+        nth, place = divmod(number, self.entries)
+        return Draw(int(orders[nth][place]), self.seed, number)
+
+
+def in_order(entries: Entries[Item, Data_co], size: int, seed: int, workers: int) -> Iterator[Data_co]:
+    """Yield all entries once, in batches of a size and in their order, as an evaluation takes them."""
+    starts = range(0, len(entries), size)
+    spans = (range(start, min(start + size, len(entries))) for start in starts)
+    return _load(entries, [[Draw(number, seed, number) for number in span] for span in spans], workers)
+
+
+def _load(entries: Entries[Item, Data_co], draws: Iterable[list[Draw]], workers: int) -> Iterator[Data_co]:
+    loader = DataLoader(
+        cast("Dataset[Any]", entries), batch_sampler=draws, collate_fn=entries.collate, num_workers=workers
+    )
+    return iter(loader)

@@ -1,0 +1,34 @@
+"""The fine-tuning job for NLVR2: a model that judges sentences about two images, from a pre-trained MED."""
+
+from functools import partial
+from pathlib import Path
+
+from capfilt.config.tasks import NLVR2Config
+from capfilt.med.checkpoints import NLVR2Checkpoint, load, save
+from capfilt.med.successors import nlvr2_from
+from capfilt.training.folder import TrainingRun
+from capfilt.training.job import Job
+from capfilt.training.loop import train
+from capfilt.training.passes import Passes
+from capfilt.training.reasoning import Reasoning
+from capfilt.training.statements import Statements
+from workers.launch import launch
+
+
+def run(config: NLVR2Config) -> str:
+    """Fine-tune a model, or go on where it stopped, and return its checkpoint folder."""
+    folder = TrainingRun(config.output, config)
+    if not folder.finished:
+        launch(partial(work, config), folder, config.cluster)
+    return folder.checkpoint
+
+
+def work(config: NLVR2Config) -> None:
+    """Fine-tune as one of the workers, or as the only one."""
+    med, tokens = load(Path(config.checkpoint), config.image_size)
+    model = nlvr2_from(med, config.merge_from, config.drop_path, config.seed)
+    statements = Statements(config.data, tokens, model.config.vision.image_size, config.augmentation)
+    source = Passes(statements, config.schedule, config.seed, config.data.workers)
+    job = Job(Reasoning(model), source, partial(save, NLVR2Checkpoint(model, tokens)))
+    folder = TrainingRun(config.output, config)
+    train(folder, job, config.schedule, config.device, config.tracking, config.seed)

@@ -1,0 +1,35 @@
+"""The fine-tuning job for VQA: a model that answers questions, from a pre-trained MED."""
+
+from functools import partial
+from pathlib import Path
+
+from capfilt.config.tasks import VQAConfig
+from capfilt.med.checkpoints import VQACheckpoint, load, save
+from capfilt.med.successors import vqa_from
+from capfilt.training.answering import Answering
+from capfilt.training.folder import TrainingRun
+from capfilt.training.job import Job
+from capfilt.training.loop import train
+from capfilt.training.passes import Passes
+from capfilt.training.questions import Questions
+from workers.launch import launch
+
+
+def run(config: VQAConfig) -> str:
+    """Fine-tune a model, or go on where it stopped, and return its checkpoint folder."""
+    folder = TrainingRun(config.output, config)
+    if not folder.finished:
+        launch(partial(work, config), folder, config.cluster)
+    return folder.checkpoint
+
+
+def work(config: VQAConfig) -> None:
+    """Fine-tune as one of the workers, or as the only one."""
+    med, tokens = load(Path(config.checkpoint), config.image_size)
+    model = vqa_from(med, config.drop_path, config.seed)
+    questions = Questions(config.data, tokens, model.config.vision.image_size, config.augmentation)
+    questions.require_answers()
+    source = Passes(questions, config.schedule, config.seed, config.data.workers)
+    job = Job(Answering(model), source, partial(save, VQACheckpoint(model, tokens)))
+    folder = TrainingRun(config.output, config)
+    train(folder, job, config.schedule, config.device, config.tracking, config.seed)

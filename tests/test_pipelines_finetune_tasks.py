@@ -1,0 +1,90 @@
+"""Fine-tuning for VQA and NLVR2 from a pre-trained MED, by the command that users call."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from models import small_checkpoint
+from tasks import write_images, write_json
+
+from capfilt.cli import cli
+from capfilt.med.checkpoints import load_nlvr2, load_vqa, save
+
+SHORT = {"batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 0}
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A pre-training checkpoint, two pictures, and questions and sentences about them."""
+    save(small_checkpoint(tmp_path / "vocabulary"), tmp_path / "start")
+    write_images(tmp_path, "0.png", "1.png")
+    questions = [
+        {"question_id": n, "question": "a dog", "answer": [word] * 10, "image": f"{n % 2}.png"}
+        for n, word in enumerate(["cat", "dog", "cat", "dog"])
+    ]
+    sentences = [
+        {"sentence": f"the {side} dog", "label": label, "images": ["0.png", "1.png"]}
+        for side, label in (("left", "True"), ("right", "False"))
+    ]
+    write_json(tmp_path / "questions.json", questions)
+    write_json(tmp_path / "sentences.json", sentences)
+    return tmp_path
+
+
+def finetune(folder: Path, role: str, steps: int, **data: object) -> str:
+    """Run the command and return what it printed."""
+    config = {
+        "role": role,
+        "checkpoint": str(folder / "start"),
+        "output": str(folder / role),
+        "data": data,
+        "schedule": {**SHORT, "steps": steps},
+        "device": {"kind": "cpu", "threads": 1},
+        "tracking": {"every": 1, "tensorboard": False},
+        "drop_path": 0.0,
+    }
+    path = folder / f"{role}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    result = CliRunner().invoke(cli, ["finetune", str(path)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def losses(folder: Path, name: str) -> list[float]:
+    return [json.loads(line)[name] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_vqa_model_learns_its_answers(folder):
+    file = {"questions": str(folder / "questions.json"), "images": f"{folder}/{{image}}"}
+    output = finetune(folder, "vqa", 30, files=[file])
+    assert output.strip().endswith(f"checkpoint: {folder}/vqa/checkpoint")
+    assert load_vqa(folder / "vqa" / "checkpoint").model.config.vision.drop_path == 0.0
+    seen = losses(folder / "vqa", "answers")
+    assert seen[-1] < seen[0] / 2
+
+
+def test_an_nlvr2_model_learns_its_sentences(folder):
+    file = {"annotations": str(folder / "sentences.json"), "images": f"{folder}/{{image}}"}
+    finetune(folder, "nlvr2", 30, files=[file])
+    assert load_nlvr2(folder / "nlvr2" / "checkpoint").model.config.merge_from == 6
+    seen = losses(folder / "nlvr2", "nlvr2")
+    assert len(seen) == 30
+    assert seen[-1] < seen[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, r"role: field required"),
+        ({"role": "painter"}, r"role: input should be 'captioner', 'filter', 'vqa' or 'nlvr2'"),
+        ({"role": "vqa", "prompt": "a"}, r"prompt: unknown key"),
+    ],
+)
+def test_the_role_tells_which_keys_belong(tmp_path, values, message):
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(values))
+    result = CliRunner().invoke(cli, ["finetune", str(path)])
+    assert result.exit_code == 1
+    assert message in result.output
