@@ -12,7 +12,12 @@ _size = click.IntRange(min=1)
 
 @click.group()
 def checkpoint() -> None:
-    """Convert checkpoints between layouts, and show what one is."""
+    """Convert checkpoints between layouts, and show what one is.
+
+    \b
+    Example:
+      capfilt checkpoint show runs/filter/checkpoint
+    """
 
 
 @checkpoint.command()
