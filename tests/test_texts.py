@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capfilt.texts import MAX_CHARACTERS, clean, normalise
+from capfilt.texts import MAX_CHARACTERS, clean, normalise, normalise_question
 
 
 def test_normalise_gives_the_words_of_the_original(shared):
@@ -15,6 +15,14 @@ def test_normalise_gives_the_words_of_the_original(shared):
 
     assert len(cases) > 10
     assert [normalise(case["raw"], case["max_words"]) for case in cases] == [case["out"] for case in cases]
+
+
+def test_questions_lose_their_punctuation_as_in_the_original(shared):
+    cases = json.loads((shared / "fixtures/a/meta.json").read_text())["pre_question_cases"]
+
+    assert len(cases) > 5
+    assert [normalise_question(case["raw"]) for case in cases] == [case["out"] for case in cases]
+    assert normalise_question(" ".join("abcd"), max_words=3) == "a b c"
 
 
 @pytest.mark.parametrize(

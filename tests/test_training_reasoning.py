@@ -6,7 +6,9 @@ import pytest
 import torch
 from tasks import TOLERANCE, read_reference, reference_nlvr2, small_nlvr2
 
+from capfilt.config.training import TrainingDevice
 from capfilt.training.reasoning import Reasoning
+from capfilt.training.recompute import recompute
 from capfilt.training.statements import StatementBatch
 
 
@@ -21,6 +23,24 @@ def test_a_model_that_guesses_has_a_loss_of_log_two_and_every_weight_learns(tmp_
 
     model.head[2].weight.data.zero_()
     assert Reasoning(model)(batch, 0.0)["nlvr2"].item() == pytest.approx(math.log(2))
+
+
+def test_blocks_that_run_again_give_the_same_gradients_for_less_memory(tmp_path):
+    kept = []
+    gradients = []
+    for blocks in (0, 2):
+        model, tokens = small_nlvr2(tmp_path)
+        recompute(model, TrainingDevice(recompute_text=blocks))
+        pixels = torch.full((1, 2, 3, 32, 32), 100, dtype=torch.uint8)
+        ids = torch.tensor([[tokens.enc, 6, tokens.end]])
+        saved: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=saved: s.append(t.numel()) or t, lambda t: t):
+            loss = Reasoning(model)(StatementBatch(pixels, ids, ids > 0, torch.tensor([1])), 0.0)["nlvr2"]
+        loss.backward()
+        kept.append(sum(saved))
+        gradients.append(model.text.blocks[0].cross_attn.sides[1].key.weight.grad)
+    assert torch.equal(*gradients)
+    assert kept[1] < kept[0]
 
 
 @torch.inference_mode()

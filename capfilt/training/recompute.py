@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from capfilt.config.training import TrainingDevice
+from capfilt.med.nlvr2 import TwinStack
 from capfilt.med.text import TextStack
 from capfilt.med.vision import VisionTower
 
@@ -23,6 +24,8 @@ def recompute(model: nn.Module, settings: TrainingDevice) -> None:
             _wrap(_last(module.vit.blocks, settings.recompute_vision), "forward")
         if isinstance(module, TextStack):
             _wrap(_last(module.blocks, settings.recompute_text), "encode", "decode")
+        if isinstance(module, TwinStack):
+            _wrap(_last(module.blocks, settings.recompute_text), "forward")
 
 
 def _last(blocks: Iterable[nn.Module], count: int) -> list[nn.Module]:

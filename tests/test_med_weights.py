@@ -1,0 +1,45 @@
+"""What is not a checkpoint's file is refused by its name."""
+
+import pytest
+import torch
+
+from capfilt.errors import CheckpointError
+from capfilt.med.weights import load_json, load_tensors
+
+
+def test_a_state_dict_is_read_alone_or_under_the_key_model(tmp_path):
+    state = {"a": torch.ones(2)}
+    for name, value in (("alone.pth", state), ("under.pth", {"model": state, "epoch": 3})):
+        torch.save(value, tmp_path / name)
+        assert torch.equal(load_tensors(tmp_path / name)["a"], state["a"])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([1, 2], "holds no state dict; a BLIP .pth has one, under the key model"),
+        ({"model": {"a": 1}}, "holds no state dict"),
+        ({"a": pytest.raises}, "holds something else than tensors, which is never unpickled"),
+    ],
+)
+def test_anything_but_tensors_is_refused(tmp_path, value, message):
+    torch.save(value, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=f"x.pth: {message}"):
+        load_tensors(tmp_path / "x.pth")
+
+
+def test_a_damaged_or_missing_file_is_told(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: cannot be read as tensors .*; fetch it again"):
+        load_tensors(tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match=r"gone\.pth: is not there"):
+        load_tensors(tmp_path / "gone.pth")
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "is no JSON object")])
+def test_json_must_be_an_object(tmp_path, text, message):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        load_json(tmp_path / "config.json")
+    with pytest.raises(CheckpointError, match=r"holds no config\.json; it is not a checkpoint folder"):
+        load_json(tmp_path / "none" / "config.json")
