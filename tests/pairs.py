@@ -5,14 +5,16 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from models import write_vocabulary
+from models import small_checkpoint, write_vocabulary
 from PIL import Image
+from torch import Tensor
 
+from capfilt.config import ImageLimits
 from capfilt.config.data import DataSettings
 from capfilt.config.training import ModelSettings, Schedule, TrainingDevice
-from capfilt.med.tokens import Tokens
+from capfilt.images import decode, resize
 from capfilt.shards import write_tar
-from capfilt.training.data import Pairs
+from capfilt.training.data import TrainingData, open_data
 
 CPU = TrainingDevice(kind="cpu", threads=1)
 COLOURS = {"red": (230, 20, 20), "blue": (20, 20, 230)}
@@ -45,10 +47,17 @@ def write_shard(folder: Path, samples: Iterable[dict[str, bytes]], name: str = "
     return folder / name
 
 
-def open_pairs(folder: Path, texts_per_image: int = 1, **changes: object) -> Pairs:
-    """Open the shards of a folder as the training jobs do."""
-    settings = DataSettings(shards=[str(folder)]).model_copy(update=changes)
-    return Pairs(settings, Tokens(write_vocabulary(folder.parent / "words")), 16, texts_per_image)
+def pixels(number: int, side: int) -> Tensor:
+    """Return the image of a sample as a model sees it, (3, side, side)."""
+    return resize(decode(sample(number)["png"], ImageLimits()).pixels, side)
+
+
+def open_set(folder: Path, batch_size: int = 4, texts: int = 1, seed: int = 0, **changes: object) -> TrainingData:
+    """Open the shards of a folder, or other sources, as the training jobs do, for images of 32 pixels."""
+    where = {} if "sources" in changes else {"shards": [str(folder)]}
+    settings = DataSettings.model_validate({**where, **changes})
+    plan = Schedule(steps=1, batch_size=batch_size, texts_per_image=texts)
+    return open_data(settings, plan, small_checkpoint(folder.parent / "words"), seed)
 
 
 def tiny_model(folder: Path, dropout: float = 0.1) -> ModelSettings:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pairs import CPU, sample, schedule, tiny_model, with_texts, write_shard
+from pairs import CPU, pixels, sample, schedule, tiny_model, with_texts, write_shard
 
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import Device, FilterSettings, Sampling
@@ -13,7 +13,6 @@ from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.errors import CheckpointError, ConfigError, RunError
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import checkpoint_hash, load, require
-from capfilt.training.data import Draw, Pairs
 from pipelines import finetune, pretrain
 
 FILTER_PARTS = {"vision_proj", "text_proj", "itm_head", "temperature"}
@@ -85,9 +84,8 @@ def test_the_captioner_tells_what_the_images_of_its_set_show(root, captioner):
     checkpoint = load(captioner)
     settings = Sampling(method="greedy", repetition_penalty=1.0)
     model = MEDCaptioner("hash", checkpoint, settings, Device(kind="cpu"))
-    pairs = Pairs(DataSettings(shards=[str(root / "set")]), checkpoint.tokens, 16, 1)
-    pixels = torch.stack([pairs[Draw(i, 0)][0] for i in range(24)])
-    found = [group[0].text for group in model.caption(pixels, range(24))]
+    images = torch.stack([pixels(i, 16) for i in range(24)])
+    found = [group[0].text for group in model.caption(images, range(24))]
     right = sum(text == sample(i)["txt"].decode() for i, text in enumerate(found))
     assert right >= 18, found  # chance is one in four
 

@@ -1,39 +1,55 @@
-"""Every sample once an epoch, in an order that any step can be entered at, and nothing left out without a count."""
+"""The same batches for any number of shares, loader processes and restarts, and nothing left out without a count."""
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
-from pairs import open_pairs, png, sample, schedule, with_texts, write_shard
+from ledgers import exported_run
+from models import small_checkpoint
+from pairs import open_set, pixels, png, sample, with_texts, write_shard
 
-from capfilt.config import ImageLimits
+from capfilt.config import ExportConfig
+from capfilt.config.data import DataSettings
+from capfilt.config.training import Schedule
 from capfilt.errors import ConfigError, ShardError
 from capfilt.images import decode, resize
-from capfilt.training.data import Batch, Draw, Pairs, batches
+from capfilt.shards import open_shard
+from capfilt.training.data import Batch, TrainingData, open_data
 
-FIVE = ["red dog", "red cat", "blue dog", "blue cat", "two dogs"]
+AUGMENTED = {"augmentation": {"min_scale": 0.2, "flip": True, "operations": 2}}
+BAD = (
+    {"png": png()},
+    {"png": png(), "txt": b" \n"},
+    {"txt": b"dog"},
+    {"png": b"no image", "txt": b"dog"},
+    {"png": png()[:60], "txt": b"dog"},
+)
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """Two shards of ten samples each."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Twenty samples in shards of ten, seven and three."""
     torch.set_num_threads(1)
-    for shard in range(2):
-        write_shard(tmp_path / "set", map(sample, range(10 * shard, 10 * shard + 10)), f"{shard:05d}.tar")
-    return tmp_path / "set"
+    folder = tmp_path_factory.mktemp("data") / "set"
+    for name, lo, hi in (("0.tar", 0, 10), ("1.tar", 10, 17), ("2.tar", 17, 20)):
+        write_shard(folder, [with_texts(i, ["red dog", "two cats", "blue cat"]) for i in range(lo, hi)], name)
+    return folder
 
 
-def run(pairs: Pairs, start: int = 0, seed: int = 0, workers: int = 0, **changes: object) -> list[Batch]:
-    return list(batches(pairs, schedule(**{"steps": 10, **changes}), seed, start, workers))
+def run(data: TrainingData, start: int = 0, stop: int = 12, shares: int = 1) -> list[Batch]:
+    """Return the global batch of each step, put together from all shares."""
+    steps = zip(*(data.batches(range(start, stop), share, shares) for share in range(shares)), strict=True)
+    return [joined(data, shared) for shared in steps]
 
 
-def seen(pairs: Pairs, some: list[Batch]) -> list[list[int]]:
-    """Return the numbers of the samples of each batch, known by their pixels."""
-    known = {pairs[Draw(i, 0)][0].numpy().tobytes(): i for i in range(len(pairs))}
-    assert len(known) == len(pairs)
-    return [[known[image.numpy().tobytes()] for image in batch.pixels] for batch in some]
+def joined(data: TrainingData, shares: Iterable[Batch]) -> Batch:
+    shares = list(shares)
+    rows = [ids[keep].tolist() for batch in shares for ids, keep in zip(batch.ids, batch.keep, strict=True)]
+    pixels, images = (torch.cat([getattr(batch, name) for batch in shares]) for name in ("pixels", "images"))
+    return Batch(pixels, *data.prepare.tokens.batch(rows), images)
 
 
 def same(some: list[Batch], others: list[Batch]) -> bool:
@@ -42,145 +58,150 @@ def same(some: list[Batch], others: list[Batch]) -> bool:
     )
 
 
+def images(some: list[Batch]) -> list[int]:
+    return list(chain.from_iterable(batch.images.tolist() for batch in some))
+
+
 class TestOrder:
-    def test_every_sample_comes_once_an_epoch(self, folder):
-        pairs = open_pairs(folder)
-        numbers = seen(pairs, run(pairs))
-        epochs = [list(chain(*numbers[:5])), list(chain(*numbers[5:]))]
-        assert [sorted(epoch) for epoch in epochs] == [list(range(20))] * 2
-        assert epochs[0] != epochs[1]
-        assert list(range(20)) not in epochs
+    @pytest.mark.parametrize("workers", [0, 1, 2, 3])
+    def test_shares_and_processes_do_not_change_a_batch(self, folder, workers):
+        """Order, text draws and augmentation; ten steps of four go twice through the set."""
+        changes = {"block_size": 4, **AUGMENTED}
+        expected = run(open_set(folder, texts=2, **changes), stop=10)
+        for shares in (1, 2, 4) if workers < 2 else (2,):
+            assert same(run(open_set(folder, texts=2, workers=workers, **changes), stop=10, shares=shares), expected)
 
-    def test_odd_samples_wait_for_another_epoch_and_none_comes_twice_in_one(self, folder):
-        pairs = open_pairs(folder)
-        numbers = seen(pairs, run(pairs, batch_size=6, steps=30))
-        for first in range(0, 30, 3):
-            assert len({*numbers[first], *numbers[first + 1], *numbers[first + 2]}) == 18
-        assert {i for batch in numbers for i in batch} == set(range(20))
+    def test_a_run_that_starts_at_any_step_gets_the_batches_that_were_left(self, folder):
+        data = open_set(folder, batch_size=6, texts=2, block_size=3, **AUGMENTED)
+        whole = run(data)
+        for start in range(13):
+            assert same(run(open_set(folder, batch_size=6, texts=2, block_size=3, **AUGMENTED), start), whole[start:])
+        assert same(run(open_set(folder, batch_size=6, texts=2, workers=2, block_size=3, **AUGMENTED), 5), whole[5:])
 
-    @pytest.mark.parametrize("start", [1, 4, 5, 9, 10])
-    def test_a_run_that_starts_later_gets_the_batches_that_were_left(self, folder, start):
-        pairs = open_pairs(folder, texts_per_image=2)
-        assert same(run(pairs, start), run(pairs)[start:])
+    def test_every_image_comes_once_an_epoch(self, folder):
+        found = images(run(open_set(folder, batch_size=6), stop=20))
+        for epoch in range(6):
+            assert sorted(found[20 * epoch : 20 * epoch + 20]) == list(range(20))
+
+    def test_neither_memory_nor_torchs_own_chance_changes_it(self, folder):
+        for changes in ({}, AUGMENTED):
+            expected, data = run(open_set(folder, **changes)), open_set(folder, in_memory=True, **changes)
+            torch.manual_seed(1234)
+            before = torch.get_rng_state()
+            assert same(run(data), expected)
+            assert torch.equal(torch.get_rng_state(), before)
 
     def test_it_is_a_function_of_the_seed(self, folder):
-        pairs = open_pairs(folder)
-        assert same(run(pairs, seed=7), run(pairs, seed=7))
-        assert seen(pairs, run(pairs, seed=7)) != seen(pairs, run(pairs, seed=8))
+        found = [run(open_set(folder, seed=seed)) for seed in (7, 7, 8)]
+        assert same(found[0], found[1])
+        assert images(found[0]) != images(found[2])
 
-    def test_neither_memory_nor_workers_nor_torchs_own_chance_change_it(self, folder):
-        expected = run(open_pairs(folder))
-        torch.manual_seed(1234)
-        assert same(run(open_pairs(folder, in_memory=True)), expected)
-        assert same(run(open_pairs(folder), workers=2), expected)
+    def test_shards_change_places_only_where_the_run_was_told_other_ones(self, folder, tmp_path):
+        file = str(tmp_path / "shards.parquet")
+        given = DataSettings(shards=[str(folder)]), Schedule(steps=1, batch_size=4), small_checkpoint(tmp_path), 3
+        assert same(run(open_data(*given, file)), run(open_data(*given, file)))
 
-    def test_a_batch_larger_than_the_set_is_refused(self, folder):
-        with pytest.raises(ConfigError, match=r"schedule\.batch_size: 21, but there are 20 samples; lower it"):
-            run(open_pairs(folder), batch_size=21)
+    def test_processes_end_with_the_steps_or_when_nobody_listens(self, folder):
+        batches = open_set(folder, workers=2).batches(range(1000))
+        next(batches)
+        del batches
+        assert len(list(open_set(folder, workers=2).batches(range(2)))) == 2
 
 
 class TestBatch:
-    def test_texts_stand_with_their_image(self, folder):
-        pairs = open_pairs(folder)
-        for batch, numbers in zip(run(pairs), seen(pairs, run(pairs)), strict=True):
-            assert batch.pixels.shape == (4, 3, 16, 16)
-            assert batch.pixels.dtype == torch.uint8
-            for ids, keep, number in zip(batch.ids, batch.keep, numbers, strict=True):
+    def test_pixels_texts_and_number_of_an_image_stand_together(self, tmp_path):
+        for shard in range(2):
+            write_shard(tmp_path / "set", map(sample, range(10 * shard, 10 * shard + 10)), f"{shard}.tar")
+        data = open_set(tmp_path / "set")
+        for batch in run(data):
+            assert (batch.pixels.dtype, batch.ids.dtype, batch.keep.dtype) == (torch.uint8, torch.int64, torch.bool)
+            for image, ids, keep, number in zip(*batch[:3], batch.images.tolist(), strict=True):
+                assert torch.equal(image, pixels(number, 32))
                 text = sample(number)["txt"].decode()
-                assert ids[keep].tolist() == pairs.tokens.encode(text, pairs.tokens.cls, 30)
+                assert ids[keep].tolist() == data.prepare.tokens.encode(text, data.prepare.tokens.cls, 30)
 
-    def test_pixels_are_the_image_resized(self, folder):
-        pairs = open_pairs(folder)
-        expected = resize(decode(sample(13)["png"], ImageLimits()).pixels, 16)
-        assert torch.equal(pairs[Draw(13, 0)][0], expected)
+    def test_the_texts_of_an_image_stand_next_to_each_other(self, tmp_path):
+        write_shard(tmp_path / "set", [with_texts(i, [f"{word} dog", f"{word} cat"]) for i, word in enumerate("bcde")])
+        data = open_set(tmp_path / "set", texts=2)
+        for batch in run(data):
+            texts = [data.prepare.tokens.decode(row) for row in batch.ids[:, 1:].tolist()]
+            for place, number in enumerate(batch.images.tolist()):
+                assert {*texts[2 * place : 2 * place + 2]} == {f"{'bcde'[number]} dog", f"{'bcde'[number]} cat"}
 
-    def test_several_texts_of_an_image_are_different_ones(self, tmp_path):
-        write_shard(tmp_path / "set", [with_texts(i, FIVE) for i in range(4)])
-        pairs = open_pairs(tmp_path / "set", texts_per_image=3)
-        (batch,) = run(pairs, steps=1)
-        texts = [pairs.tokens.decode(row) for row in batch.ids[:, 1:].tolist()]
-        assert batch.ids.shape[0] == 12
-        for image in range(4):
-            assert len({*texts[3 * image : 3 * image + 3]} & set(FIVE)) == 3
+    def test_one_text_is_drawn_anew_each_time(self, folder):
+        data = open_set(folder, in_memory=True)
+        texts = Counter(data.prepare.tokens.decode(row) for b in run(data, stop=300) for row in b.ids[:, 1:].tolist())
+        assert set(texts) == {"red dog", "two cats", "blue cat"}
+        assert all(abs(count - 400) < 5 * (1200 * 2 / 9) ** 0.5 for count in texts.values())
 
-    def test_a_sample_with_too_few_texts_gives_each_equally_often(self, tmp_path):
-        write_shard(tmp_path / "set", [with_texts(0, FIVE[:2])])
-        pairs = open_pairs(tmp_path / "set", texts_per_image=6)
-        texts = Counter(pairs.tokens.decode(ids[1:]) for ids in pairs[Draw(0, 1)][1])
-        assert texts == {FIVE[0]: 3, FIVE[1]: 3}
+    def test_a_view_is_drawn_anew_each_time(self, folder):
+        data = open_set(folder, batch_size=20, **AUGMENTED)
+        views = {batch.pixels[batch.images.tolist().index(7)].numpy().tobytes() for batch in run(data, stop=8)}
+        assert len(views) >= 5
 
-    def test_over_the_steps_each_text_is_drawn_as_often(self, tmp_path):
-        write_shard(tmp_path / "set", [with_texts(i, FIVE) for i in range(4)])
-        pairs = open_pairs(tmp_path / "set", in_memory=True)
-        count = Counter(pairs.tokens.decode(row) for b in run(pairs, steps=500) for row in b.ids[:, 1:].tolist())
-        assert set(count) == set(FIVE)
-        assert all(abs(n - 400) < 5 * (2000 * 0.2 * 0.8) ** 0.5 for n in count.values())
+    def test_an_image_of_two_sources_has_one_number(self, folder):
+        sources = [{"shards": [str(folder)], "weight": 1}, {"shards": [f"{folder}/1.tar"], "weight": 1}]
+        data = open_set(folder, 8, sources=sources)
+        found = run(data, stop=7)
+        assert {i for batch in found for i in batch.images[1::2].tolist()} == set(range(10, 17))
+        assert {i for batch in found for i in batch.images[::2].tolist()} == set(range(20))
 
-    def test_texts_are_cleaned_and_cut_to_words_and_tokens(self, tmp_path):
-        long = {**sample(0), "txt": b"<b>A Red</b> dog!\n on the grass, two cats"}
-        write_shard(tmp_path / "set", [long])
-        for limits, text in (({}, "a red dog on the grass , two cats"), ({"max_words": 3}, "a red dog")):
-            pairs = open_pairs(tmp_path / "set", **limits)
-            assert pairs[Draw(0, 0)][1] == [pairs.tokens.encode(text, pairs.tokens.cls, 30)]
-        pairs = open_pairs(tmp_path / "set", max_tokens=5)
-        assert pairs[Draw(0, 0)][1] == [[pairs.tokens.cls, *pairs.tokens.pieces("a red dog"), pairs.tokens.end]]
+    def test_an_epoch_is_as_long_as_its_samples(self, folder):
+        assert (len(open_set(folder)), open_set(folder).epoch_steps, open_set(folder, 6).epoch_steps) == (20, 5, 3)
+        thirds = [{"shards": [str(folder)], "parts": 3}]
+        assert open_set(folder, 3, sources=thirds).epoch_steps == 2
 
-
-class TestTexts:
-    @pytest.mark.parametrize(
-        ("files", "texts"),
-        [
-            ({"txt": b"dog"}, ["dog"]),
-            ({"txt": b"dog", "json": b'{"texts": ["cat", "two cats"]}'}, ["cat", "two cats"]),
-            ({"txt": b"dog", "json": b'{"captions": ["cat", "two cats"]}'}, ["cat", "two cats"]),
-            ({"txt": b"dog", "json": b'{"texts": ["cat"], "captions": ["grass"]}'}, ["cat"]),
-            ({"json": b'{"texts": ["cat"]}'}, ["cat"]),
-            ({"txt": b"dog", "json": b'{"texts": []}'}, ["dog"]),
-            ({"txt": b"dog", "json": b'{"texts": "cat"}'}, ["dog"]),
-            ({"txt": b"dog", "json": b'{"texts": ["cat", 3]}'}, ["dog"]),
-            ({"txt": b"dog", "json": b"[1]"}, ["dog"]),
-            ({"txt": b"dog", "json": b'{"texts": ["ca'}, ["dog"]),
-            ({"txt": b"dog", "json": b""}, ["dog"]),
-            ({"txt": b"dog", "json": b'{"texts": ["cat", "", "..."]}'}, ["cat"]),
-        ],
-    )
-    def test_the_list_of_the_json_comes_before_the_text_file(self, tmp_path, files, texts):
-        write_shard(tmp_path / "set", [{"png": png(), **files}])
-        pairs = open_pairs(tmp_path / "set", texts_per_image=len(texts))
-        assert sorted(pairs.tokens.decode(ids[1:]) for ids in pairs[Draw(0, 0)][1]) == texts
+    def test_texts_longer_than_the_model_takes_are_refused(self, folder):
+        with pytest.raises(ConfigError, match=r"data\.max_tokens: 41, the model takes 40; lower it"):
+            open_set(folder, max_tokens=41)
 
 
 class TestLeftOut:
-    BAD = (
-        {"png": png()},
-        {"png": png(), "txt": b" \n"},
-        {"png": png(), "txt": b"..."},
-        {"txt": b"dog"},
-        {"png": b"no image", "txt": b"dog"},
-        {"png": png()[:60], "txt": b"dog"},
-    )
+    @pytest.mark.parametrize("changes", [{}, {"workers": 2}, {"in_memory": True}, {"block_size": 2}], ids=str)
+    def test_what_cannot_be_used_is_counted_and_its_place_taken_by_the_next(self, tmp_path, changes, caplog):
+        write_shard(tmp_path / "set", [sample(0), *BAD, sample(1), sample(2)])
+        data = open_set(tmp_path / "set", **changes)
+        found = images(run(data, stop=4))
+        assert data.left_out == {"no_text": 2, "no_image": 1, "not_an_image": 1, "truncated": 1}
+        assert len(data) == 3
+        assert Counter(found) == {0: 2, 6: 2 * 6, 7: 2}
+        assert caplog.text.count("it is left out, others that are no_text are only counted") == 1
+        assert "00000.tar: 0003: " in caplog.text
 
-    def test_samples_without_text_or_image_are_counted_by_reason(self, tmp_path):
-        write_shard(tmp_path / "set", [sample(0), *self.BAD, sample(1)])
-        pairs = open_pairs(tmp_path / "set", in_memory=True)
-        assert len(pairs) == 2
-        assert sum(pairs.left_out.values()) == len(self.BAD)
-        assert pairs.left_out["no_text"] == 3
-        assert seen(pairs, run(pairs, steps=1, batch_size=2))[0] in ([0, 1], [1, 0])
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_a_shard_of_nothing_usable_is_told_when_it_is_met(self, tmp_path, workers):
+        write_shard(tmp_path / "set", BAD[:2])
+        with pytest.raises(
+            ShardError, match=r"00000\.tar: no sample can be trained on: 2 no_text; leave the shard out"
+        ):
+            run(open_set(tmp_path / "set", 2, workers=workers))
 
-    def test_a_set_of_nothing_usable_is_refused_with_the_counts(self, tmp_path):
-        write_shard(tmp_path / "set", self.BAD[:3])
-        with pytest.raises(ConfigError, match=r"data\.shards: no usable sample in .*set; left out: 3 no_text"):
-            open_pairs(tmp_path / "set")
+    def test_a_shard_that_changes_while_it_is_read_is_told(self, tmp_path):
+        path = write_shard(tmp_path / "set", map(sample, range(8)))
+        batches = open_set(tmp_path / "set", 1, block_size=2).batches(range(8))
+        next(batches)
+        path.write_bytes(path.read_bytes()[:-512])
+        with pytest.raises(ShardError, match=r"00000\.tar: has \d+ bytes, had"):
+            list(batches)
 
-    def test_an_unreadable_image_met_in_training_is_named_with_the_remedy(self, tmp_path):
-        write_shard(tmp_path / "set", [sample(0), self.BAD[4]])
-        with pytest.raises(ShardError, match=r"00000\.tar: 0001: .*set data\.in_memory: true"):
-            run(open_pairs(tmp_path / "set"), batch_size=2)
 
-    def test_a_damaged_shard_is_refused_or_read_as_far_as_it_is_whole(self, tmp_path):
-        path = write_shard(tmp_path / "set", map(sample, range(6)))
-        path.write_bytes(path.read_bytes()[:6000])
-        with pytest.raises(ShardError, match=r"00000\.tar: .*; fetch it again or set data\.damage: keep-readable"):
-            open_pairs(tmp_path / "set")
-        assert 0 < len(open_pairs(tmp_path / "set", damage="keep-readable")) < 6
+class TestFormats:
+    def test_clean_shards_of_an_export(self, tmp_path):
+        finished, _ = exported_run(tmp_path)
+        data = open_set(tmp_path, 2, texts=2, shards=[finished.clean(ExportConfig(run=finished.root))])
+        kept = {"a web text", "a caption"}
+        for batch in run(data, stop=5):
+            assert {data.prepare.tokens.decode(row) for row in batch.ids[:, 1:].tolist()} <= {
+                data.prepare.tokens.decode(data.prepare.tokens.pieces(text)) for text in kept
+            }
+        assert sum(data.catalogue.samples) == len({*images(run(data, stop=5))}) == len(data) > 2
+
+    def test_shards_of_img2dataset(self, shared, tmp_path):
+        path = shared / "data" / "peers" / "torchtitan-cc12m-train-0000.tar"
+        samples = list(open_shard(str(path)).read(0, 32))
+        settings = DataSettings(shards=[str(path)])
+        data = open_data(settings, Schedule(steps=4, batch_size=8), small_checkpoint(tmp_path), 0)
+        for batch in run(data, stop=4):
+            for image, number in zip(batch.pixels, batch.images.tolist(), strict=True):
+                assert torch.equal(image, resize(decode(samples[number].image, settings.images).pixels, 32))
+        assert sorted(images(run(data, stop=4))) == list(range(32))

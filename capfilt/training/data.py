@@ -12,7 +12,7 @@ and Views changes their images by chance.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -104,17 +104,13 @@ class TrainingData:
         self.epoch_steps = max(1, int(catalogue.epoch_samples / len(mixture.dealt)))
         self._first_image = np.cumsum([0, *catalogue.samples]).tolist()  # of each shard
         self._memory = remember(catalogue, prepare) if catalogue.settings.in_memory else None
-        self._unusable: dict[Place, str] = {}  # the reasons
+        self.left_out: Counter[str] = Counter()  # samples found unusable, by reason; other ranks may have found others
+        self._unusable: set[Place] = set()
         self._note({at: found for at, found in (self._memory or {}).items() if isinstance(found, Unusable)})
 
     def __len__(self) -> int:
         """Return how many samples there are, without those that were found unusable."""
         return sum(self.catalogue.samples) - len(self._unusable)
-
-    @property
-    def left_out(self) -> Counter[str]:
-        """How many samples were found unusable, by reason; in another rank's share others may have been."""
-        return Counter(self._unusable.values())
 
     def batches(self, steps: range, share: int = 0, shares: int = 1) -> Iterator[Batch]:
         """Yield, for each step, one of equally large shares of its batch.
@@ -144,12 +140,15 @@ class TrainingData:
         images = torch.tensor([image for part in parts for image in part.images])  # (B,)
         return Batch(torch.cat([part.pixels for part in parts]), ids, keep, images)
 
-    def _note(self, unusable: dict[Place, Unusable]) -> None:
-        """Count samples that are left out, and tell the first of each kind."""
+    def _note(self, unusable: Mapping[Place, Unusable]) -> None:
+        """Count samples that are left out, each once, and tell the first of each kind."""
         for place, (reason, what) in unusable.items():
-            if reason not in self._unusable.values():
+            if place in self._unusable:
+                continue
+            if reason not in self.left_out:
                 logger.warning("%s; it is left out, others that are %s are only counted", what, reason)
-            self._unusable[place] = reason
+            self._unusable.add(place)
+            self.left_out[reason] += 1
 
     def drawn(self, place: int, steps: range, shards: OpenShards) -> Iterator[Drawn]:
         """Yield what stands at one place of the global batch in every step."""
