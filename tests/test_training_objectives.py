@@ -7,13 +7,16 @@ import torch
 from models import lively_checkpoint
 from torch import Tensor
 
+from capfilt.config.momentum import MomentumSettings
+from capfilt.errors import ConfigError
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.losses import contrastive_loss, language_loss
+from capfilt.med.losses import contrastive_loss, language_loss, matching_loss
 from capfilt.med.vision import normalise
 from capfilt.training.data import Batch
 from capfilt.training.objectives import Captioning, Filtering, Pretraining, true_pairs
 
 PROMPT = "a picture of "
+SLOW = MomentumSettings(queue=12, alpha_ramp=0.0)
 
 
 @pytest.fixture
@@ -145,6 +148,170 @@ class TestPretraining:
         assert all(math.isfinite(loss.item()) for loss in losses.values())
 
 
+def largest(weights: Tensor, count: int) -> Tensor:
+    return weights.topk(count, dim=1).indices
+
+
+def gradients(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    found = {name: p.grad for name, p in checkpoint.model.named_parameters() if p.grad is not None}
+    checkpoint.model.zero_grad()
+    return found
+
+
+TEXTS = ["a red dog"], ["two cats on the grass"], ["b c d e"], ["a blue cat"]
+
+
+class TestLevers:
+    """What makes a step cheaper changes nothing but rounding."""
+
+    def test_padding_costs_time_and_changes_nothing(self, checkpoint, make):
+        batch = make(*TEXTS)
+        padding = (0, 30 - batch.ids.shape[1])
+        padded = batch._replace(
+            ids=torch.nn.functional.pad(batch.ids, padding), keep=torch.nn.functional.pad(batch.keep, padding)
+        )
+        losses = [Pretraining(*checkpoint, 0.0, SLOW, choose=largest)(b, 0.0) for b in (batch, padded)]
+        for name in ("lm", "itc", "itm"):
+            torch.testing.assert_close(losses[0][name], losses[1][name], rtol=1e-5, atol=1e-6)
+
+    def test_shared_keys_and_folded_passes_are_the_three_passes_one_by_one(self, checkpoint, make):
+        """The plain form of ITM and LM: each pass projects its images anew, and each pair has a row of its own."""
+        batch = make(["a red dog", "b"], ["two cats", "a cat on the grass"], ["c d", "e"])
+        model, tokens = checkpoint
+        chosen: list[Tensor] = []
+
+        def choose(weights: Tensor, count: int) -> Tensor:
+            chosen.append(largest(weights, count))
+            return chosen[-1]
+
+        losses = Pretraining(*checkpoint, 0.0, choose=choose)(batch, 0.0)
+        (losses["itm"] + losses["lm"]).backward()
+        found, (texts, images) = gradients(checkpoint), chosen
+
+        rows, own = torch.arange(6), torch.arange(3).repeat_interleave(2)
+        image = model.encode_image(normalise(batch.pixels))
+
+        def logits(images: Tensor, texts: Tensor) -> Tensor:
+            ids = batch.ids[texts].clone()
+            ids[:, 0] = tokens.enc
+            return model.match(ids, batch.keep[texts], model.project_image(image[images]))
+
+        false = torch.cat([logits(own, texts.flatten()), logits(images[:, 0], rows)])
+        itm = matching_loss(logits(own, rows), false, torch.ones(12).bool())
+        ids = batch.ids.clone()
+        ids[:, 0] = tokens.dec
+        lm = language_loss(model.decode(ids, model.project_image(image[own])), ids, batch.keep)
+        (itm + lm).backward()
+
+        torch.testing.assert_close(losses["itm"], itm, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(losses["lm"], lm, rtol=1e-5, atol=1e-6)
+        for name, gradient in gradients(checkpoint).items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
+
+    def test_fused_adamw_takes_the_steps_of_the_plain_loop(self, checkpoint, make):
+        batch, ends = make(*TEXTS), []
+        start = {name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()}
+        for kernel in ("fused", "foreach"):
+            checkpoint.model.load_state_dict(start)
+            objective = Pretraining(*checkpoint, 0.0, choose=largest)
+            kernels = {"fused": kernel == "fused", "foreach": False}
+            optimiser = torch.optim.AdamW(checkpoint.model.parameters(), lr=1e-4, weight_decay=0.05, **kernels)
+            sum(objective(batch, 0.0).values()).backward()
+            for _ in range(3):
+                optimiser.step()
+            optimiser.zero_grad()
+            ends.append({name: tensor.clone() for name, tensor in checkpoint.model.state_dict().items()})
+        for name, tensor in ends[0].items():
+            torch.testing.assert_close(tensor, ends[1][name], rtol=1e-5, atol=1e-7)
+            assert not torch.equal(tensor, start[name]), name
+
+
+class TestMomentum:
+    def test_the_copies_move_before_they_are_asked_and_the_model_does_not(self, checkpoint, make):
+        objective = Pretraining(*checkpoint, 0.0, SLOW)
+        start = checkpoint.model.vision_proj.weight.clone()
+        checkpoint.model.vision_proj.weight.data += 1.0
+        objective(make(*TEXTS), 0.0)
+        torch.testing.assert_close(objective.momentum.copy.vision_proj.weight.data, start + 0.005)
+        torch.testing.assert_close(checkpoint.model.vision_proj.weight.data, start + 1.0)
+
+    def test_the_features_of_a_batch_stand_in_the_queue_after_it(self, checkpoint, make):
+        objective, batch = Filtering(*checkpoint, SLOW), make(*TEXTS)
+        objective(batch._replace(images=torch.tensor([7, 8, 9, 7])), 0.0)
+        with torch.no_grad():
+            slow = objective.momentum.features(normalise(batch.pixels), batch.ids, batch.keep)
+        torch.testing.assert_close(objective.momentum.image_queue[:, :4], slow.image.T)
+        torch.testing.assert_close(objective.momentum.text_queue[:, :4], slow.text.T)
+        assert objective.momentum.images[:5].tolist() == [7, 8, 9, 7, -100]
+
+    def test_the_state_holds_all_there_is_to_resume(self, checkpoint, make):
+        batch, first = make(*TEXTS), Pretraining(*checkpoint, 0.0, SLOW, choose=largest)
+        first(batch, 0.0)
+        again = Pretraining(*checkpoint, 0.0, SLOW, seed=5, choose=largest)
+        again.load_state_dict(first.state_dict())
+        a, b = first(batch, 0.5), again(batch, 0.5)
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+    def test_no_parameter_of_a_copy_is_trained(self, checkpoint):
+        objective = Pretraining(*checkpoint, 0.0, SLOW)
+        trained = {name for name, parameter in objective.named_parameters() if parameter.requires_grad}
+        assert trained == {f"model.{name}" for name, _ in checkpoint.model.named_parameters()}
+
+    def test_every_part_learns(self, checkpoint, make):
+        sum(Pretraining(*checkpoint, 0.0, SLOW)(make(*TEXTS), 0.0).values()).backward()
+        assert untouched(checkpoint) == set()
+
+    def test_pre_training_knows_pairs_and_retrieval_knows_images(self, checkpoint, make):
+        batch = make(*TEXTS)._replace(images=torch.tensor([5, 6, 5, 7]))
+        numbers = torch.tensor([5, 6, 5, 7, 9, 5])
+        pairs = Pretraining(*checkpoint, 0.0, SLOW).positives(batch, numbers, 0)
+        images = Filtering(*checkpoint, SLOW).positives(batch, numbers, 0)
+        assert pairs.tolist() == torch.eye(4, 6).bool().tolist()
+        assert images[0].tolist() == [True, False, True, False, False, True]
+
+    def test_pairs_of_a_later_rank_stand_behind_those_of_the_ranks_before(self, checkpoint, make):
+        found = Pretraining(*checkpoint, 0.0, SLOW).positives(make(*TEXTS), torch.arange(12), first=4)
+        assert found.nonzero().tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
+
+    def test_retrieval_never_takes_another_text_of_the_same_image_for_false(self, checkpoint, make):
+        seen: list[Tensor] = []
+
+        def choose(weights: Tensor, count: int) -> Tensor:
+            seen.append(weights)
+            return largest(weights, count)
+
+        batch = make(*TEXTS)._replace(images=torch.tensor([5, 6, 5, 7]))
+        Filtering(*checkpoint, SLOW, choose=choose)(batch, 0.0)
+        for weights in seen:
+            assert (weights == 0).nonzero().tolist() == [[0, 0], [0, 2], [1, 1], [2, 0], [2, 2], [3, 3]]
+
+    @pytest.mark.parametrize("objective", [Filtering, lambda *a: Pretraining(*a[:2], 0.0, *a[2:])])
+    @pytest.mark.parametrize("size", [1, 4])
+    def test_a_batch_of_one_image_alone_has_no_false_pairs_and_is_scored_on_its_true_ones(
+        self, checkpoint, make, objective, size
+    ):
+        batch = make(*TEXTS[:size])._replace(images=torch.full((size,), 3))
+        losses = objective(*checkpoint, SLOW)(batch, 0.0)
+        if size == 1 or "lm" not in losses:
+            true = torch.stack([itm(checkpoint, batch, i, i) for i in range(size)])
+            expected = matching_loss(true, true[:0], torch.ones(0).bool())
+            torch.testing.assert_close(losses["itm"], expected, rtol=1e-5, atol=1e-6)
+        assert all(math.isfinite(loss.item()) for loss in losses.values())
+
+    def test_several_texts_for_an_image_are_refused_with_the_remedy(self, checkpoint, make):
+        with pytest.raises(ConfigError, match=r"texts_per_image: 2, .*; set schedule.texts_per_image: 1, or momentum"):
+            Filtering(*checkpoint, SLOW)(make(["a", "b"], ["c", "d"]), 0.0)
+
+    @pytest.mark.parametrize(("before", "after"), [(0.7, 0.5), (0.0, 0.001), (0.1, 0.1)])
+    @pytest.mark.parametrize("momentum", [None, SLOW])
+    def test_the_temperature_is_put_back_into_its_range_before_it_is_used(
+        self, checkpoint, make, before, after, momentum
+    ):
+        checkpoint.model.temperature.data.fill_(before)
+        Filtering(*checkpoint, momentum)(make(*TEXTS), 0.0)
+        assert checkpoint.model.temperature.item() == pytest.approx(after)
+
+
 class TestTruePairs:
     def test_an_image_owns_its_texts(self, make):
         found = true_pairs(make(["a dog", "red dog"], ["two cats", "b"]))
@@ -157,6 +324,10 @@ class TestTruePairs:
             [True, False, True, True, False, False],
             [False, False, False, False, True, True],
         ]
+
+    def test_an_image_that_comes_twice_owns_the_texts_of_both(self, make):
+        batch = make(["a dog"], ["two cats"], ["b"])._replace(images=torch.tensor([4, 5, 4]))
+        assert true_pairs(batch).tolist() == [[True, False, True], [False, True, False], [True, False, True]]
 
     def test_a_text_that_begins_like_another_is_another(self, make):
         assert true_pairs(make(["a dog"], ["a dog on the grass"])).tolist() == [[True, False], [False, True]]

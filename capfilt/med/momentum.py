@@ -115,7 +115,7 @@ class Momentum(nn.Module):
                 f"set momentum.queue: {count * max(1, round(size / count))}, or a batch size that divides {size}"
             )
         # Columns are found on the device: to read the pointer here would stall a GPU in every step.
-        columns = self.pointer + torch.arange(count, device=images.device)  # (N,)
+        columns = (self.pointer + torch.arange(count, device=images.device)) % size  # (N,)
         self.image_queue.index_copy_(1, columns, features.image.T)
         self.text_queue.index_copy_(1, columns, features.text.T)
         self.images.index_copy_(0, columns, images)

@@ -231,11 +231,13 @@ def require_pairs(batch: Batch) -> None:
 def true_pairs(batch: Batch) -> Tensor:
     """Return which texts belong to which images, bool (B, R).
 
-    A text that an image shares word for word with another image belongs to both: it is no negative.
+    All texts of an image belong to it, wherever it stands in the batch. A text that it shares word for word with
+    another image belongs to both: it is no negative.
     """
-    rows = len(batch.ids)
-    same = (batch.ids[:, None] == batch.ids[None]).all(dim=2)  # (R, R)
-    return same.view(len(batch.pixels), rows // len(batch.pixels), rows).any(dim=1)
+    each = len(batch.ids) // len(batch.images)
+    words = (batch.ids[:, None] == batch.ids[None]).all(dim=2)  # (R, R)
+    image = batch.images[:, None] == batch.images.repeat_interleave(each)  # (B, R)
+    return words.view(len(batch.images), each, len(batch.ids)).any(dim=1) | image  # (B, R)
 
 
 def starting_with(token: int, ids: Tensor) -> Tensor:
