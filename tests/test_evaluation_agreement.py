@@ -36,8 +36,8 @@ def test_the_interval_holds_the_truth_and_is_wider_when_pairs_share_images():
 
 
 def test_spearman_shares_ranks_among_equals():
-    scores, values = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 1.0, 2.0, 2.0])
-    assert spearman(scores, values) == pytest.approx(np.corrcoef([1, 2, 3, 4], [1.5, 1.5, 3.5, 3.5])[0, 1])
+    scores, values = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 1.0, 5.0, 7.0])
+    assert spearman(scores, values) == pytest.approx(np.corrcoef([1, 2, 3, 4], [1.5, 1.5, 3, 4])[0, 1])
     assert spearman(scores**3, scores) == pytest.approx(1)
     assert spearman(-scores, scores) == pytest.approx(-1)
 

@@ -22,12 +22,8 @@ def auc(scores: Floats, match: Flags, weights: Floats | None = None) -> float:
     Source:
         the Mann-Whitney statistic.
     """
-    counts = np.ones(len(scores)) if weights is None else weights
-    levels, at = np.unique(scores, return_inverse=True)
-    false = np.bincount(at, counts * ~match, len(levels))
-    true = np.bincount(at, counts * match, len(levels))
-    below = false.cumsum() - false / 2
-    return float(true @ below / (true.sum() * false.sum()))
+    levels = np.unique(scores, return_inverse=True)[1]
+    return _auc(levels, match, np.ones(len(scores)) if weights is None else weights)
 
 
 def auc_interval(scores: Floats, match: Flags, images: NDArray[np.int64], resamples: int, seed: int) -> list[float]:
@@ -43,12 +39,12 @@ def auc_interval(scores: Floats, match: Flags, images: NDArray[np.int64], resamp
         seed: of the draws.
     """
     rng = np.random.Generator(np.random.Philox(seed))
-    size = int(images.max()) + 1
+    size, levels = int(images.max()) + 1, np.unique(scores, return_inverse=True)[1]
     drawn = []
     for _ in range(resamples):
         weights = np.bincount(rng.integers(size, size=size), minlength=size)[images].astype(np.float64)
         if (weights * match).any() and (weights * ~match).any():
-            drawn.append(auc(scores, match, weights))
+            drawn.append(_auc(levels, match, weights))
     tail = (1 - LEVEL) / 2
     return [float(bound) for bound in np.quantile(drawn, [tail, 1 - tail])] if drawn else []
 
@@ -67,6 +63,13 @@ def precision_recall(scores: Floats, match: Flags, least: float) -> dict[str, fl
         "precision": float(match[kept].mean()) if kept.any() else None,
         "recall": float(kept[match].mean()) if match.any() else None,
     }
+
+
+def _auc(levels: NDArray[np.int64], match: Flags, weights: Floats) -> float:
+    """Return auc of pairs whose scores are given as the number of their level, (P,), 0 for the lowest."""
+    false, true = np.bincount(levels, weights * ~match), np.bincount(levels, weights * match)
+    below = false.cumsum() - false / 2
+    return float(true @ below / (true.sum() * false.sum()))
 
 
 def _ranks(values: Floats) -> Floats:

@@ -47,10 +47,7 @@ def report(config: EvaluateConfig, measured: Measured, seconds: float) -> dict[s
 
 def _sha256(file: str) -> str:
     with open_input(file) as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.sha256(stream.read()).hexdigest()
 
 
 def _device(device: Device) -> dict[str, object]:
