@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from capfilt.config.data import DataSettings
 from capfilt.config.training import Schedule
-from capfilt.errors import ConfigError
+from capfilt.errors import CapfiltError, ConfigError
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.training.augment import Views
 from capfilt.training.catalogue import Catalogue
@@ -31,6 +31,7 @@ from capfilt.training.mixture import Mixture
 from capfilt.training.order import DRAWS, Place, chance
 from capfilt.training.reading import Blocks, Look, OpenShards, Preparation, Unusable, draw_texts, remember, usable
 
+Failure = CapfiltError | OSError  # what reading may end in
 logger = logging.getLogger(__name__)
 
 
@@ -129,11 +130,17 @@ class TrainingData:
         )
         return self._collated(iter(loader), len(steps), max(1, processes))
 
-    def _collated(self, parts: Iterator[Part], steps: int, processes: int) -> Iterator[Batch]:
-        for _ in range(steps):
-            yield self._collate(list(islice(parts, processes)))  # torch's loader takes its processes in turn
+    def _collated(self, parts: Iterator[Part | Failure], steps: int, processes: int) -> Iterator[Batch]:
+        try:
+            for _ in range(steps):
+                yield self._collate(list(islice(parts, processes)))  # torch's loader takes its processes in turn
+        finally:
+            del (
+                parts
+            )  # ends the processes; if an error's traceback kept them until it is collected, it would take seconds
 
-    def _collate(self, parts: Sequence[Part]) -> Batch:
+    def _collate(self, made: Sequence[Part | Failure]) -> Batch:
+        parts = [_succeeded(part) for part in made]
         for part in parts:
             self._note(part.unusable)
         ids, keep = self.prepare.tokens.batch([text for part in parts for text in part.texts])  # (R, L), (R, L)
@@ -162,19 +169,25 @@ class TrainingData:
             yield Drawn(self.prepare.views.draw(sample.pixels, rng), texts, image, unusable)
 
 
-class _Parts(IterableDataset[Part]):
-    """Some places of every batch, shared out among the loader's processes: each reads what stands at its own."""
+class _Parts(IterableDataset[Part | Failure]):
+    """Some places of every batch, shared out among the loader's processes: each reads what stands at its own.
+
+    A failure is handed over like a part, and raised where the batch is taken: torch would wrap it in a traceback.
+    """
 
     def __init__(self, data: TrainingData, places: range, steps: range) -> None:
         self.data, self.places, self.steps = data, places, steps
 
-    def __iter__(self) -> Iterator[Part]:
+    def __iter__(self) -> Iterator[Part | Failure]:
         process = get_worker_info()
         number, processes = (process.id, process.num_workers) if process else (0, 1)
         lo, hi = (len(self.places) * n // processes for n in (number, number + 1))
         shards = OpenShards(self.data.catalogue)
         lanes = [self.data.drawn(place, self.steps, shards) for place in self.places[lo:hi]]
-        return (_part(drawn) for drawn in zip(*lanes, strict=True))
+        try:
+            yield from (_part(drawn) for drawn in zip(*lanes, strict=True))
+        except (CapfiltError, OSError) as failure:
+            yield failure
 
 
 def _part(drawn: Sequence[Drawn]) -> Part:
@@ -184,6 +197,12 @@ def _part(drawn: Sequence[Drawn]) -> Part:
         images=[one.image for one in drawn],
         unusable={at: unusable for one in drawn for at, unusable in one.unusable.items()},
     )
+
+
+def _succeeded(part: Part | Failure) -> Part:
+    if not isinstance(part, Part):
+        raise part
+    return part
 
 
 def _unchanged(part: object) -> object:
