@@ -1,242 +1,218 @@
-"""A training run can be stopped anywhere, goes on to the same bits, and refuses other settings."""
+"""Training can be stopped anywhere and goes on to the same bits; ranks and parts of a batch agree where maths says so."""
 
-import json
-import math
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from pairs import CPU, sample, schedule, tiny_model, write_shard
+from lessons import Colours, Lesson, attend, checkpoint, job, metrics, same, weights
+from torch import multiprocessing
 
-from capfilt.config import Config
-from capfilt.config.data import DataSettings
-from capfilt.config.initial import InitialWeights
-from capfilt.config.training import PretrainConfig, Schedule
-from capfilt.errors import ConfigError, RunError
-from capfilt.med.checkpoints import Checkpoint, load
-from capfilt.med.initial import start
+from capfilt.config.training import Tracking, TrainingDevice
+from capfilt.errors import ConfigError, ModelError, RunError
+from capfilt.med.checkpoints import load, save
 from capfilt.training.data import Batch
-from capfilt.training.loop import TrainingRun, learning_rate, train
-from capfilt.training.objectives import Losses, Pretraining
+from capfilt.training.folder import TrainingRun
+from capfilt.training.job import Job
+from capfilt.training.objectives import Captioning, Losses
+
+EVERY_STEP = Tracking(tensorboard=False, every=1)
+ROUNDING = ("key.bias", "qkv.bias")  # the gradient of a key's bias is 0 but for rounding, which AdamW scales up
 
 
 class Killed(BaseException):
     """Ends a run at some step, as a kill would."""
 
 
-@pytest.fixture
-def config(tmp_path) -> PretrainConfig:
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
     torch.set_num_threads(1)
-    write_shard(tmp_path / "set", map(sample, range(24)))
-    return PretrainConfig(
-        output=str(tmp_path / "run"),
-        model=tiny_model(tmp_path),
-        data=DataSettings(shards=[str(tmp_path / "set")], in_memory=True),
-        schedule=schedule(25),
-        device=CPU,
-        seed=3,
-    )
 
 
-def take(config: PretrainConfig, folder: str, objective: type[Pretraining] = Pretraining) -> Path:
-    """Train as the pre-training job does, in a folder of its own and with an objective of the test's."""
-    run = TrainingRun(Path(config.output).with_name(folder), config)
-    checkpoint = start(config.model, InitialWeights(), config.seed)
-    train(run, checkpoint, objective(*checkpoint, 0.2), config.data, config.schedule, config.device, config.seed)
-    return run.folder
+@pytest.fixture
+def lesson(tmp_path) -> Lesson:
+    return Lesson(output=str(tmp_path / "run"))
 
 
-def dying(config: PretrainConfig, step: int) -> type[Pretraining]:
-    """Return the objective of pre-training that is killed at a step."""
-
-    class Dying(Pretraining):
-        def forward(self, batch: Batch, done: float) -> Losses:
-            if round(done * config.schedule.steps) == step:
-                raise Killed
-            return super().forward(batch, done)
-
-    return Dying
+def elsewhere(lesson: Lesson, name: str = "whole") -> Lesson:
+    return lesson.model_copy(update={"output": str(Path(lesson.output).with_name(name)), "dies_at": None})
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+def kill(lesson: Lesson, step: int) -> None:
+    """Train until a step, then end as by a kill."""
+    lecture = job(lesson)
 
+    def die(module: torch.nn.Module, arguments: tuple[Batch, float]) -> None:
+        if round(arguments[1] * (lesson.schedule.steps or 1)) == step:
+            raise Killed
 
-def kill(config: PretrainConfig, folder: str, step: int) -> None:
+    lecture.objective.register_forward_pre_hook(die)
     with pytest.raises(Killed):
-        take(config, folder, dying(config, step))
+        attend(lesson, lecture)
 
 
 class TestResume:
-    @pytest.mark.parametrize("steps", [(0,), (7,), (10,), (24,), (3, 12, 19)], ids=str)
-    def test_a_run_killed_at_any_step_ends_in_the_same_bytes(self, config, steps):
-        """Weights and metrics; dropout and hard negatives are drawn anew in the steps that are taken again."""
+    @pytest.mark.parametrize("objective", ["captioning", "pretraining"])
+    @pytest.mark.parametrize("steps", [(0,), (7,), (24,), (3, 12, 19)], ids=str)
+    def test_a_run_killed_at_any_step_ends_in_the_same_bits(self, lesson, steps, objective):
+        """Weights, queues, copies and metrics; dropout and negatives are drawn anew in the steps taken again."""
+        lesson = lesson.model_copy(update={"objective": objective})
         for step in steps:
-            kill(config, "run", step)
-        assert files(take(config, "run")) == files(take(config, "whole"))
+            kill(lesson, step)
+        assert same(attend(lesson), attend(elsewhere(lesson)))
 
-    def test_a_resumed_run_starts_at_its_state_and_not_at_the_beginning(self, config):
-        kill(config, "run", 19)
-        shares: list[float] = []
+    def test_a_process_killed_by_the_system_leaves_a_run_that_goes_on_to_the_same_bits(self, lesson):
+        lesson = lesson.model_copy(update={"dies_at": 17})
+        code = f"from lessons import *; attend(Lesson.model_validate_json({lesson.model_dump_json()!r}))"
+        died = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, check=False)
+        assert died.returncode == -9, died.stderr.decode()
+        assert TrainingRun(lesson.output, lesson).newest == 10
+        assert same(attend(lesson), attend(elsewhere(lesson)))
 
-        class Noting(Pretraining):
-            def forward(self, batch: Batch, done: float) -> Losses:
-                shares.append(done)
-                return super().forward(batch, done)
+    def test_a_resumed_run_starts_at_its_state_and_not_at_the_beginning(self, lesson):
+        kill(lesson, 19)
+        lecture = job(lesson)
+        attend(lesson, lecture)
+        assert lecture.source.asked == list(range(10, 25))
 
-        take(config, "run", Noting)
-        assert [round(share * 25) for share in shares] == list(range(10, 25))
+    def test_a_damaged_state_leaves_the_one_before_to_go_on_from(self, lesson, caplog):
+        kill(lesson, 22)
+        newest = Path(lesson.output) / "states" / "000000020.pt"
+        newest.write_bytes(newest.read_bytes()[:-100])
+        lecture = job(lesson)
+        run = attend(lesson, lecture)
+        assert lecture.source.asked[0] == 10
+        assert "000000020.pt: is damaged (RuntimeError); the state before is taken" in caplog.text
+        assert same(run, attend(elsewhere(lesson)))
 
-    def test_a_kill_while_the_state_is_written_leaves_the_one_before(self, config, monkeypatch):
-        real, calls = torch.save, []
-
-        def cut(state: object, path: Path) -> None:
-            calls.append(path)
-            if len(calls) < 2:
-                return real(state, path)
-            Path(path).write_bytes(b"half a st")
-            raise Killed
-
-        monkeypatch.setattr(torch, "save", cut)
-        with pytest.raises(Killed):
-            take(config, "run")
-        monkeypatch.undo()
-
-        found = files(take(config, "run"))
-        assert {name: found[name] for name in found if "partial" not in name} == files(take(config, "whole"))
-
-    def test_a_kill_while_the_checkpoint_is_written_is_made_good(self, config, monkeypatch):
-        def die(*_: object, **__: object) -> None:
-            raise Killed
-
-        monkeypatch.setattr("capfilt.med.checkpoints.publish", die)  # of config.json, the last file
-        with pytest.raises(Killed):
-            take(config, "run")
-        monkeypatch.undo()
-        run = TrainingRun(Path(config.output), config)
-        assert (run.checkpoint / "model.safetensors").exists()
-        assert not run.finished
-
-        assert files(take(config, "run")) == files(take(config, "whole"))
-
-    def test_a_damaged_state_is_refused_by_name(self, config):
-        kill(config, "run", 12)
-        state = Path(config.output) / "state.pt"
-        for content in (b"", b"half a st", state.read_bytes()[:-100]):
-            state.write_bytes(content)
-            with pytest.raises(RunError, match=r"state\.pt: is damaged \(\w+\); remove it to train from the start"):
-                take(config, "run")
+    def test_a_run_goes_on_under_settings_that_do_not_change_what_is_learned(self, lesson):
+        kill(lesson, 12)
+        device = TrainingDevice(kind="cpu", threads=1, recompute_vision=1, recompute_text=1)
+        run = attend(lesson.model_copy(update={"device": device}))
+        for name, tensor in weights(attend(elsewhere(lesson))).items():
+            torch.testing.assert_close(weights(run)[name], tensor, atol=1e-5, rtol=1e-4)
 
 
-class TestSettings:
-    def test_other_settings_are_refused_with_the_first_that_differs(self, config):
-        TrainingRun(Path(config.output), config)
-        other = config.model_copy(update={"schedule": schedule(25, learning_rate=1e-4)})
+class TestParts:
+    def test_a_batch_in_two_parts_gives_the_gradients_of_the_whole(self, lesson):
+        """LM is a mean over tokens, and both parts hold equally many."""
+        lesson = lesson.model_copy(update={"dropout": 0.0, "tracking": EVERY_STEP}).planned(steps=3)
+        whole, parts = attend(lesson), attend(elsewhere(lesson).planned(accumulation=2))
+        close(whole, parts)
+
+    def test_the_parts_of_a_batch_are_those_of_as_many_ranks(self, lesson):
+        source = Colours(4)
+        shares = [batch for share in range(2) for batch in source.batches(range(5, 6), share, 2)]
+        assert torch.equal(torch.cat([share.ids for share in shares]), source.whole(5).ids)
+
+    def test_a_batch_that_cannot_be_shared_out_equally_is_refused(self, lesson):
         with pytest.raises(
-            RunError, match=r"config\.yaml: holds 'learning_rate: 0\.003' where 'learning_rate: 0\.0001'"
+            ConfigError, match=r"schedule\.batch_size: 4 images .* 1 workers x 3 parts; take a multiple of 3"
         ):
-            TrainingRun(Path(config.output), other)
-
-    def test_the_same_settings_are_taken_up_and_their_file_left_alone(self, config):
-        settings = TrainingRun(Path(config.output), config).folder / "config.yaml"
-        before = settings.stat().st_mtime_ns, settings.read_bytes()
-        TrainingRun(Path(config.output), config)
-        assert (settings.stat().st_mtime_ns, settings.read_bytes()) == before
-
-    def test_a_kill_while_the_settings_are_written_leaves_none(self, config, monkeypatch):
-        monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(Killed))
-        monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(Killed))
-        with pytest.raises(Killed):
-            TrainingRun(Path(config.output), config)
-        monkeypatch.undo()
-        assert not (Path(config.output) / "config.yaml").exists()
-        assert not TrainingRun(Path(config.output), config).finished
-
-    def test_texts_longer_than_the_model_takes_are_refused_before_the_first_step(self, config):
-        data = config.data.model_copy(update={"max_tokens": 41})
-        with pytest.raises(ConfigError, match=r"data\.max_tokens: 41, the model takes 40; lower it"):
-            take(config.model_copy(update={"data": data}), "run")
+            attend(lesson.planned(accumulation=3))
 
 
-class TestMetrics:
-    def test_they_hold_every_tenth_step_and_the_last(self, config):
-        folder = take(config, "run")
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        assert [line["step"] for line in lines] == [0, 10, 20, 24]
-        assert [sorted(line) for line in lines] == [
-            sorted(["step", "lm", "itc", *(["itm"] if step >= 5 else []), "learning_rate", "gradient_norm"])
-            for step in (0, 10, 20, 24)
-        ]
-        assert lines[1]["learning_rate"] == learning_rate(10, config.schedule)
+class TestRanks:
+    def test_two_ranks_learn_what_one_learns_from_the_same_batches(self, lesson):
+        """Losses and weights to rounding: LM is a mean over tokens, and both ranks have equally many."""
+        lesson = lesson.model_copy(update={"dropout": 0.0, "tracking": EVERY_STEP}).planned(steps=3)
+        together(elsewhere(lesson), 2)
+        close(attend(lesson), TrainingRun(elsewhere(lesson).output, lesson))
 
-    def test_a_line_cut_short_and_lines_of_steps_taken_again_are_dropped(self, config):
-        kill(config, "run", 15)  # the state is that of step 10, the metrics go to step 10
-        metrics = Path(config.output) / "metrics.jsonl"
-        assert len(metrics.read_text().splitlines()) == 2
-        with metrics.open("a") as file:
-            file.write('{"step": 20, "l')
-        take(config, "run")
-        assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [0, 10, 20, 24]
+    @pytest.mark.slow
+    def test_ranks_with_folders_of_their_own_are_told(self, lesson):
+        kill(lesson, 12)
+        with pytest.raises(
+            Exception, match=r"found states of steps \d+, \d+; set output to a URL, or to a folder that"
+        ):
+            together(lesson, 2, apart=True)
 
 
-class TestSchedule:
-    def test_the_rate_rises_in_a_line_and_falls_in_a_cosine_to_nothing(self):
-        plan = Schedule(steps=110, batch_size=1, learning_rate=2.0, warmup_steps=10)
-        assert [learning_rate(step, plan) for step in range(10)] == pytest.approx([0.2 * (s + 1) for s in range(10)])
-        assert learning_rate(10, plan) == pytest.approx(2.0)
-        assert learning_rate(35, plan) == pytest.approx(1 + math.cos(math.pi / 4))
-        assert learning_rate(60, plan) == pytest.approx(1.0)
-        assert 0 < learning_rate(109, plan) < 0.001
-
-    def test_without_warm_up_it_starts_at_the_peak(self):
-        assert learning_rate(0, Schedule(steps=5, batch_size=1, learning_rate=2.0, warmup_steps=0)) == 2.0
-
-    def test_a_run_shorter_than_its_warm_up_still_has_rates(self):
-        plan = Schedule(steps=3, batch_size=1, learning_rate=1.0, warmup_steps=10)
-        assert [learning_rate(step, plan) for step in range(3)] == pytest.approx([0.1, 0.2, 0.3])
+def close(one: TrainingRun, other: TrainingRun) -> None:
+    for mine, theirs in zip(metrics(one), metrics(other), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+    for name, tensor in weights(one).items():
+        if not name.endswith(ROUNDING):
+            torch.testing.assert_close(weights(other)[name], tensor, atol=2e-5, rtol=1e-4)
 
 
-def test_the_losses_fall_on_a_tiny_set(config):
-    longer = config.model_copy(update={"schedule": schedule(120, batch_size=8, warmup_steps=10)})
-    folder = take(longer, "run")
-    first, *_, last = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
-    assert last["lm"] < 0.6 * first["lm"]
-    assert last["itc"] < 0.9 * first["itc"]
+def together(lesson: Lesson, ranks: int, apart: bool = False) -> None:
+    """Attend a lesson in several processes; apart, each but the first has a folder of its own."""
+    meeting = Path(lesson.output).with_name("meeting")
+    multiprocessing.spawn(attend_as, (lesson.model_dump_json(), ranks, str(meeting), apart), ranks)
 
 
-def test_all_weights_move_from_where_they_started(config):
-    folder = take(config, "run")
-    before, after = (
-        start(config.model, InitialWeights(), config.seed).model.state_dict(),
-        load(folder / "checkpoint").model.state_dict(),
-    )
-    still = {name for name in before if torch.equal(before[name], after[name])}
-    assert still == set()
+def attend_as(number: int, lesson: str, ranks: int, meeting: str, apart: bool) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=number, world_size=ranks)
+    mine = Lesson.model_validate_json(lesson)
+    attend(elsewhere(mine, f"folder{number}") if apart and number else mine)
+    torch.distributed.destroy_process_group()
 
 
-def test_a_long_gradient_is_scaled_down_and_a_wild_temperature_held(config):
-    """One step at rate 1e9 and a loss whose gradient is enormous; AdamW alone would send the temperature away."""
+class TestNumbers:
+    def broken(self, lesson: Lesson, step: int) -> Job[Batch]:
+        class Broken(Captioning):
+            def forward(self, batch: Batch, done: float) -> Losses:
+                losses = super().forward(batch, done)
+                return losses if done < step / 25 else {"lm": losses["lm"] * float("nan"), "other": losses["lm"]}
 
-    class Steep(Pretraining):
-        def forward(self, batch: Batch, done: float) -> Losses:
-            return {"lm": 1e6 * self.model.temperature + 0.0 * sum(p.sum() for p in self.parameters())}
+        found = checkpoint(lesson)
+        return Job(Broken(*found, "a picture of"), Colours(4), partial(save, found))
 
-    wild = config.model_copy(update={"schedule": schedule(1, learning_rate=1e9, warmup_steps=0)})
-    folder = take(wild, "run", Steep)
-    assert load(folder / "checkpoint").model.temperature.item() == pytest.approx(0.001)
-    assert json.loads((folder / "metrics.jsonl").read_text())["gradient_norm"] == pytest.approx(1e6)
+    @pytest.mark.parametrize(("step", "kept"), [(3, 0), (13, 10), (24, 20)])
+    def test_a_loss_that_is_no_number_stops_the_run_with_its_step_and_keeps_the_state_before(self, lesson, step, kept):
+        with pytest.raises(
+            ModelError, match=rf"run: step {step}: the losses are lm nan, other \S+; the state of step {kept} is kept"
+        ):
+            attend(lesson, self.broken(lesson, step))
+        assert TrainingRun(lesson.output, lesson).newest == kept
+        assert not TrainingRun(lesson.output, lesson).finished
+
+    def test_the_run_can_be_mended_and_goes_on(self, lesson):
+        with pytest.raises(ModelError):
+            attend(lesson, self.broken(lesson, 13))
+        assert same(attend(lesson), attend(elsewhere(lesson)))
 
 
-def test_the_checkpoint_is_ready_to_use_and_the_state_is_gone(config):
-    folder = take(config, "run")
-    assert sorted(f.name for f in folder.iterdir()) == ["checkpoint", "config.yaml", "data.json", "metrics.jsonl"]
-    found: Checkpoint = load(folder / "checkpoint")
-    assert not found.model.training
-    assert TrainingRun(folder, config).finished
+def test_the_losses_fall(lesson):
+    first, *_, last = metrics(attend(lesson.planned(steps=60)))
+    assert last["lm"] < 0.8 * first["lm"]
 
 
-def test_what_was_left_out_is_written_down(tmp_path, caplog):
-    run = TrainingRun(tmp_path / "run", Config())
-    run.note_data(7, {"no_text": 2})
-    assert json.loads((tmp_path / "run" / "data.json").read_text()) == {"samples": 7, "left_out": {"no_text": 2}}
-    assert "7 samples are trained on, left out: 2 no_text" in caplog.text
+def test_all_weights_move_from_where_they_started(lesson):
+    lesson = lesson.model_copy(update={"objective": "pretraining"})
+    after, before = weights(attend(lesson)), checkpoint(lesson).model.state_dict()
+    assert not [name for name in before if torch.equal(before[name], after[name])]
+
+
+def test_bfloat16_learns_about_the_same(lesson):
+    device = lesson.device.model_copy(update={"dtype": "bfloat16"})
+    half = attend(elsewhere(lesson).model_copy(update={"device": device}))
+    assert metrics(half)[-1]["lm"] == pytest.approx(metrics(attend(lesson))[-1]["lm"], rel=0.05)
+    assert all(tensor.dtype == torch.float32 for tensor in weights(half).values())
+
+
+@pytest.mark.slow
+def test_a_compiled_objective_learns_the_same(lesson):
+    device = lesson.device.model_copy(update={"compile": True})
+    compiled = attend(elsewhere(lesson).planned(steps=3).model_copy(update={"device": device, "dropout": 0.0}))
+    close(attend(lesson.planned(steps=3).model_copy(update={"dropout": 0.0})), compiled)
+
+
+def test_the_checkpoint_is_ready_to_use_and_the_states_are_gone(lesson):
+    run = attend(lesson)
+    names = ["checkpoint", "config.yaml", "curve.svg", "data.json", "metrics.jsonl"]
+    assert sorted(file.name for file in Path(run.folder).iterdir()) == names
+    assert not load(Path(run.checkpoint)).model.training
+    assert run.finished
+
+
+def test_a_state_without_a_readable_one_is_refused_by_name(lesson):
+    kill(lesson, 12)
+    for file in Path(lesson.output, "states").iterdir():
+        file.write_bytes(b"half a st")
+    with pytest.raises(RunError, match=r"states: every state is damaged; remove the folder to train from the start"):
+        attend(lesson)

@@ -1,6 +1,6 @@
 """Run units on Ray actors, and decide what becomes of a unit when something goes wrong.
 
-This is the only module that imports ray. Ray's own retries are off, because they repeat a unit that kills its
+This module and train_worker alone import ray. Ray's own retries are off, because they repeat a unit that kills its
 actor for ever; here a unit is tried a counted number of times. An attempt may be repeated, also one that
 was already finished when its actor died: units write the same bytes each time, and write them atomically.
 

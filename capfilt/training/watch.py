@@ -105,7 +105,7 @@ class Watch:
         found = {}
         temperature = getattr(self._objective.model, "temperature", None)
         if isinstance(temperature, Tensor):
-            found["temperature"] = float(temperature)
+            found["temperature"] = temperature.item()
         if (momentum := getattr(self._objective, "momentum", None)) is not None:
             steps = momentum.settings.queue // self._course.schedule.batch_size
             found["queue_age"] = min(step + 1, steps)  # in steps; the first entries are drawn before step 0

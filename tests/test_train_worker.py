@@ -1,0 +1,96 @@
+"""Training on a real Ray: workers die, the job goes on from its state, and the result is that of an undisturbed run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from lessons import Lesson, attend, same
+
+from capfilt.config.training import TrainingCluster
+from capfilt.errors import ModelError, WorkerError
+from capfilt.training.folder import TrainingRun
+from workers.launch import launch
+
+TWO = TrainingCluster(workers=2)
+
+
+@pytest.fixture
+def lesson(tmp_path) -> Lesson:
+    return Lesson(output=str(tmp_path / "run"), objective="pretraining")
+
+
+def elsewhere(lesson: Lesson, **changes: object) -> Lesson:
+    return lesson.model_copy(update={"output": str(Path(lesson.output).with_name("whole")), **changes})
+
+
+def together(lesson: Lesson, cluster: TrainingCluster = TWO) -> TrainingRun:
+    run = TrainingRun(lesson.output, lesson)
+    launch(partial(attend, lesson), run, cluster)
+    return run
+
+
+def refuse(lesson: Lesson) -> None:
+    Path(lesson.output, "tried").open("a").write("x")
+    raise ModelError("run: step 3: the losses are lm nan")
+
+
+@pytest.mark.usefixtures("ray_cluster")
+class TestWorkers:
+    def test_a_killed_worker_costs_the_steps_since_the_last_state_and_nothing_else(self, lesson, capfd):
+        """Losses, weights, queues and copies: both ranks draw their dropout and negatives anew."""
+        hurt = together(lesson.model_copy(update={"dies_at": 17}))
+        assert Path(lesson.output).with_name("killed").exists()
+        assert "goes on from the state of step 10, since" in capfd.readouterr().err
+        assert hurt.finished
+        assert not Path(hurt.folder, "ray").exists()
+        assert same(hurt, together(elsewhere(lesson)))
+
+    def test_what_the_user_can_mend_stops_the_job_at_once(self, lesson):
+        run = TrainingRun(lesson.output, lesson)
+        with pytest.raises(ModelError, match="step 3: the losses are lm nan"):
+            launch(partial(refuse, lesson), run, TWO.model_copy(update={"attempts": 3}))
+        assert Path(run.folder, "tried").read_text() in ("x", "xx")  # each of the two workers once at most
+
+    @pytest.mark.slow
+    def test_a_job_that_gets_nowhere_is_given_up_and_can_be_run_again(self, lesson):
+        cluster = TWO.model_copy(update={"attempts": 1})
+        with pytest.raises(WorkerError, match=r"failed 1 times in a row at the state of step 10: worker \d"):
+            together(lesson.model_copy(update={"dies_at": 17}), cluster)
+        assert same(together(lesson, cluster), together(elsewhere(lesson)))
+
+
+@pytest.mark.slow
+def test_a_killed_driver_leaves_a_run_that_the_same_command_ends(lesson):
+    lesson = lesson.planned(steps=400)
+    code = f"from test_train_worker import *\ntogether(Lesson.model_validate_json({lesson.model_dump_json()!r}))"
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(Path(__file__).parent)}
+    driver = subprocess.Popen(command, cwd=Path(__file__).parent, env=environment, start_new_session=True)
+    run = TrainingRun(lesson.output, lesson)
+    while run.newest < 50:
+        assert driver.poll() is None
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    assert not run.finished
+    time.sleep(10)  # Ray ends what the driver left behind
+    subprocess.run(command, cwd=Path(__file__).parent, env=environment, check=True)
+    subprocess.run(
+        [*command[:2], code.replace("/run", "/whole")], cwd=Path(__file__).parent, env=environment, check=True
+    )
+    assert same(run, TrainingRun(elsewhere(lesson).output, elsewhere(lesson)))
+
+
+def test_one_worker_needs_no_ray(lesson):
+    code = (
+        "import sys; from test_train_worker import *; "
+        f"together(Lesson.model_validate_json({lesson.planned(steps=1).model_dump_json()!r}), TrainingCluster()); "
+        "assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
+    assert TrainingRun(lesson.output, lesson.planned(steps=1)).finished

@@ -1,0 +1,159 @@
+"""A training run's folder: settings that bind and settings that do not, states that survive, on any storage."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lessons import Lesson, attend
+
+from capfilt.config.training import Schedule, Tracking, TrainingDevice
+from capfilt.errors import RunError
+from capfilt.storage import list_files, read_bytes
+from capfilt.training.folder import TrainingRun
+
+
+class Killed(BaseException):
+    """Ends a run at some place, as a kill would."""
+
+
+@pytest.fixture
+def lesson(tmp_path) -> Lesson:
+    return Lesson(output=str(tmp_path / "run"))
+
+
+def state(step: int) -> dict[str, object]:
+    return {"step": step, "objective": {"weight": torch.full((2,), float(step))}}
+
+
+class TestSettings:
+    def test_others_are_refused_with_the_first_that_differs(self, lesson):
+        TrainingRun(lesson.output, lesson)
+        other = lesson.planned(learning_rate=1e-4)
+        with pytest.raises(
+            RunError, match=r"config\.yaml: holds 'learning_rate: 0\.003' where 'learning_rate: 0\.0001'"
+        ):
+            TrainingRun(lesson.output, other)
+
+    def test_those_that_only_say_how_it_runs_may_change(self, lesson):
+        TrainingRun(lesson.output, lesson)
+        device = TrainingDevice(kind="auto", threads=2, recompute_vision=3, recompute_text=1, compile=True)
+        changes = {"device": device, "tracking": Tracking(every=5, wandb="offline")}
+        TrainingRun(lesson.output, lesson.planned(checkpoint_steps=3).model_copy(update=changes))
+
+    def test_the_precision_of_the_products_may_not(self, lesson):
+        TrainingRun(lesson.output, lesson)
+        other = lesson.model_copy(update={"device": TrainingDevice(kind="cpu", dtype="bfloat16", threads=1)})
+        with pytest.raises(RunError, match="holds 'dtype: auto' where 'dtype: bfloat16' was given"):
+            TrainingRun(lesson.output, other)
+
+    def test_their_file_is_left_alone_by_a_second_start(self, lesson):
+        settings = Path(TrainingRun(lesson.output, lesson).folder, "config.yaml")
+        before = settings.stat().st_mtime_ns, settings.read_bytes()
+        TrainingRun(lesson.output, lesson.planned(checkpoint_steps=3))
+        assert (settings.stat().st_mtime_ns, settings.read_bytes()) == before
+
+    def test_a_kill_while_they_are_written_leaves_none(self, lesson, monkeypatch):
+        monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            TrainingRun(lesson.output, lesson)
+        monkeypatch.undo()
+        assert not Path(lesson.output, "config.yaml").exists()
+        assert not TrainingRun(lesson.output, lesson).finished
+
+    @pytest.mark.parametrize("lengths", [{}, {"steps": 1, "epochs": 1}])
+    def test_a_schedule_has_one_length(self, lengths):
+        with pytest.raises(ValueError, match="give either steps or epochs"):
+            Schedule(**lengths)
+
+
+class TestStates:
+    def test_the_last_two_are_kept(self, lesson):
+        run = TrainingRun(lesson.output, lesson)
+        for step in (10, 20, 300):
+            run.save(state(step))
+        assert list_files(f"{run.folder}/states") == ["000000020.pt", "000000300.pt"]
+        assert run.newest == 300
+        assert run.restore()["objective"]["weight"].tolist() == [300.0, 300.0]
+
+    def test_a_run_without_any_begins(self, lesson):
+        run = TrainingRun(lesson.output, lesson)
+        assert (run.restore(), run.newest) == (None, 0)
+
+    @pytest.mark.parametrize("damage", [b"", b"half a st", None])
+    def test_the_one_before_serves_when_the_newest_is_damaged(self, lesson, caplog, damage):
+        run = TrainingRun(lesson.output, lesson)
+        run.save(state(10))
+        run.save(state(20))
+        newest = Path(run.folder, "states", "000000020.pt")
+        newest.write_bytes(newest.read_bytes()[:-100] if damage is None else damage)
+        assert run.restore()["step"] == 10
+        assert "000000020.pt: is damaged" in caplog.text
+
+    def test_a_kill_while_one_is_written_leaves_those_before(self, lesson, monkeypatch):
+        run = TrainingRun(lesson.output, lesson)
+        run.save(state(10))
+
+        def cut(values: object, path: Path) -> None:
+            Path(path).write_bytes(b"half a st")
+            raise Killed
+
+        monkeypatch.setattr(torch, "save", cut)
+        with pytest.raises(Killed):
+            run.save(state(20))
+        assert run.restore()["step"] == 10
+
+    def test_a_full_disk_is_told_with_the_file(self, lesson, monkeypatch):
+        run = TrainingRun(lesson.output, lesson)
+        monkeypatch.setattr(torch, "save", lambda values, path: Path("/dev/full").write_bytes(b"x" * 10**6))
+        with pytest.raises(OSError, match=r"No space left on device: '.*states/000000010\.pt'"):
+            run.save(state(10))
+
+
+class TestCheckpoint:
+    def test_a_kill_while_it_is_written_is_made_good(self, lesson, monkeypatch):
+        def die(*_: object, **__: object) -> None:
+            raise Killed
+
+        monkeypatch.setattr("capfilt.med.checkpoints.publish", die)  # of config.json, the last file
+        with pytest.raises(Killed):
+            attend(lesson)
+        monkeypatch.undo()
+        run = TrainingRun(lesson.output, lesson)
+        assert Path(run.checkpoint, "model.safetensors").exists()
+        assert not run.finished
+        assert attend(lesson).finished
+
+
+class TestStore:
+    """An object store, here in memory, holds a run as a disk does."""
+
+    def test_a_run_trains_there_to_the_same_weights(self, lesson):
+        store = lesson.model_copy(update={"output": "memory://runs/away"})
+        away, here = attend(store), attend(lesson)
+        for name in ("checkpoint/model.safetensors", "checkpoint/config.json", "checkpoint/vocab.txt"):
+            assert read_bytes(f"{away.folder}/{name}") == read_bytes(f"{here.folder}/{name}")
+        assert away.finished
+        assert [line["step"] for line in away.read_metrics()] == [0, 10, 20, 24]
+        assert list_files(f"{away.folder}/states") == []
+
+    def test_states_come_back_from_there(self, lesson):
+        run = TrainingRun("memory://runs/states", lesson)
+        for step in (10, 20, 30):
+            run.save(state(step))
+        assert run.restore()["objective"]["weight"].tolist() == [30.0, 30.0]
+        assert list_files(f"{run.folder}/states") == ["000000020.pt", "000000030.pt"]
+
+
+def test_lines_of_steps_taken_again_and_one_cut_short_are_dropped(lesson):
+    run = TrainingRun(lesson.output, lesson)
+    run.note([{"step": step, "lm": 1.0} for step in (0, 10, 20)])
+    with Path(run.metrics).open("a") as file:
+        file.write('{"step": 30, "l')
+    run.forget(20)
+    assert run.read_metrics() == [{"step": 0, "lm": 1.0}, {"step": 10, "lm": 1.0}]
+
+
+def test_what_was_left_out_is_written_down(lesson):
+    run = TrainingRun(lesson.output, lesson)
+    run.note_data(7, {"no_text": 2})
+    assert read_bytes(f"{run.folder}/data.json") == b'{"samples": 7, "left_out": {"no_text": 2}}'
