@@ -57,7 +57,7 @@ def test_there_and_back_gives_the_same_weights(checkpoint, folder, tmp_path, lay
 
     role = "captioner" if layout == CAPTIONING else "filter"
     told = "32 pixels, 2 heads in the vision tower and 2 in the text stack"
-    assert there.output == f"{tmp_path / 'hf'}: captioner and filter as {layout}, {told}\n"
+    assert there.output == f"{tmp_path / 'hf'}: {role} as {layout}, {told}\n"
     assert back.output == f"{tmp_path / 'back'}: {role} as med, {told}\n"
     state = checkpoint.model.state_dict()
     found = load(tmp_path / "back").model.state_dict()

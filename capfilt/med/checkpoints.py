@@ -18,10 +18,9 @@ from capfilt.med.published import Heads, fit_positions, from_published, infer_co
 from capfilt.med.tokens import Tokens
 from capfilt.med.vqa import VQA
 from capfilt.med.weights import DAMAGE as DAMAGE  # what training's states are damaged by, too
-from capfilt.med.weights import load_json, load_tensors
+from capfilt.med.weights import WEIGHTS, load_json, load_tensors, misfits, weights_file
 from capfilt.storage import publish, staged
 
-WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 VOCABULARY = "vocab.txt"
 
@@ -130,7 +129,7 @@ def checkpoint_hash(path: Path) -> str:
     if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}; capfilt finetune writes one, or give a BLIP .pth or folder")
     folder = path.is_dir()
-    files = [_weights(path), path / VOCABULARY, path / CONFIG] if folder else [path, path.with_name(VOCABULARY)]
+    files = [weights_file(path), path / VOCABULARY, path / CONFIG] if folder else [path, path.with_name(VOCABULARY)]
     digest = hashlib.sha256()
     for file in files:
         if not file.is_file():
@@ -195,12 +194,10 @@ def _load_transformers(folder: Path, values: dict[str, object]) -> tuple[dict[st
     if values.get("model_type") != "blip" or not isinstance(vision, dict) or not isinstance(text, dict):
         raise CheckpointError(f"{folder}: config.json is of model type {values.get('model_type')}; med or blip is read")
     # Some releases of the library leave out what has its own default, which is not BLIP's for the text half.
-    return load_tensors(_weights(folder)), (vision.get("num_attention_heads", 12), text.get("num_attention_heads", 8))
-
-
-def _weights(folder: Path) -> Path:
-    files = [folder / WEIGHTS, folder / "pytorch_model.bin"]
-    return next((file for file in files if file.is_file()), files[0])
+    return load_tensors(weights_file(folder)), (
+        vision.get("num_attention_heads", 12),
+        text.get("num_attention_heads", 8),
+    )
 
 
 def _build(config: Sizes, state: dict[str, Tensor], tokens: Tokens, where: str) -> AnyCheckpoint:
@@ -219,17 +216,7 @@ def _build(config: Sizes, state: dict[str, Tensor], tokens: Tokens, where: str) 
 
 
 def _fill(model: M, state: dict[str, Tensor], where: str) -> M:
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    problems = [f"{name} is missing" for name in expected.keys() - found.keys()]
-    problems += [f"{name} is left over" for name in found.keys() - expected.keys()]
-    problems += [
-        f"{name} is {found[name]}, not {expected[name]}"
-        for name in expected.keys() & found.keys()
-        if expected[name] != found[name]
-    ]
-    if problems:
-        listing = "; ".join(sorted(problems)[:5])
-        raise CheckpointError(f"{where}: {len(problems)} tensors do not fit ({listing})")
+    if problems := misfits(model.state_dict(), state):
+        raise CheckpointError(f"{where}: {len(problems)} tensors do not fit ({'; '.join(problems[:5])})")
     model.load_state_dict(state)
     return model.eval()

@@ -24,16 +24,18 @@ def convert(source: Path, target: Path, to: str, image_size: int | None = None, 
     if target.exists() and (target.is_file() or any(target.iterdir())):
         raise CheckpointError(f"{target}: is there and no empty folder; give a new one")
     checkpoint = load_any(source, image_size, heads)
+    written = roles(checkpoint)
     if to == "med":
         save(checkpoint, target)
     elif isinstance(checkpoint, Checkpoint):
         save_transformers(checkpoint, target, to, str(source))
+        written = [LAYOUTS[to].role]
     else:
         architecture, meaning = LAYOUTS[to].architecture, MEANINGS[type(checkpoint)]
         raise CheckpointError(f"{source}: holds {meaning}, which {architecture} cannot be; --to med is possible")
     vision, text = checkpoint.model.config.vision, checkpoint.model.config.text
     return (
-        f"{target}: {' and '.join(roles(checkpoint))} as {to}, {vision.image_size} pixels, "
+        f"{target}: {' and '.join(written)} as {to}, {vision.image_size} pixels, "
         f"{vision.heads} heads in the vision tower and {text.heads} in the text stack"
     )
 

@@ -3,6 +3,7 @@
 import json
 import pickle
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from capfilt.errors import CheckpointError
+
+WEIGHTS = "model.safetensors"
 
 # What torch.load was seen to raise on damaged files: its unpickler stumbles over its own stack and memo.
 DAMAGE = (
@@ -43,6 +46,24 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise CheckpointError(f"{file}: holds no state dict; a BLIP .pth has one, under the key model")
     return state
+
+
+def weights_file(folder: Path) -> Path:
+    """Return the file with the tensors of a checkpoint folder, under its usual name if there is none."""
+    files = [folder / WEIGHTS, folder / "pytorch_model.bin"]
+    return next((file for file in files if file.is_file()), files[0])
+
+
+def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Return, in the order of their names, what is wrong with each tensor that does not fit a model."""
+    problems = [f"{name} is missing" for name in expected.keys() - found.keys()]
+    problems += [f"{name} is left over" for name in found.keys() - expected.keys()]
+    problems += [
+        f"{name} is {tuple(found[name].shape)}, not {tuple(expected[name].shape)}"
+        for name in expected.keys() & found.keys()
+        if expected[name].shape != found[name].shape
+    ]
+    return sorted(problems)
 
 
 def load_json(path: Path) -> dict[str, object]:
