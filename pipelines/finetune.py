@@ -30,7 +30,7 @@ def work(config: FinetuneConfig) -> None:
     start = load(Path(config.checkpoint), config.image_size)
     checkpoint = only(config.role, require(start, config.role, config.checkpoint))
     job = Job(
-        _objective(config, checkpoint),
+        objective(config, checkpoint),
         open_data(config.data, config.schedule, checkpoint, config.seed, join(config.output, "shards.parquet")),
         partial(save, checkpoint),
     )
@@ -38,13 +38,14 @@ def work(config: FinetuneConfig) -> None:
     train(folder, job, config.schedule, config.device, config.tracking, config.seed)
 
 
-def _objective(config: FinetuneConfig, checkpoint: Checkpoint) -> Objective[Batch]:
+def objective(config: FinetuneConfig, checkpoint: Checkpoint) -> Objective[Batch]:
+    """Return what a role is trained to do."""
     if config.role == "captioner":
         return Captioning(*checkpoint, config.prompt)
-    objective = Filtering(*checkpoint, config.momentum, config.seed)
-    if objective.momentum is not None:
-        _inherit(objective.momentum, Path(config.checkpoint))
-    return objective
+    filtering = Filtering(*checkpoint, config.momentum, config.seed)
+    if filtering.momentum is not None:
+        _inherit(filtering.momentum, Path(config.checkpoint))
+    return filtering
 
 
 def _inherit(momentum: Momentum, start: Path) -> None:

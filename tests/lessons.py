@@ -43,6 +43,7 @@ class Lesson(Config):
     objective: Literal["captioning", "pretraining"] = "captioning"
     dropout: float = 0.1
     seed: int = 3
+    words: str | None = None  # folder of the vocabulary; else beside the output
     dies_at: int | None = None  # the process that takes this step is killed, once; of several the second
 
     def planned(self, **changes: object) -> "Lesson":
@@ -79,6 +80,8 @@ class Colours:
 
 def kill_once(lesson: Lesson, objective: Objective[Batch]) -> None:
     """Kill the process that begins the step that the lesson names; nobody is killed twice."""
+    if lesson.dies_at is None:
+        return
     trace = Path(lesson.output).with_name("killed")
 
     def die(module: torch.nn.Module, arguments: tuple[Batch, float]) -> None:
@@ -91,7 +94,7 @@ def kill_once(lesson: Lesson, objective: Objective[Batch]) -> None:
 
 
 def checkpoint(lesson: Lesson) -> Checkpoint:
-    tokens = Tokens(write_vocabulary(Path(lesson.output).with_name("words")))
+    tokens = Tokens(write_vocabulary(Path(lesson.words or Path(lesson.output).with_name("words"))))
     sizes = small_config(len(tokens), encoder=lesson.objective == "pretraining")
     text = sizes.text.model_copy(update={"dropout": lesson.dropout})
     return Checkpoint(MED(sizes.model_copy(update={"text": text})).initialise(lesson.seed), tokens)

@@ -1,19 +1,30 @@
 """From shards to a captioner and a filter: the jobs of the command line on a real tiny set."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from pairs import CPU, pixels, sample, schedule, tiny_model, with_texts, write_shard
+from safetensors.torch import load_file
 
 from capfilt.captioners.med import MEDCaptioner
+from capfilt.cli import cli
 from capfilt.config import Device, FilterSettings, Sampling
 from capfilt.config.data import DataSettings
+from capfilt.config.momentum import MomentumSettings
 from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.errors import CheckpointError, ConfigError, RunError
 from capfilt.filters.med import MEDFilter
-from capfilt.med.checkpoints import checkpoint_hash, load, require
+from capfilt.med.checkpoints import checkpoint_hash, load, load_any, require
+from capfilt.med.tokens import SPECIAL
+from capfilt.world.shards import World, write_world
+from capfilt.world.vocabulary import vocabulary
 from pipelines import finetune, pretrain
+
+CONFIGS = Path(__file__).parent.parent / "configs"
 
 FILTER_PARTS = {"vision_proj", "text_proj", "itm_head", "temperature"}
 
@@ -51,17 +62,17 @@ def finetuning(root: Path, role: str, checkpoint: Path, **changes: object) -> Fi
 
 @pytest.fixture(scope="module")
 def start(root) -> Path:
-    return pretrain.run(pretraining(root))
+    return Path(pretrain.run(pretraining(root)))
 
 
 @pytest.fixture(scope="module")
 def captioner(root, start) -> Path:
-    return finetune.run(finetuning(root, "captioner", start))
+    return Path(finetune.run(finetuning(root, "captioner", start)))
 
 
 @pytest.fixture(scope="module")
 def judge(root, start) -> Path:
-    return finetune.run(finetuning(root, "filter", start))
+    return Path(finetune.run(finetuning(root, "filter", start)))
 
 
 def test_the_start_holds_both_roles_and_each_fine_tuning_one(start, captioner, judge):
@@ -110,8 +121,8 @@ def test_a_finished_job_does_nothing(root, start, captioner):
     """It does not even open its shards."""
     before = {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in root.glob("*/checkpoint/*")}
     (root / "set").rename(root / "away")
-    assert pretrain.run(pretraining(root)) == start
-    assert finetune.run(finetuning(root, "captioner", start)) == captioner
+    assert pretrain.run(pretraining(root)) == str(start)
+    assert finetune.run(finetuning(root, "captioner", start)) == str(captioner)
     (root / "away").rename(root / "set")
     assert {f: (f.stat().st_mtime_ns, f.read_bytes()) for f in root.glob("*/checkpoint/*")} == before
 
@@ -124,7 +135,7 @@ def test_a_job_of_other_settings_is_refused_in_the_same_folder(root, start):
 def test_the_seed_alone_decides_a_job(root, start):
     short = {"schedule": schedule(5)}
     again = [
-        checkpoint_hash(pretrain.run(pretraining(root, output=str(root / name), seed=seed, **short)))
+        checkpoint_hash(Path(pretrain.run(pretraining(root, output=str(root / name), seed=seed, **short))))
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     assert again[0] == again[1] != again[2]
@@ -135,9 +146,42 @@ def test_clean_shards_with_several_texts_and_web_shards_train_together(tmp_path)
     write_shard(tmp_path / "web", map(sample, range(6)))
     data = DataSettings(shards=[str(tmp_path / "clean"), str(tmp_path / "web")])
     job = pretraining(tmp_path, data=data, schedule=schedule(4, texts_per_image=2))
-    assert load(pretrain.run(job)).model.config.encoder
+    assert load(Path(pretrain.run(job))).model.config.encoder
 
 
 def test_shards_that_are_not_there_are_told_at_once(tmp_path):
     with pytest.raises(ConfigError, match="nowhere"):
         pretrain.run(pretraining(tmp_path, data=DataSettings(shards=[str(tmp_path / "nowhere")])))
+
+
+def test_the_tiny_configs_train_one_from_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_world(Path("demo-tiny/human"), World(0, "human", None, 64), 40, 500)
+    Path("demo-tiny/vocab.txt").write_text("\n".join([*SPECIAL, *vocabulary()]) + "\n")
+    for command, name in (
+        ("pretrain", "pretrain"),
+        ("finetune", "finetune_captioner"),
+        ("finetune", "finetune_filter"),
+    ):
+        config = CONFIGS / "tiny" / f"{name}.yaml"
+        done = CliRunner().invoke(cli, [command, str(config), "--set", "schedule.epochs=1"], catch_exceptions=False)
+        folder = Path(done.output.removeprefix("checkpoint: ").strip())
+        assert load(folder).model.config.encoder == (name != "finetune_captioner")
+        assert [line["step"] for line in map(json.loads, (folder.parent / "metrics.jsonl").open())] == [0, 1]
+
+
+def test_a_filter_inherits_the_queues_and_copies_of_an_original_file(shared, tmp_path):
+    state = load_file(shared / "fixtures/a/pretrain_state.safetensors")
+    shutil.copy(shared / "fixtures/a/vocab.txt", tmp_path / "vocab.txt")
+    torch.save({"model": state}, tmp_path / "model.pth")
+    start = load_any(tmp_path / "model.pth", heads=(4, 4))
+    config = finetuning(tmp_path, "filter", tmp_path / "model.pth", momentum=MomentumSettings(queue=16))
+    momentum = finetune.objective(config, finetune.only("filter", start)).momentum
+    assert torch.equal(momentum.image_queue, state["image_queue"].float())
+    assert torch.equal(momentum.copy.text_proj.weight, state["text_proj_m.weight"].float())
+
+
+def test_a_filter_of_an_own_checkpoint_starts_with_random_queues(start, root):
+    config = finetuning(root, "filter", start, momentum=MomentumSettings(queue=16))
+    momentum = finetune.objective(config, finetune.only("filter", load(start))).momentum
+    torch.testing.assert_close(momentum.image_queue.norm(dim=0), torch.ones(16))

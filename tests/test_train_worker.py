@@ -13,6 +13,7 @@ from lessons import Lesson, attend, same
 
 from capfilt.config.training import TrainingCluster
 from capfilt.errors import ModelError, WorkerError
+from capfilt.storage import append
 from capfilt.training.folder import TrainingRun
 from workers.launch import launch
 
@@ -35,7 +36,7 @@ def together(lesson: Lesson, cluster: TrainingCluster = TWO) -> TrainingRun:
 
 
 def refuse(lesson: Lesson) -> None:
-    Path(lesson.output, "tried").open("a").write("x")
+    append(f"{lesson.output}/tried", b"x")
     raise ModelError("run: step 3: the losses are lm nan")
 
 
@@ -70,7 +71,7 @@ def test_a_killed_driver_leaves_a_run_that_the_same_command_ends(lesson):
     code = f"from test_train_worker import *\ntogether(Lesson.model_validate_json({lesson.model_dump_json()!r}))"
     command = [sys.executable, "-c", code]
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(Path(__file__).parent)}
-    driver = subprocess.Popen(command, cwd=Path(__file__).parent, env=environment, start_new_session=True)
+    driver = subprocess.Popen(command, env=environment)
     run = TrainingRun(lesson.output, lesson)
     while run.newest < 50:
         assert driver.poll() is None
@@ -79,18 +80,23 @@ def test_a_killed_driver_leaves_a_run_that_the_same_command_ends(lesson):
     driver.wait()
     assert not run.finished
     time.sleep(10)  # Ray ends what the driver left behind
-    subprocess.run(command, cwd=Path(__file__).parent, env=environment, check=True)
-    subprocess.run(
-        [*command[:2], code.replace("/run", "/whole")], cwd=Path(__file__).parent, env=environment, check=True
+    subprocess.run(command, env=environment, check=True)
+    whole = elsewhere(lesson)
+    subprocess.run([sys.executable, "-c", python(whole)], env=environment, check=True)
+    assert same(run, TrainingRun(whole.output, whole))
+
+
+def python(lesson: Lesson, cluster: TrainingCluster = TWO) -> str:
+    """Return a program that attends a lesson."""
+    lesson_, cluster_ = lesson.model_dump_json(), cluster.model_dump_json()
+    return (
+        "from test_train_worker import Lesson, TrainingCluster, together\n"
+        f"together(Lesson.model_validate_json({lesson_!r}), TrainingCluster.model_validate_json({cluster_!r}))"
     )
-    assert same(run, TrainingRun(elsewhere(lesson).output, elsewhere(lesson)))
 
 
 def test_one_worker_needs_no_ray(lesson):
-    code = (
-        "import sys; from test_train_worker import *; "
-        f"together(Lesson.model_validate_json({lesson.planned(steps=1).model_dump_json()!r}), TrainingCluster()); "
-        "assert 'ray' not in sys.modules"
-    )
+    lesson = lesson.planned(steps=1)
+    code = python(lesson, TrainingCluster()) + "; import sys; assert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
-    assert TrainingRun(lesson.output, lesson.planned(steps=1)).finished
+    assert TrainingRun(lesson.output, lesson).finished

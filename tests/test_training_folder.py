@@ -127,8 +127,8 @@ class TestCheckpoint:
 class TestStore:
     """An object store, here in memory, holds a run as a disk does."""
 
-    def test_a_run_trains_there_to_the_same_weights(self, lesson):
-        store = lesson.model_copy(update={"output": "memory://runs/away"})
+    def test_a_run_trains_there_to_the_same_weights(self, lesson, tmp_path):
+        store = lesson.model_copy(update={"output": "memory://runs/away", "words": str(tmp_path / "words")})
         away, here = attend(store), attend(lesson)
         for name in ("checkpoint/model.safetensors", "checkpoint/config.json", "checkpoint/vocab.txt"):
             assert read_bytes(f"{away.folder}/{name}") == read_bytes(f"{here.folder}/{name}")
