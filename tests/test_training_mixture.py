@@ -80,8 +80,16 @@ def test_a_source_in_parts_gives_one_of_them_an_epoch_beside_the_others_whole(ro
 
 def test_the_parts_of_a_source_follow_each_other(root):
     found = mixture(root, 4, ("laion", None, 3))
-    drawn = [next(islice(found.samples(place, step), 1)).shard for step in range(6) for place in range(4)]
+    drawn = [next(found.samples(place, step)).shard for step in range(6) for place in range(4)]
     assert [{*drawn[4 * epoch : 4 * epoch + 4]} for epoch in range(6)] == [{0, 3}, {1, 4}, {2, 5}] * 2
+
+
+def test_sources_in_different_parts_each_keep_to_their_own_turn(root):
+    found = mixture(root, 5, ("laion", None, 2), ("laion", None, 3))  # 6 + 4 samples an epoch
+    drawn = [next(found.samples(place, step)).shard for step in range(16) for place in range(5)]
+    for epoch in range(8):
+        halves, thirds = (Counter(dict.fromkeys(range(epoch % parts, 6, parts), 2)) for parts in (2, 3))
+        assert Counter(drawn[10 * epoch : 10 * epoch + 10]) == halves + thirds
 
 
 def test_a_batch_with_more_places_than_samples_is_refused(root):

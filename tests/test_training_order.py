@@ -37,6 +37,14 @@ def test_each_epoch_has_another_order_and_none_is_that_of_the_files():
     assert len({tuple(epoch) for epoch in [*epochs, all_places()]}) == 4
 
 
+def test_shards_change_places_from_epoch_to_epoch_and_so_do_the_samples_of_each():
+    drawn = [place for (place,) in rows(pool(1), 0, 120)]
+    epochs = [drawn[40 * epoch : 40 * epoch + 40] for epoch in range(3)]
+    assert len({tuple(shard for shard, _ in groupby(epoch, key=lambda at: at.shard)) for epoch in epochs}) == 3
+    for shard in (0, 1, 2, 4):
+        assert len({tuple(at.position for at in epoch if at.shard == shard) for epoch in epochs}) == 3
+
+
 @pytest.mark.parametrize("lanes", [3, 4, 7])
 def test_a_step_is_entered_anywhere(lanes):
     whole = rows(pool(lanes), 0, 60)
@@ -53,6 +61,8 @@ def test_seeds_and_pools_have_orders_of_their_own():
     found = [rows(pool(seed=seed, number=number), 0, 10) for seed, number in ((0, 0), (1, 0), (2**64 - 1, 0), (0, 1))]
     assert all(a != b for i, a in enumerate(found) for b in found[:i])
     assert rows(pool(seed=1), 0, 10) == found[1]
+    alone = [rows(pool(number=number, epochs=[[2]]), 0, 3) for number in range(2)]  # of one shard, only its samples
+    assert alone[0] != alone[1]
 
 
 def test_blocks_of_neighbours_stay_together_and_are_permuted_in_and_among_themselves():

@@ -108,6 +108,19 @@ class TestBlocks:
         assert torch.equal(lane(Place(1, 9)).pixels, pixels(19, 32))
         assert list(shards._open) == [1]
 
+    def test_a_process_holds_a_block_and_a_shard_for_each_lane_however_many_shards_there_are(self, tmp_path):
+        for shard in range(40):
+            write_shard(tmp_path / "set", map(sample, range(6)), f"{shard:05d}.tar")
+        data = open_set(tmp_path / "set", batch_size=4)
+        shards = OpenShards(data.catalogue)
+        lanes = [Blocks(shards, data.prepare, size=3) for _ in range(4)]
+        places = [data.mixture.samples(place, 0) for place in range(4)]
+        for _ in range(90):  # more than an epoch
+            for lane, at in zip(lanes, places, strict=True):
+                lane(next(at))
+            assert sum(len(lane._samples) for lane in lanes) <= 4 * 3
+            assert len(shards._open) <= 4
+
     def test_memory_holds_what_blocks_give(self, data):
         blocks, found = Blocks(OpenShards(data.catalogue), data.prepare, 3), remember(data.catalogue, data.prepare)
         assert list(found) == [Place(shard, position) for shard in range(2) for position in range(10)]
