@@ -88,8 +88,8 @@ class Pool:
         rounds, rest = divmod(draw, self._ends[-1])
         return rounds * len(self.epochs) + int(np.searchsorted(self._ends, rest, side="right"))
 
-    def _pieces(self, epoch: int, lane: int) -> Iterator[Piece]:
-        """Yield the parts of shards that make up a lane's stretch of an epoch.
+    def _pieces(self, epoch: int, lane: int) -> list[Piece]:
+        """Return the parts of shards that make up a lane's stretch of an epoch.
 
         A stretch is as long as the lane's share of the draws from start to stop, and lies behind those of the lanes
         before it.
@@ -99,12 +99,14 @@ class Pool:
         shards = np.asarray(self.epochs[epoch % len(self.epochs)])
         shards = chance(self.seed, SHARDS, self.number, epoch).permutation(shards)
         ends = np.cumsum([self.samples[shard] for shard in shards])
+        pieces = []
         for at in range(int(np.searchsorted(ends, lo, side="right")), len(shards)):
             shard, end = int(shards[at]), int(ends[at])
             first = end - self.samples[shard]
             if first >= hi:
-                return
-            yield Piece(shard, max(lo - first, 0), min(hi, end) - first)
+                break
+            pieces.append(Piece(shard, max(lo - first, 0), min(hi, end) - first))
+        return pieces
 
     def _order(self, epoch: int, shard: int) -> np.ndarray:
         """Return the positions of a shard in the order of an epoch."""

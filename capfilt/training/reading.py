@@ -96,8 +96,10 @@ class Blocks:
 
     def __init__(self, shards: OpenShards, prepare: Preparation, size: int) -> None:
         self.shards, self.prepare, self.size = shards, prepare, size
-        self._number, self._shard = -1, None  # type: int, ShardReader | None
-        self._first, self._samples = 0, []  # type: int, list[Sample]
+        self._number = -1
+        self._shard: ShardReader | None = None
+        self._first = 0
+        self._samples: list[Sample] = []
 
     def __call__(self, place: Place) -> Usable | Unusable:
         """Read the block of a place, if the last place was in another one, and make the sample ready."""
