@@ -85,7 +85,7 @@ def test_two_pretraining_steps(reference: Reference, monkeypatch: pytest.MonkeyP
         tensors["in.pixel_values"],
         tensors["in.pre_input_ids"],
         tensors["in.pre_attention_mask"].bool(),
-        torch.arange(4),
+        torch.arange(len(tensors["in.pre_input_ids"])),
     )
     for step, (tolerance, of_gradients) in enumerate(zip(TOLERANCES, GRADIENTS, strict=True)):
         prefix, numbers = f"out.pretrain.step{step}.", reference.meta["numbers"][f"pretrain.step{step}"]
@@ -146,6 +146,12 @@ RUNS = {  # name in the reference: its steps, and where negatives come from
 }
 
 
+def mean(x: Tensor) -> Tensor:
+    """Return the mean of the two ranks' tensors."""
+    torch.distributed.all_reduce(x)
+    return x / 2
+
+
 def take_steps(rank: int, folder: Path, results: Path) -> None:
     """Take the steps of all runs as one of two ranks, and write down what came of them."""
     torch.set_num_threads(1)
@@ -169,6 +175,13 @@ def take_steps(rank: int, folder: Path, results: Path) -> None:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             found[step]["state"] = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
+    objective = reference.pretraining(negatives="all_ranks")
+    objective(reference.rank_batch(rank, 30), 0.0)["itm"].backward()
+    found["together"] = {
+        name: mean(parameter.grad)
+        for name, parameter in objective.model.named_parameters()
+        if parameter.grad is not None
+    }
     torch.save(found, results / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -205,3 +218,17 @@ def test_two_ranks(reference: Reference, ranks: list[dict], step: str) -> None:
 def test_ranks_hold_the_same_weights_copies_and_queues(ranks: list[dict]) -> None:
     first, second = (rank["pretrain.step1"]["state"] for rank in ranks)
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_two_ranks_that_share_their_negatives_match_as_one_process_does(
+    reference: Reference, ranks: list[dict]
+) -> None:
+    """ITM compares pairs by themselves: only which are chosen depends on who else is there."""
+    objective = reference.pretraining()
+    batch = Batch(*(torch.cat(parts) for parts in zip(*(reference.rank_batch(r, 30) for r in range(2)), strict=True)))
+    objective(batch, 0.0)["itm"].backward()
+
+    expected = {name: p.grad for name, p in objective.model.named_parameters() if p.grad is not None}
+    assert set(ranks[0]["together"]) == set(expected)
+    for name, gradient in ranks[0]["together"].items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5)
