@@ -36,7 +36,7 @@ class TestSettings:
 
     def test_those_that_only_say_how_it_runs_may_change(self, lesson):
         TrainingRun(lesson.output, lesson)
-        device = TrainingDevice(kind="auto", threads=2, recompute_vision=3, recompute_text=1, compile=True)
+        device = TrainingDevice(kind="cpu", threads=2, recompute_vision=3, recompute_text=1, compile=True)
         changes = {"device": device, "tracking": Tracking(every=5, wandb="offline")}
         TrainingRun(lesson.output, lesson.planned(checkpoint_steps=3).model_copy(update=changes))
 

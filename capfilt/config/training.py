@@ -103,8 +103,7 @@ class Tracking(Config):
 # Keys with which a training run may go on under other values, since they decide how it runs and not what it learns.
 FREE = (
     *("output", "tracking", "data.workers", "data.in_memory", "schedule.checkpoint_steps"),
-    *("device.threads", "device.kind"),
-    *("device.compile", "device.recompute_vision", "device.recompute_text"),
+    *("device.threads", "device.compile", "device.recompute_vision", "device.recompute_text"),
     *("cluster.address", "cluster.gpus_per_worker", "cluster.cpus_per_worker", "cluster.attempts"),
 )
 

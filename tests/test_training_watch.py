@@ -1,0 +1,57 @@
+"""The numbers of a run: which are written down, when, and what they say."""
+
+from types import SimpleNamespace
+
+import pytest
+from lessons import Lesson, attend, metrics
+
+from capfilt.config.training import Tracking
+from capfilt.training.folder import TrainingRun
+
+PRETRAINING = ["itc", "lm", "temperature", "queue_age"]
+ALWAYS = ["step", "learning_rate", "gradient_norm", "samples_per_second", "memory_gib"]
+
+
+@pytest.fixture
+def lesson(tmp_path) -> Lesson:
+    return Lesson(output=str(tmp_path / "run"), objective="pretraining")
+
+
+def test_they_hold_every_tenth_step_and_the_last_with_all_that_training_depends_on(lesson):
+    lines = attend(lesson).read_metrics()
+    assert [line["step"] for line in lines] == [0, 10, 20, 24]
+    assert [sorted(line) for line in lines] == [
+        sorted([*ALWAYS, *PRETRAINING, *(["itm"] if step >= 5 else [])]) for step in (0, 10, 20, 24)
+    ]
+
+
+def test_the_queue_is_as_old_as_the_steps_that_fill_it(lesson):
+    """A queue of 16 holds the features of four steps of 4 images."""
+    lesson = lesson.planned(steps=8).model_copy(update={"tracking": Tracking(every=1, tensorboard=False)})
+    assert [line["queue_age"] for line in metrics(attend(lesson))] == [1, 2, 3, 4, 4, 4, 4, 4]
+
+
+def test_a_captioner_has_neither_temperature_nor_queue(lesson):
+    (line, *_) = attend(lesson.model_copy(update={"objective": "captioning"})).read_metrics()
+    assert sorted(line) == sorted([*ALWAYS, "lm"])
+
+
+def test_the_speed_is_that_of_the_samples_since_the_line_before(lesson, monkeypatch):
+    clock = iter(range(10**6))
+    monkeypatch.setattr("capfilt.training.watch.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    lesson = lesson.planned(steps=12).model_copy(update={"objective": "captioning"})
+    assert [line["samples_per_second"] for line in attend(lesson).read_metrics()] == [4.0, 40.0, 4.0]
+
+
+def test_they_are_written_before_the_state_that_follows_them(lesson, monkeypatch):
+    """Else a kill could leave a state behind and lose the lines that led to it."""
+    found = []
+    real = TrainingRun.save
+
+    def look(run: TrainingRun, state: dict) -> None:
+        found.append([line["step"] for line in run.read_metrics()])
+        real(run, state)
+
+    monkeypatch.setattr(TrainingRun, "save", look)
+    attend(lesson)
+    assert found == [[0], [0, 10]]
