@@ -81,8 +81,15 @@ def test_or_what_can_be_read_of_it_is_used_and_the_loss_told(folder, caplog):
     cut(folder)
     found = look(folder, damage="keep-readable")
     assert found.samples == [3, 2, 4]
-    assert "00001.tar: 2 samples can be read, others are lost: no end mark" in caplog.text
+    assert "00001.tar: 2 samples can be read: no end mark" in caplog.text
     assert "no end mark" in found.shards[1].damage
+
+
+def test_an_empty_shard_is_passed_over_and_told(folder, caplog):
+    """An export writes one where the policy keeps nothing of a shard."""
+    write_shard(folder, [], "00001.tar")
+    assert look(folder).sources == [[0, 2]]
+    assert "00001.tar: 0 samples can be read: holds no samples" in caplog.text
 
 
 def test_a_file_that_is_no_shard_is_left_out_only_where_that_is_asked_for(folder, caplog):

@@ -9,7 +9,7 @@ from capfilt.errors import ShardError
 from capfilt.records import Sample
 from capfilt.shards.grouping import Entry, group
 from capfilt.shards.headers import BLOCK, parse_header
-from capfilt.shards.samples import MAX_IMAGE_BYTES, MAX_METADATA_BYTES, MAX_TEXT_BYTES, describe
+from capfilt.shards.samples import MAX_IMAGE_BYTES, MAX_METADATA_BYTES, MAX_TEXT_BYTES, NO_SAMPLES, describe
 from capfilt.shards.tar import Member, index_tar
 from capfilt.shards.unpack import Unpacked
 from capfilt.storage import open_input, size
@@ -32,7 +32,7 @@ class TarShard:
         self._entries = group(members)
         self.samples = len(self._entries)
         self.digest = _digest(members)
-        empty = "" if self._entries else f"holds no samples: none of its {len(members)} members is an image or a text"
+        empty = "" if self._entries else f"{NO_SAMPLES}: none of its {len(members)} members is an image or a text"
         self.damage = "; ".join(filter(None, [self._unpacked.damage if self._unpacked else "", damage, empty]))
 
     def read(self, lo: int, hi: int) -> Iterator[Sample]:

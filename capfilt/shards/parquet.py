@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from capfilt.errors import ShardError
 from capfilt.records import Sample
 from capfilt.shards.grouping import IMAGE_SUFFIXES
-from capfilt.shards.samples import MAX_IMAGE_BYTES, describe, to_json
+from capfilt.shards.samples import MAX_IMAGE_BYTES, NO_SAMPLES, describe, to_json
 from capfilt.storage import open_input, read_bytes, size
 
 PARQUET_MAGIC = b"PAR1"
@@ -36,7 +36,7 @@ class ParquetShard:
         if stated != sum(rows) or min(rows, default=0) < 0:
             raise ShardError(f"{url}: the footer states {stated} rows, its row groups {sum(rows)}; fetch it again")
         self.samples = stated
-        self.damage = "" if self.samples else "holds no samples"
+        self.damage = "" if self.samples else NO_SAMPLES
         self._image = next((name for name in _IMAGES if name in columns and _holds_images(columns[name])), "")
         if not self._image:
             raise ShardError(

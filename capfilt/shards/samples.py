@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from capfilt.records import Sample
 
+NO_SAMPLES = "holds no samples"  # how the damage of a shard begins that is whole and empty
 MAX_TEXT = 10_000  # characters; what is longer is no caption, and is cut
 MAX_TEXT_BYTES = 4 * MAX_TEXT + 4  # holds more than MAX_TEXT characters of any script
 MAX_METADATA_BYTES = 4 << 20

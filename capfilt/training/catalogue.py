@@ -13,6 +13,7 @@ from capfilt.config.data import DataSettings
 from capfilt.errors import ConfigError, RunError, ShardError
 from capfilt.records import Shard
 from capfilt.shards import ShardReader, find_shards, open_shard
+from capfilt.shards.samples import NO_SAMPLES
 from capfilt.storage import absolute, exists, publish, read_bytes
 
 READERS = 8  # threads that read the shards' indexes
@@ -75,15 +76,16 @@ class Catalogue:
         return reader
 
     def _look(self, url: str) -> Shard:
+        """Return what a shard holds. An empty one is no loss: a policy may keep nothing of a shard."""
         try:
             reader = open_shard(url)
             shard = Shard(url, url, reader.size, reader.digest, reader.samples, reader.damage)
         except ShardError as error:  # no shard at all
             shard = Shard(url, url, 0, "", 0, str(error))
-        if shard.damage and self.settings.damage == "fail":
+        if shard.damage and not shard.damage.startswith(NO_SAMPLES) and self.settings.damage == "fail":
             raise ShardError(f"{url}: {shard.damage}; fetch it again or set data.damage: keep-readable")
         if shard.damage:
-            logger.warning("%s: %d samples can be read, others are lost: %s", url, shard.samples, shard.damage)
+            logger.warning("%s: %d samples can be read: %s", url, shard.samples, shard.damage)
         return shard
 
     def _check(self) -> None:
