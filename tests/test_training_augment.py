@@ -92,6 +92,15 @@ class TestRandAugment:
         assert len(visible) == 7
         assert abs(unchanged - 600 * (1 - 0.7 * 0.5)) < 5 * (600 * 0.65 * 0.35) ** 0.5
 
+    def test_operations_with_a_direction_go_either_way(self, photo):
+        image = resize(photo, 32)
+        whole = Image.fromarray(image.permute(1, 2, 0).numpy().copy())
+        views = [rand_augment(image, Augmentation(operations=1), rng(number)) for number in range(400)]
+        drawn = {view.permute(1, 2, 0).numpy().tobytes() for view in views}
+        for operation in OPERATIONS:
+            for sign in (1, -1):
+                assert np.array(apply(operation, whole, 0.5, sign)).tobytes() in drawn
+
     def test_with_no_chance_nothing_is_applied(self, photo):
         image = resize(photo, 32)
         never = Augmentation(operations=2, chance=0.0)

@@ -134,6 +134,12 @@ class TestBatch:
         assert set(texts) == {"red dog", "two cats", "blue cat"}
         assert all(abs(count - 400) < 5 * (1200 * 2 / 9) ** 0.5 for count in texts.values())
 
+    def test_places_and_seeds_draw_each_for_itself(self, folder):
+        """All samples have the same texts, in the same order."""
+        found = [run(open_set(folder, batch_size=20, seed=seed), stop=1)[0].ids.tolist() for seed in (7, 8)]
+        assert all(len({tuple(ids) for ids in batch}) == 3 for batch in found)
+        assert found[0] != found[1]
+
     def test_a_view_is_drawn_anew_each_time(self, folder):
         data = open_set(folder, batch_size=20, **AUGMENTED)
         views = {batch.pixels[batch.images.tolist().index(7)].numpy().tobytes() for batch in run(data, stop=8)}
