@@ -1,5 +1,6 @@
 """A training run's folder: settings that bind and settings that do not, states that survive, on any storage."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from lessons import Lesson, attend
 
 from capfilt.config.training import Schedule, Tracking, TrainingDevice
 from capfilt.errors import RunError
-from capfilt.storage import list_files, read_bytes
+from capfilt.storage import list_files, read_bytes, staged
 from capfilt.training.folder import TrainingRun
 
 
@@ -135,6 +136,27 @@ class TestStore:
         assert away.finished
         assert [line["step"] for line in away.read_metrics()] == [0, 10, 20, 24]
         assert list_files(f"{away.folder}/states") == []
+
+    def test_a_kill_while_the_checkpoint_is_sent_there_leaves_none(self, lesson, monkeypatch):
+        """Whichever file it meets: config.json, which means done, goes last."""
+
+        def write(folder: Path) -> None:
+            for name in ("config.json", "model.safetensors", "vocab.txt"):
+                (folder / name).write_text(name)
+
+        run, real, sent = TrainingRun("memory://runs/cut", lesson), staged, []
+
+        def cut(path: str) -> AbstractContextManager[Path]:
+            sent.append(path)
+            if len(sent) == 3:
+                raise Killed
+            return real(path)
+
+        monkeypatch.setattr("capfilt.training.folder.staged", cut)
+        with pytest.raises(Killed):
+            run.finish(write)
+        assert list_files(run.checkpoint) == ["model.safetensors", "vocab.txt"]
+        assert not run.finished
 
     def test_states_come_back_from_there(self, lesson):
         run = TrainingRun("memory://runs/states", lesson)

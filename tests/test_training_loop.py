@@ -113,6 +113,13 @@ class TestParts:
         ):
             attend(lesson.planned(accumulation=3))
 
+    def test_every_part_of_every_step_has_chances_of_its_own(self, lesson):
+        seeds = []
+        lecture = job(lesson)
+        lecture.objective.register_forward_pre_hook(lambda *_: seeds.append(torch.initial_seed()))
+        attend(lesson.planned(accumulation=2, steps=10), lecture)
+        assert len(set(seeds)) == 20
+
 
 class TestRanks:
     def test_two_ranks_learn_what_one_learns_from_the_same_batches(self, lesson):
