@@ -109,10 +109,10 @@ def prepare(models: CapFilt, config: BootstrapConfig, sample: Sample) -> Prepare
         text_status="empty" if sample.text and not clean(sample.text) else sample.text_status,
         error=sample.error,
     )
-    image = None
+    image, margin = None, config.images.jpeg_margin
     if sample.status == "ok":
         try:
-            image = decode(sample.image, config.images)
+            image = decode(sample.image, config.images, None if margin is None else margin * max(sides))
         except ImageError as error:
             record = replace(record, status=error.reason, error=str(error))
     if image is None:

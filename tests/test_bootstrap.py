@@ -1,15 +1,20 @@
 """CapFilt on batches and units, with exact models and real tars."""
 
 import hashlib
+import io
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from fakes import NAMES, ColourCaptioner, ColourFilter, build_nothing, job_config, picture, write_shard
+from PIL import Image
 
 from capfilt.bootstrap import CapFilt, capfilt_batch, capfilt_unit, noise_seed, prepare
 from capfilt.errors import ModelError, ShardError
 from capfilt.filters import Scores
+from capfilt.images import decode, resize
 from capfilt.ledger import fold, read_candidates, read_samples
 from capfilt.records import Caption, Sample, Shard, Unit
 from capfilt.runs import Run, open_run
@@ -103,6 +108,21 @@ def test_a_sample_that_cannot_be_used_keeps_its_place_in_the_batch(config):
     all_good = batch_of(config, models(), picture("red"), picture("green"), picture("blue"))
 
     assert with_bad == [c for c in all_good if c.position != 1]
+
+
+def test_a_large_jpeg_is_shrunk_to_the_margin_of_the_larger_model_and_recorded_whole(config):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)  # pixels tell how they were decoded
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG")
+    both, sample = models(filter_size=4), Sample(0, "0", file.getvalue(), "")  # the captioner's side is 8
+
+    for margin, least_side in ((None, None), (1.0, 8), (2.0, 16), (2.5, 20), (2.6, None)):
+        images = config.images.model_copy(update={"jpeg_margin": margin})
+        ready = prepare(both, config.model_copy(update={"images": images}), sample)
+        pixels = decode(sample.image, config.images, least_side).pixels
+        assert torch.equal(ready.for_captioner, resize(pixels, 8))
+        assert torch.equal(ready.for_filter, resize(pixels, 4))
+        assert (ready.record.width, ready.record.height) == (50, 40)
 
 
 def test_a_batch_without_any_image_needs_no_model(config):

@@ -2,6 +2,7 @@ import concurrent.futures
 import io
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from capfilt.errors import ImageError
 from capfilt.images import decode, resize
 
 LIMITS = ImageLimits()
+STEREO = {"save_all": True, "append_images": [Image.new("RGB", (160, 100))]}  # makes an MPO, which holds two pictures
 REASONS = {
     *("not_an_image", "truncated", "too_large", "too_many_pixels"),
     *("bad_shape", "unsupported_mode", "decode_error"),
@@ -44,12 +46,37 @@ def outcome(data: bytes, limits: ImageLimits = LIMITS) -> str:
     return found.pixels.tobytes().hex()
 
 
+def fate(data: bytes, least_side: float | None) -> tuple[object, ...] | str:
+    """Return the reason of a refusal, or what is told of the whole image."""
+    try:
+        found = decode(data, LIMITS, least_side)
+    except ImageError as error:
+        return error.reason
+    return found.width, found.height, found.format
+
+
+def mosaic(shared: Path, columns: int = 4, rows: int = 3) -> Image.Image:
+    """Photographs of 192 pixels side by side: a large picture that has as much detail as they have."""
+    whole = Image.new("RGB", (192 * columns, 192 * rows))
+    files = sorted((shared / "data/human/dev/images").glob("*.jpg"))[:: 6000 // (columns * rows)]
+    for number, file in enumerate(files[: columns * rows]):
+        whole.paste(Image.open(file), (192 * (number % columns), 192 * (number // columns)))
+    return whole
+
+
 def test_every_awkward_picture_meets_its_expectation(shared):
     folder = shared / "data/badinput/dev"
     for line in (folder / "images.jsonl").read_text().splitlines():
         case = json.loads(line)
         found = outcome((folder / case["file"]).read_bytes())
         assert case["expect"] in ("reject" if found in REASONS else "decode", "either"), (case["file"], found)
+
+
+def test_every_awkward_picture_meets_the_same_fate_when_it_may_be_shrunk(shared):
+    folder = shared / "data/badinput/dev"
+    for line in (folder / "images.jsonl").read_text().splitlines():
+        data = (folder / json.loads(line)["file"]).read_bytes()
+        assert fate(data, 1) == fate(data, None)
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "PPM"])
@@ -98,6 +125,93 @@ def test_the_fast_path_refuses_what_pillow_refuses(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(images, "simplejpeg", None)
             assert outcome(bytes(damaged)) == fast
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}])
+@pytest.mark.parametrize("least_side", [100, 50, 7])
+def test_a_shrunk_jpeg_has_the_pixels_of_pillow_with_and_without_simplejpeg(monkeypatch, mode, options, least_side):
+    pytest.importorskip("simplejpeg")
+    if mode == "L":
+        options = {key: value for key, value in options.items() if key != "subsampling"}
+    data = encoded(photo(411, 203, mode), "JPEG", **options)
+
+    fast = decode(data, LIMITS, least_side)
+    monkeypatch.setattr(images, "simplejpeg", None)
+    slow = decode(data, LIMITS, least_side)
+
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft(None, (205, 101) if least_side == 100 else (102, 50))
+        assert np.array_equal(slow.pixels, np.asarray(image.convert("RGB")))
+    assert np.array_equal(fast.pixels, slow.pixels)
+
+
+@pytest.mark.parametrize(
+    ("least_side", "size"),
+    [(None, (411, 203)), (101.5, (411, 203)), (101, (206, 102)), (51, (206, 102)), (50, (103, 51)), (1, (103, 51))],
+)
+def test_a_jpeg_is_shrunk_as_far_as_its_sides_allow_and_told_as_it_was(least_side, size):
+    found = decode(encoded(photo(411, 203), "JPEG"), LIMITS, least_side)
+
+    assert found.pixels.shape == (size[1], size[0], 3)
+    assert (found.width, found.height) == (411, 203)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (5, 5), (7, 7), (8, 7), (8, 8), (9, 12), (15, 40)])
+def test_small_jpegs_are_the_same_with_and_without_simplejpeg(monkeypatch, size):
+    pytest.importorskip("simplejpeg")
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), "JPEG")
+
+    fast = decode(data, LIMITS, 1)
+    monkeypatch.setattr(images, "simplejpeg", None)
+
+    assert np.array_equal(fast.pixels, decode(data, LIMITS, 1).pixels)
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF", "TIFF"])
+def test_only_jpegs_are_shrunk(form):
+    data = encoded(photo(), form)
+
+    assert np.array_equal(decode(data, LIMITS, 1).pixels, decode(data, LIMITS).pixels)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_shrunk_picture_is_upright_too(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+
+    found = decode(encoded(photo(160, 99), "JPEG", quality=95, exif=exif), LIMITS, 40)
+
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(photo(160, 99), "PNG", exif=exif))))
+    difference = found.pixels.astype(int) - np.asarray(expected.resize(found.pixels.shape[1::-1], Image.Resampling.BOX))
+    assert (found.width, found.height) == expected.size
+    assert np.abs(difference).mean() < 3
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "RGB"])
+def test_cmyk_and_stereo_jpegs_keep_their_colours_when_they_are_shrunk(mode):
+    picture = photo(160, 100).convert(mode)
+    data = encoded(picture, "JPEG" if mode == "CMYK" else "MPO", quality=100, **(STEREO if mode == "RGB" else {}))
+
+    found = decode(data, LIMITS, 50)
+
+    expected = np.asarray(photo(160, 100).resize((80, 50), Image.Resampling.BOX))
+    assert found.pixels.shape == (50, 80, 3)
+    assert np.abs(found.pixels.astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize(("side", "sides"), [(144, (288, 384)), (72, (144, 192))])
+def test_shrinking_to_twice_the_side_changes_a_photograph_by_less_than_a_level_on_average(shared, side, sides):
+    """2 is the default of images.jpeg_margin, and no pixel to spare is the worst case of it."""
+    data = encoded(mosaic(shared), "JPEG", quality=90)
+
+    shrunk, whole = decode(data, LIMITS, 2 * side), decode(data, LIMITS)
+
+    levels = (resize(shrunk.pixels, side).int() - resize(whole.pixels, side).int()).abs().float()
+    assert (shrunk.pixels.shape[:2], whole.pixels.shape[:2]) == (sides, (576, 768))
+    assert 0 < levels.mean() < 1
+    assert levels.quantile(0.99) <= 4
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -158,6 +272,24 @@ def test_an_animation_gives_its_first_frame(form):
     assert (pixels == (255, 0, 0)).all()
 
 
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_damaged_jpeg_meets_the_same_fate_whole_and_shrunk(monkeypatch, fast, options):
+    if not fast:
+        monkeypatch.setattr(images, "simplejpeg", None)
+    data, rng = encoded(photo(160, 120), "JPEG", **options), random.Random(0)
+    cut = [data[: len(data) - missing] for missing in (1, 2, 3, 10, 100, len(data) // 2)]
+    changed = [bytearray(data) for _ in range(100)]
+    for damaged in changed:
+        damaged[rng.randrange(len(data))] = rng.randrange(256)
+
+    fates = [fate(bytes(damaged), None) for damaged in [*cut, *changed]]
+
+    assert "truncated" in fates
+    assert (160, 120, "JPEG") in fates
+    assert [fate(bytes(damaged), 1) for damaged in [*cut, *changed]] == fates
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_a_cut_picture_is_refused(form, share):
@@ -180,6 +312,15 @@ def test_each_limit_is_kept(limits, expected):
     data = encoded(photo(), "PNG")
 
     assert outcome(data, ImageLimits(**limits)) == (expected or outcome(data))
+
+
+def test_the_limits_are_those_of_the_whole_image():
+    data = encoded(photo(160, 100), "JPEG")
+
+    assert decode(data, ImageLimits(min_side=100), 25).pixels.shape == (25, 40, 3)
+    assert fate(data, 25) == (160, 100, "JPEG")
+    with pytest.raises(ImageError, match="160 x 100, max_pixels is 15999"):
+        decode(data, ImageLimits(max_pixels=15_999), 25)
 
 
 @pytest.mark.parametrize(

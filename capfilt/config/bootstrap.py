@@ -22,6 +22,17 @@ class ImageLimits(Config):
     max_aspect: PositiveFloat = Field(1000.0, description="most times one side may be longer than the other")
 
 
+class ImageDecoding(ImageLimits):
+    """How images are decoded for the models, and what one may cost."""
+
+    jpeg_margin: float | None = Field(
+        2.0,
+        ge=1,
+        description="decode a JPEG at a half or a quarter of its size where both sides stay at least this many times "
+        "the models' side; null decodes it whole",
+    )
+
+
 class Sampling(Config):
     """How captions are drawn. The defaults are what the original's nucleus sampling really does."""
 
@@ -110,7 +121,7 @@ class BootstrapConfig(Config):
     unit_size: PositiveInt = Field(4096, description="samples between two commits; rounded up to whole batches")
     sampling: Sampling = Field(Sampling(), description="how captions are drawn")
     scoring: FilterSettings = Field(FilterSettings(), description="how texts are scored")
-    images: ImageLimits = Field(ImageLimits(), description="what an image may cost")
+    images: ImageDecoding = Field(ImageDecoding(), description="how images are decoded, and what one may cost")
     device: Device = Field(Device(), description="where the models run")
     damage: Literal["fail", "keep-readable", "skip-shard"] = Field(
         "fail", description="what to do with a cut or damaged shard"
