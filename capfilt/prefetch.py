@@ -18,7 +18,8 @@ def prefetch(items: Iterable[T], size: int, prepare: Callable[[T], U], threads: 
     """Yield prepared items in batches, in order, while the next few batches are being made.
 
     One thread reads the items and others prepare them, so that neither waits for the caller. An error of
-    either is raised in its place. Memory is bounded: reading stops when enough is ready.
+    either is raised in its place. Memory is bounded: reading stops when enough is ready. Decoders and `resize`
+    hold no lock of the interpreter, so threads do; the threads end with the generator, also with one that is left.
 
     Args:
         items: are read in order, never from two threads at once.
@@ -35,8 +36,8 @@ def prefetch(items: Iterable[T], size: int, prepare: Callable[[T], U], threads: 
         ahead = deque(reader.submit(load) for _ in range(AHEAD))
         try:
             while batch := [future.result() for future in ahead.popleft().result()]:
-                yield batch
                 ahead.append(reader.submit(load))
+                yield batch
         finally:
             reader.shutdown(cancel_futures=True)
             pool.shutdown(cancel_futures=True)

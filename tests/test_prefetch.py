@@ -1,5 +1,6 @@
 import threading
 import time
+from contextlib import closing
 
 import pytest
 
@@ -31,7 +32,26 @@ def test_reading_stays_a_bounded_number_of_batches_ahead():
     time.sleep(0.1)
     batches.close()
 
-    assert len(read) == 2 * AHEAD
+    assert len(read) == 2 * (AHEAD + 1)
+
+
+def test_while_a_batch_is_in_use_the_next_ones_are_made():
+    """The caller asks for nothing until all of them are there: it could be in a model all that time."""
+    made = threading.Semaphore(0)
+
+    def prepare(item: int) -> int:
+        made.release()
+        return item
+
+    with closing(prefetch(range(1000), 4, prepare, threads=2)) as batches:
+        next(batches)
+        assert all(made.acquire(timeout=10) for _ in range(4 * (AHEAD + 1)))
+
+
+def test_items_of_a_batch_are_prepared_at_the_same_time():
+    together = threading.Barrier(4)
+
+    assert list(prefetch(range(8), 4, lambda item: together.wait(timeout=10) < 4, threads=4)) == [[True] * 4] * 2
 
 
 @pytest.mark.parametrize("place", ["reading", "preparing"])
@@ -54,11 +74,25 @@ def test_an_error_comes_after_the_batches_before_it(place):
         next(batches)
 
 
-def test_no_thread_outlives_the_batches():
+@pytest.mark.parametrize("end", ["closed", "left", "reading", "preparing"])
+def test_no_thread_outlives_the_batches(end):
     before = threading.active_count()
-    batches = prefetch(range(100), 4, str, threads=4)
+
+    def items():
+        yield from range(5)
+        if end == "reading":
+            raise OSError("the disk went away")
+        yield from range(5, 100)
+
+    batches = prefetch(items(), 4, lambda item: 1 // (item - 5) if end == "preparing" else item, threads=4)
     next(batches)
-    batches.close()
+    if end == "closed":
+        batches.close()
+    elif end == "left":
+        del batches
+    else:
+        with pytest.raises((OSError, ZeroDivisionError)):
+            next(batches)
 
     assert threading.active_count() == before
 
