@@ -52,6 +52,7 @@ def test_a_setting_that_no_result_depends_on_may_change(tmp_path, changes):
         ({"seed": 5}, "seed: 0 in the run, 5 here"),
         ({"sampling": {"top_p": 0.95}}, "sampling.top_p: 0.9 in the run, 0.95 here"),
         ({"images": {"min_side": 8}}, "images.min_side: 1 in the run, 8 here"),
+        ({"images": {"jpeg_margin": None}}, "images.jpeg_margin: 2.0 in the run, None here"),
         ({"input": ["in", "more"]}, "input: ['in'] in the run, ['in', 'more'] here"),
         ({"max_failed_share": 0.25}, "max_failed_share: 0.5 in the run, 0.25 here; it can only be loosened"),
     ],
