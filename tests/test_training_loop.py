@@ -170,11 +170,23 @@ class TestNumbers:
     @pytest.mark.parametrize(("step", "kept"), [(3, 0), (13, 10), (24, 20)])
     def test_a_loss_that_is_no_number_stops_the_run_with_its_step_and_keeps_the_state_before(self, lesson, step, kept):
         with pytest.raises(
-            ModelError, match=rf"run: step {step}: the losses are lm nan, other \S+; the state of step {kept} is kept"
+            ModelError, match=rf"run: step {step}: the losses are lm nan, other \S+, .*; the state of step {kept} is kept"
         ):
             attend(lesson, self.broken(lesson, step))
         assert TrainingRun(lesson.output, lesson).newest == kept
         assert not TrainingRun(lesson.output, lesson).finished
+
+    def test_so_does_a_gradient_before_its_weights_get_into_a_state(self, lesson):
+        """The last step before a state: its losses are sound, and only the weights that it leaves are not."""
+        spoilt = job(lesson)
+
+        def spoil(gradient: torch.Tensor) -> torch.Tensor:
+            return gradient * float("nan") if spoilt.source.asked[-1] == 19 else gradient
+
+        next(spoilt.objective.model.parameters()).register_hook(spoil)
+        with pytest.raises(ModelError, match=r"step 19: the losses are lm \d\S+, the gradient's length nan; .* step 10 is"):
+            attend(lesson, spoilt)
+        assert TrainingRun(lesson.output, lesson).newest == 10
 
     def test_the_run_can_be_mended_and_goes_on(self, lesson):
         with pytest.raises(ModelError):

@@ -38,7 +38,7 @@ def train(
     Every rank calls this with the same arguments; the first one writes.
 
     Raises:
-        ModelError: a loss is not a finite number; the state before is kept.
+        ModelError: a loss or a gradient is not a finite number; the state before is kept.
         RunError: no state can be read, or the ranks do not see the same.
         ConfigError: the batch cannot be shared out equally.
     """

@@ -55,7 +55,7 @@ class Watch:
         """Take note of a step; write its numbers down when it is its turn.
 
         Raises:
-            ModelError: a loss since the last look is not a finite number.
+            ModelError: a loss or a gradient since the last look is not a finite number.
         """
         self._taken.append(taken)
         if taken.step % self._every == 0 or taken.step + 1 == self._course.steps:
@@ -71,16 +71,20 @@ class Watch:
             self._tracker.draw()
 
     def check(self) -> None:
-        """Raise ModelError if a loss since the last look is not a finite number."""
+        """Raise ModelError if a loss, or the length of a gradient, since the last look is not a finite number.
+
+        A gradient that is none spoils the weights although its step's losses were sound: no state may follow it.
+        """
         taken, self._taken = self._taken, []
-        numbers = torch.cat([step.losses for step in taken]).tolist() if taken else []
+        numbers = torch.cat([torch.cat([step.losses, step.norm[None]]) for step in taken]).tolist() if taken else []
         for step in taken:
-            losses, numbers = numbers[: len(step.names)], numbers[len(step.names) :]
-            if not all(map(math.isfinite, losses)):
+            (*losses, norm), numbers = numbers[: len(step.names) + 1], numbers[len(step.names) + 1 :]
+            if not all(map(math.isfinite, (*losses, norm))):
                 listed = ", ".join(f"{name} {loss:g}" for name, loss in zip(step.names, losses, strict=True))
                 raise ModelError(
-                    f"{self._run.folder}: step {step.step}: the losses are {listed}; the state of step {self._kept} is "
-                    "kept; lower schedule.learning_rate or set schedule.max_gradient_norm, and run the same again"
+                    f"{self._run.folder}: step {step.step}: the losses are {listed}, the gradient's length {norm:g}; "
+                    f"the state of step {self._kept} is kept, but leads here again; train in another output folder "
+                    "with a lower schedule.learning_rate, or with schedule.max_gradient_norm"
                 )
 
     def _write(self, taken: Taken) -> None:
