@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from capfilt.config.training import FinetuneConfig
+from capfilt.errors import ConfigError
 from capfilt.med.checkpoints import Checkpoint, load, require, save
 from capfilt.med.model import MED
 from capfilt.med.momentum import Momentum, resume_published
@@ -41,17 +42,31 @@ def work(config: FinetuneConfig) -> None:
 def objective(config: FinetuneConfig, checkpoint: Checkpoint) -> Objective[Batch]:
     """Return what a role is trained to do."""
     if config.role == "captioner":
-        return Captioning(*checkpoint, config.prompt)
+        captioning = Captioning(*checkpoint, config.prompt)
+        _require_room(len(captioning.prompt) - 1 + config.data.max_tokens, checkpoint, config)  # [DEC] counts once
+        return captioning
     filtering = Filtering(*checkpoint, config.momentum, config.seed)
     if filtering.momentum is not None:
         _inherit(filtering.momentum, Path(config.checkpoint))
     return filtering
 
 
+def _require_room(tokens: int, checkpoint: Checkpoint, config: FinetuneConfig) -> None:
+    positions = checkpoint.model.config.text.positions
+    if tokens > positions:
+        raise ConfigError(
+            f"data.max_tokens: {config.data.max_tokens}, which with the prompt makes {tokens} tokens; "
+            f"the model takes {positions}; lower it"
+        )
+
+
 def _inherit(momentum: Momentum, start: Path) -> None:
-    """Go on with the copies and queues of the start, which the original's files hold."""
+    """Go on with the copies and queues of the start, which the original's files hold.
+
+    The numbers of a retrieval file's images are those of its own training set: here they would make strangers equal.
+    """
     if start.is_file() and "image_queue" in (state := load_tensors(start)):
-        resume_published(momentum, state, str(start))
+        resume_published(momentum, {name: tensor for name, tensor in state.items() if name != "idx_queue"}, str(start))
 
 
 def only(role: str, checkpoint: Checkpoint) -> Checkpoint:

@@ -6,6 +6,7 @@ import yaml
 from capfilt.cli import JOBS, _kind
 from capfilt.config import BootstrapConfig, Config, Sampling, describe, dump, load
 from capfilt.config.loading import section_of
+from capfilt.config.training import FinetuneConfig
 from capfilt.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -64,6 +65,28 @@ def test_overrides_reach_nested_keys_and_win_over_the_file(file):
 def test_an_override_without_a_key_and_a_value_says_how_to_write_it(file, override):
     with pytest.raises(ConfigError, match="write it as KEY=VALUE"):
         load(BootstrapConfig, file(needed()), [override])
+
+
+def test_an_override_whose_value_is_not_yaml_is_refused(file):
+    with pytest.raises(ConfigError, match=r"--set sampling=\{: the value is not YAML; quote it for the shell"):
+        load(BootstrapConfig, file(needed()), ["sampling={"])
+
+
+def test_a_rule_over_several_keys_is_told_in_its_own_words(file):
+    with pytest.raises(ConfigError) as told:
+        load(BootstrapConfig, file(needed(sampling={"min_length": 30})))
+    assert str(told.value).endswith("job.yaml: sampling: min_length 30 is over max_length 20")
+
+
+@pytest.mark.parametrize(
+    ("role", "key", "value"),
+    [("captioner", "momentum", {"queue": 64}), ("filter", "prompt", "a photo of ")],
+)
+def test_a_key_that_the_role_does_not_read_is_refused(file, role, key, value):
+    values = {"role": role, "checkpoint": "a", "output": "b", "data": {"shards": ["c"]}, "schedule": {"steps": 1}}
+    assert load(FinetuneConfig, file(yaml.safe_dump(values))).role == role
+    with pytest.raises(ConfigError, match=rf"job\.yaml: {key} is read by role: \w+, not by role: {role}; leave it out"):
+        load(FinetuneConfig, file(yaml.safe_dump({**values, key: value})))
 
 
 def test_an_override_below_a_value_is_refused(file):

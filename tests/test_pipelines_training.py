@@ -19,6 +19,7 @@ from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.errors import CheckpointError, ConfigError, RunError
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import checkpoint_hash, load, load_any, require
+from capfilt.med.momentum import NOBODY
 from capfilt.med.tokens import SPECIAL
 from capfilt.world.shards import World, write_world
 from capfilt.world.vocabulary import vocabulary
@@ -179,6 +180,28 @@ def test_a_filter_inherits_the_queues_and_copies_of_an_original_file(shared, tmp
     momentum = finetune.objective(config, finetune.only("filter", start)).momentum
     assert torch.equal(momentum.image_queue, state["image_queue"].float())
     assert torch.equal(momentum.copy.text_proj.weight, state["text_proj_m.weight"].float())
+
+
+def test_image_numbers_of_another_training_set_are_not_inherited(shared, tmp_path):
+    state = load_file(shared / "fixtures/a/pretrain_state.safetensors")
+    shutil.copy(shared / "fixtures/a/vocab.txt", tmp_path / "vocab.txt")
+    torch.save({"model": state | {"idx_queue": torch.arange(16)[None]}}, tmp_path / "model.pth")
+    start = load_any(tmp_path / "model.pth", heads=(4, 4))
+    config = finetuning(tmp_path, "filter", tmp_path / "model.pth", momentum=MomentumSettings(queue=16))
+    assert finetune.objective(config, finetune.only("filter", start)).momentum.images.tolist() == [NOBODY] * 16
+
+
+def test_captions_that_with_their_prompt_are_longer_than_the_model_takes_are_refused(start, root):
+    checkpoint = finetune.only("captioner", load(start))
+    positions, prompt = checkpoint.model.config.text.positions, "a red dog "
+    longest = positions - len(checkpoint.tokens.pieces(prompt))
+    config = finetuning(root, "captioner", start, prompt=prompt)
+    fits = config.data.model_copy(update={"max_tokens": longest})
+    over = config.data.model_copy(update={"max_tokens": longest + 1})
+    finetune.objective(config.model_copy(update={"data": fits}), checkpoint)
+    message = rf"data.max_tokens: {longest + 1}, which with the prompt makes {positions + 1} tokens"
+    with pytest.raises(ConfigError, match=message):
+        finetune.objective(config.model_copy(update={"data": over}), checkpoint)
 
 
 def test_a_filter_of_an_own_checkpoint_starts_with_random_queues(start, root):

@@ -35,7 +35,7 @@ def load(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {override}: write it as KEY=VALUE, for example --set batch_size=32")
-        _assign(values, key, yaml.safe_load(value))
+        _assign(values, key, _value(value, override))
     return _check(kind, values, str(path))
 
 
@@ -97,6 +97,15 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
     return values
 
 
+def _value(text: str, override: str) -> object:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(
+            f"--set {override}: the value is not YAML; quote it for the shell, such as --set 'input=[\"a.tar\"]'"
+        ) from None
+
+
 def _check(kind: type[C], values: dict[str, Any], origin: str) -> C:
     try:
         return kind.model_validate(values)
@@ -116,6 +125,8 @@ def _assign(values: dict[str, Any], key: str, value: object) -> None:
 
 def _explain(kind: type[Config], problem: ErrorDetails) -> str:
     key = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "value_error":  # one of our own, which says what was found
+        return ": ".join(filter(None, [key, problem["msg"].removeprefix("Value error, ")]))
     if problem["type"] != "extra_forbidden":
         found = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
         return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{found}"

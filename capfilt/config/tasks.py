@@ -118,6 +118,12 @@ class TaskConfig(Config):
     cluster: TrainingCluster = Field(TrainingCluster(), description="on how many machines and GPUs")
     tracking: Tracking = Field(Tracking(), description="how the run is followed")
 
+    @model_validator(mode="after")
+    def _each_entry_once(self) -> Self:
+        if self.schedule.texts_per_image != 1:
+            raise ValueError("schedule.texts_per_image is read where captions are drawn; leave it out")
+        return self
+
 
 class VQAConfig(TaskConfig):
     """Fine-tune a model that answers questions (arXiv 2201.12086, section 5.3)."""

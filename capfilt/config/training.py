@@ -166,3 +166,10 @@ class FinetuneConfig(Config):
     device: TrainingDevice = Field(TrainingDevice(), description="where")
     cluster: TrainingCluster = Field(TrainingCluster(), description="on how many machines and GPUs")
     tracking: Tracking = Field(Tracking(), description="how the run is followed")
+
+    @model_validator(mode="after")
+    def _keys_of_the_role(self) -> Self:
+        key, reader = ("momentum", "filter") if self.role == "captioner" else ("prompt", "captioner")
+        if getattr(self, key) != type(self).model_fields[key].default:
+            raise ValueError(f"{key} is read by role: {reader}, not by role: {self.role}; leave it out")
+        return self
