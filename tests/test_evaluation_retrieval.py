@@ -81,6 +81,24 @@ def test_clips_have_the_features_and_logits_of_the_original(reference):
     torch.testing.assert_close(logits, expected, rtol=0, atol=noise(reference, "itm_logits_enc"))
 
 
+def each_pair(judge: MEDFilter, tokens: Tensor, texts: list[str]) -> Tensor:
+    """Return the ITM logits (N, R, 2) of each image with each text, one pair after the other."""
+    rows = [judge.tokens.batch([judge.tokens.encode(text, judge.tokens.enc, 35)]) for text in texts]
+    projected = [judge.model.project_image(image[None]) for image in tokens]
+    return torch.stack([torch.cat([judge.model.match(*row, image) for row in rows]) for image in projected])
+
+
+@torch.inference_mode()
+def test_the_papers_score_is_the_chance_of_a_match_alone(tmp_path):
+    model, images = judge(tmp_path), image_set(config(write_set(tmp_path)))
+    _, tokens, features = encode_all(model, images)
+    flat = [caption for captions in CAPTIONS for caption in captions]
+    texts = encode_texts(model, flat)
+    cosines = features @ text_features(model, texts, 3).T
+    found = rerank(model, tokens, texts, cosines, RetrievalSettings(top_k=100, score="match"))
+    torch.testing.assert_close(found.texts.sigmoid(), each_pair(model, tokens, flat).softmax(dim=2)[..., 1])
+
+
 @torch.inference_mode()
 def test_ranking_is_matching_each_text_alone_with_each_image(tmp_path):
     """Grouping pairs by image, sorting texts by length and cutting passes change nothing but rounding."""
@@ -91,9 +109,7 @@ def test_ranking_is_matching_each_text_alone_with_each_image(tmp_path):
     cosines = features @ text_features(model, texts, 3).T
     ranking = rerank(model, tokens, texts, cosines, RetrievalSettings(top_k=100, texts_per_pass=3))
 
-    rows = [model.tokens.batch([model.tokens.encode(text, model.tokens.enc, 35)]) for text in flat]
-    projected = [model.model.project_image(image[None]) for image in tokens]
-    logits = torch.stack([torch.cat([model.model.match(*row, image)[:, 1] for row in rows]) for image in projected])
+    logits = each_pair(model, tokens, flat)[..., 1]
     assert numbers == [0, 1, 2, 3]
     assert logits.std() > 0.05
     torch.testing.assert_close(ranking.texts, logits + cosines, rtol=0, atol=1e-5)

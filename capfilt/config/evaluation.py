@@ -38,6 +38,11 @@ class RetrievalSettings(Config):
     """ITC finds the likely candidates of each query, ITM ranks them anew."""
 
     top_k: PositiveInt = Field(256, description="candidates ranked anew; the original: 256 COCO, 128 Flickr and video")
+    score: Literal["logit_and_cosine", "match"] = Field(
+        "logit_and_cosine",
+        description="what ranks anew: the ITM logit plus the cosine, as the original's code; match: P(match) alone, "
+        "as the paper says",
+    )
     texts_per_pass: PositiveInt = Field(256, description="texts matched with an image in one pass")
 
 

@@ -99,21 +99,24 @@ def rerank(judge: MEDFilter, tokens: Tensor, texts: Texts, cosines: Tensor, sett
         tokens: image tokens (N, M, D), on any device.
         texts: R texts.
         cosines: of the contrastive features, (N, R).
-        settings: how many candidates are scored.
+        settings: how many candidates are scored, and by what.
 
     Returns:
-        ITM logit of class 1 plus cosine for the best top_k candidates of each query, NOT_RANKED for all others.
+        Scores of the best top_k candidates of each query, NOT_RANKED for all others: the ITM logit of class 1 plus
+        the cosine or, for P(match) alone, its log-odds, which rank alike and do not round to 1.
     """
     for_image = _best(cosines, settings.top_k)  # (N, R), True where text r is among the best of image n
     for_text = _best(cosines.T, settings.top_k).T  # (N, R), True where image n is among the best of text r
     by_length = texts.keep.sum(dim=1).argsort()  # (R,), so that texts of a pass are about as long
-    scores = cosines.clone()
+    with_cosine = settings.score == "logit_and_cosine"
+    scores = cosines.clone() if with_cosine else torch.zeros_like(cosines)
     with Progress(len(tokens), 0) as progress:
         for number, image in enumerate(tokens):
             wanted = by_length[(for_image[number] | for_text[number])[by_length]]
             projected = judge.model.project_image(image[None].to(judge.device))
             for rows in torch.split(wanted, settings.texts_per_pass):
-                scores[number, rows] += _match(judge, texts, rows, projected)
+                logits = _match(judge, texts, rows, projected)  # (T, 2)
+                scores[number, rows] += logits[:, 1] if with_cosine else logits[:, 1] - logits[:, 0]
             progress.add(1, "ranked")
     return Ranking(scores.masked_fill(~for_image, NOT_RANKED), scores.masked_fill(~for_text, NOT_RANKED).T)
 
@@ -143,11 +146,11 @@ def _best(scores: Tensor, k: int) -> Tensor:
 
 
 def _match(judge: MEDFilter, texts: Texts, rows: Tensor, image: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Return the ITM logits of class 1, float32 (len(rows),), of some texts with one image."""
+    """Return the ITM logits, float32 (len(rows), 2), of some texts with one image."""
     length = int(texts.keep[rows].sum(dim=1).max())
     ids, keep = texts.ids[rows, :length], texts.keep[rows, :length]
     ids[:, 0] = judge.first
-    return judge.model.match(ids.to(judge.device), keep.to(judge.device), image)[:, 1].float().cpu()
+    return judge.model.match(ids.to(judge.device), keep.to(judge.device), image).float().cpu()
 
 
 def _figures(ranking: Ranking, own: Tensor) -> dict[str, object]:
