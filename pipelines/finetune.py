@@ -9,7 +9,6 @@ from capfilt.med.checkpoints import Checkpoint, load, require, save
 from capfilt.med.model import MED
 from capfilt.med.momentum import Momentum, resume_published
 from capfilt.med.weights import load_tensors
-from capfilt.storage import join
 from capfilt.training.data import Batch, open_data
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Job
@@ -28,14 +27,14 @@ def run(config: FinetuneConfig) -> str:
 
 def work(config: FinetuneConfig) -> None:
     """Fine-tune as one of the workers, or as the only one."""
+    folder = TrainingRun(config.output, config)
     start = load(Path(config.checkpoint), config.image_size)
     checkpoint = only(config.role, require(start, config.role, config.checkpoint))
     job = Job(
         objective(config, checkpoint),
-        open_data(config.data, config.schedule, checkpoint, config.seed, join(config.output, "shards.parquet")),
+        open_data(config.data, config.schedule, checkpoint, config.seed, folder.shards),
         partial(save, checkpoint),
     )
-    folder = TrainingRun(config.output, config)
     train(folder, job, config.schedule, config.device, config.tracking, config.seed)
 
 

@@ -5,7 +5,6 @@ from functools import partial
 from capfilt.config.training import PretrainConfig
 from capfilt.med.checkpoints import save
 from capfilt.med.initial import start
-from capfilt.storage import join
 from capfilt.training.data import open_data
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Job
@@ -24,9 +23,9 @@ def run(config: PretrainConfig) -> str:
 
 def work(config: PretrainConfig) -> None:
     """Pre-train as one of the workers, or as the only one."""
+    folder = TrainingRun(config.output, config)
     checkpoint = start(config.model, config.initial, config.seed)
     objective = Pretraining(*checkpoint, config.itm_warmup, config.momentum, config.seed)
-    source = open_data(config.data, config.schedule, checkpoint, config.seed, join(config.output, "shards.parquet"))
+    source = open_data(config.data, config.schedule, checkpoint, config.seed, folder.shards)
     job = Job(objective, source, partial(save, checkpoint), idle_parameters=config.itm_warmup > 0)
-    folder = TrainingRun(config.output, config)
     train(folder, job, config.schedule, config.device, config.tracking, config.seed)

@@ -28,12 +28,22 @@ def state(step: int) -> dict[str, object]:
 
 class TestSettings:
     def test_others_are_refused_with_the_first_that_differs(self, lesson):
-        TrainingRun(lesson.output, lesson)
+        TrainingRun(lesson.output, lesson).save(state(10))
         other = lesson.planned(learning_rate=1e-4)
         with pytest.raises(
             RunError, match=r"config\.yaml: holds 'learning_rate: 0\.003' where 'learning_rate: 0\.0001'"
         ):
             TrainingRun(lesson.output, other)
+
+    def test_a_slip_that_kept_a_run_from_starting_can_be_mended_in_its_folder(self, lesson):
+        run = TrainingRun(lesson.output, lesson)
+        Path(run.shards).write_bytes(b"of the wrong folder")
+        other = lesson.planned(learning_rate=1e-4)
+        TrainingRun(lesson.output, other).save(state(10))
+        assert not Path(run.shards).exists()
+        TrainingRun(lesson.output, other)
+        with pytest.raises(RunError, match="holds 'learning_rate: 0.0001'"):
+            TrainingRun(lesson.output, lesson)
 
     def test_those_that_only_say_how_it_runs_may_change(self, lesson):
         TrainingRun(lesson.output, lesson)
@@ -42,7 +52,7 @@ class TestSettings:
         TrainingRun(lesson.output, lesson.planned(checkpoint_steps=3).model_copy(update=changes))
 
     def test_the_precision_of_the_products_may_not(self, lesson):
-        TrainingRun(lesson.output, lesson)
+        TrainingRun(lesson.output, lesson).note([{"step": 0, "lm": 1.0}])
         other = lesson.model_copy(update={"device": TrainingDevice(kind="cpu", dtype="bfloat16", threads=1)})
         with pytest.raises(RunError, match="holds 'dtype: auto' where 'dtype: bfloat16' was given"):
             TrainingRun(lesson.output, other)

@@ -1,6 +1,7 @@
 """The folder of a training run, on local disk or an object store:
 
-config.yaml       settings, written first; others are refused where they change what is learned
+config.yaml       settings, written first; once something is learned, others are refused that change what it is
+shards.parquet    the shards that the run started with
 states/           model, optimiser and step to resume from; the last two are kept
 data.json         how many samples are trained on, and how many were left out and why
 metrics.jsonl     one line every few steps
@@ -49,23 +50,28 @@ class TrainingRun:
         """Make the folder, or take one of the same settings up.
 
         Raises:
-            RunError: the folder was made with settings under which something else is learned.
+            RunError: something was learned here under settings with which it is something else.
         """
         self.folder = str(folder)
         self.checkpoint = join(self.folder, "checkpoint")
         self.metrics = join(self.folder, "metrics.jsonl")
+        self.shards = join(self.folder, "shards.parquet")
         self._states = join(self.folder, "states")
         settings = join(self.folder, "config.yaml")
         if not exists(settings):
             publish(settings, dump(config).encode())
         stored = loads(type(config), read_bytes(settings).decode(), settings)
         lines = (dump(values, without=FREE).splitlines() for values in (stored, config))
-        for before, after in zip_longest(*lines, fillvalue="nothing"):
-            if before != after:
-                raise RunError(
-                    f"{settings}: holds {before.strip()!r} where {after.strip()!r} was given; "
-                    "put the settings back, or choose another output folder"
-                )
+        changes = [pair for pair in zip_longest(*lines, fillvalue="nothing") if pair[0] != pair[1]]
+        if changes and self._begun:
+            before, after = changes[0]
+            raise RunError(
+                f"{settings}: holds {before.strip()!r} where {after.strip()!r} was given; "
+                "put the settings back, or choose another output folder"
+            )
+        if changes:  # a slip in the settings kept the run from starting, and is mended
+            remove(self.shards)
+            publish(settings, dump(config).encode())
 
     @property
     def name(self) -> str:
@@ -76,6 +82,11 @@ class TrainingRun:
     def finished(self) -> bool:
         """Whether the checkpoint is whole."""
         return exists(join(self.checkpoint, CONFIG))
+
+    @property
+    def _begun(self) -> bool:
+        """Whether anything was learned here."""
+        return bool(list_files(self._states) or list_files(self.checkpoint) or exists(self.metrics))
 
     @property
     def newest(self) -> int:
