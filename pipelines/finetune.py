@@ -7,7 +7,7 @@ from capfilt.config.training import FinetuneConfig
 from capfilt.errors import ConfigError
 from capfilt.med.checkpoints import Checkpoint, load, require, save
 from capfilt.med.model import MED
-from capfilt.med.momentum import Momentum, resume_published
+from capfilt.med.momentum import MOMENTUM, Momentum, load_momentum, resume_published
 from capfilt.med.weights import load_tensors
 from capfilt.training.data import Batch, open_data
 from capfilt.training.folder import TrainingRun
@@ -29,7 +29,7 @@ def work(config: FinetuneConfig) -> None:
     """Fine-tune as one of the workers, or as the only one."""
     folder = TrainingRun(config.output, config)
     start = load(Path(config.checkpoint), config.image_size)
-    checkpoint = only(config.role, require(start, config.role, config.checkpoint))
+    checkpoint = only(config.role, require(start, config.role, config.checkpoint), config.drop_path)
     job = Job(
         objective(config, checkpoint),
         open_data(config.data, config.schedule, checkpoint, config.seed, folder.shards),
@@ -60,18 +60,22 @@ def _require_room(tokens: int, checkpoint: Checkpoint, config: FinetuneConfig) -
 
 
 def _inherit(momentum: Momentum, start: Path) -> None:
-    """Go on with the copies and queues of the start, which the original's files hold.
+    """Go on with the copies and queues of the start, which pre-training leaves and the original's files hold.
 
     The numbers of a retrieval file's images are those of its own training set: here they would make strangers equal.
     """
-    if start.is_file() and "image_queue" in (state := load_tensors(start)):
+    if (start / MOMENTUM).exists():
+        load_momentum(momentum, start / MOMENTUM)
+    elif start.is_file() and "image_queue" in (state := load_tensors(start)):
         resume_published(momentum, {name: tensor for name, tensor in state.items() if name != "idx_queue"}, str(start))
 
 
-def only(role: str, checkpoint: Checkpoint) -> Checkpoint:
-    """Return a model with the parts of one role, at the checkpoint's weights."""
-    sizes = checkpoint.model.config.model_copy(update={"encoder": role == "filter", "decoder": role == "captioner"})
-    model = MED(sizes)
+def only(role: str, checkpoint: Checkpoint, drop_path: float | None = None) -> Checkpoint:
+    """Return a model with the parts of one role, at the checkpoint's weights; its own stochastic depth unless told."""
+    sizes = checkpoint.model.config
+    vision = sizes.vision if drop_path is None else sizes.vision.model_copy(update={"drop_path": drop_path})
+    parts = {"encoder": role == "filter", "decoder": role == "captioner"}
+    model = MED(sizes.model_copy(update={"vision": vision, **parts}))
     weights = checkpoint.model.state_dict()
     model.load_state_dict({name: weights[name] for name in model.state_dict()})
     return Checkpoint(model, checkpoint.tokens)

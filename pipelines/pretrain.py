@@ -1,10 +1,12 @@
 """The pre-training job: MED on clean, human and web shards."""
 
 from functools import partial
+from pathlib import Path
 
 from capfilt.config.training import PretrainConfig
-from capfilt.med.checkpoints import save
+from capfilt.med.checkpoints import Checkpoint, save
 from capfilt.med.initial import start
+from capfilt.med.momentum import MOMENTUM, Momentum, save_momentum
 from capfilt.training.data import open_data
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Job
@@ -27,5 +29,13 @@ def work(config: PretrainConfig) -> None:
     checkpoint = start(config.model, config.initial, config.seed)
     objective = Pretraining(*checkpoint, config.itm_warmup, config.momentum, config.seed)
     source = open_data(config.data, config.schedule, checkpoint, config.seed, folder.shards)
-    job = Job(objective, source, partial(save, checkpoint), idle_parameters=config.itm_warmup > 0)
+    write = partial(_write, checkpoint, objective.momentum)
+    job = Job(objective, source, write, idle_parameters=config.itm_warmup > 0)
     train(folder, job, config.schedule, config.device, config.tracking, config.seed)
+
+
+def _write(checkpoint: Checkpoint, momentum: Momentum | None, folder: Path) -> None:
+    """Write the model and, for a filter that is tuned from it, the momentum copies and queues."""
+    if momentum is not None:
+        save_momentum(momentum, folder / MOMENTUM)
+    save(checkpoint, folder)

@@ -14,12 +14,14 @@ from capfilt.captioners.med import MEDCaptioner
 from capfilt.cli import cli
 from capfilt.config import Device, FilterSettings, Sampling
 from capfilt.config.data import DataSettings
+from capfilt.config.initial import InitialWeights
 from capfilt.config.momentum import MomentumSettings
 from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.errors import CheckpointError, ConfigError, RunError
 from capfilt.filters.med import MEDFilter
-from capfilt.med.checkpoints import checkpoint_hash, load, load_any, require
-from capfilt.med.momentum import NOBODY
+from capfilt.med import initial
+from capfilt.med.checkpoints import Checkpoint, checkpoint_hash, load, load_any, require
+from capfilt.med.momentum import MOMENTUM, NOBODY
 from capfilt.med.tokens import SPECIAL
 from capfilt.world.shards import World, write_world
 from capfilt.world.vocabulary import vocabulary
@@ -182,6 +184,18 @@ def test_a_filter_inherits_the_queues_and_copies_of_an_original_file(shared, tmp
     assert torch.equal(momentum.copy.text_proj.weight, state["text_proj_m.weight"].float())
 
 
+def test_stochastic_depth_is_the_settings_or_else_the_checkpoints_own(root, start):
+    own = pretrain_start(root, 0.3)
+    found = [finetune.only("filter", own, given).model.config.vision.drop_path for given in (None, 0.0, 0.1)]
+    assert found == [0.3, 0.0, 0.1]
+    assert finetune.only("captioner", load(start)).model.config.vision.drop_path == 0.0
+
+
+def pretrain_start(root: Path, drop_path: float) -> Checkpoint:
+    settings = pretraining(root).model.model_copy(update={"drop_path": drop_path})
+    return initial.start(settings, InitialWeights(), 0)
+
+
 def test_image_numbers_of_another_training_set_are_not_inherited(shared, tmp_path):
     state = load_file(shared / "fixtures/a/pretrain_state.safetensors")
     shutil.copy(shared / "fixtures/a/vocab.txt", tmp_path / "vocab.txt")
@@ -204,7 +218,24 @@ def test_captions_that_with_their_prompt_are_longer_than_the_model_takes_are_ref
         finetune.objective(config.model_copy(update={"data": over}), checkpoint)
 
 
-def test_a_filter_of_an_own_checkpoint_starts_with_random_queues(start, root):
+def test_a_filter_goes_on_with_copies_and_queues_of_pre_training_at_its_own_image_size(root):
+    settings = MomentumSettings(queue=16, decay=0.5)
+    before = pretraining(root, output=str(root / "slow"), momentum=settings, schedule=schedule(2, batch_size=8))
+    folder = Path(pretrain.run(before))
+    left = load_file(folder / MOMENTUM)
+    larger = 2 * before.model.image_size
+    config = finetuning(root, "filter", folder, momentum=settings, image_size=larger)
+    found = finetune.objective(config, finetune.only("filter", load(folder, larger))).momentum
+    assert torch.equal(found.image_queue, left["image_queue"])
+    assert torch.equal(found.copy.text_proj.weight, left["copy.text_proj.weight"])
+    assert not torch.equal(found.copy.text_proj.weight, load_file(folder / "model.safetensors")["text_proj.weight"])
+    assert found.images.tolist() == [NOBODY] * 16
+    other = config.model_copy(update={"momentum": MomentumSettings(queue=32)})
+    with pytest.raises(CheckpointError, match=r"momentum\.safetensors: .* 16 entries, .*; set momentum.queue: 16"):
+        finetune.objective(other, finetune.only("filter", load(folder, larger)))
+
+
+def test_a_filter_of_a_checkpoint_without_any_starts_with_random_queues(start, root):
     config = finetuning(root, "filter", start, momentum=MomentumSettings(queue=16))
     momentum = finetune.objective(config, finetune.only("filter", load(start))).momentum
     torch.testing.assert_close(momentum.image_queue.norm(dim=0), torch.ones(16))

@@ -120,6 +120,9 @@ class ModelSettings(Config):
     vision_width: PositiveInt = Field(768, description="width of the vision tower")
     vision_depth: PositiveInt = Field(12, description="blocks of the vision tower")
     vision_heads: PositiveInt = Field(12, description="attention heads of the vision tower")
+    drop_path: float = Field(
+        0.0, ge=0, lt=1, description="stochastic depth of the vision tower; the original: 0 for ViT-B, 0.1 for ViT-L"
+    )
     text_width: PositiveInt = Field(768, description="width of the text stack")
     text_depth: PositiveInt = Field(12, description="blocks of the text stack")
     text_heads: PositiveInt = Field(12, description="attention heads of the text stack")
@@ -157,6 +160,13 @@ class FinetuneConfig(Config):
     schedule: Schedule = Field(description="how long and how fast")
     image_size: PositiveInt | None = Field(
         None, description="side of the square input, pixels, for which positions are interpolated; the checkpoint's own"
+    )
+    drop_path: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="stochastic depth of the vision tower; null: the checkpoint's own, which is 0 for an original .pth; "
+        "the original: 0 for ViT-B, 0.1 for ViT-L",
     )
     momentum: MomentumSettings | None = Field(
         None, description="filter: momentum copies and queues of ITC, as the paper; null: ITC compares within the batch"

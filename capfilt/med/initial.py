@@ -119,6 +119,7 @@ def _sizes(settings: ModelSettings, vocabulary: int) -> MEDConfig:
             width=settings.vision_width,
             depth=settings.vision_depth,
             heads=settings.vision_heads,
+            drop_path=settings.drop_path,
         ),
         text=TextConfig(
             vocabulary=vocabulary,

@@ -7,10 +7,12 @@ Source: BLIP, arXiv 2201.12086, section 3.2, after ALBEF, arXiv 2107.07651; orde
 import re
 from collections.abc import Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -19,7 +21,10 @@ from capfilt.errors import CheckpointError, ConfigError
 from capfilt.med.losses import distilled_loss, similarities
 from capfilt.med.model import MED
 from capfilt.med.published import fit_positions, translate
+from capfilt.med.weights import load_tensors
+from capfilt.storage import staged
 
+MOMENTUM = "momentum.safetensors"  # in the folder of a pre-training checkpoint
 NOBODY = -100  # the image number of a queue entry that belongs to no image
 QUEUES = {  # the original's names; the pointer has one in pre-training and another in retrieval
     "image_queue": "image_queue",
@@ -130,21 +135,47 @@ def resume_published(momentum: Momentum, state: Mapping[str, Tensor], where: str
     Raises:
         CheckpointError: it holds no momentum copies or queues, or of other sizes.
     """
-    size = state["image_queue"].shape[1] if "image_queue" in state else momentum.settings.queue
+    queues = {ours: state[name] for name, ours in QUEUES.items() if name in state}
+    _resume(momentum, queues, _copies(momentum, state), where)
+
+
+def save_momentum(momentum: Momentum, file: Path) -> None:
+    """Write copies and queues, which a fine-tune of the same model goes on with."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with staged(str(file)) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in momentum.state_dict().items()}, partial)
+
+
+def load_momentum(momentum: Momentum, file: Path) -> None:
+    """Take copies and queues from what save_momentum wrote; their entries belong to nobody among the images here.
+
+    Raises:
+        CheckpointError: they are damaged, or of other sizes.
+    """
+    state = load_tensors(file)
+    queues = {name: state[name] for name in state.keys() & {*QUEUES.values()} - {"images"}}
+    copies = {name.removeprefix("copy."): tensor for name, tensor in state.items() if name.startswith("copy.")}
+    _resume(momentum, queues, copies, str(file))
+
+
+def _resume(momentum: Momentum, queues: dict[str, Tensor], copies: dict[str, Tensor], where: str) -> None:
+    size = queues["image_queue"].shape[1] if "image_queue" in queues else momentum.settings.queue
     if size != momentum.settings.queue:
         raise CheckpointError(
             f"{where}: its queues have {size} entries, momentum.queue is {momentum.settings.queue}; "
             f"set momentum.queue: {size}"
         )
     own = momentum.state_dict()
-    given = {ours: state[name].view_as(own[ours]) for name, ours in QUEUES.items() if name in state}
-    given |= {f"copy.{name}": tensor for name, tensor in _copies(momentum, state).items()}
+    if "vision.vit.pos_embed" in copies:
+        copies = fit_positions(copies, momentum.copy.config)
+    given = {name: tensor.view_as(own[name]) for name, tensor in queues.items()}
+    given |= {f"copy.{name}": tensor for name, tensor in copies.items()}
     needed = set(own) - {"images"}
     wrong = sorted(name for name in needed if name not in given or given[name].shape != own[name].shape)
     if wrong:
         raise CheckpointError(
             f"{where}: {len(wrong)} of {len(needed)} momentum tensors are missing or of another size (first: "
-            f"{wrong[0]}); give an original pre-training or retrieval file, with the sizes of the model"
+            f"{wrong[0]}); give a pre-training checkpoint, or an original retrieval file, with the sizes of the model"
         )
     momentum.load_state_dict(own | given)
 
@@ -153,8 +184,7 @@ def _copies(momentum: Momentum, state: Mapping[str, Tensor]) -> dict[str, Tensor
     """Return the original's momentum parameters under MED's names, without those that ITC never reads."""
     wanted = set(momentum.copy.state_dict())
     named = {translate(name.replace("_m.", ".", 1)): t for name, t in state.items() if COPIED.match(name)}
-    found = {name: tensor.float() for name, tensor in named.items() if name in wanted}
-    return fit_positions(found, momentum.copy.config) if "vision.vit.pos_embed" in found else found
+    return {name: tensor.float() for name, tensor in named.items() if name in wanted}
 
 
 def _encoders(model: MED) -> MED:
