@@ -27,6 +27,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from capfilt.config import Cluster
 from capfilt.errors import CapfiltError, ConfigError, FailedUnitsError, ModelError, WorkerError
 from capfilt.records import Unit
+from workers.address import require_answer
 from workers.attempts import Attempts, Case
 from workers.signals import exit_on_sigterm
 
@@ -80,6 +81,9 @@ def session(cluster: Cluster) -> Iterator[None]:
     """Connect to Ray for a while, or start it on this machine with exactly what the workers need.
 
     A connection that exists is used as it is, and stays; so several calls of run_units can share one.
+
+    Raises:
+        ConfigError: there is no cluster at the address, or this machine has too few GPUs.
     """
     if ray.is_initialized():
         yield
@@ -91,6 +95,7 @@ def session(cluster: Cluster) -> Iterator[None]:
         "object_store_memory": STORE_BYTES,
     }
     local = cluster.address == "local"
+    require_answer(cluster.address)
     # A private cluster warns of nothing but how its token is kept, which is of use where others can reach it.
     level = logging.ERROR if local else logging.WARNING
     ray.init(cluster.address, log_to_driver=False, logging_level=level, **private if local else {})

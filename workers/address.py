@@ -1,0 +1,26 @@
+"""Is there anything at the address of a cluster? Ray itself tries for many minutes, and says only at the end."""
+
+import re
+import socket
+
+from capfilt.errors import ConfigError
+
+PATIENCE = 10.0  # seconds
+
+
+def require_answer(address: str) -> None:
+    """Raise ConfigError if nothing takes a connection at host:port or ray://host:port; other forms have no such place.
+
+    Args:
+        address: as Ray takes it.
+    """
+    place = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)
+    if place is None:
+        return
+    try:
+        socket.create_connection((place[1].strip("[]"), int(place[2])), PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"cluster.address: {address} does not answer ({error}); start the cluster (ray start --head), give its "
+            "address, or set cluster.address: local"
+        ) from None
