@@ -21,14 +21,14 @@ def checkpoint() -> None:
 
 
 @checkpoint.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--to", type=click.Choice(LAYOUTS), default="med", show_default=True, help="Layout of TARGET.")
 @click.option("--image-size", type=_size, help="Side of the input, pixels, to which positions are interpolated.")
 @click.option("--vision-heads", type=_size, help="Of a .pth whose attention heads are not 64 wide, as BLIP's are.")
 @click.option("--text-heads", type=_size, help="The same for the text stack.")
 def convert(
-    source: Path, target: Path, to: str, image_size: int | None, vision_heads: int | None, text_heads: int | None
+    source: str, target: Path, to: str, image_size: int | None, vision_heads: int | None, text_heads: int | None
 ) -> None:
     """Write the checkpoint SOURCE into the new folder TARGET in another layout.
 
@@ -41,14 +41,15 @@ def convert(
       capfilt checkpoint convert runs/captioner/checkpoint hf --to transformers-captioning
     """
     from capfilt.med import conversion
+    from capfilt.med.fetch import fetch
 
-    click.echo(conversion.convert(source, target, to, image_size, (vision_heads, text_heads)))
+    click.echo(conversion.convert(fetch(source), target, to, image_size, (vision_heads, text_heads)))
 
 
 @checkpoint.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-def show(path: Path, as_json: bool) -> None:
+def show(path: str, as_json: bool) -> None:
     """Show what the checkpoint PATH can do, its sizes, and the hash that names it in ledgers.
 
     \b
@@ -56,8 +57,9 @@ def show(path: Path, as_json: bool) -> None:
       capfilt checkpoint show runs/filter/checkpoint
     """
     from capfilt.med import conversion
+    from capfilt.med.fetch import fetch
 
-    values = conversion.describe(path)
+    values = conversion.describe(fetch(path))
     click.echo(json.dumps(values, indent=2) if as_json else "\n".join(_lines(values)))
 
 

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import torch
 
@@ -23,6 +22,7 @@ from capfilt.evaluation.retrieval import evaluate_retrieval
 from capfilt.evaluation.vqa import evaluate_vqa
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import load, load_nlvr2, load_vqa, require
+from capfilt.med.fetch import fetch
 from capfilt.storage import publish
 from capfilt.training.questions import Questions
 from capfilt.training.statements import Statements
@@ -55,7 +55,7 @@ def _retrieval(config: EvaluateConfig, data: EvaluationData) -> Measured:
 
 def _captioning(config: EvaluateConfig, data: EvaluationData) -> Measured:
     entries = read_annotations(data)
-    checkpoint = require(load(Path(config.checkpoint), config.image_size), "captioner", config.checkpoint)
+    checkpoint = require(load(fetch(config.checkpoint), config.image_size), "captioner", config.checkpoint)
     captioner = MEDCaptioner(config.checkpoint, checkpoint, config.captioning, config.device)
     images = ImageSet(entries, data, config, captioner.image_size)
     figures, captions = evaluate_captioning(captioner, images)
@@ -79,7 +79,7 @@ def _agreement(config: EvaluateConfig, data: EvaluationData, judged: Judged) -> 
 
 
 def _vqa(config: EvaluateConfig, data: QuestionData, settings: VQASettings) -> Measured:
-    checkpoint = load_vqa(Path(config.checkpoint), config.image_size)
+    checkpoint = load_vqa(fetch(config.checkpoint), config.image_size)
     questions = Questions(data, checkpoint.tokens, checkpoint.model.config.vision.image_size)
     model = checkpoint.model.to(config.device.kind)
     with _autocast(config.device):
@@ -89,7 +89,7 @@ def _vqa(config: EvaluateConfig, data: QuestionData, settings: VQASettings) -> M
 
 
 def _nlvr2(config: EvaluateConfig, data: SentenceData) -> Measured:
-    checkpoint = load_nlvr2(Path(config.checkpoint), config.image_size)
+    checkpoint = load_nlvr2(fetch(config.checkpoint), config.image_size)
     sentences = Statements(data, checkpoint.tokens, checkpoint.model.config.vision.image_size)
     model = checkpoint.model.to(config.device.kind)
     with _autocast(config.device):
@@ -98,7 +98,7 @@ def _nlvr2(config: EvaluateConfig, data: SentenceData) -> Measured:
 
 
 def _filter(config: EvaluateConfig) -> MEDFilter:
-    checkpoint = require(load(Path(config.checkpoint), config.image_size), "filter", config.checkpoint)
+    checkpoint = require(load(fetch(config.checkpoint), config.image_size), "filter", config.checkpoint)
     return MEDFilter(config.checkpoint, checkpoint, config.scoring, config.device)
 
 

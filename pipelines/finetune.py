@@ -6,6 +6,7 @@ from pathlib import Path
 from capfilt.config.training import FinetuneConfig
 from capfilt.errors import ConfigError
 from capfilt.med.checkpoints import Checkpoint, load, require, save
+from capfilt.med.fetch import fetch
 from capfilt.med.model import MED
 from capfilt.med.momentum import MOMENTUM, Momentum, load_momentum, resume_published
 from capfilt.med.weights import load_tensors
@@ -28,7 +29,7 @@ def run(config: FinetuneConfig) -> str:
 def work(config: FinetuneConfig) -> None:
     """Fine-tune as one of the workers, or as the only one."""
     folder = TrainingRun(config.output, config)
-    start = load(Path(config.checkpoint), config.image_size)
+    start = load(fetch(config.checkpoint), config.image_size)
     checkpoint = only(config.role, require(start, config.role, config.checkpoint), config.drop_path)
     job = Job(
         objective(config, checkpoint),
@@ -46,7 +47,7 @@ def objective(config: FinetuneConfig, checkpoint: Checkpoint) -> Objective[Batch
         return captioning
     filtering = Filtering(*checkpoint, config.momentum, config.seed)
     if filtering.momentum is not None:
-        _inherit(filtering.momentum, Path(config.checkpoint))
+        _inherit(filtering.momentum, fetch(config.checkpoint))
     return filtering
 
 

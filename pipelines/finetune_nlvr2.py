@@ -1,10 +1,10 @@
 """The fine-tuning job for NLVR2: a model that judges sentences about two images, from a pre-trained MED."""
 
 from functools import partial
-from pathlib import Path
 
 from capfilt.config.tasks import NLVR2Config
 from capfilt.med.checkpoints import NLVR2Checkpoint, load, save
+from capfilt.med.fetch import fetch
 from capfilt.med.successors import nlvr2_from
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Job
@@ -25,7 +25,7 @@ def run(config: NLVR2Config) -> str:
 
 def work(config: NLVR2Config) -> None:
     """Fine-tune as one of the workers, or as the only one."""
-    med, tokens = load(Path(config.checkpoint), config.image_size)
+    med, tokens = load(fetch(config.checkpoint), config.image_size)
     model = nlvr2_from(med, config.merge_from, config.drop_path, config.seed)
     statements = Statements(config.data, tokens, model.config.vision.image_size, config.augmentation)
     source = Passes(statements, config.schedule, config.seed, config.data.workers)

@@ -1,10 +1,10 @@
 """The fine-tuning job for VQA: a model that answers questions, from a pre-trained MED."""
 
 from functools import partial
-from pathlib import Path
 
 from capfilt.config.tasks import VQAConfig
 from capfilt.med.checkpoints import VQACheckpoint, load, save
+from capfilt.med.fetch import fetch
 from capfilt.med.successors import vqa_from
 from capfilt.training.answering import Answering
 from capfilt.training.folder import TrainingRun
@@ -25,7 +25,7 @@ def run(config: VQAConfig) -> str:
 
 def work(config: VQAConfig) -> None:
     """Fine-tune as one of the workers, or as the only one."""
-    med, tokens = load(Path(config.checkpoint), config.image_size)
+    med, tokens = load(fetch(config.checkpoint), config.image_size)
     model = vqa_from(med, config.drop_path, config.seed)
     questions = Questions(config.data, tokens, model.config.vision.image_size, config.augmentation)
     questions.require_answers()

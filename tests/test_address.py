@@ -17,7 +17,9 @@ def closed_port() -> int:
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
 def test_an_address_that_nothing_listens_at_is_refused_with_the_remedy(form):
     address = form.format(closed_port())
-    with pytest.raises(ConfigError, match=rf"cluster\.address: {address} does not answer .*set cluster\.address: local"):
+    with pytest.raises(
+        ConfigError, match=rf"cluster\.address: {address} does not answer .*set cluster\.address: local"
+    ):
         require_answer(address)
 
 

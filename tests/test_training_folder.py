@@ -42,7 +42,7 @@ class TestSettings:
         TrainingRun(lesson.output, other).save(state(10))
         assert not Path(run.shards).exists()
         TrainingRun(lesson.output, other)
-        with pytest.raises(RunError, match="holds 'learning_rate: 0.0001'"):
+        with pytest.raises(RunError, match=r"holds 'learning_rate: 0\.0001'"):
             TrainingRun(lesson.output, lesson)
 
     def test_those_that_only_say_how_it_runs_may_change(self, lesson):

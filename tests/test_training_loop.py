@@ -170,7 +170,8 @@ class TestNumbers:
     @pytest.mark.parametrize(("step", "kept"), [(3, 0), (13, 10), (24, 20)])
     def test_a_loss_that_is_no_number_stops_the_run_with_its_step_and_keeps_the_state_before(self, lesson, step, kept):
         with pytest.raises(
-            ModelError, match=rf"run: step {step}: the losses are lm nan, other \S+, .*; the state of step {kept} is kept"
+            ModelError,
+            match=rf"run: step {step}: the losses are lm nan, other \S+, .*; the state of step {kept} is kept",
         ):
             attend(lesson, self.broken(lesson, step))
         assert TrainingRun(lesson.output, lesson).newest == kept
@@ -184,7 +185,9 @@ class TestNumbers:
             return gradient * float("nan") if spoilt.source.asked[-1] == 19 else gradient
 
         next(spoilt.objective.model.parameters()).register_hook(spoil)
-        with pytest.raises(ModelError, match=r"step 19: the losses are lm \d\S+, the gradient's length nan; .* step 10 is"):
+        with pytest.raises(
+            ModelError, match=r"step 19: the losses are lm \d\S+, the gradient's length nan; .* step 10 is"
+        ):
             attend(lesson, spoilt)
         assert TrainingRun(lesson.output, lesson).newest == 10
 

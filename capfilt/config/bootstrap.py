@@ -111,7 +111,7 @@ class BootstrapConfig(Config):
     input: list[str] = Field(min_length=1, description="shards: files, folders, globs, {000..127} ranges, URLs")
     run: str = Field(description="folder or URL of the run; made if absent, resumed if present")
     captioner: str = Field(
-        description="checkpoint that writes captions: a folder, an original .pth, a transformers folder"
+        description="checkpoint that writes captions: a folder, an original .pth, a transformers folder; path or URL"
     )
     filter: str = Field(description="checkpoint that scores texts")
     round: NonNegativeInt = Field(0, description="turn of the bootstrapping loop; changes the sampling noise")

@@ -92,7 +92,7 @@ class EvaluateConfig(Config):
     """Measure a checkpoint on an annotated set, and write one JSON file that tells all it takes to do so again."""
 
     task: Task = Field(description="what is measured")
-    checkpoint: str = Field(description="a folder, an original .pth, or a transformers folder")
+    checkpoint: str = Field(description="a folder, an original .pth, or a transformers folder; path or URL")
     data: EvaluationData | None = Field(None, description="on what; VQA and NLVR2 have questions and sentences instead")
     questions: QuestionData | None = Field(None, description="vqa: on what")
     sentences: SentenceData | None = Field(None, description="nlvr2: on what")

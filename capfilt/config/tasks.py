@@ -105,7 +105,7 @@ class NLVR2Settings(Config):
 class TaskConfig(Config):
     """What fine-tuning for VQA and for NLVR2 have in common."""
 
-    checkpoint: str = Field(description="start: a pre-training checkpoint")
+    checkpoint: str = Field(description="start, a path or URL: a pre-training checkpoint")
     output: str = Field(description="folder or URL of the run: checkpoint, states, metrics; resumed if present")
     schedule: Schedule = Field(description="how long and how fast")
     augmentation: Augmentation = Field(Augmentation(), description="what chance does to an image")

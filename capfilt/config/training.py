@@ -154,7 +154,9 @@ class FinetuneConfig(Config):
     """Fine-tune a captioner (LM) or a filter (ITC + ITM), each a checkpoint of its own (section 3.3)."""
 
     role: Literal["captioner", "filter"] = Field(description="what the checkpoint becomes")
-    checkpoint: str = Field(description="start: a checkpoint that holds the role, usually a pre-training one")
+    checkpoint: str = Field(
+        description="start, a path or URL: a checkpoint that holds the role, usually a pre-training one"
+    )
     output: str = Field(description="folder or URL of the run: checkpoint, states, metrics; resumed if present")
     data: DataSettings = Field(description="what is trained on")
     schedule: Schedule = Field(description="how long and how fast")
@@ -165,7 +167,7 @@ class FinetuneConfig(Config):
         None,
         ge=0,
         lt=1,
-        description="stochastic depth of the vision tower; null: the checkpoint's own, which is 0 for an original .pth; "
+        description="stochastic depth of the vision tower; null: the checkpoint's own, 0 for an original .pth; "
         "the original: 0 for ViT-B, 0.1 for ViT-L",
     )
     momentum: MomentumSettings | None = Field(

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import torch
 
 from capfilt.config import Device
 from capfilt.config.evaluation import EvaluateConfig
 from capfilt.med.checkpoints import checkpoint_hash
+from capfilt.med.fetch import fetch
 from capfilt.storage import open_input
 
 PACKAGES = ("capfilt", "torch", "timm", "tokenizers", "numpy", "pillow", "simplejpeg", "pycocoevalcap")
@@ -35,7 +35,7 @@ def report(config: EvaluateConfig, measured: Measured, seconds: float) -> dict[s
         "figures": dict(measured.figures),
         "left_out": dict(Counter(measured.left_out.values())),
         "left_out_images": dict(sorted(measured.left_out.items())),
-        "checkpoint": {"path": config.checkpoint, "hash": checkpoint_hash(Path(config.checkpoint))},
+        "checkpoint": {"path": config.checkpoint, "hash": checkpoint_hash(fetch(config.checkpoint))},
         "files": [{"path": file, "sha256": _sha256(file)} for file in measured.files],
         "device": _device(config.device),
         "versions": {"python": platform.python_version(), **_versions()},

@@ -1,7 +1,5 @@
 """From a bootstrap config to its two models, on their device."""
 
-from pathlib import Path
-
 import torch
 
 from capfilt.bootstrap import CapFilt
@@ -10,11 +8,12 @@ from capfilt.config import BootstrapConfig, Device
 from capfilt.errors import ConfigError
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import checkpoint_hash, load, require
+from capfilt.med.fetch import fetch
 
 
 def checkpoint_names(config: BootstrapConfig) -> dict[str, str]:
     """Return the hashes of the two checkpoints, which name them in the run and in the ledger."""
-    return {"captioner": checkpoint_hash(Path(config.captioner)), "filter": checkpoint_hash(Path(config.filter))}
+    return {"captioner": checkpoint_hash(fetch(config.captioner)), "filter": checkpoint_hash(fetch(config.filter))}
 
 
 def build_models(config: BootstrapConfig) -> CapFilt:
@@ -26,8 +25,8 @@ def build_models(config: BootstrapConfig) -> CapFilt:
     """
     check_device(config.device)
     names = checkpoint_names(config)
-    captioner = require(load(Path(config.captioner)), "captioner", config.captioner)
-    judge = require(load(Path(config.filter)), "filter", config.filter)
+    captioner = require(load(fetch(config.captioner)), "captioner", config.captioner)
+    judge = require(load(fetch(config.filter)), "filter", config.filter)
     return CapFilt(
         MEDCaptioner(names["captioner"], captioner, config.sampling, config.device),
         MEDFilter(names["filter"], judge, config.scoring, config.device),

@@ -18,11 +18,10 @@ from capfilt.med.published import Heads, fit_positions, from_published, infer_co
 from capfilt.med.tokens import Tokens
 from capfilt.med.vqa import VQA
 from capfilt.med.weights import DAMAGE as DAMAGE  # what training's states are damaged by, too
-from capfilt.med.weights import WEIGHTS, load_json, load_tensors, misfits, weights_file
+from capfilt.med.weights import VOCABULARY, WEIGHTS, load_json, load_tensors, misfits, weights_file
 from capfilt.storage import publish, staged
 
 CONFIG = "config.json"
-VOCABULARY = "vocab.txt"
 
 
 class Checkpoint(NamedTuple):

@@ -14,6 +14,7 @@ from torch import Tensor
 from capfilt.errors import CheckpointError
 
 WEIGHTS = "model.safetensors"
+VOCABULARY = "vocab.txt"
 
 # What torch.load was seen to raise on damaged files: its unpickler stumbles over its own stack and memo.
 DAMAGE = (

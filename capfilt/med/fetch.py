@@ -1,0 +1,43 @@
+"""Checkpoints on an object store: fetched to this machine before they are read."""
+
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from capfilt.errors import CheckpointError
+from capfilt.med.weights import VOCABULARY
+from capfilt.storage import exists, join, list_files, local_path, open_input
+
+
+@cache
+def fetch(place: str) -> Path:
+    """Return where a checkpoint lies on this machine. One of a URL is fetched, once a process, and gone with it.
+
+    Args:
+        place: path or URL of a checkpoint folder, or of a file with vocab.txt beside it.
+
+    Raises:
+        CheckpointError: nothing is at the URL. A path is looked at by what reads it.
+    """
+    if (local := local_path(place)) is not None:
+        return local
+    parent, _, own = place.rstrip("/").rpartition("/")
+    names = list_files(place)
+    if not names and not exists(place):
+        raise CheckpointError(f"no checkpoint at {place}; capfilt finetune writes one, or give a BLIP .pth or folder")
+    folder = Path(tempfile.mkdtemp(prefix="capfilt-checkpoint-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if names in ([], [own]):  # a file: stores list it as all that is in it
+        for name in filter(lambda name: exists(join(parent, name)), (own, VOCABULARY)):
+            _copy(join(parent, name), folder / name)
+        return folder / own
+    for name in names:
+        _copy(join(place, name), folder / name)
+    return folder
+
+
+def _copy(url: str, file: Path) -> None:
+    with open_input(url) as source, file.open("wb") as target:
+        shutil.copyfileobj(source, target, 16 << 20)
