@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = -100
-LABEL_SMOOTHING = 0.1  # fixed in the original code; the paper does not name it
+LABEL_SMOOTHING = 0.1  # fixed in the original code
 FLOOR = 1e-4  # added to the weights of hard negatives in pre-training, in the original code
 
 
