@@ -11,17 +11,14 @@ alone. Operations a second are those of our step's matrix products; beside them 
 """
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import time
 from copy import deepcopy
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 import torch
+from machine import describe
 from plain_step import LEVERS, PlainStep
 from step_inputs import build, likeliest, made_up_tokens, momentum, random_batch, random_queues
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -82,10 +79,7 @@ def main() -> None:
             "seconds": seconds,
             "flops_of_our_step": flops,
             "matmul_flops_per_s": peaks,
-            "machine": _machine(options.device),
-            "threads": torch.get_num_threads(),
-            "versions": {name: version(name) for name in ("torch", "timm")} | {"python": platform.python_version()},
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            **describe(options.device, "torch", "timm"),
         }
         Path(options.json).write_text(json.dumps(found, indent=2) + "\n")
 
@@ -209,14 +203,6 @@ def _reset(device: str) -> int:
         return 0
     torch.cuda.reset_peak_memory_stats()
     return torch.cuda.memory_allocated()
-
-
-def _machine(device: str) -> str:
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    gpu = f", {torch.cuda.get_device_name()}" if device == "cuda" else ""
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores{gpu}"
 
 
 def _options(arguments: list[str] | None = None) -> argparse.Namespace:
