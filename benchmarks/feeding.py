@@ -15,21 +15,18 @@ middle half; and by how many of 255 levels pixels differ from those of the JPEG 
 """
 
 import argparse
-import datetime
 import io
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median, quantiles
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+from machine import describe
 from PIL import Image
 
 from capfilt import images
@@ -184,15 +181,12 @@ def _difference(pixels: torch.Tensor, whole: torch.Tensor) -> dict[str, float]:
 
 
 def _circumstances(options: argparse.Namespace) -> dict[str, object]:
-    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
     fast = ["simplejpeg"] if images.simplejpeg else []
     return {
         "side": options.side,
         "pictures": "mosaics of photographs" if options.images else "noise",
         "rounds": options.rounds,
-        "machine": f"{cpu.partition(': ')[2] or platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("torch", "pillow", *fast)},
-        "date": str(datetime.datetime.now(datetime.UTC).date()),
+        **describe("cpu", "torch", "pillow", *fast),
     }
 
 

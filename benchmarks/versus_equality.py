@@ -48,7 +48,7 @@ def logits(ours: Ours, theirs: Theirs, inputs: Inputs) -> dict[str, float]:
     expected = theirs.captioner.text_decoder(ids, encoder_hidden_states=states.repeat_interleave(each, 0)).logits
     found["LM logits"] = _largest(model.decode(ids, model.project_image(seen)), expected)  # (R, L, V)
     judge = load(ours.folders.filter).model.to(theirs.device)
-    rows = theirs._marked(texts)
+    rows = theirs.marked(texts)
     image = judge.project_image(judge.encode_image(images))
     matched = judge.match(rows["input_ids"], rows["attention_mask"].bool(), image)  # (R, 2)
     found["ITM logits"] = _largest(matched, torch.cat(theirs.match(images, inputs.texts)))

@@ -176,13 +176,14 @@ class Theirs:
         return [self._broadcast(state[None], group) for state, group in zip(states, texts, strict=True)]
 
     def _pairs(self, image: Tensor, texts: list[str]) -> Tensor:
-        return self.filter(pixel_values=image.expand(len(texts), *image.shape), **self._marked(texts)).itm_score
+        return self.filter(pixel_values=image.expand(len(texts), *image.shape), **self.marked(texts)).itm_score
 
     def _broadcast(self, state: Tensor, texts: list[str]) -> Tensor:
-        words = self.filter.text_encoder(encoder_hidden_states=state, **self._marked(texts)).last_hidden_state
+        words = self.filter.text_encoder(encoder_hidden_states=state, **self.marked(texts)).last_hidden_state
         return self.filter.itm_head(words[:, 0])  # (K, 2)
 
-    def _marked(self, texts: list[str]) -> dict[str, Tensor]:
+    def marked(self, texts: list[str]) -> dict[str, Tensor]:
+        """Return tokens with [ENC] in front."""
         tokens = self.tokens(texts)
         tokens["input_ids"][:, 0] = self.encoder_token  # nothing in transformers does it
         return tokens

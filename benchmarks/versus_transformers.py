@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     config = sizes(options.model)
     inputs = make_inputs(config, max(options.batch, options.shard_images, options.drift_images, CHECKED))
     with tempfile.TemporaryDirectory() as folder:
-        models = write_models(config, options.models or Path(folder, "models"), inputs)
+        models = write_models(config, Path(options.models or folder, options.model), inputs)
         found = run(options, config, inputs, models, Path(folder))
     print(table(found), file=sys.stderr)
     print(json.dumps(found, indent=2, default=str))
