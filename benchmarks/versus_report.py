@@ -1,4 +1,4 @@
-"""Ratios of rounds that were measured side by side, and the table in which they are shown."""
+"""Ratios of rounds that were measured side by side, and the tables in which all that was found is shown."""
 
 from statistics import median, quantiles
 from typing import Any
@@ -37,39 +37,54 @@ def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
     return {"ratio": median(slow) / median(fast), "low": low, "high": high, "rounds": len(each)}
 
 
-def table(found: dict[str, Any]) -> str:
-    """Return all that was found, for people."""
+def circumstances(found: dict[str, Any]) -> str:
+    """Return on what it all ran."""
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    lines = [f"{found['machine']}, {found['threads']} threads, {found['date']}; {versions}", ""]
-    lines += [f"differences of {OURS} and {THEIRS}, both {EXACT}, at most:"]
+    return f"{found['machine']}, {found['threads']} threads, {found['date']}; {versions}"
+
+
+def equality(found: dict[str, Any]) -> str:
+    """Return how far both sides differ."""
+    lines = [f"differences of {OURS} and {THEIRS}, both {EXACT}, at most:"]
     lines += [f"  {what:<46}{value:>9.1e}" for what, value in found["differences"].items()]
     spread = ", ".join(f"{value:.2f} {what}" for what, value in found["spread_of_log_odds"].items())
-    lines += [f"  (log-odds of a match lie apart by {spread})", ""]
-    lines += [f"drift of P(match) against {THEIRS} {EXACT}:"]
-    lines += [_drift(name, drift) for name, drift in found["drift"].items()]
-    for name, case in found["cases"].items():
-        lines += ["", *_case(name, case, found["matrix_rates"])]
-    lines += ["", f"{'a call by stage, s':<34}" + "".join(f"{stage:>26}" for stage in STAGES)]
+    return "\n".join([*lines, f"  (log-odds of a match lie apart by {spread})"])
+
+
+def drifts(found: dict[str, Any]) -> str:
+    """Return how far other precisions differ."""
+    lines = [f"drift of P(match) against {THEIRS} {EXACT}:"]
+    return "\n".join(lines + [_drift(name, drift) for name, drift in found["drift"].items()])
+
+
+def products(found: dict[str, Any]) -> str:
+    """Return what the machine can do."""
+    each = [(dtype, *rate) for dtype, rates in found["matrix_rates"].items() for rate in rates.items()]
+    lines = [f"  {dtype:<10}{what:<34}{rate / 1e9:>8.0f}" for dtype, what, rate in each]
+    return "\n".join(["matrix products, GFLOP/s:", *lines])
+
+
+def timed(name: str, case: dict[str, Any], found: dict[str, Any]) -> str:
+    """Return the seconds and ratios of a case."""
+    lines = [f"{name:<44}{'median':>9}{'min':>9}{'max':>9}{'images/s':>10}"]
+    for side, rounds in case["seconds"].items():
+        middle = median(rounds)
+        line = f"  {side:<42}{middle:>7.3f} s{min(rounds):>7.3f} s{max(rounds):>7.3f} s{case['images'] / middle:>10.2f}"
+        share = _share(case["operations"], middle, side, found["matrix_rates"])
+        lines.append(line + (f"  {share}" if side.startswith(OURS) else ""))
+    return "\n".join(lines + [f"  {what:<42}{_range(ratios)}" for what, ratios in case["ratios"].items()])
+
+
+def profiled(found: dict[str, Any]) -> str:
+    """Return where the time goes."""
+    lines = [f"{'a call by stage, s':<34}" + "".join(f"{stage:>26}" for stage in STAGES)]
     lines += [_stages(name, profile, found["matrix_rates"]) for name, profile in found["profile"].items()]
-    lines += ["", "matrix products, GFLOP/s:"]
-    lines += [f"  {dtype:<10}{what:<34}{rate / 1e9:>8.0f}" for dtype, rates in found["matrix_rates"].items()
-              for what, rate in rates.items()]  # fmt: skip
-    return "\n".join(lines)
+    return "\n".join(lines) if found["profile"] else ""
 
 
 def _drift(name: str, drift: dict[str, float]) -> str:
     changed = f"{drift['changed_decisions']:.1%} of {drift['pairs']} decisions change"
     return f"  {name:<34}largest {drift['largest']:.1e}, mean {drift['mean']:.1e}, {changed}"
-
-
-def _case(name: str, case: dict[str, Any], rates: dict[str, dict[str, float]]) -> list[str]:
-    lines = [f"{name:<44}{'median':>9}{'min':>9}{'max':>9}{'images/s':>10}"]
-    for side, rounds in case["seconds"].items():
-        middle = median(rounds)
-        line = f"  {side:<42}{middle:>7.3f} s{min(rounds):>7.3f} s{max(rounds):>7.3f} s{case['images'] / middle:>10.2f}"
-        lines.append(line + (f"  {_share(case['operations'], middle, side, rates)}" if side.startswith(OURS) else ""))
-    lines += [f"  {what:<42}{_range(found)}" for what, found in case["ratios"].items()]
-    return lines
 
 
 def _range(found: dict[str, Any]) -> str:

@@ -17,8 +17,8 @@ transformers is used as well as it can be: an image is encoded once, its caption
 matched in one call against its states, padded to the longest. "As documented" matches one pair for each row instead.
 capfilt's filter also gives the ITC cosine of each pair, which transformers is spared. Ratios are those of the median
 seconds of the rounds that both took part in; the range beside them is the middle half of those rounds' own ratios.
-Operations are those that are needed, held against the fastest matrix product of the machine. The table goes to stderr,
-JSON to stdout.
+Operations are those that are needed, held against the fastest matrix product of the machine. Tables go to stderr as
+they come, JSON to stdout.
 """
 
 import argparse
@@ -27,17 +27,17 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
 import torch
 import transformers
+import versus_report as report
 from machine import describe
 from versus_equality import check, drift, spreads
 from versus_inputs import Folders, Inputs, make_inputs, sizes, write_models, write_shard
-from versus_report import compare, table
 from versus_sides import DOCUMENTED, NEW, Ours, Side, Theirs
 from versus_work import captioner_work, filter_work, matrix_rates, profile_stages
 
@@ -47,6 +47,7 @@ from capfilt.med.config import MEDConfig
 CASES = ("caption-1", "both-1", "shard-1", "caption-4", "both-4", "shard-4", "caption-10", "both-10", "shard-10",
          "itm-1", "itm-4", "itm-11")  # fmt: skip
 DTYPES = ("float32", "bfloat16")
+PACKAGES = ("capfilt", "torch", "transformers", "timm", "pillow")
 CHECKED = 2  # images that have to give the same on both sides
 
 
@@ -59,7 +60,6 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         models = write_models(config, Path(options.models or folder, options.model), inputs)
         found = run(options, config, inputs, models, Path(folder))
-    print(table(found), file=sys.stderr)
     print(json.dumps(found, indent=2, default=str))
 
 
@@ -69,24 +69,35 @@ def run(
     """Check, measure and profile, and return all that was found."""
     devices = [Device(kind=options.device, dtype=dtype, threads=torch.get_num_threads()) for dtype in DTYPES]
     ours, theirs = [Ours(models, device) for device in devices], [Theirs(models, device) for device in devices]
-    some, sides = inputs.first(options.drift_images), [*ours, *theirs]
-    return {
-        "options": vars(options),
-        **describe(options.device, "capfilt", "torch", "transformers", "timm", "pillow"),
-        "differences": check(ours[0], theirs[0], inputs.first(CHECKED), options.tolerance),
-        "spread_of_log_odds": spreads(ours[0], inputs.first(CHECKED)),
-        "drift": {s.name: drift(theirs[0], s, some, options.batch) for s in sides if s is not theirs[0]},
-        "matrix_rates": matrix_rates(config, options.device, DTYPES),
-        "cases": measure_cases([*sides, theirs[0].as_documented()], options, config, inputs, folder),
-        "profile": profiles([*ours, theirs[0]], options, config, inputs.first(options.batch)),
-    }
+    few, some, sides = inputs.first(CHECKED), inputs.first(options.drift_images), [*ours, *theirs]
+    found = {"options": vars(options), **describe(options.device, *PACKAGES)}
+    show(report.circumstances(found))
+    found["differences"] = check(ours[0], theirs[0], few, options.tolerance)
+    found["spread_of_log_odds"] = spreads(ours[0], few)
+    show(report.equality(found))
+    found["drift"] = {s.name: drift(theirs[0], s, some, options.batch) for s in sides if s is not theirs[0]}
+    show(report.drifts(found))
+    found["matrix_rates"] = matrix_rates(config, options.device, DTYPES)
+    show(report.products(found))
+    found["cases"] = {}
+    for name, case in measure_cases([*sides, theirs[0].as_documented()], options, config, inputs, folder):
+        found["cases"][name] = case
+        show(report.timed(name, case, found))
+    found["profile"] = profiles([*ours, theirs[0]], options, config, inputs.first(options.batch))
+    show(report.profiled(found))
+    return found
+
+
+def show(table: str) -> None:
+    """Tell people at once: a run that is cut short has not been for nothing."""
+    print(table, end="\n\n", file=sys.stderr, flush=True)
 
 
 def measure_cases(
     sides: list[Side], options: argparse.Namespace, config: MEDConfig, inputs: Inputs, folder: Path
-) -> dict[str, dict[str, object]]:
-    """Return seconds, ratios and needed operations of each case that is asked for."""
-    shard, found = write_shard(inputs.first(options.shard_images), folder / "00000.tar"), {}
+) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield seconds, ratios and needed operations of each case that is asked for."""
+    shard = write_shard(inputs.first(options.shard_images), folder / "00000.tar")
     for case in CASES:
         if any(fnmatch(case, pattern) for pattern in options.cases):
             images = options.shard_images if case.startswith("shard") else options.batch
@@ -94,9 +105,8 @@ def measure_cases(
             taking = [side for side in sides if matched or not side.name.endswith(DOCUMENTED)]
             seconds = measure(task(case, inputs, shard, folder, options.batch), taking, options)
             needed = sum(operations(case, config, texts) for texts in inputs.first(images).texts)
-            ratios = compare(seconds)
-            found[case] = {"images": images, "operations": needed, "seconds": seconds, "ratios": ratios}
-    return found
+            ratios = report.compare(seconds)
+            yield case, {"images": images, "operations": needed, "seconds": seconds, "ratios": ratios}
 
 
 def task(case: str, inputs: Inputs, shard: Path, folder: Path, batch: int) -> Callable[[Side], object]:

@@ -51,12 +51,12 @@ def folders(inputs, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ours(folders):
-    return Ours(folders, Device())
+    return Ours(folders, Device(dtype="float32"))
 
 
 @pytest.fixture(scope="module")
 def theirs(folders):
-    return Theirs(folders, Device())
+    return Theirs(folders, Device(dtype="float32"))
 
 
 class TestEquality:
