@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from capfilt.config.momentum import MomentumSettings
+from capfilt.med.attention import Heads
 from capfilt.med.losses import IGNORE, LABEL_SMOOTHING, draw
 from capfilt.med.model import MED
-from capfilt.med.text import Heads
 from capfilt.med.tokens import Tokens
 from capfilt.med.vision import normalise
 from capfilt.training.data import Batch

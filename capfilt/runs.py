@@ -25,12 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from capfilt import storage
-from capfilt.config import BootstrapConfig, Config, ExportConfig, Policy, dump, loads
+from capfilt.config import BootstrapConfig, Config, Device, ExportConfig, Policy, dump, loads
 from capfilt.config.bootstrap import RESULTS
 from capfilt.errors import RunError
 from capfilt.records import Shard
 
-CODE = "1"
+CODE = "2"
 """Version of the code that decides what the models say; raised when equal settings come to give other results."""
 
 EXPORT_FORMAT = "1"
@@ -182,6 +182,12 @@ def open_run(config: BootstrapConfig, names: dict[str, str]) -> Run:
     record = RunRecord(models=models, code=CODE, checkpoints=names, config=config)
     storage.publish(path, dump(record).encode())
     return Run(root, models)
+
+
+def begun_on(root: str) -> Device | None:
+    """Return the device that a run's settings name; None where there is no run yet."""
+    path = storage.join(storage.absolute(root), "run.yaml")
+    return _read_record(path).config.device if storage.exists(path) else None
 
 
 def load_run(root: str) -> Run:

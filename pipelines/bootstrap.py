@@ -11,10 +11,11 @@ from capfilt.commits import read_commit
 from capfilt.config import BootstrapConfig, Cluster, ExportConfig
 from capfilt.errors import FailedUnitsError, RunError, ShardError
 from capfilt.ledger import committed_units, complete_shards, fold, is_complete
+from capfilt.med.inference import settle
 from capfilt.planning import plan_shards, unusable
 from capfilt.progress import Progress, Tally
 from capfilt.records import Shard, Unit, UnitResult
-from capfilt.runs import Run, open_run
+from capfilt.runs import Run, begun_on, open_run
 from capfilt.shards import find_shards
 from capfilt.units import check_failures, cut_units, parse_name
 from pipelines.export import export_shards, finish
@@ -41,6 +42,7 @@ def run(
         FailedUnitsError: units or shards failed; all others are committed, and exported if asked for.
     """
     found = find_shards(config.input)  # first, so that a slip in the inputs leaves no run behind
+    config = config.model_copy(update={"device": settle(config.device, begun_on(config.run))})
     folder = open_run(config, names)
     shards = plan_shards(folder, found)
     left_out = [shard for shard in shards if unusable(shard, config)]

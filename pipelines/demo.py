@@ -121,7 +121,7 @@ def _bootstrapping(config: DemoConfig, root: Path, captioner: str, judge_: str) 
         # learned for minutes need a narrower nucleus than BLIP's 0.9.
         sampling=Sampling(repetition_penalty=1.0, top_p=0.5),
         policy=config.policy,
-        device=Device(kind="cpu"),
+        device=Device(kind="cpu", dtype="float32"),
         cluster=Cluster(workers=config.workers),
     )
 

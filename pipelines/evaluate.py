@@ -23,6 +23,7 @@ from capfilt.evaluation.vqa import evaluate_vqa
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import load, load_nlvr2, load_vqa, require
 from capfilt.med.fetch import fetch
+from capfilt.med.inference import settle
 from capfilt.storage import publish
 from capfilt.training.questions import Questions
 from capfilt.training.statements import Statements
@@ -39,6 +40,7 @@ def run(config: EvaluateConfig) -> dict[str, object]:
     if config.device.kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device.kind: cuda, but torch sees no GPU here; set device.kind: cpu")
     torch.set_num_threads(config.device.threads)
+    config = config.model_copy(update={"device": settle(config.device)})
     started = time.monotonic()
     measured = _measured(config)
     result = report(config, measured, time.monotonic() - started)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from capfilt.config import Sampling
+from capfilt.med.attention import KeysValues
 from capfilt.med.beam import beam_search
-from capfilt.med.text import KeysValues
 
 PROMPT, END = [1, 2], 3
 

@@ -6,11 +6,11 @@ from models import lively_checkpoint
 from torch import Tensor
 
 from capfilt.config import Sampling
+from capfilt.med.attention import KeysValues
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.generation import Written, logprobs, sample
 from capfilt.med.sampling import penalise, uniforms
-from capfilt.med.text import KeysValues
 
 IMAGES = 6
 PLAIN = Sampling(top_k=0, top_p=1.0, repetition_penalty=1.0)

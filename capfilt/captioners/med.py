@@ -10,8 +10,8 @@ from capfilt.errors import ConfigError
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.generation import Written, logprobs, sample
+from capfilt.med.inference import on_device, ready, settle
 from capfilt.med.sampling import uniforms
-from capfilt.med.vision import normalise
 from capfilt.records import Caption
 
 
@@ -20,11 +20,10 @@ class MEDCaptioner:
 
     def __init__(self, name: str, checkpoint: Checkpoint, settings: Sampling, device: Device) -> None:
         self.name = name
-        self.dtype = getattr(torch, device.dtype)
-        self.model = checkpoint.model.to(device.kind, self.dtype)
+        self.device = settle(device)
+        self.model = ready(checkpoint.model, self.device)
         self.tokens = checkpoint.tokens
         self.settings = settings
-        self.device = device.kind
         self.image_size = self.model.config.vision.image_size
         self.prompt = [self.tokens.dec, *self.tokens.pieces(settings.prompt)]
         positions = self.model.config.text.positions
@@ -37,7 +36,7 @@ class MEDCaptioner:
     @torch.inference_mode()
     def caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
         """Return the captions of each image of pixels, uint8 (B, 3, S, S); noise is one seed for each image."""
-        image = self.model.encode_image(normalise(pixels.to(self.device), self.dtype))  # (B, M, D)
+        image = self.model.encode_image(on_device(pixels, self.device))  # (B, M, D)
         written = self._write(self.model.project_image(image), noise)
         captions = [self._read(*row) for row in zip(written.ids.tolist(), written.logprobs.tolist(), strict=True)]
         each = len(captions) // len(pixels)
@@ -51,7 +50,7 @@ class MEDCaptioner:
             return written._replace(logprobs=logprobs(self.model, image, written.ids, len(self.prompt), end))
         if settings.method == "greedy":
             return sample(self.model, image, self.prompt, end, settings)
-        numbers = uniforms(list(noise), settings.captions, settings.max_length).to(self.device)  # (B * n, T)
+        numbers = uniforms(list(noise), settings.captions, settings.max_length).to(self.device.kind)  # (B * n, T)
         return sample(self.model, image, self.prompt, end, settings, numbers)
 
     def _read(self, ids: list[int], logprob: float) -> Caption:

@@ -70,8 +70,23 @@ class Device(Config):
     """Where and how exactly the models compute."""
 
     kind: Literal["cpu", "cuda"] = Field("cpu", description="cuda needs cluster.gpus_per_worker, or --local")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of the models' matrix products")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="precision; auto: bfloat16 on GPUs and on CPUs with matrix units for it (AMX), else float32; a run "
+        "keeps what it began with",
+    )
+    linear: Literal["auto", "plain", "packed"] = Field(
+        "auto",
+        description="form of the linear layers; packed: weights laid out for oneDNN, CPUs only; auto: packed where a "
+        "short trial finds it equal and faster; a run keeps what it began with",
+    )
     threads: PositiveInt = Field(1, description="CPU threads of a model; sums round differently for other values")
+
+    @model_validator(mode="after")
+    def _packed_on_cpus(self) -> Self:
+        if self.kind == "cuda" and self.linear == "packed":
+            raise ValueError("linear: packed is for CPUs; leave it at auto")
+        return self
 
 
 class Cluster(Config):

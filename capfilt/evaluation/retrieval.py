@@ -16,7 +16,7 @@ from capfilt.config.evaluation import RetrievalSettings
 from capfilt.evaluation.images import ImageSet
 from capfilt.evaluation.video import encode
 from capfilt.filters.med import MEDFilter
-from capfilt.med.vision import normalise
+from capfilt.med.inference import on_device
 from capfilt.progress import Progress
 from capfilt.texts import normalise as normalise_text
 
@@ -66,7 +66,7 @@ def encode_texts(judge: MEDFilter, texts: Sequence[str]) -> Texts:
 def text_features(judge: MEDFilter, texts: Texts, batch: int) -> Tensor:
     """Return the contrastive features of all texts, float32 (R, E), on the CPU."""
     parts = [
-        judge.model.text_features(ids.to(judge.device), keep.to(judge.device)).float().cpu()
+        judge.model.text_features(ids.to(judge.device.kind), keep.to(judge.device.kind)).float().cpu()
         for ids, keep in zip(torch.split(texts.ids, batch), torch.split(texts.keep, batch), strict=True)
     ]
     return torch.cat(parts)  # (R, E)
@@ -81,7 +81,7 @@ def encode_all(judge: MEDFilter, images: ImageSet) -> tuple[list[int], Tensor, T
     parts = []
     for batch, pixels in images.batches("encoded"):
         numbers += batch
-        frames = normalise(pixels.flatten(0, 1).to(judge.device), judge.dtype)  # (B * F, 3, S, S)
+        frames = on_device(pixels.flatten(0, 1), judge.device)  # (B * F, 3, S, S)
         parts.append(encode(judge.model, frames.view(pixels.shape)))
     tokens = torch.cat([part.cpu() for part, _ in parts])  # (N, F * M, D)
     return numbers, tokens, torch.cat([part.float().cpu() for _, part in parts])
@@ -113,7 +113,7 @@ def rerank(judge: MEDFilter, tokens: Tensor, texts: Texts, cosines: Tensor, sett
     with Progress(len(tokens), 0) as progress:
         for number, image in enumerate(tokens):
             wanted = by_length[(for_image[number] | for_text[number])[by_length]]
-            projected = judge.model.project_image(image[None].to(judge.device))
+            projected = judge.model.project_image(image[None].to(judge.device.kind))
             for rows in torch.split(wanted, settings.texts_per_pass):
                 logits = _match(judge, texts, rows, projected)  # (T, 2)
                 scores[number, rows] += logits[:, 1] if with_cosine else logits[:, 1] - logits[:, 0]
@@ -150,7 +150,7 @@ def _match(judge: MEDFilter, texts: Texts, rows: Tensor, image: list[tuple[Tenso
     length = int(texts.keep[rows].sum(dim=1).max())
     ids, keep = texts.ids[rows, :length], texts.keep[rows, :length]
     ids[:, 0] = judge.first
-    return judge.model.match(ids.to(judge.device), keep.to(judge.device), image).float().cpu()
+    return judge.model.match(ids.to(judge.device.kind), keep.to(judge.device.kind), image).float().cpu()
 
 
 def _figures(ranking: Ranking, own: Tensor) -> dict[str, object]:

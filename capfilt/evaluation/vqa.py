@@ -17,9 +17,9 @@ from capfilt.config.tasks import VQASettings
 from capfilt.errors import AnnotationError
 from capfilt.evaluation.annotations import read_json
 from capfilt.evaluation.vqa_accuracy import answer_accuracy
+from capfilt.med.attention import KeysValues
 from capfilt.med.beam import beam_search
 from capfilt.med.losses import language_loss
-from capfilt.med.text import KeysValues
 from capfilt.med.tokens import Tokens
 from capfilt.med.vision import normalise
 from capfilt.med.vqa import VQA

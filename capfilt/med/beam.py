@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from capfilt.config import Sampling
+from capfilt.med.attention import KeysValues
 from capfilt.med.generation import Writer, Written, next_logits, prefill
 from capfilt.med.sampling import ban, penalise
-from capfilt.med.text import KeysValues
 
 NEVER = -1e9
 

@@ -5,15 +5,20 @@ T the most tokens of a caption with the prompt, V vocabulary.
 Source: BLIP, arXiv 2201.12086, sections 3.3 and 5.1; beam search is in beam.py.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from capfilt.config import Sampling
+from capfilt.med.attention import KeysValues, SelfCache
 from capfilt.med.model import MED
 from capfilt.med.sampling import ban, draw, nucleus, penalise
-from capfilt.med.text import KeysValues, SelfCache, TextStack
+from capfilt.med.text import TextStack
+
+WORTH = 0.75  # share of the rows that may be left for the move to pay
+LOOK_EVERY = {"cpu": 1, "cuda": 4}  # steps; a look makes the processor wait for the GPU
 
 
 class Writer(Protocol):
@@ -22,6 +27,39 @@ class Writer(Protocol):
     @property
     def text(self) -> TextStack:
         """The stack that decodes."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """The captions that are being written: r rows, equally many of each of b images."""
+
+    image: list[KeysValues]  # of b images
+    caches: list[SelfCache]
+    ids: Tensor  # int64 (r, T), prompt first, 0 ([PAD]) behind the end token
+    rows: Tensor  # int64 (r,), the place of each among all captions
+    done: Tensor  # bool (r,)
+
+    def shrink(self, step: int) -> bool:
+        """Let finished captions leave when that saves enough, and return whether any is left to write."""
+        if step % LOOK_EVERY[self.done.device.type]:
+            return True
+        images = len(self.image[0][0])
+        done = self.done.view(images, -1)  # (b, r / b)
+        alive, width = ~done.all(dim=1), int((~done).sum(dim=1).max())  # (b,), captions of the slowest image
+        if width == 0:
+            return False
+        if int(alive.sum()) * width <= WORTH * done.numel():
+            places = torch.arange(done.numel(), device=done.device).view(images, -1)  # (b, r / b)
+            open_first = done.int().argsort(dim=1, stable=True)[:, :width]  # (b, width)
+            self._keep(places.gather(1, open_first)[alive].flatten())
+            if not alive.all():
+                self.image = [(keys[alive], values[alive]) for keys, values in self.image]
+        return True
+
+    def _keep(self, places: Tensor) -> None:
+        self.ids, self.rows, self.done = self.ids[places], self.rows[places], self.done[places]
+        for cache in self.caches:
+            cache.reorder(places)
 
 
 class Written(NamedTuple):
@@ -45,28 +83,27 @@ def sample(
         settings: lengths count the prompt.
         noise: float64 (R, T) in [0, 1), one number for each draw.
     """
-    images = len(image[0][0])
-    rows = images * (settings.captions if noise is not None else 1)
-    caches, logits = prefill(model, image, prompt, rows, settings.max_length)  # logits (R, V)
-    ids = logits.new_zeros((rows, settings.max_length), dtype=torch.long)  # (R, T)
-    ids[:, : len(prompt)] = torch.tensor(prompt, device=ids.device)
-    logprobs, done = logits.new_zeros(rows), logits.new_zeros(rows, dtype=torch.bool)  # (R,), (R,)
+    each = settings.captions if noise is not None else 1
+    draft, logits = begin(model, image, prompt, each, settings.max_length)  # logits (R, V)
+    written = Written(draft.ids.clone(), logits.new_zeros(len(logits)))
     for step in range(len(prompt), settings.max_length):
-        scores = penalise(logits, ids[:, :step], settings.repetition_penalty)  # (R, V)
+        scores = penalise(logits, draft.ids[:, :step], settings.repetition_penalty)  # (r, V)
         if step < settings.min_length:
             scores = ban(scores, end)
         if noise is None:
-            token = scores.argmax(dim=1)  # (R,)
+            token = scores.argmax(dim=1)  # (r,)
         else:
-            token = draw(*nucleus(scores / settings.temperature, settings.top_k, settings.top_p), noise[:, step])
-        gained = logits.log_softmax(dim=1).gather(1, token[:, None]).squeeze(1)  # (R,)
-        logprobs = torch.where(done, logprobs, logprobs + gained)
-        ids[:, step] = token.masked_fill(done, 0)
-        done = done | (token == end)
-        if step + 1 == settings.max_length or done.all():
+            chances = nucleus(scores / settings.temperature, settings.top_k, settings.top_p)
+            token = draw(*chances, noise[draft.rows, step])  # (r,)
+        gained = logits.gather(1, token[:, None]).squeeze(1) - logits.logsumexp(dim=1)  # (r,)
+        written.logprobs[draft.rows] += gained.masked_fill(draft.done, 0.0)
+        draft.ids[:, step] = token.masked_fill(draft.done, 0)
+        written.ids[draft.rows, step] = draft.ids[:, step]
+        draft.done |= token == end
+        if step + 1 == settings.max_length or not draft.shrink(step):
             break
-        logits = next_logits(model, ids[:, step : step + 1], image, caches, step)  # (R, V)
-    return Written(ids, logprobs)
+        logits = next_logits(model, draft.ids[:, step : step + 1], draft.image, draft.caches, step)  # (r, V)
+    return written
 
 
 @torch.inference_mode()
@@ -76,6 +113,16 @@ def logprobs(model: MED, image: list[KeysValues], ids: Tensor, prompt: int, end:
     each = logits.log_softmax(dim=2).gather(2, ids[:, 1:, None]).squeeze(2)  # (R, T - 1)
     ends = (ids[:, prompt:] == end).long()  # (R, T - P)
     return each[:, prompt - 1 :].masked_fill(ends.cumsum(dim=1) > ends, 0.0).sum(dim=1)
+
+
+def begin(model: Writer, image: list[KeysValues], prompt: list[int], each: int, length: int) -> tuple[Draft, Tensor]:
+    """Return captions of at most length tokens that hold the prompt, and the logits (R, V) after it."""
+    rows = len(image[0][0]) * each
+    caches, logits = prefill(model, image, prompt, rows, length)
+    ids = logits.new_zeros((rows, length), dtype=torch.long)  # (R, T)
+    ids[:, : len(prompt)] = torch.tensor(prompt, device=ids.device)
+    numbers = torch.arange(rows, device=ids.device)  # (R,)
+    return Draft(image, caches, ids, numbers, torch.zeros_like(numbers, dtype=torch.bool)), logits
 
 
 def prefill(

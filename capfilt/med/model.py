@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from capfilt.med.attention import KeysValues
 from capfilt.med.config import MEDConfig
-from capfilt.med.text import KeysValues, TextStack
+from capfilt.med.text import TextStack
 from capfilt.med.vision import VisionTower
 
 INITIAL_TEMPERATURE = 0.07
@@ -67,12 +68,23 @@ class MED(nn.Module):
 
     def text_features(self, ids: Tensor, keep: Tensor) -> Tensor:
         """Map texts that start with [CLS], ids and keep (R, L), to contrastive features (R, E) of length 1."""
-        return F.normalize(self.text_proj(self.text.encode(ids, keep)[:, 0]), dim=-1)
+        return F.normalize(self.text_proj(self._first_states(ids, keep)), dim=-1)
 
-    def match(self, ids: Tensor, keep: Tensor, image: list[KeysValues]) -> Tensor:
-        """Map texts that start with [ENC], ids and keep (R, L), to ITM logits (R, 2); class 1 is a match."""
-        return self.itm_head(self.text.encode(ids, keep, image)[:, 0])  # type: ignore[no-any-return]
+    def match(self, ids: Tensor, keep: Tensor, image: list[KeysValues], owners: Tensor | None = None) -> Tensor:
+        """Map texts that start with [ENC], ids and keep (R, L), to ITM logits (R, 2); class 1 is a match.
+
+        owners, int64 (R,), names the image of each text in inference, not decreasing; R / B texts an image by default.
+        """
+        return self.itm_head(self._first_states(ids, keep, image, owners))  # type: ignore[no-any-return]
 
     def decode(self, ids: Tensor, image: list[KeysValues]) -> Tensor:
         """Map texts that start with [DEC], ids (R, L), to the logits (R, L, V) of each next token."""
         return self.text.logits(self.text.decode(ids, image))
+
+    def _first_states(
+        self, ids: Tensor, keep: Tensor, image: list[KeysValues] | None = None, owners: Tensor | None = None
+    ) -> Tensor:
+        # Training keeps the padding, and with it shapes that do not change from step to step, as torch.compile wants.
+        if torch.is_inference_mode_enabled():
+            return self.text.read(ids, keep, image, owners)  # (R, D)
+        return self.text.encode(ids, keep, image)[:, 0]  # (R, D)

@@ -13,8 +13,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from capfilt.med.attention import Attention, Heads
 from capfilt.med.config import NLVR2Sizes, TextConfig
-from capfilt.med.text import Attention, Embeddings, Heads, Mlp
+from capfilt.med.text import Embeddings, Mlp
 from capfilt.med.vision import VisionTower
 
 

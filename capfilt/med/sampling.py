@@ -11,6 +11,7 @@ from numpy.random import Generator, Philox
 from torch import Tensor
 
 BANNED = float("-inf")
+LIKELY = 256  # tokens among which a nucleus is looked for first
 
 
 def uniforms(seeds: list[int], captions: int, steps: int) -> Tensor:
@@ -42,17 +43,26 @@ def ban(scores: Tensor, token: int) -> Tensor:
 def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
     """Return what may be drawn: the k likeliest tokens, then the least of them whose mass reaches top_p.
 
+    Without top_k the vocabulary is only sorted where the likeliest LIKELY tokens fall short of top_p. The result for a
+    row is the same either way, to the bit.
+
     Args:
-        scores: logits, (R, V).
+        scores: logits, float32 (R, V).
         top_k: 0 keeps all tokens.
         top_p: the mass is taken among the k tokens that are left; 1 keeps them all.
 
     Returns:
         Probabilities, likeliest first, 0 outside the nucleus, and the token ids they belong to, both (R, k).
     """
-    k = min(top_k or scores.shape[1], scores.shape[1])
-    values, ids = scores.topk(k, dim=1)  # (R, k), (R, k)
-    probabilities = values.float().softmax(dim=1)  # (R, k)
+    values, ids = scores.topk(min(top_k or LIKELY, scores.shape[1]), dim=1)  # (R, k), (R, k)
+    if top_k:
+        probabilities = values.softmax(dim=1)  # (R, k)
+    else:
+        total = scores.logsumexp(dim=1, keepdim=True)  # (R, 1)
+        probabilities = (values - total).exp()  # (R, k)
+        if top_p == 1.0 or (probabilities.sum(dim=1) < top_p).any():
+            values, ids = scores.sort(dim=1, descending=True)  # (R, V), (R, V)
+            probabilities = (values - total).exp()  # (R, V)
     if top_p == 1.0:
         return probabilities, ids  # the sum below rounds to 1 long before the last token
     before = probabilities.cumsum(dim=1) - probabilities  # (R, k), mass of the likelier tokens

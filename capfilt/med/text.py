@@ -13,62 +13,17 @@ Source: BLIP, arXiv 2201.12086, section 3.1 and figure 2; the blocks are BERT's 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from capfilt.med.attention import Attention, KeysValues, SelfCache
 from capfilt.med.config import TextConfig
+from capfilt.med.ragged import Places
 
 Mode = Literal["text", "match", "decode"]
-KeysValues = tuple[Tensor, Tensor]  # each (B, H, M, K)
-
-
-class Heads(nn.Module):
-    """Multi-head attention over keys and values projected before."""
-
-    def __init__(self, config: TextConfig, context_width: int) -> None:
-        super().__init__()
-        self.heads = config.heads
-        self.query = nn.Linear(config.width, config.width)
-        self.key = nn.Linear(context_width, config.width)
-        self.value = nn.Linear(context_width, config.width)
-        self.out = nn.Linear(config.width, config.width)
-        self.attention_dropout = config.dropout
-
-    def project(self, context: Tensor) -> KeysValues:
-        """Return the keys and values of context (B, M, D_context)."""
-        return self._split(self.key(context)), self._split(self.value(context))  # (B, H, M, K) each
-
-    def attend(self, x: Tensor, context: KeysValues, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """Return what x (R, L, D) sees in the context, (R, L, D); R may be a multiple of the context's B.
-
-        Rows that share a context are folded into its query length, so that the keys and values of
-        an image are never copied for its texts.
-        """
-        keys, values = context
-        q = self._split(self.query(x).view(len(keys), -1, x.shape[-1]))  # (B, H, R / B * L, K)
-        dropout = self.attention_dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, keys, values, mask, dropout, is_causal=causal)  # (B, H, R / B * L, K)
-        return self.out(y.transpose(1, 2).reshape(x.shape))  # type: ignore[no-any-return]  # (R, L, D)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)  # (B, L, D) -> (B, H, L, K)
-
-
-class Attention(Heads):
-    """Multi-head attention, then residual and norm, as in BERT."""
-
-    def __init__(self, config: TextConfig, context_width: int) -> None:
-        super().__init__(config, context_width)
-        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor, context: KeysValues, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """Map x (R, L, D) to (R, L, D); arguments as in attend."""
-        return self.norm(x + self.dropout(self.attend(x, context, mask, causal)))  # type: ignore[no-any-return]
 
 
 class Mlp(nn.Module):
@@ -77,31 +32,22 @@ class Mlp(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.up = nn.Linear(config.width, config.mlp_width)
+        self.act = nn.GELU()
         self.down = nn.Linear(config.mlp_width, config.width)
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (R, L, D) to (R, L, D)."""
-        return self.norm(x + self.dropout(self.down(F.gelu(self.up(x)))))  # type: ignore[no-any-return]
+        return self.norm(x + self.dropout(self.down(self.act(self.up(x)))))  # type: ignore[no-any-return]
 
 
-@dataclass(slots=True)
-class SelfCache:
-    """The keys and values of the tokens a decoder block has seen, with room for the longest caption."""
+class Layout(NamedTuple):
+    """Where the tokens of a list look: each in its text, and at its image beside the image's other tokens."""
 
-    keys: Tensor  # (R, H, L_max, K)
-    values: Tensor  # (R, H, L_max, K)
-
-    def extend(self, new: KeysValues, start: int) -> KeysValues:
-        """Write the keys and values of the tokens from position start on, and return those of all so far."""
-        end = start + new[0].shape[2]
-        self.keys[:, :, start:end], self.values[:, :, start:end] = new
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-    def reorder(self, rows: Tensor) -> None:
-        """Let row i continue what row rows[i] has seen; rows is (R,)."""
-        self.keys, self.values = self.keys[rows], self.values[rows]
+    texts: Places  # of R texts
+    images: Places  # of B images
+    mask: Tensor  # bool (R, 1, 1, L), True for the real tokens of each text
 
 
 class TextBlock(nn.Module):
@@ -126,6 +72,13 @@ class TextBlock(nn.Module):
         x = self.encoder_attn(x, self.encoder_attn.project(x), mask)  # (R, L, D)
         if image is not None:
             x = self.cross_attn(x, image)  # (R, L, D)
+        return self.mlp(x)  # type: ignore[no-any-return]
+
+    def read(self, x: Tensor, text: KeysValues, image: KeysValues | None, layout: Layout) -> Tensor:
+        """Map x (T, D), some tokens of texts whose keys and values are given, to (T, D); as encode, without padding."""
+        x = self.encoder_attn(x, text, layout.mask, places=layout.texts)  # (T, D)
+        if image is not None:
+            x = self.cross_attn(x, image, places=layout.images)  # (T, D)
         return self.mlp(x)  # type: ignore[no-any-return]
 
     def decode(
@@ -165,12 +118,15 @@ class LanguageHead(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.width, config.width)
+        self.act = nn.GELU()
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocabulary))
+        self.words: nn.Module | None = None  # the output matrix laid out anew, for inference
 
     def forward(self, x: Tensor, words: Tensor) -> Tensor:
         """Map x (..., D) and the word embeddings (V, D) to logits (..., V)."""
-        return F.linear(self.norm(F.gelu(self.dense(x))), words, self.bias)
+        x = self.norm(self.act(self.dense(x)))  # (..., D)
+        return F.linear(x, words, self.bias) if self.words is None else self.words(x)
 
 
 class TextStack(nn.Module):
@@ -185,7 +141,10 @@ class TextStack(nn.Module):
 
     def project_image(self, image: Tensor) -> list[KeysValues]:
         """Return each block's keys and values of image tokens (B, M, D_image): once for all texts of an image."""
-        return [block.cross_attn.project(image) for block in self._blocks()]
+        projected = [block.cross_attn.project(image) for block in self._blocks()]
+        if torch.is_inference_mode_enabled():  # they are read at every step: laid out once, head by head
+            return [(keys.contiguous(), values.contiguous()) for keys, values in projected]
+        return projected
 
     def encode(self, ids: Tensor, keep: Tensor, image: list[KeysValues] | None = None) -> Tensor:
         """Return the last states (R, L, D) of ids (R, L): mode "text" without an image, "match" with one.
@@ -196,6 +155,38 @@ class TextStack(nn.Module):
         x: Tensor = self.embeddings(ids)  # (R, L, D)
         for layer, block in enumerate(self._blocks()):
             x = block.encode(x, mask, image[layer] if image else None)  # (R, L, D)
+        return x
+
+    def read(
+        self, ids: Tensor, keep: Tensor, image: list[KeysValues] | None = None, owners: Tensor | None = None
+    ) -> Tensor:
+        """Return the last state of each text's first token, (R, D): what encode has there, padding not computed.
+
+        The last block works for the first tokens alone.
+
+        Args:
+            ids: (R, L).
+            keep: bool (R, L), True for real tokens.
+            image: of B images; None for mode "text".
+            owners: int64 (R,), the image of each text, not decreasing; R / B texts an image by default.
+        """
+        rows = torch.arange(len(ids), device=ids.device)  # (R,)
+        images = len(image[0][0]) if image else len(ids)
+        owners = rows // (len(ids) // images) if owners is None else owners
+        texts = keep.nonzero()[:, 0]  # (T,), of each real token
+        places = Places.of(texts, len(ids))
+        mask = keep[:, None, None, : places.width]  # (R, 1, 1, L)
+        tokens = Layout(places, Places.of(owners[texts], images), mask)
+        firsts = Layout(Places.of(rows, len(ids)), Places.of(owners, images), mask)
+        x: Tensor = self.embeddings(ids)[keep]  # (T, D)
+        for layer, block in enumerate(self._blocks()):
+            text = block.encoder_attn.project(x, tokens.texts)  # (R, H, L, K) each
+            seen = image[layer] if image else None
+            if layer + 1 < len(self.blocks):
+                x = block.read(x, text, seen, tokens)  # (T, D)
+            else:
+                starts = torch.searchsorted(texts, rows)  # (R,)
+                x = block.read(x[starts], text, seen, firsts)  # (R, D)
         return x
 
     def decode(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from capfilt.config.momentum import MomentumSettings
 from capfilt.errors import ConfigError
+from capfilt.med.attention import KeysValues
 from capfilt.med.losses import (
     FLOOR,
     contrastive_loss,
@@ -28,7 +29,6 @@ from capfilt.med.losses import (
 )
 from capfilt.med.model import MED
 from capfilt.med.momentum import Features, Momentum
-from capfilt.med.text import KeysValues
 from capfilt.med.tokens import Tokens
 from capfilt.med.vision import normalise
 from capfilt.training.data import Batch

@@ -1,0 +1,42 @@
+"""Rows of a ragged batch, without padding for what works row by row and with it for attention.
+
+Texts differ in length, and most of their arithmetic is in linear layers that look at one token at a time. So the real
+tokens travel as one list, and are laid out in a rectangle only where they look at each other or at an image.
+
+Shapes: T rows of the list, G groups, W places of a group, D width.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where each row of a list stands in a rectangle of groups."""
+
+    index: Tensor  # int64 (T,), place in the flat rectangle
+    groups: int
+    width: int
+
+    @classmethod
+    def of(cls, owners: Tensor, groups: int) -> Self:
+        """Give each row a place in its group, next to those before it; owners, int64 (T,), is not decreasing."""
+        counts = torch.bincount(owners, minlength=groups)  # (G,)
+        width = int(counts.max())
+        before = counts.cumsum(0) - counts  # (G,)
+        return cls(torch.arange(len(owners), device=owners.device) - before[owners] + owners * width, groups, width)
+
+    def pad(self, rows: Tensor) -> Tensor:
+        """Lay rows (T, D) out, (G, W, D), with zeros in between."""
+        if len(rows) == self.groups * self.width:  # nothing in between
+            return rows.view(self.groups, self.width, -1)
+        padded = rows.new_zeros(self.groups * self.width, rows.shape[1])
+        return padded.index_copy_(0, self.index, rows).view(self.groups, self.width, -1)
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """List the rows (T, D) of a rectangle (G, W, D)."""
+        rows = padded.reshape(self.groups * self.width, -1)
+        return rows if len(rows) == len(self.index) else rows[self.index]
