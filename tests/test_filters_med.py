@@ -43,7 +43,7 @@ def near(found: Scores, expected: Scores) -> bool:
     return abs(found.itm - expected.itm) < 1e-6 and abs(found.itc - expected.itc) < 1e-6
 
 
-@torch.inference_mode()
+@torch.no_grad()  # in which texts are read with their padding: by the other way through the model
 def test_the_scores_are_those_of_the_model_on_the_pair(judge, checkpoint, pixels):
     model, tokens = checkpoint
     for i in range(3):

@@ -6,10 +6,12 @@ from models import lively_checkpoint
 from torch import Tensor
 
 from capfilt.config import Sampling
+from capfilt.med import generation
 from capfilt.med.attention import KeysValues
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.generation import Written, logprobs, sample
+from capfilt.med.generation import Written, logprobs, next_logits, sample
+from capfilt.med.model import MED
 from capfilt.med.sampling import penalise, uniforms
 
 IMAGES = 6
@@ -71,6 +73,39 @@ def test_a_caption_does_not_depend_on_its_neighbours(write, settings):
         assert alone.ids.tolist() == whole.ids[rows].tolist()
         torch.testing.assert_close(alone.logprobs, whole.logprobs[rows], rtol=0, atol=1e-4)
     assert len({tuple(row) for row in whole.ids.tolist()}) > IMAGES / 2  # the images do differ
+
+
+@pytest.mark.parametrize("worth", [0.0, 1.0])
+@pytest.mark.parametrize("each", [1, 4])
+def test_finished_captions_leave_and_the_others_stay_as_they_are(write, each, worth, monkeypatch):
+    """With worth 0 none leaves before all are done."""
+    rows = []
+
+    def counting(model: MED, ids: Tensor, *rest: object, **named: object) -> Tensor:
+        rows.append(len(ids))
+        return next_logits(model, ids, *rest, **named)
+
+    settings = Sampling(captions=each, min_length=0)
+    expected = write(settings)
+    monkeypatch.setattr(generation, "next_logits", counting)
+    monkeypatch.setattr(generation, "WORTH", worth)
+
+    found = write(settings)
+
+    assert found.ids.equal(expected.ids)
+    torch.testing.assert_close(found.logprobs, expected.logprobs, rtol=0, atol=1e-4)
+    _prompt, *steps_ = rows
+    assert steps_ == sorted(steps_, reverse=True)
+    assert (steps_[-1] == IMAGES * each) == (worth == 0.0)
+
+
+def test_where_looking_makes_the_device_wait_it_is_done_now_and_then(write, monkeypatch):
+    settings = Sampling(captions=2, min_length=0)
+    expected = write(settings)
+    monkeypatch.setitem(generation.LOOK_EVERY, "cpu", 4)
+    found = write(settings)
+    assert found.ids.equal(expected.ids)
+    torch.testing.assert_close(found.logprobs, expected.logprobs, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("settings", [Sampling(captions=3), GREEDY, BEAM], ids=lambda s: s.method)

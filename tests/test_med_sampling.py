@@ -37,6 +37,19 @@ class TestNucleus:
         wide = torch.randn(2, 30_000, generator=torch.Generator().manual_seed(0)) * 3
         assert [len(row) for row in kept(wide, 0, 1.0)] == [30_000, 30_000]
 
+    @pytest.mark.parametrize("top_p", [0.5, 0.95])
+    def test_looking_among_the_likeliest_first_changes_no_bit(self, scores, top_p, monkeypatch):
+        """Some rows find their nucleus there and others do not, which sorts them all."""
+        scores[:3] *= 20
+        whole, order = nucleus(scores, 0, top_p)
+        monkeypatch.setattr("capfilt.med.sampling.LIKELY", 4)
+        for rows in (slice(0, 3), slice(0, 6)):
+            found, ids = nucleus(scores[rows], 0, top_p)
+            assert found.shape[1] == (4 if rows.stop == 3 else 40)
+            for a, b, c, d in zip(found, ids, whole, order, strict=False):
+                assert a[a > 0].equal(c[c > 0])
+                assert b[a > 0].equal(d[c > 0])
+
     def test_a_banned_token_is_never_in(self, scores):
         banned = ban(scores, int(scores[0].argmax()))
         assert all(int(scores[0].argmax()) not in row for row in kept(banned, 0, 1.0))

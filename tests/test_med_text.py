@@ -72,6 +72,22 @@ def test_padding_never_reaches_a_real_token(model, ids, image, mode):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("owners", [None, [0, 0, 0, 1], [0, 1, 1, 2], [1, 1, 1, 1]], ids=str)
+@pytest.mark.parametrize("mode", ["text", "match"])
+def test_reading_without_padding_gives_the_first_states_of_the_padded_texts(model, ids, mode, owners):
+    """For any number of texts an image, none included, and with padding that no text needs."""
+    keep = torch.arange(LENGTH).expand(ROWS, -1) < torch.tensor([[3], [5], [1], [4]])
+    images = torch.randn(4, 17, 32, generator=torch.Generator().manual_seed(2))
+    of = torch.tensor([0, 1, 2, 3] if owners is None else owners)
+    projected = model.text.project_image(images) if mode == "match" else None
+
+    found = model.text.read(ids, keep, projected, None if owners is None else of)
+
+    expected = states(model.text, mode, ids, keep, images[of])[:, 0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize(("mode", "causal"), [("text", False), ("match", False), ("decode", True)])
 def test_only_decoding_hides_the_future(model, ids, image, mode, causal):
     keep = torch.ones_like(ids, dtype=torch.bool)

@@ -12,6 +12,7 @@ from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.generation import Written, logprobs, sample
 from capfilt.med.inference import on_device, ready, settle
 from capfilt.med.sampling import uniforms
+from capfilt.memory import InParts
 from capfilt.records import Caption
 
 
@@ -24,6 +25,7 @@ class MEDCaptioner:
         self.model = ready(checkpoint.model, self.device)
         self.tokens = checkpoint.tokens
         self.settings = settings
+        self._in_parts = InParts(self._caption)
         self.image_size = self.model.config.vision.image_size
         self.prompt = [self.tokens.dec, *self.tokens.pieces(settings.prompt)]
         positions = self.model.config.text.positions
@@ -33,9 +35,12 @@ class MEDCaptioner:
                 f"prompt takes, and at most {positions}, which the model takes"
             )
 
-    @torch.inference_mode()
     def caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
         """Return the captions of each image of pixels, uint8 (B, 3, S, S); noise is one seed for each image."""
+        return self._in_parts(pixels, noise)
+
+    @torch.inference_mode()
+    def _caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
         image = self.model.encode_image(on_device(pixels, self.device))  # (B, M, D)
         written = self._write(self.model.project_image(image), noise)
         captions = [self._read(*row) for row in zip(written.ids.tolist(), written.logprobs.tolist(), strict=True)]

@@ -11,6 +11,7 @@ from capfilt.errors import ConfigError
 from capfilt.filters import Scores
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.inference import on_device, ready, settle
+from capfilt.memory import InParts
 from capfilt.texts import normalise as normalise_text
 
 
@@ -23,15 +24,19 @@ class MEDFilter:
         self.model = ready(checkpoint.model, self.device)
         self.tokens = checkpoint.tokens
         self.settings = settings
+        self._in_parts = InParts(self._score_all)
         self.image_size = self.model.config.vision.image_size
         positions = self.model.config.text.positions
         if settings.max_tokens > positions:
             raise ConfigError(f"scoring.max_tokens: {settings.max_tokens}, the model takes {positions}; lower it")
         self.first = self.tokens.enc if settings.first_token == "[ENC]" else self.tokens.cls
 
-    @torch.inference_mode()
     def score(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Scores]]:
         """Return the scores of texts[i], which belong to pixels[i]; pixels are uint8 (B, 3, S, S)."""
+        return self._in_parts(pixels, texts)
+
+    @torch.inference_mode()
+    def _score_all(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Scores]]:
         if not any(texts):
             return [[] for _ in texts]
         image = self.model.encode_image(on_device(pixels, self.device))  # (B, M, D)

@@ -36,7 +36,7 @@ def attention(
             mask = torch.ones(scores.shape[2:], dtype=torch.bool).tril()  # (Q, M)
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
-        return scores.softmax(dim=-1) @ values
+        return scores.softmax(dim=-1) @ values  # type: ignore[no-any-return]
     return F.scaled_dot_product_attention(q, keys, values, mask, dropout, is_causal=causal)
 
 
@@ -70,15 +70,16 @@ class Heads(nn.Module):
         """Return what x (R, L, D) sees in the context, (R, L, D); R may be a multiple of the context's B.
 
         Rows that share a context are folded into its query length, so that the keys and values of
-        an image are never copied for its texts. With places, x is a list (T, D), and so is the result.
+        an image are never copied for its texts. With places they need not be equally many an image: x is
+        (T, D) then, or (T, 1, D), and so is the result.
         """
         keys, values = context
         q = self.query(x)
-        q = q.view(len(keys), -1, q.shape[-1]) if places is None else places.pad(q)  # (B, Q, D), Q = R / B * L
+        q = q.view(len(keys), -1, q.shape[-1]) if places is None else places.pad(q.flatten(0, -2))  # (B, Q, D)
         dropout = self.attention_dropout if self.training else 0.0
         y = attention(self._split(q), keys, values, mask, dropout, causal)  # (B, H, Q, K)
         y = y.transpose(1, 2).flatten(2)  # (B, Q, D)
-        return self.out(y.view(x.shape) if places is None else places.pack(y))  # type: ignore[no-any-return]
+        return self.out((y if places is None else places.pack(y)).view(x.shape))  # type: ignore[no-any-return]
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)  # (B, L, D) -> (B, H, L, K)

@@ -14,6 +14,7 @@ from torch import Tensor
 from capfilt.config import Sampling
 from capfilt.med.attention import KeysValues, SelfCache
 from capfilt.med.model import MED
+from capfilt.med.ragged import Places
 from capfilt.med.sampling import ban, draw, nucleus, penalise
 from capfilt.med.text import TextStack
 
@@ -31,35 +32,33 @@ class Writer(Protocol):
 
 @dataclass(slots=True)
 class Draft:
-    """The captions that are being written: r rows, equally many of each of b images."""
+    """The captions that are being written: r of the R rows, those of b of the B images."""
 
     image: list[KeysValues]  # of b images
     caches: list[SelfCache]
     ids: Tensor  # int64 (r, T), prompt first, 0 ([PAD]) behind the end token
     rows: Tensor  # int64 (r,), the place of each among all captions
+    owners: Tensor  # int64 (r,), the image of each
     done: Tensor  # bool (r,)
+    places: Places | None = None  # of the rows among their image's; None while these are equally many
 
     def shrink(self, step: int) -> bool:
         """Let finished captions leave when that saves enough, and return whether any is left to write."""
         if step % LOOK_EVERY[self.done.device.type]:
             return True
-        images = len(self.image[0][0])
-        done = self.done.view(images, -1)  # (b, r / b)
-        alive, width = ~done.all(dim=1), int((~done).sum(dim=1).max())  # (b,), captions of the slowest image
-        if width == 0:
-            return False
-        if int(alive.sum()) * width <= WORTH * done.numel():
-            places = torch.arange(done.numel(), device=done.device).view(images, -1)  # (b, r / b)
-            open_first = done.int().argsort(dim=1, stable=True)[:, :width]  # (b, width)
-            self._keep(places.gather(1, open_first)[alive].flatten())
-            if not alive.all():
-                self.image = [(keys[alive], values[alive]) for keys, values in self.image]
-        return True
+        open_ = (~self.done).nonzero().squeeze(1)
+        if 0 < len(open_) <= WORTH * len(self.done):
+            self._keep(open_)
+        return len(open_) > 0
 
-    def _keep(self, places: Tensor) -> None:
-        self.ids, self.rows, self.done = self.ids[places], self.rows[places], self.done[places]
+    def _keep(self, rows: Tensor) -> None:
+        self.ids, self.rows, self.done = self.ids[rows], self.rows[rows], self.done[rows]
         for cache in self.caches:
-            cache.reorder(places)
+            cache.reorder(rows)
+        images, self.owners = torch.unique(self.owners[rows], return_inverse=True)  # type: ignore[no-untyped-call]
+        if len(images) < len(self.image[0][0]):
+            self.image = [(keys[images], values[images]) for keys, values in self.image]
+        self.places = Places.of(self.owners, len(images))
 
 
 class Written(NamedTuple):
@@ -102,7 +101,8 @@ def sample(
         draft.done |= token == end
         if step + 1 == settings.max_length or not draft.shrink(step):
             break
-        logits = next_logits(model, draft.ids[:, step : step + 1], draft.image, draft.caches, step)  # (r, V)
+        last = draft.ids[:, step : step + 1]  # (r, 1)
+        logits = next_logits(model, last, draft.image, draft.caches, step, places=draft.places)  # (r, V)
     return written
 
 
@@ -122,7 +122,7 @@ def begin(model: Writer, image: list[KeysValues], prompt: list[int], each: int, 
     ids = logits.new_zeros((rows, length), dtype=torch.long)  # (R, T)
     ids[:, : len(prompt)] = torch.tensor(prompt, device=ids.device)
     numbers = torch.arange(rows, device=ids.device)  # (R,)
-    return Draft(image, caches, ids, numbers, torch.zeros_like(numbers, dtype=torch.bool)), logits
+    return Draft(image, caches, ids, numbers, numbers // each, torch.zeros_like(numbers, dtype=torch.bool)), logits
 
 
 def prefill(
@@ -146,7 +146,8 @@ def next_logits(
     caches: list[SelfCache],
     start: int,
     seen: Tensor | None = None,
+    places: Places | None = None,
 ) -> Tensor:
-    """Return the logits (R, V), float32, after ids (R, L), the tokens from position start on; seen as in decode."""
-    states = model.text.decode(ids, image, caches, start, seen)  # (R, L, D)
+    """Return the logits (R, V), float32, after ids (R, L), the tokens from position start on; the rest as in decode."""
+    states = model.text.decode(ids, image, caches, start, seen, places)  # (R, L, D)
     return model.text.logits(states[:, -1]).float()

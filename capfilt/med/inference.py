@@ -63,7 +63,8 @@ def on_device(pixels: Tensor, device: Device) -> Tensor:
 @torch.no_grad()
 def packing_pays(dtype: torch.dtype) -> bool:
     """Try on this machine whether packed linear layers agree with plain ones and are faster, in about half a second."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not there or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     generator = torch.Generator().manual_seed(0)
     weight, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in ((3072, 768), (3072,)))

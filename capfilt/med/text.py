@@ -82,7 +82,13 @@ class TextBlock(nn.Module):
         return self.mlp(x)  # type: ignore[no-any-return]
 
     def decode(
-        self, x: Tensor, image: KeysValues, cache: SelfCache | None, start: int, seen: Tensor | None = None
+        self,
+        x: Tensor,
+        image: KeysValues,
+        cache: SelfCache | None,
+        start: int,
+        seen: Tensor | None = None,
+        places: Places | None = None,
     ) -> Tensor:
         """Map x (R, L, D), the tokens from position start on, to (R, L, D); seen (B, 1, 1, M) masks the image."""
         new = self.decoder_attn.project(x)
@@ -90,7 +96,7 @@ class TextBlock(nn.Module):
         # Captions are padded on the right, behind every real token, so causality alone hides the padding.
         # A single new token may see all that came before it and needs no mask.
         x = self.decoder_attn(x, written, causal=x.shape[1] > 1)  # (R, L, D)
-        return self.mlp(self.cross_attn(x, image, seen))  # type: ignore[no-any-return]
+        return self.mlp(self.cross_attn(x, image, seen, places=places))  # type: ignore[no-any-return]
 
 
 class Embeddings(nn.Module):
@@ -196,19 +202,21 @@ class TextStack(nn.Module):
         caches: list[SelfCache] | None = None,
         start: int = 0,
         seen: Tensor | None = None,
+        places: Places | None = None,
     ) -> Tensor:
         """Return the last states (R, L, D) of ids (R, L) in mode "decode".
 
         With caches, ids are the tokens from position start on, after those already cached: any number
         at the start, one at a time later. seen (B, M), bool, is True for the tokens of the context that
-        may be looked at; without it, all of them.
+        may be looked at; without it, all of them. places put single tokens of rows that are not equally
+        many an image to their images.
         """
         if start and ids.shape[1] > 1:
             raise ValueError(f"{ids.shape[1]} tokens at position {start}; after the first call give one at a time")
         mask = None if seen is None else seen[:, None, None, :]  # (B, 1, 1, M)
         x: Tensor = self.embeddings(ids, start)  # (R, L, D)
         for layer, block in enumerate(self._blocks()):
-            x = block.decode(x, image[layer], caches[layer] if caches else None, start, mask)  # (R, L, D)
+            x = block.decode(x, image[layer], caches[layer] if caches else None, start, mask, places)  # (R, L, D)
         return x
 
     def logits(self, x: Tensor) -> Tensor:

@@ -1,0 +1,56 @@
+"""A batch that does not fit into the device's memory is computed in parts."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import torch
+
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
+
+
+class InParts(Generic[R]):
+    """Calls a model on a batch, and on halves of it once the whole has not fitted.
+
+    What a batch is made of stays as it was, and so does what is recorded of it; only sums may round otherwise. A size
+    that was too large is not tried again.
+    """
+
+    def __init__(self, model: Callable[..., list[R]]) -> None:
+        """Take a model that returns one value for each item of a batch."""
+        self._model = model
+        self._most: int | None = None  # items that fit
+
+    def __call__(self, *columns: Sequence[Any] | torch.Tensor) -> list[R]:
+        """Return the values of a batch, given as columns of equal length.
+
+        Raises:
+            torch.OutOfMemoryError: not even a single item fits.
+        """
+        items, size, done = len(columns[0]), self._most or len(columns[0]), 0
+        values: list[R] = []
+        while done < items:
+            try:
+                values += self._model(*(column[done : done + size] for column in columns))
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                failed = True
+            else:
+                done, failed = done + size, False
+            if failed:  # only here has the failed call let go of its tensors
+                size = self._most = -(-size // 2)
+                _say(items, size)
+        return values
+
+
+def _say(items: int, size: int) -> None:
+    torch.cuda.empty_cache()
+    logger.warning(
+        "out of memory with a batch of %d images; it is computed %d at a time from now on. A smaller batch_size in a new "
+        "run avoids the parts",
+        items,
+        size,
+    )
