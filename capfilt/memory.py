@@ -49,8 +49,8 @@ class InParts(Generic[R]):
 def _say(items: int, size: int) -> None:
     torch.cuda.empty_cache()
     logger.warning(
-        "out of memory with a batch of %d images; it is computed %d at a time from now on. A smaller batch_size in a new "
-        "run avoids the parts",
+        "out of memory with a batch of %d images; it is computed %d at a time from now on. A smaller batch_size in a "
+        "new run avoids the parts",
         items,
         size,
     )
