@@ -37,6 +37,10 @@ class RunError(CapfiltError):
     """A run folder cannot be used as asked: it belongs to other settings, or is incomplete."""
 
 
+class QueryError(CapfiltError):
+    """A question to a ledger cannot be answered as asked; the message names the words and what there is instead."""
+
+
 class ModelError(CapfiltError):
     """A model gave numbers that cannot be used; the message names the sample."""
 

@@ -45,8 +45,9 @@ def test_two_modules_import_ray():
 
 
 def test_there_is_no_import_cycle():
+    """Nothing takes a name from capfilt/__init__.py, which loads what it offers at the first use alone."""
     names = {module: module.removesuffix("/__init__.py").removesuffix(".py").replace("/", ".") for module in MODULES}
-    graph = {names[m]: (imported(m) & set(names.values())) - {names[m]} for m in MODULES}
+    graph = {names[m]: (imported(m) & set(names.values())) - {names[m], "capfilt"} for m in MODULES}
     while leaves := {name for name, targets in graph.items() if not targets & set(graph)}:
         graph = {name: targets for name, targets in graph.items() if name not in leaves}
     assert not graph, f"these import each other: {sorted(graph)}"

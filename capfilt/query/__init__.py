@@ -1,0 +1,7 @@
+"""A run's ledger as tables to ask questions of, with SQL, Arrow or pandas."""
+
+from capfilt.query.columns import COLUMNS
+from capfilt.query.opened import OpenRun, open_run
+from capfilt.query.where import filtered
+
+__all__ = ["COLUMNS", "OpenRun", "filtered", "open_run"]

@@ -1,0 +1,55 @@
+"""The columns that a run can be asked for, and what they mean."""
+
+_PLACE = {
+    "shard": "id of the input shard",
+    "position": "place of the sample in it, from 0",
+    "key": "the sample's name in the shard",
+}
+
+_IMAGE = {
+    "width": "of the image, pixels; null when it was not recognised",
+    "height": "of the image, pixels; likewise",
+    "format": "JPEG, PNG, ...; empty when it was not recognised",
+    "domain": "host of the url without www., lower case; null when there is none",
+    "status": "ok, or the reason why the sample was not scored",
+}
+
+SAMPLES = {
+    **_PLACE,
+    **_IMAGE,
+    "image_sha256": "of the encoded image",
+    "url": "where the image came from; empty when unknown",
+    "text_status": "what was the matter with the sample's own text: ok, missing, empty, not_utf8 or cut",
+    "error": "what was found, for people; empty when nothing was wrong",
+    "texts": "number of candidates",
+    "texts_kept": "number of candidates that the policy keeps",
+}
+"""A row for each sample that was attempted: the ledger's, but for the metadata, which would outweigh all the rest."""
+
+CANDIDATES = {
+    **_PLACE,
+    "source": "web, synthetic or human",
+    "caption_index": "0 for the sample's own text, 0 to n - 1 for the captions of an image",
+    "text": "exactly as it came",
+    "captioner": "hash of the checkpoint that wrote it; null for web and human texts",
+    "round": "turn of the bootstrapping loop",
+    "seed": "of the sampling noise; null for web and human texts",
+    "tokens": "generated; null for web and human texts",
+    "logprob": "sum over the generated tokens, nats; null for web and human texts",
+    "itm": "P(match) of the ITM head, 0 to 1; null when it was not scored",
+    "itc": "cosine of the contrastive features, -1 to 1; likewise",
+    "kept": "whether the policy keeps it",
+    "reason": "the first rule of the policy that it does not meet; null when kept",
+    "words": "words of the cleaned text",
+    "characters": "characters of the cleaned text",
+    "script": "the script of most of its letters: Latin, Han, Cyrillic, ...; None when it has no letter",
+    "language": "ISO 639 code as a detector guesses it; there only when asked for, with the extra capfilt[languages]",
+    **_IMAGE,
+}
+"""A row for each candidate, kept or not."""
+
+OUTCOMES = CANDIDATES
+"""The candidates, and a row for each sample that was not scored: there all that concerns a text is null."""
+
+COLUMNS = {"samples": SAMPLES, "candidates": CANDIDATES, "outcomes": OUTCOMES}
+"""Relation -> column -> meaning."""

@@ -1,0 +1,56 @@
+"""What of a run's ledger counts: the tables that a commit record vouches for, and no others."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from capfilt import storage
+from capfilt.commits import Commit, read_commit
+from capfilt.errors import RunError
+from capfilt.ledger import checked_table, committed_units, is_complete, table_path
+from capfilt.records import Shard
+from capfilt.runs import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The tables of a complete shard, or of a unit of a shard in work."""
+
+    commit: Commit
+    samples: pa.Table
+    candidates: pa.Table
+
+
+def read_parts(run: Run, shard: Shard) -> list[Part]:
+    """Return what is committed of a shard: one part if it is complete, else one for each unit, by position.
+
+    Raises:
+        RunError: a file is not what its record says, or the record is of another run or input.
+    """
+    try:
+        return list(_parts(run, shard, is_complete(run, shard)))
+    except FileNotFoundError:
+        if not is_complete(run, shard):
+            raise
+        return list(_parts(run, shard, complete=True))  # its units were folded while they were read
+
+
+def draw_shards(shards: Sequence[Shard], share: float, seed: int = 0) -> list[Shard]:
+    """Return a share of the shards, at least one of any, in their order; a smaller share is part of a larger one."""
+    by_chance = sorted(shards, key=lambda shard: hashlib.sha256(f"{seed}/{shard.id}".encode()).digest())
+    drawn = {shard.id for shard in by_chance[: math.ceil(share * len(shards))]}
+    return [shard for shard in shards if shard.id in drawn]
+
+
+def _parts(run: Run, shard: Shard, complete: bool) -> Iterator[Part]:
+    folder = run.parts(shard)
+    stems = [folder] if complete else [storage.join(folder, unit) for unit in sorted(committed_units(run, shard))]
+    for stem in stems:
+        commit = read_commit(f"{stem}.json")
+        if (commit.shard, commit.models, commit.digest) != (shard.id, run.models, shard.digest):
+            raise RunError(f"{stem}.json: belongs to another run or input; remove it and bootstrap again")
+        tables = (checked_table(table_path(stem, name), commit.sha256[name]) for name in ("samples", "candidates"))
+        yield Part(commit, *tables)

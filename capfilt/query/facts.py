@@ -1,0 +1,66 @@
+"""What can be said of samples and candidates beyond the ledger: the policy's decision, lengths, script, domain."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from capfilt.config import Policy
+from capfilt.ledger import CANDIDATES, SAMPLES
+from capfilt.policy import cleaned, select
+from capfilt.query.columns import CANDIDATES as CANDIDATE_COLUMNS
+from capfilt.query.columns import SAMPLES as SAMPLE_COLUMNS
+from capfilt.query.committed import Part
+from capfilt.query.languages import Detect
+from capfilt.query.scripts import scripts
+
+_HOST = r"^\w[\w+.-]*://(?:[^/?#@]*@)?(?i:www\.)?(?P<host>[^/?#:]+)"
+
+
+def tables(parts: Sequence[Part], policy: Policy, detect: Detect | None) -> tuple[pa.Table, pa.Table]:
+    """Return the samples and the candidates of some parts, with the columns that COLUMNS tells of.
+
+    The decisions are those of policy.select, which sees every candidate of a sample at once.
+
+    Args:
+        parts: whole shards or units.
+        policy: which candidates are kept.
+        detect: guesses languages; without it there is no column for them.
+    """
+    samples = pa.concat_tables([SAMPLES.empty_table(), *(part.samples for part in parts)])
+    selection = select(pa.concat_tables([CANDIDATES.empty_table(), *(part.candidates for part in parts)]), policy)
+    starts = np.cumsum([0, *(part.samples.num_rows for part in parts)])
+    rows = np.concatenate(
+        [
+            np.zeros(0, np.int64),
+            *(
+                part.candidates["position"].to_numpy() - part.commit.lo + start
+                for part, start in zip(parts, starts[:-1], strict=True)
+            ),
+        ]
+    )
+    kept = selection["kept"].to_numpy()
+    samples = (
+        samples.append_column("domain", _domains(samples["url"].combine_chunks()))
+        .append_column("texts", pa.array(np.bincount(rows, minlength=samples.num_rows)))
+        .append_column("texts_kept", pa.array(np.bincount(rows[kept], minlength=samples.num_rows)))
+    )
+    return samples.select(list(SAMPLE_COLUMNS)), _candidates(selection, samples.take(pa.array(rows)), detect)
+
+
+def _candidates(selection: pa.Table, images: pa.Table, detect: Detect | None) -> pa.Table:
+    """Return the candidates with what is known of their texts and of the image of each."""
+    texts = cleaned(selection["text"])
+    words = pc.if_else(pc.equal(texts, ""), 0, pc.add(pc.count_substring(texts, " "), 1))
+    facts = {"words": words, "characters": pc.utf8_length(texts), "script": scripts(texts)}
+    if detect is not None:
+        facts["language"] = detect(texts)
+    facts |= {name: images[name] for name in ("width", "height", "format", "domain", "status")}
+    for name, values in facts.items():
+        selection = selection.append_column(name, values)
+    return selection.select([name for name in CANDIDATE_COLUMNS if name in selection.column_names])
+
+
+def _domains(urls: pa.Array) -> pa.Array:
+    return pc.utf8_lower(pc.struct_field(pc.extract_regex(urls, _HOST), "host"))

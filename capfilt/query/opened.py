@@ -1,0 +1,192 @@
+"""An open run: its committed ledger under a policy, as relations of DuckDB."""
+
+import html
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from capfilt.commits import Commit
+from capfilt.config import Policy
+from capfilt.errors import QueryError
+from capfilt.ledger import complete_shards
+from capfilt.query.committed import draw_shards, read_parts
+from capfilt.query.facts import tables
+from capfilt.query.languages import Detect, detector
+from capfilt.records import Shard
+from capfilt.runs import Run, load_run
+
+SAMPLES_PER_FILE = 50_000  # of a scratch file: enough for long columns, few enough to hold in memory once per thread
+
+_OUTCOMES = """
+    SELECT * FROM candidates
+    UNION ALL BY NAME
+    SELECT shard, position, key, width, height, format, domain, status FROM samples WHERE status <> 'ok'
+"""
+
+
+class OpenRun:
+    """A run's ledger under a policy, to be asked. Close it, or use it in a with statement.
+
+    `samples`, `candidates` and `outcomes` are relations of DuckDB: `.df()` gives pandas, `.to_arrow_table()` Arrow,
+    `.filter("itm > 0.9")`, `.aggregate("source, count(*)")` and `.limit(10)` other relations, nothing is computed
+    before it is shown. `sql` takes whole queries. COLUMNS tells what the columns mean.
+
+    Only what is committed counts, after its hash was checked. It is read once, judged by policy.select, and laid
+    down in a scratch folder, from which the engine answers within its memory limit however large the run is.
+    """
+
+    def __init__(self, run: Run, policy: Policy, shards: Sequence[Shard], planned: int, languages: bool) -> None:
+        self.run, self.policy, self.planned = run, policy, planned
+        self._scratch = tempfile.TemporaryDirectory(prefix="capfilt-query-")
+        try:
+            self.commits, files = _lay_down(run, policy, shards, Path(self._scratch.name), languages)
+            self.connection = _connect(files, Path(self._scratch.name))
+        except BaseException:
+            self._scratch.cleanup()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection and remove the scratch folder."""
+        self.connection.close()
+        self._scratch.cleanup()
+
+    @property
+    def samples(self) -> duckdb.DuckDBPyRelation:
+        """A row for each sample that was attempted."""
+        return self.connection.table("samples")
+
+    @property
+    def candidates(self) -> duckdb.DuckDBPyRelation:
+        """A row for each candidate, with the policy's decision."""
+        return self.connection.table("candidates")
+
+    @property
+    def outcomes(self) -> duckdb.DuckDBPyRelation:
+        """The candidates, and a row without a text for each sample that was not scored."""
+        return self.connection.table("outcomes")
+
+    def sql(self, query: str) -> duckdb.DuckDBPyRelation:
+        """Return the answer to a query over the tables samples, candidates and outcomes."""
+        return self.connection.sql(query)
+
+    @property
+    def figures(self) -> dict[str, str]:
+        """What this is, for people."""
+        texts = sum(sum(commit.candidates.values()) for commit in self.commits)
+        shards = len({commit.shard for commit in self.commits})
+        return {
+            "run": self.run.root,
+            "policy": self.policy.name,
+            "shards": f"{shards:,} of {self.planned:,}",
+            "samples": f"{sum(commit.hi - commit.lo for commit in self.commits):,}",
+            "candidates": f"{texts:,}",
+        }
+
+    def __repr__(self) -> str:
+        return f"OpenRun({', '.join(f'{name}: {value}' for name, value in self.figures.items())})"
+
+    def _repr_html_(self) -> str:
+        rows = (f"<tr><th>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in self.figures.items())
+        return f"<table>{''.join(rows)}</table>"
+
+
+def open_run(
+    path: str,
+    policy: Policy | None = None,
+    *,
+    unfinished: bool = False,
+    share: float = 1.0,
+    languages: bool = False,
+) -> OpenRun:
+    """Open a run's ledger to ask questions of it.
+
+    Args:
+        path: folder or URL of the run; it may still be at work.
+        policy: which candidates count as kept; the run's own by default.
+        unfinished: also take the committed units of shards that are in work.
+        share: of the shards, drawn by their ids: for a first look at a run of many.
+        languages: add the column `language`; it costs about ten times as much as all the rest.
+
+    Raises:
+        RunError: there is no run, or a file of its ledger is not what was committed.
+        QueryError: share is not in (0, 1], or no detector of languages is installed.
+    """
+    if not 0 < share <= 1:
+        raise QueryError(f"share is {share}; give one in (0, 1]")
+    run = load_run(path)
+    plan, complete = run.plan(), complete_shards(run)
+    shards = draw_shards([shard for shard in plan if unfinished or shard.id in complete], share)
+    return OpenRun(run, policy or run.config().policy, shards, len(plan), languages)
+
+
+def _lay_down(
+    run: Run, policy: Policy, shards: Sequence[Shard], folder: Path, languages: bool
+) -> tuple[list[Commit], dict[str, list[str]]]:
+    """Write the scratch files, and return the commit records behind them and the files by table."""
+    detect = detector() if languages else None
+    before = [0]
+    for shard in shards:
+        before.append(before[-1] + shard.samples)
+    places = list(zip(before, shards, strict=False))
+    batches = [[shard for _, shard in group] for _, group in groupby(places, lambda p: p[0] // SAMPLES_PER_FILE)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [
+            pool.submit(_write_batch, run, policy, batch, folder / f"{n:06d}", detect)
+            for n, batch in enumerate(batches or [[]])
+        ]
+        try:
+            commits = [commit for job in jobs for commit in job.result()]
+        finally:
+            pool.shutdown(cancel_futures=True)
+    files = {name: [f"{folder}/{n:06d}.{name}.parquet" for n in range(len(jobs))] for name in ("samples", "candidates")}
+    return commits, files
+
+
+def _write_batch(run: Run, policy: Policy, shards: Sequence[Shard], stem: Path, detect: Detect | None) -> list[Commit]:
+    parts = [part for shard in shards for part in read_parts(run, shard)]
+    samples, candidates = tables(parts, policy, detect)
+    _write(samples, f"{stem}.samples.parquet", ["image_sha256", "url", "key", "error"])
+    _write(candidates, f"{stem}.candidates.parquet", ["text", "key"])
+    return [part.commit for part in parts]
+
+
+def _write(table: pa.Table, path: str, varied: Sequence[str]) -> None:
+    """Write a table for a quick reading; `varied` are the columns whose values seldom repeat."""
+    alike = [name for name in table.column_names if name not in varied]
+    pq.write_table(table, path, compression="lz4", use_dictionary=alike)
+
+
+def _connect(files: dict[str, list[str]], folder: Path) -> duckdb.DuckDBPyConnection:
+    """Return a connection with the tables that can read these files, and do nothing else outside of itself."""
+    connection = duckdb.connect(
+        config={
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "python_enable_replacements": False,  # a name in a query is a table here, never a variable of a caller
+            "temp_directory": str(folder / "spill"),
+        }
+    )
+    connection.execute("SET allowed_paths = ?", [[path for paths in files.values() for path in paths]])
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    for name, paths in files.items():
+        connection.read_parquet(paths).create_view(name)
+    connection.execute(f"CREATE VIEW outcomes AS {_OUTCOMES}")
+    return connection

@@ -1,0 +1,37 @@
+"""Conditions that a user writes: an SQL expression over documented columns, and one line when it is none."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+
+from capfilt.errors import QueryError
+
+
+def filtered(relation: duckdb.DuckDBPyRelation, where: str | None) -> duckdb.DuckDBPyRelation:
+    """Return the rows that meet a condition; all when it is None.
+
+    The connection of an OpenRun can read no file but the run's, so neither can the condition.
+
+    Raises:
+        QueryError: it is no condition on the relation's columns.
+    """
+    if where is None:
+        return relation
+    with told(where, relation.columns):
+        found = relation.filter(where)
+        found.limit(0).fetchall()
+        return found
+
+
+@contextmanager
+def told(where: str | None, columns: list[str]) -> Iterator[None]:
+    """Make every complaint of the engine about a condition a QueryError of one line.
+
+    Some are found when rows are read alone, as a text that is no number: so what reads them belongs in here too.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        first = str(error).partition("\n")[0]
+        raise QueryError(f"where {where!r}: {first}; the columns are {', '.join(columns)}") from None
