@@ -6,7 +6,6 @@ one are left over from an attempt that died, and are written again.
 """
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -180,8 +179,8 @@ def table_path(stem: str, name: str) -> str:
     return f"{stem}.{name}.parquet"
 
 
-def checked_table(path: str, sha256: str) -> pa.Table:
-    """Return the table in a file after checking its hash.
+def checked_table(path: str, sha256: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the table in a file, or some columns of it, after checking its hash.
 
     Raises:
         RunError: the file is not the one that was committed.
@@ -189,7 +188,7 @@ def checked_table(path: str, sha256: str) -> pa.Table:
     data = storage.read_bytes(path)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise RunError(f"{path}: is not the file that was committed; remove its .json and bootstrap again")
-    return pq.read_table(io.BytesIO(data))
+    return pq.read_table(pa.BufferReader(data), columns=columns)
 
 
 def count_values(column: pa.ChunkedArray) -> dict[str, int]:

@@ -23,14 +23,15 @@ SOURCES = ("web", "human", "synthetic")
 
 _SYNTHETIC = SOURCES.index("synthetic")
 
-# what clean leaves as it is: printable ASCII that begins no tag or entity, in words one space apart
-_PLAIN = r"^([!-%'-;=?-~]+( [!-%'-;=?-~]+)*)?$"
+# what clean does not leave as it is: what may begin a tag or entity, blanks that are no single ones between words, and
+# all that is no letter, mark, number, punctuation or symbol
+_DIRTY = r"[<&]|^ |  | $|[^ \p{L}\p{M}\p{N}\p{P}\p{S}]"
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
-def select(candidates: pa.Table, policy: Policy) -> pa.Table:
+def select(candidates: pa.Table, policy: Policy, texts: pa.Array | None = None) -> pa.Table:
     """Return the candidates with two more columns: `kept`, and `reason` (one of REASONS, null when kept).
 
     The rules are applied in the order of REASONS. Scores are compared as the float32 they are stored as, so
@@ -40,8 +41,9 @@ def select(candidates: pa.Table, policy: Policy) -> pa.Table:
     Args:
         candidates: rows of the ledger's candidates table, all those of a sample or none; any number of shards.
         policy: the thresholds and the mix.
+        texts: what `cleaned` makes of the texts, from a caller who has it at hand.
     """
-    texts = cleaned(candidates["text"])
+    texts = cleaned(candidates["text"]) if texts is None else texts
     shards = candidates["shard"].combine_chunks().dictionary_encode()
     positions = candidates["position"].to_numpy()
     sources = pc.index_in(candidates["source"], pa.array(SOURCES)).to_numpy()
@@ -69,8 +71,7 @@ def select(candidates: pa.Table, policy: Policy) -> pa.Table:
 def cleaned(texts: pa.ChunkedArray) -> pa.Array:
     """Return texts as they are scored. Most are clean already, which one vectorised search tells."""
     array = texts.combine_chunks()
-    plain = pc.and_(pc.match_substring_regex(array, _PLAIN), pc.less_equal(pc.utf8_length(array), MAX_CHARACTERS))
-    dirty = pc.invert(plain)
+    dirty = pc.or_(pc.match_substring_regex(array, _DIRTY), pc.greater(pc.utf8_length(array), MAX_CHARACTERS))
     return pc.replace_with_mask(array, dirty, pa.array([clean(text.as_py()) for text in array.filter(dirty)], "string"))
 
 

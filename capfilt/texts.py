@@ -24,7 +24,9 @@ def clean(raw: str) -> str:
     for _ in range(2):
         if "<" in text or "&" in text:
             text = _visible(text)
-    return " ".join("".join(map(_shown, text)).split())
+    if not text.isprintable():  # it has white space other than blanks, or what has no shape
+        text = "".join(map(_shown, text))
+    return " ".join(text.split())
 
 
 def normalise(text: str, max_words: int = 30) -> str:

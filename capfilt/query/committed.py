@@ -10,9 +10,12 @@ import pyarrow as pa
 from capfilt import storage
 from capfilt.commits import Commit, read_commit
 from capfilt.errors import RunError
-from capfilt.ledger import checked_table, committed_units, is_complete, table_path
+from capfilt.ledger import CANDIDATES, SAMPLES, checked_table, committed_units, is_complete, table_path
 from capfilt.records import Shard
 from capfilt.runs import Run
+
+READ = {"samples": [name for name in SAMPLES.names if name != "metadata"], "candidates": CANDIDATES.names}
+"""Table -> the columns that are read: the metadata would outweigh all the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +55,7 @@ def _parts(run: Run, shard: Shard, complete: bool) -> Iterator[Part]:
         commit = read_commit(f"{stem}.json")
         if (commit.shard, commit.models, commit.digest) != (shard.id, run.models, shard.digest):
             raise RunError(f"{stem}.json: belongs to another run or input; remove it and bootstrap again")
-        tables = (checked_table(table_path(stem, name), commit.sha256[name]) for name in ("samples", "candidates"))
-        yield Part(commit, *tables)
+        tables = {
+            name: checked_table(table_path(stem, name), commit.sha256[name], columns) for name, columns in READ.items()
+        }
+        yield Part(commit, **tables)

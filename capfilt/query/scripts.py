@@ -21,16 +21,17 @@ SCRIPTS = {
 """Name -> regular expression of one letter, in the order of precedence among equals."""
 
 OTHER, NONE = "Other", "None"
+_NAMES = [*SCRIPTS, OTHER, NONE]
+_LATIN, _OTHER, _NONE = (_NAMES.index(name) for name in ("Latin", OTHER, NONE))
 
 
-def scripts(texts: pa.Array) -> pa.Array:
+def scripts(texts: pa.Array) -> pa.DictionaryArray:
     """Return for each text the script of most of its letters, OTHER for a rarer one, NONE when it has no letter."""
-    names = np.where(pc.match_substring_regex(texts, "[A-Za-z]").to_numpy(False), "Latin", NONE).astype(object)
+    codes = np.where(pc.match_substring_regex(texts, "[A-Za-z]").to_numpy(False), _LATIN, _NONE).astype(np.int8)
     foreign = np.flatnonzero(~pc.string_is_ascii(texts).to_numpy(False))
     if len(foreign):
         letters = texts.take(pa.array(foreign))
         counts = np.stack([pc.count_substring_regex(letters, each).to_numpy() for each in SCRIPTS.values()])
-        found = np.array(list(SCRIPTS), object)[counts.argmax(axis=0)]
-        rest = np.where(pc.match_substring_regex(letters, r"\p{L}").to_numpy(False), OTHER, NONE)
-        names[foreign] = np.where(counts.any(axis=0), found, rest)
-    return pa.array(names, pa.string())
+        rest = np.where(pc.match_substring_regex(letters, r"\p{L}").to_numpy(False), _OTHER, _NONE)
+        codes[foreign] = np.where(counts.any(axis=0), counts.argmax(axis=0), rest)
+    return pa.DictionaryArray.from_arrays(codes, _NAMES)
