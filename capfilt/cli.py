@@ -12,23 +12,14 @@ from typing import TYPE_CHECKING
 import click
 
 from capfilt.cli_checkpoint import checkpoint
+from capfilt.cli_options import config_argument, json_option, set_option
+from capfilt.cli_stats import compare, stats
 from capfilt.errors import CapfiltError
 
 if TYPE_CHECKING:
     from capfilt.config import Config
 
 JOBS = ("bootstrap", "export", "pretrain", "finetune", "finetune_vqa", "finetune_nlvr2", "evaluate", "demo")
-
-_config = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-_set = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key, nested ones with dots."
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-_policy = click.option(
-    "--policy",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="YAML of another policy than the run's own.",
-)
 
 
 class _Group(click.Group):
@@ -55,8 +46,8 @@ def cli() -> None:
 
 
 @cli.command()
-@_config
-@_set
+@config_argument
+@set_option
 @click.option("--local", is_flag=True, help="Run in this process, without Ray; the result is the same.")
 def bootstrap(config: Path, overrides: tuple[str, ...], local: bool) -> None:
     """Caption and score every sample of the shards named in CONFIG, and export what the policy keeps.
@@ -77,8 +68,8 @@ def bootstrap(config: Path, overrides: tuple[str, ...], local: bool) -> None:
 
 
 @cli.command()
-@_config
-@_set
+@config_argument
+@set_option
 def export(config: Path, overrides: tuple[str, ...]) -> None:
     """Write the clean shards of a finished run under another policy. No model is loaded.
 
@@ -94,26 +85,7 @@ def export(config: Path, overrides: tuple[str, ...]) -> None:
 
 @cli.command()
 @click.argument("run")
-@_policy
-@_json
-def stats(run: str, policy: Path | None, as_json: bool) -> None:
-    """Show what was scored, kept, rejected and failed in RUN.
-
-    \b
-    Example:
-      capfilt stats runs/cc12m --json | jq .sources.web.noise
-    """
-    from capfilt.config import Policy, load
-    from capfilt.runs import load_run
-    from capfilt.stats import render_text, summarise
-
-    figures = summarise(load_run(run), load(Policy, policy) if policy else None)
-    click.echo(json.dumps(figures.to_json(), indent=2) if as_json else render_text(figures))
-
-
-@cli.command()
-@click.argument("run")
-@_json
+@json_option
 def verify(run: str, as_json: bool) -> None:
     """Check every file of RUN: hashes, counts, nothing missing, nothing left over. Exit code 1 if not.
 
@@ -133,8 +105,8 @@ def verify(run: str, as_json: bool) -> None:
 
 
 @cli.command()
-@_config
-@_set
+@config_argument
+@set_option
 def pretrain(config: Path, overrides: tuple[str, ...]) -> None:
     """Train MED from random weights on clean, human and web shards. The same command resumes.
 
@@ -152,8 +124,8 @@ def pretrain(config: Path, overrides: tuple[str, ...]) -> None:
 
 
 @cli.command()
-@_config
-@_set
+@config_argument
+@set_option
 def finetune(config: Path, overrides: tuple[str, ...]) -> None:
     """Fine-tune a captioner, a filter, or a model for VQA or NLVR2, as the key role says. The same command resumes.
 
@@ -167,8 +139,8 @@ def finetune(config: Path, overrides: tuple[str, ...]) -> None:
 
 
 @cli.command()
-@_config
-@_set
+@config_argument
+@set_option
 def evaluate(config: Path, overrides: tuple[str, ...]) -> None:
     """Measure a checkpoint: retrieval, captioning, VQA, NLVR2, video, or the filter against people's verdicts.
 
@@ -191,7 +163,7 @@ def evaluate(config: Path, overrides: tuple[str, ...]) -> None:
 @cli.command("config")
 @click.argument("job", type=click.Choice(JOBS))
 @click.argument("config", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@_set
+@set_option
 def show_config(job: str, config: Path | None, overrides: tuple[str, ...]) -> None:
     """Show every key of a JOB with its default and meaning; with CONFIG, check it and show its values.
 
@@ -208,8 +180,8 @@ def show_config(job: str, config: Path | None, overrides: tuple[str, ...]) -> No
 
 @cli.command()
 @click.argument("config", default="configs/demo.yaml", type=click.Path(dir_okay=False, path_type=Path))
-@_set
-@_json
+@set_option
+@json_option
 def demo(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Render a small world, train a captioner and a filter on it, and run the main job, on this machine alone.
 
@@ -229,6 +201,8 @@ def demo(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 cli.add_command(checkpoint)
+cli.add_command(compare)
+cli.add_command(stats)
 
 
 def _kind(job: str) -> "type[Config]":

@@ -12,6 +12,7 @@ from capfilt.config.demo import DemoConfig
 from capfilt.config.training import FinetuneConfig, ModelSettings, PretrainConfig, Schedule
 from capfilt.med.build import build_models, checkpoint_names
 from capfilt.med.tokens import SPECIAL
+from capfilt.query import open_run
 from capfilt.runs import load_run
 from capfilt.stats import render_text, summarise
 from capfilt.verify import verify
@@ -129,7 +130,8 @@ def _bootstrapping(config: DemoConfig, root: Path, captioner: str, judge_: str) 
 def _report(config: DemoConfig, job: BootstrapConfig, say: Callable[[str], None]) -> dict[str, object]:
     """Show the ledger's figures, check every file, and judge the texts of the scenes that no model has seen."""
     run = load_run(job.run)
-    say(render_text(summarise(run)))
+    with open_run(job.run) as opened:
+        say(render_text(summarise(opened)))
     problems = verify(run)
     say(
         "\n".join(["", *problems])

@@ -7,6 +7,8 @@ import pytest
 
 from capfilt.cli import _kind, cli
 from capfilt.config import Config
+from capfilt.query import COLUMNS
+from capfilt.stats import DIMENSIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -43,6 +45,17 @@ def test_every_make_target_of_the_readme_exists():
     targets = re.findall(r"^\$ make (\w+)$", README, re.MULTILINE)
     assert targets == ["demo", "test"]
     assert all(f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets)
+
+
+def test_every_column_of_a_run_is_documented():
+    page = (ROOT / "docs" / "query.md").read_text()
+    for relation in COLUMNS.values():
+        assert not [
+            name
+            for name, meaning in relation.items()
+            if not re.search(rf"`{name}` \| \w+ \| {re.escape(meaning)} \|", page)
+        ]
+    assert not [name for name in DIMENSIONS if f"`{name}`" not in page]
 
 
 def test_every_command_and_job_file_is_documented():

@@ -156,6 +156,13 @@ def test_cleaning_a_column_is_cleaning_each_text(texts):
     assert cleaned(pa.chunked_array([texts], pa.string())).to_pylist() == [clean(text) for text in texts]
 
 
+def test_every_character_is_told_clean_from_dirty_as_cleaning_does():
+    characters = [chr(code) for code in [*range(0x3100), *range(0xFB00, 0x10000), *range(0xE0000, 0xE0080)]]
+    texts = [f"a{character}b" for character in characters]
+
+    assert cleaned(pa.chunked_array([texts])).to_pylist() == [clean(text) for text in texts]
+
+
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.9])
 def test_a_text_at_the_threshold_is_kept(threshold):
     below = float(np.nextafter(np.float32(threshold), np.float32(0)))

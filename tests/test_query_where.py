@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import duckdb
 import pytest
 from ledgers import SHARD, complete, new_run, record, synthetic, web
 
@@ -67,3 +68,8 @@ def test_no_file_is_read_by_a_condition(found, tmp_path):
         filtered(found.candidates, f"text = (SELECT content FROM read_text('{tmp_path}/secret.txt'))")
 
     assert "a secret" not in str(told_error.value)
+
+
+def test_without_a_condition_an_error_of_the_engine_stays_what_it_is(found):
+    with pytest.raises(duckdb.ConversionException), told(None, found.candidates.columns):
+        found.sql("SELECT 'a'::int").fetchall()

@@ -16,7 +16,7 @@ from capfilt.query.languages import Detect
 from capfilt.query.scripts import scripts
 
 _IMAGE = ["width", "height", "format", "domain", "status"]
-_BESIDE_HOST = r"[?#].*$|^.*@|:\d*$|^www\."
+_BESIDE_HOST = r"^(?:[^?#]*@)?(?:www\.)?|[?#].*$|:\d*$"
 
 
 def tables(parts: Sequence[Part], policy: Policy, detect: Detect | None) -> tuple[pa.Table, pa.Table]:

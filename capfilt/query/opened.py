@@ -19,12 +19,14 @@ from capfilt.config import Policy
 from capfilt.errors import QueryError
 from capfilt.ledger import complete_shards
 from capfilt.query.committed import draw_shards, read_parts
+from capfilt.query.engine import connect
 from capfilt.query.facts import tables
 from capfilt.query.languages import Detect, detector
 from capfilt.records import Shard
 from capfilt.runs import Run, load_run
 
 SAMPLES_PER_FILE = 50_000  # of a scratch file: enough for long columns, few enough to hold in memory once per thread
+MOST_THREADS = 16  # each holds such a batch in memory
 
 _OUTCOMES = """
     SELECT * FROM candidates
@@ -48,8 +50,10 @@ class OpenRun:
         self.run, self.policy, self.planned = run, policy, planned
         self._scratch = tempfile.TemporaryDirectory(prefix="capfilt-query-")
         try:
-            self.commits, files = _lay_down(run, policy, shards, Path(self._scratch.name), languages)
-            self.connection = _connect(files, Path(self._scratch.name))
+            folder = Path(self._scratch.name)
+            self.commits, self.files = _lay_down(run, policy, shards, folder, languages)
+            self.connection = connect(self.files, folder / "spill")
+            self.connection.execute(f"CREATE VIEW outcomes AS {_OUTCOMES}")
         except BaseException:
             self._scratch.cleanup()
             raise
@@ -146,7 +150,7 @@ def _lay_down(
         before.append(before[-1] + shard.samples)
     places = list(zip(before, shards, strict=False))
     batches = [[shard for _, shard in group] for _, group in groupby(places, lambda p: p[0] // SAMPLES_PER_FILE)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
         jobs = [
             pool.submit(_write_batch, run, policy, batch, folder / f"{n:06d}", detect)
             for n, batch in enumerate(batches or [[]])
@@ -171,22 +175,3 @@ def _write(table: pa.Table, path: str, varied: Sequence[str]) -> None:
     """Write a table for a quick reading; `varied` are the columns whose values seldom repeat."""
     alike = [name for name in table.column_names if name not in varied]
     pq.write_table(table, path, compression="lz4", use_dictionary=alike)
-
-
-def _connect(files: dict[str, list[str]], folder: Path) -> duckdb.DuckDBPyConnection:
-    """Return a connection with the tables that can read these files, and do nothing else outside of itself."""
-    connection = duckdb.connect(
-        config={
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "python_enable_replacements": False,  # a name in a query is a table here, never a variable of a caller
-            "temp_directory": str(folder / "spill"),
-        }
-    )
-    connection.execute("SET allowed_paths = ?", [[path for paths in files.values() for path in paths]])
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
-    for name, paths in files.items():
-        connection.read_parquet(paths).create_view(name)
-    connection.execute(f"CREATE VIEW outcomes AS {_OUTCOMES}")
-    return connection

@@ -1,5 +1,6 @@
 """Conditions that a user writes: an SQL expression over documented columns, and one line when it is none."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,12 +27,18 @@ def filtered(relation: duckdb.DuckDBPyRelation, where: str | None) -> duckdb.Duc
 
 @contextmanager
 def told(where: str | None, columns: list[str]) -> Iterator[None]:
-    """Make every complaint of the engine about a condition a QueryError of one line.
+    """Make every complaint of the engine about a condition, if there is one, a QueryError of one line.
 
     Some are found when rows are read alone, as a text that is no number: so what reads them belongs in here too.
     """
     try:
         yield
     except duckdb.Error as error:
-        first = str(error).partition("\n")[0]
-        raise QueryError(f"where {where!r}: {first}; the columns are {', '.join(columns)}") from None
+        if where is None:
+            raise
+        raise QueryError(f"where {where!r}: {_complaint(error)}; the columns are {', '.join(columns)}") from None
+
+
+def _complaint(error: duckdb.Error) -> str:
+    unknown = re.search(r'Referenced column "(.+)" (was )?not found', str(error))
+    return f"there is no column {unknown[1]}" if unknown else str(error).partition("\n")[0]

@@ -8,11 +8,18 @@ from hypothesis import strategies as st
 from ledgers import SHARD, commit, complete, config, new_run, record, synthetic, web
 
 from capfilt.config import Policy
-from capfilt.runs import open_run
-from capfilt.stats import render_text, summarise
+from capfilt.errors import QueryError
+from capfilt.query import open_run
+from capfilt.runs import open_run as start_run
+from capfilt.stats import Stats, summarise
 
 OTHER = replace(SHARD, id="00001", url="in/00001.tar", samples=2)
 UNFINISHED = replace(SHARD, id="00002", url="in/00002.tar")
+
+
+def of(run, policy=None, where=None, **options) -> Stats:
+    with open_run(run.root, policy, **options) as opened:
+        return summarise(opened, where)
 
 
 @pytest.fixture
@@ -26,7 +33,7 @@ def run(tmp_path):
 
 
 def test_everything_is_counted_over_the_complete_shards(run):
-    stats = summarise(run)
+    stats = of(run)
 
     assert (stats.shards, stats.planned, stats.samples, stats.samples_kept) == (2, 3, 6, 3)
     assert stats.statuses == {"ok": 5, "too_large": 1}
@@ -40,19 +47,19 @@ def test_everything_is_counted_over_the_complete_shards(run):
 
 
 def test_rates_are_counts_over_seconds_of_the_stage(run):
-    stats = summarise(run)
+    stats = of(run)
 
     assert stats.rates == {"caption": 6.0, "score": 12.0}
     assert stats.tokens_per_second == 20.0
 
 
 def test_another_policy_is_tried_without_changing_the_run(run):
-    assert summarise(run, Policy(web_itm=0.0, synthetic_itm=0.0, min_words=0)).sources["web"].kept == 3
-    assert summarise(run).sources["web"].kept == 1
+    assert of(run, Policy(web_itm=0.0, synthetic_itm=0.0, min_words=0)).sources["web"].kept == 3
+    assert of(run).sources["web"].kept == 1
 
 
 def test_quantiles_are_those_of_all_scores(run):
-    scores = summarise(run).sources["synthetic"].scores
+    scores = of(run).sources["synthetic"].scores
 
     assert scores["itm"] == {"p5": 0.1, "p25": 0.1, "p50": 0.3, "p75": 0.6, "p95": 0.8}
     assert scores["itc"] == dict.fromkeys(("p5", "p25", "p50", "p75", "p95"), 0.125)
@@ -65,7 +72,7 @@ def test_quantiles_are_exact_to_a_step(tmp_path_factory, scores):
     run = new_run(tmp_path_factory.mktemp("run"), [shard])
     complete(run, shard, [record(i) for i in range(len(scores))], [web(i, score) for i, score in enumerate(scores)])
 
-    found = summarise(run).sources["web"].scores["itm"]
+    found = of(run).sources["web"].scores["itm"]
 
     exact = np.percentile(np.float32(scores), [5, 25, 50, 75, 95], method="inverted_cdf")
     np.testing.assert_allclose(list(found.values()), exact, atol=0.51e-4)
@@ -75,46 +82,65 @@ def test_a_score_that_no_filter_gave_has_no_quantiles(tmp_path):
     run = new_run(tmp_path)
     complete(run, SHARD, [record(position) for position in range(4)], [web(0, itc=None)])
 
-    assert list(summarise(run).sources["web"].scores) == ["itm"]
+    assert list(of(run).sources["web"].scores) == ["itm"]
 
 
 def test_a_run_without_a_complete_shard_has_empty_statistics(tmp_path):
-    stats = summarise(new_run(tmp_path))
+    stats = of(new_run(tmp_path))
 
     assert (stats.shards, stats.samples, stats.sources, stats.rates) == (0, 0, {}, {})
-    assert "0 of 1 shards complete" in render_text(stats)
 
 
 def test_the_policy_is_the_runs_own(tmp_path):
     run = new_run(tmp_path)
     complete(run, SHARD, [record(position) for position in range(4)], [web(0, 0.75)])
-    open_run(config(tmp_path, policy={"name": "strict", "web_itm": 0.8}), {"captioner": "c0ffee", "filter": "f117e4"})
+    start_run(config(tmp_path, policy={"name": "strict", "web_itm": 0.8}), {"captioner": "c0ffee", "filter": "f117e4"})
 
-    stats = summarise(run)
+    stats = of(run)
 
     assert (stats.policy, stats.sources["web"].kept) == ("strict", 0)
 
 
-def test_the_text_shows_what_was_found(run):
-    text = render_text(summarise(run))
+def test_committed_units_count_when_they_are_asked_for(run):
+    stats = of(run, unfinished=True)
 
-    lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert lines[0] == f"{run.root}: 2 of 3 shards complete, policy default"
-    for line in (
-        "attempted 6",
-        "too_large 1 16.7 %",
-        "with a kept text 3 50.0 %",
-        "web 3 1 66.7 % 1 low_itm, 1 too_short",
-        "synthetic itm 0.1 0.1 0.3 0.6 0.8",
-        "caption 1.0 6.0",
-        "20 tokens generated, 20.0 for each second of captioning",
-    ):
-        assert line in lines
-    assert max(map(len, text.splitlines()[1:])) <= 80
+    assert (stats.shards, stats.samples, stats.sources["web"].scored) == (3, 10, 4)
+
+
+def test_bands_count_every_score_once(run):
+    bands = of(run).sources["synthetic"].bands
+
+    assert [n for n, count in enumerate(bands["itm"]) if count] == [2, 6, 12, 16]  # 0.1, 0.3, 0.6, 0.8
+    assert sum(bands["itm"]) == sum(bands["itc"]) == 4
+
+
+def test_a_condition_limits_texts_and_the_samples_that_they_belong_to(run):
+    stats = of(run, where="itm < 0.5")
+
+    assert (stats.where, stats.samples, stats.samples_kept) == ("itm < 0.5", 2, 0)
+    assert stats.statuses == {"ok": 2}
+    assert (stats.sources["web"].scored, stats.sources["synthetic"].scored) == (1, 2)
+    assert (stats.text_statuses, stats.seconds, stats.tokens) == ({}, {}, 10)
+
+
+def test_a_condition_can_be_on_samples_that_failed(run):
+    stats = of(run, where="status <> 'ok'")
+
+    assert (stats.samples, stats.statuses, stats.sources) == (1, {"too_large": 1}, {})
+
+
+def test_a_condition_that_all_meet_changes_no_count_of_texts(run):
+    assert of(run, where="true").sources == of(run).sources
+
+
+@pytest.mark.parametrize("where", ["skore > 1", "itm > 'a'"])
+def test_what_is_no_condition_is_told_with_the_columns(run, where):
+    with pytest.raises(QueryError, match="the columns are shard, position"):
+        of(run, where=where)
 
 
 def test_the_json_holds_every_figure(run):
-    values = json.loads(json.dumps(summarise(run).to_json()))
+    values = json.loads(json.dumps(of(run).to_json()))
 
     assert values["sources"]["web"]["rejected"] == {"low_itm": 1, "too_short": 1}
     assert values["sources"]["synthetic"]["noise"] == 0.5

@@ -1,0 +1,134 @@
+"""The commands that count: capfilt stats and compare."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from capfilt.cli_options import json_option
+
+if TYPE_CHECKING:
+    from capfilt.config import Policy
+    from capfilt.query import OpenRun
+
+_path = click.Path(exists=True, dir_okay=False, path_type=Path)
+_where = click.option(
+    "--where", metavar="SQL", help="Only what meets a condition, as \"source = 'web' AND itm > 0.9\"."
+)
+_share = click.option(
+    "--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Look at this share of the shards."
+)
+
+
+@click.command()
+@click.argument("run")
+@click.option("--policy", type=_path, help="YAML of another policy than the run's own.")
+@click.option("--by", multiple=True, metavar="NAME", help="Cut by source, words, domain, ... Several times: crosswise.")
+@_where
+@click.option("--top", type=click.IntRange(min=1), help="Parts shown one by one: 25 on a terminal, else all.")
+@_share
+@click.option("--unfinished", is_flag=True, help="Count the committed units of shards in work too.")
+@json_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: a line for each part; by source without --by.")
+def stats(
+    run: str,
+    policy: Path | None,
+    by: tuple[str, ...],
+    where: str | None,
+    top: int | None,
+    share: float,
+    unfinished: bool,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """Show what was scored, kept, rejected and failed in RUN.
+
+    --by takes source, captioner, round, shard, words, script, language, domain, format, size (shorter side), itm, itc,
+    reason and status. --where takes SQL over the columns that docs/query.md lists; a wrong name lists them too.
+
+    \b
+    Example:
+      capfilt stats runs/cc12m
+      capfilt stats runs/cc12m --by domain --where "source = 'web'"
+      capfilt stats runs/cc12m --json | jq .sources.web.noise
+    """
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other")
+    from capfilt import stats as figures
+
+    languages = any(re.search(r"\blanguage\b", text) for text in (*by, where or ""))
+    with _open(run, policy, unfinished, share, languages) as opened:
+        if by or as_csv:
+            shown = top or (None if as_json or as_csv else 25)
+            slices = figures.cut(opened, by or ("source",), where, shown)
+            if as_csv:
+                click.echo(figures.csv_slices(slices), nl=False)
+            else:
+                click.echo(_json(slices.to_json()) if as_json else figures.render_slices(slices, _plain()))
+            return
+        overview, texts = figures.summarise(opened, where), figures.describe_texts(opened, where)
+    if as_json:
+        values = {name: text.to_json() for name, text in texts.items()}
+        click.echo(_json(overview.to_json() | {"texts": values}))
+    else:
+        click.echo(figures.render_text(overview, texts, _plain()))
+
+
+@click.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("--policy", type=_path, help="YAML of a policy for both, instead of each run's own.")
+@click.option("--policy-first", type=_path, help="YAML of a policy for the first run alone.")
+@click.option("--policy-second", type=_path, help="YAML of a policy for the second run alone.")
+@click.option("--examples", type=click.IntRange(min=0), default=5, show_default=True, help="Texts gained and lost.")
+@json_option
+def compare(
+    first: str,
+    second: str,
+    policy: Path | None,
+    policy_first: Path | None,
+    policy_second: Path | None,
+    examples: int,
+    as_json: bool,
+) -> None:
+    """Show in what two runs over the same images differ: decisions, scores and captions.
+
+    FIRST and SECOND are two rounds, captioners or settings, or one run under two policies. Samples are matched by the
+    hash of their image; how many have no partner is said.
+
+    \b
+    Example:
+      capfilt compare runs/round0 runs/round1
+      capfilt compare runs/cc12m runs/cc12m --policy-second strict.yaml
+    """
+    from capfilt import compare as comparing
+
+    with _open(first, policy_first or policy) as a, _open(second, policy_second or policy) as b:
+        found = comparing.compare(a, b, examples)
+    click.echo(_json(found.to_json()) if as_json else comparing.render_comparison(found))
+
+
+def _open(
+    run: str, policy: Path | None, unfinished: bool = False, share: float = 1.0, languages: bool = False
+) -> "OpenRun":
+    from capfilt.query import open_run
+
+    return open_run(run, _policy(policy), unfinished=unfinished, share=share, languages=languages)
+
+
+def _policy(path: Path | None) -> "Policy | None":
+    from capfilt.config import Policy, load
+
+    return load(Policy, path) if path else None
+
+
+def _json(values: object) -> str:
+    return json.dumps(values, indent=2)
+
+
+def _plain() -> bool:
+    """Return whether output must do without the characters of bars: it is no terminal, or not one for Unicode."""
+    return not sys.stdout.isatty() or "utf" not in (sys.stdout.encoding or "").lower()

@@ -1,0 +1,73 @@
+"""A comparison as text for a terminal."""
+
+from collections.abc import Sequence
+
+from capfilt.compare.figures import Comparison, Example
+from capfilt.stats.scores import QUANTILES
+from capfilt.stats.terminal import Row, columns, share, shown
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """Return the figures as tables, and the examples."""
+    runs = zip(("first", "second"), comparison.runs, comparison.policies, comparison.samples, strict=True)
+    head = "\n".join(f"{name:<6}  {run}: {samples} samples, policy {policy}" for name, run, policy, samples in runs)
+    sections = [head, _samples(comparison)]
+    sections += [_decisions(comparison), _shifts(comparison)] if comparison.sources else []
+    sections += _examples("gained: kept by the second alone", comparison.gained_examples)
+    sections += _examples("lost: kept by the first alone", comparison.lost_examples)
+    return "\n\n".join(sections)
+
+
+def _samples(comparison: Comparison) -> str:
+    matched = comparison.matched
+    rows: list[Row] = [["samples, by image", "count", "share"]]
+    rows += [["in both", matched, share(matched, max(comparison.samples))]]
+    rows += [["only in the first", comparison.only_first, ""], ["only in the second", comparison.only_second, ""]]
+    rows += [["without an image", " and ".join(map(str, comparison.without_image)), ""]]
+    for name in ("kept_by_both", "gained", "lost"):
+        count = getattr(comparison, name)
+        rows.append([f"  {name.replace('_', ' ')}", count, share(count, matched)])
+    rows += [
+        [f"  {before}, then {after}", count, share(count, matched)] for before, after, count in comparison.statuses
+    ]
+    return columns(rows)
+
+
+def _decisions(comparison: Comparison) -> str:
+    head = ["texts", "matched", "changed", "agree", "both keep", "gained", "lost", "only first", "only second"]
+    rows: list[Row] = [head]
+    for name, source in comparison.sources.items():
+        changed = share(source.changed, source.matched)
+        counts = [source.kept_by_both, source.gained, source.lost, source.only_first, source.only_second]
+        agree = f"{100 * source.agreement:.1f} %" if source.matched else ""
+        rows.append([name, source.matched, changed, agree, *counts])
+    return columns(rows)
+
+
+def _shifts(comparison: Comparison) -> str:
+    rows: list[Row] = [["second less first", "texts", "mean", *(f"p{percent}" for percent in QUANTILES)]]
+    for name, source in comparison.sources.items():
+        for score, shift in source.shifts.items():
+            values = [shift.mean, *shift.quantiles.values()]
+            rows.append([f"{name} {score}", shift.texts, *(f"{value:+.4f}" for value in values)])
+    return columns(rows)
+
+
+def _examples(title: str, examples: Sequence[Example]) -> list[str]:
+    if not examples:
+        return []
+    lines = [title]
+    for example in examples:
+        reason = next(reason for reason in example.reasons if reason)
+        place = f"{example.shards[0]}/{example.positions[0]}"
+        lines.append(f"  {example.source} of {place} ({shown(example.keys[0], 40)}), rejected once as {reason}")
+        lines += [f"    {scores}  {shown(text, 70)}" for scores, text in _lines(example)]
+    return ["\n".join(lines)]
+
+
+def _lines(example: Example) -> list[tuple[str, str]]:
+    """Return the scores and the text of each run, or one line where the text is the same."""
+    numbers = ["none" if value is None else f"{value:.3f}" for value in example.itm]
+    if example.texts[0] == example.texts[1]:
+        return [(f"itm {numbers[0]} then {numbers[1]}", example.texts[0])]
+    return [(f"itm {number}", text) for number, text in zip(numbers, example.texts, strict=True)]

@@ -1,0 +1,29 @@
+"""The engine that answers: DuckDB, shut off from everything but the files that it is given."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import duckdb
+
+
+def connect(files: Mapping[str, Sequence[str]], spill: Path) -> duckdb.DuckDBPyConnection:
+    """Return a connection that can read these Parquet files, as tables, and do nothing else outside of itself.
+
+    Args:
+        files: name of a table -> its files, all of one schema.
+        spill: a folder for what does not fit into memory; it is made when that happens.
+    """
+    connection = duckdb.connect(
+        config={
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "python_enable_replacements": False,  # a name in a query is a table here, never a variable of a caller
+            "temp_directory": str(spill),
+        }
+    )
+    connection.execute("SET allowed_paths = ?", [[path for paths in files.values() for path in paths]])
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    for name, paths in files.items():
+        connection.read_parquet(paths).create_view(name)
+    return connection

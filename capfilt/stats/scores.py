@@ -1,0 +1,48 @@
+"""How scores are distributed, counted in fine steps so that memory does not grow with the run."""
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+SCORES = {"itm": (0.0, 1.0), "itc": (-1.0, 1.0)}
+"""Name -> least and greatest value."""
+
+QUANTILES = (5, 25, 50, 75, 95)  # percent
+BANDS = 20
+
+_PER_UNIT = 10_000  # steps; a quantile is exact to one of them
+
+Bins = NDArray[np.int64]
+"""How many scores lie at each step from -1 to 1."""
+
+
+def count_scores(rows: duckdb.DuckDBPyRelation) -> dict[tuple[str, str], Bins]:
+    """Return how many candidates have each score, by source and name of the score, where any has one."""
+    bins: dict[tuple[str, str], Bins] = {}
+    for score in SCORES:
+        step = f"round_even(({score}::double + 1) * {_PER_UNIT}, 0)::int"
+        counted = rows.filter(f"{score} IS NOT NULL").aggregate(f"source, {step} AS step, count(*) AS n")
+        for source, place, count in counted.fetchall():
+            bins.setdefault((source, score), np.zeros(2 * _PER_UNIT + 1, np.int64))[place] += count
+    return bins
+
+
+def quantiles(bins: Bins) -> dict[str, float]:
+    """Return the least scores that a share of all scores does not exceed, by name: {"p5": ...}."""
+    below = np.cumsum(bins)
+    places = np.searchsorted(below, np.array(QUANTILES) / 100 * below[-1])
+    return {f"p{percent}": int(place - _PER_UNIT) / _PER_UNIT for percent, place in zip(QUANTILES, places, strict=True)}
+
+
+def bands(score: str, bins: Bins) -> list[int]:
+    """Return how many scores lie in each of BANDS equal parts of the score's range; an edge counts upwards."""
+    least, greatest = ((bound + 1) * _PER_UNIT for bound in SCORES[score])
+    steps = np.arange(len(bins))
+    places = ((steps - least) * BANDS / (greatest - least)).astype(int).clip(0, BANDS - 1)
+    return [int(count) for count in np.bincount(places, weights=bins, minlength=BANDS)]
+
+
+def band_edges(score: str) -> list[float]:
+    """Return the lower edge of each band, and the upper one of the last."""
+    least, greatest = SCORES[score]
+    return [round(least + n * (greatest - least) / BANDS, 4) for n in range(BANDS + 1)]

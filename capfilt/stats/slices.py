@@ -1,0 +1,183 @@
+"""A run cut by its columns: what was scored, kept, rejected and failed in each part."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import duckdb
+
+from capfilt.commits import add_up
+from capfilt.errors import QueryError
+from capfilt.query import OpenRun, filtered
+from capfilt.query.where import told
+
+_WORDS = (0, 1, 3, 6, 11, 21, 51)
+_SIDES = (0, 64, 128, 256, 384, 512, 1024)
+
+
+def _ranges(column: str, edges: Sequence[int]) -> str:
+    """Return SQL that names the range in which a whole number lies; the last has no end."""
+    cases = [f"WHEN {column} >= {edges[-1]} THEN '{edges[-1]}+'"]
+    for low, high in reversed(list(pairwise(edges))):
+        cases.append(f"WHEN {column} >= {low} THEN '{low}{f'-{high - 1}' if high > low + 1 else ''}'")
+    return f"CASE {' '.join(cases)} END"
+
+
+def _tenths(column: str) -> str:
+    """Return SQL that names the tenth in which a score lies; an edge counts upwards, 1 to the last."""
+    floor = f"(least(floor(round({column}::double, 4) * 10), 9) + 0.0)"  # no minus zero
+    return f"CASE WHEN {column} IS NOT NULL THEN printf('%.1f to %.1f', {floor} / 10, ({floor} + 1) / 10) END"
+
+
+Place = tuple[tuple[bool, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """Something that a run can be cut by, in SQL over the columns of its outcomes."""
+
+    name: str  # of the part that a row belongs to
+    along: str = "0"  # the number by which the parts follow each other; where it is 0, the largest come first
+
+
+_SIDE = "least(width, height)"
+
+DIMENSIONS = {
+    "source": Dimension("source"),
+    "captioner": Dimension("captioner"),
+    "round": Dimension("round", "round"),
+    "shard": Dimension("shard"),
+    "words": Dimension(_ranges("words", _WORDS), "words"),
+    "script": Dimension("script"),
+    "language": Dimension("language"),
+    "domain": Dimension("domain"),
+    "format": Dimension("format"),
+    "size": Dimension(_ranges(_SIDE, _SIDES), _SIDE),
+    "itm": Dimension(_tenths("itm"), "itm"),
+    "itc": Dimension(_tenths("itc"), "itc"),
+    "reason": Dimension("reason"),
+    "status": Dimension("status"),
+}
+"""What a run can be cut by. The size is the shorter side of the image, pixels; words are those of a text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One part of a run."""
+
+    names: tuple[str | None, ...]  # by dimension; None where there is no such value
+    scored: int  # texts
+    kept: int
+    rejected: dict[str, int]  # texts by reason
+    failed: dict[str, int]  # samples by status
+
+    @property
+    def noise(self) -> float:
+        """The share of the texts that is rejected; 0 when there is none."""
+        return 1 - self.kept / self.scored if self.scored else 0.0
+
+    def figures(self) -> dict[str, Any]:
+        """Return all but its name as plain values."""
+        return {name: value for name, value in asdict(self).items() if name != "names"} | {"noise": self.noise}
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """A run in parts."""
+
+    run: str
+    policy: str
+    where: str | None
+    by: tuple[str, ...]
+    parts: list[Slice]
+    others: Slice | None  # all parts that are left out together
+    left_out: int  # how many these are
+    total: Slice
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures as plain values for json.dumps."""
+        values = {name: getattr(self, name) for name in ("run", "policy", "where", "by", "left_out")}
+        values["parts"] = [dict(zip(self.by, part.names, strict=True)) | part.figures() for part in self.parts]
+        return values | {"others": self.others and self.others.figures(), "total": self.total.figures()}
+
+
+def cut(opened: OpenRun, by: Sequence[str], where: str | None = None, top: int | None = None) -> Slices:
+    """Return what became of the texts and samples of a run, in parts.
+
+    Args:
+        opened: the run; with its languages, if it is cut by language.
+        by: names of DIMENSIONS, one or several.
+        where: a condition on the columns of opened.outcomes.
+        top: so many parts with the most texts stand alone, the others together; all by default.
+
+    Raises:
+        QueryError: there is no such dimension, or where is no condition.
+    """
+    _check(by, opened.outcomes.columns)
+    rows = filtered(opened.outcomes, where)
+    with told(where, rows.columns):
+        parts = _parts(rows, by)
+        total = next((part for part, _ in _parts(rows, ())), Slice((), 0, 0, {}, {}))
+    rest = [] if top is None else [part for part, _ in parts[top:]]
+    return Slices(
+        run=opened.run.root,
+        policy=opened.policy.name,
+        where=where,
+        by=tuple(by),
+        parts=[part for part, _ in sorted(parts[:top], key=lambda found: found[1])],
+        others=_together(rest) if rest else None,
+        left_out=len(rest),
+        total=total,
+    )
+
+
+def _parts(rows: duckdb.DuckDBPyRelation, by: Sequence[str]) -> list[tuple[Slice, Place]]:
+    """Return the parts, those with the most texts first, each with its place in the order of its dimensions."""
+    numbers = range(len(by))
+    dimensions = [DIMENSIONS[name] for name in by]
+    named = rows.project(
+        ", ".join(
+            [
+                f"({dimension.name})::varchar AS by_{n}, {dimension.along} AS along_{n}"
+                for n, dimension in enumerate(dimensions)
+            ]
+            + ["source", "kept", "reason", "status"]
+        )
+    )
+    names = [f"by_{n}" for n in numbers]
+    figures = ["count(source) AS scored", "count(*) FILTER (kept) AS kept", "histogram(reason) AS rejected"]
+    figures += [
+        "histogram(status) FILTER (status <> 'ok') AS failed",
+        *(f"min(along_{n}) AS along_{n}" for n in numbers),
+    ]
+    found = named.aggregate(", ".join(names + figures)).order(", ".join(["scored DESC", *names])).fetchall()
+    return [_part(row, len(by)) for row in found]
+
+
+def _part(row: tuple[Any, ...], dimensions: int) -> tuple[Slice, Place]:
+    scored, kept, rejected, failed = row[dimensions : dimensions + 4]
+    names = tuple(row[:dimensions])
+    reasons, statuses = (dict(sorted((counts or {}).items())) for counts in (rejected, failed))
+    # what has no value stands behind what has one
+    place = tuple((along is None, along or 0) for along in row[dimensions + 4 :])
+    return Slice(names, scored, kept, reasons, statuses), place
+
+
+def _check(by: Sequence[str], columns: Sequence[str]) -> None:
+    unknown = [name for name in by if name not in DIMENSIONS]
+    if unknown:
+        raise QueryError(f"by {unknown[0]!r}: a run is cut by one of {', '.join(DIMENSIONS)}")
+    if "language" in by and "language" not in columns:
+        raise QueryError("by 'language': the run was opened without its languages; open it with languages=True")
+
+
+def _together(parts: Sequence[Slice]) -> Slice:
+    """Return several parts as one."""
+    return Slice(
+        names=(),
+        scored=sum(part.scored for part in parts),
+        kept=sum(part.kept for part in parts),
+        rejected=add_up(part.rejected for part in parts),
+        failed=add_up(part.failed for part in parts),
+    )

@@ -1,0 +1,42 @@
+"""Tables and bars for a terminal, and for what is none."""
+
+from collections.abc import Sequence
+
+from capfilt.texts import clean
+
+Row = Sequence[object]
+
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def columns(rows: Sequence[Row], left: int = 1) -> str:
+    """Return rows of cells as aligned columns: the first `left` of them to the left, the others to the right."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if n < left else cell.rjust(width)
+            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in texts
+    )
+
+
+def share(part: int, whole: int) -> str:
+    """Return a share in percent, or nothing where there is nothing to share."""
+    return f"{100 * part / whole:.1f} %" if whole else ""
+
+
+def bar(part: float, whole: float, width: int, plain: bool) -> str:
+    """Return a bar that fills a share of `width` characters: in eighths of one, or plain in whole #."""
+    length = part / whole * width if whole else 0.0
+    if plain:
+        return "#" * round(length)
+    full, eighths = divmod(round(8 * length), 8)
+    return (_EIGHTHS[8] * full + _EIGHTHS[eighths]).rstrip()
+
+
+def shown(text: str, width: int = 60) -> str:
+    """Return a text from the web on one line of at most `width` characters, without what could steer a terminal."""
+    line = clean(text)
+    return line if len(line) <= width else f"{line[: width - 3]}..."

@@ -1,0 +1,88 @@
+"""How texts differ by source: lengths, repetitions, vocabulary and diversity."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import duckdb
+
+from capfilt.policy import SOURCES
+from capfilt.query import OpenRun, filtered
+from capfilt.query.where import told
+from capfilt.stats.scores import QUANTILES
+
+MOST_WORDS = 1_000_000
+"""Words of each source by which diversity is judged. The more words, the fewer are new: so all get equally many."""
+
+REPEATED = 5  # most repeated texts that are named
+
+# Everything but letters, marks and numbers parts words, so that a comma makes no new one.
+_WORDS = r"string_split(trim(regexp_replace(lower(text), '[^\p{L}\p{M}\p{N}]+', ' ', 'g')), ' ')"
+# Equal positions of all shards, spread evenly: Knuth's multiplicative hashing (TAOCP 3, 6.4).
+_CHANCE = "(position * 2654435761 % 4294967296) / 4294967296.0"
+
+
+@dataclass(frozen=True, slots=True)
+class TextStats:
+    """The texts of one source."""
+
+    texts: int
+    distinct: int  # texts of which none equals another, case aside
+    repeated: list[tuple[str, int]]  # the most repeated texts, in lower case, and how often each occurs
+    words: dict[str, float]  # of a text: mean, p5, p25, ...
+    sampled_words: int  # by which the following are judged
+    vocabulary: int  # different words among them
+    distinct_1: float  # different words among all
+    distinct_2: float  # different pairs of neighbouring words among all pairs
+
+    @property
+    def duplicates(self) -> float:
+        """The share of texts that repeat another one."""
+        return 1 - self.distinct / self.texts
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures as plain values for json.dumps."""
+        return asdict(self) | {"duplicates": self.duplicates}
+
+
+def describe_texts(opened: OpenRun, where: str | None = None) -> dict[str, TextStats]:
+    """Return the statistics of the texts by source, where there are any.
+
+    Diversity is judged on about equally many words of each source, MOST_WORDS at most, from samples drawn by position.
+
+    Raises:
+        QueryError: where is no condition on the columns of opened.candidates.
+    """
+    rows = filtered(opened.candidates, where)
+    with told(where, rows.columns):
+        totals = dict(rows.aggregate("source, sum(words)::bigint AS n").fetchall())
+        wanted = min([MOST_WORDS, *(total for total in totals.values() if total)])
+        return {
+            source: _describe(rows.filter(f"source = '{source}'"), min(1.0, wanted / max(totals[source], 1)))
+            for source in SOURCES
+            if source in totals
+        }
+
+
+def _describe(rows: duckdb.DuckDBPyRelation, share: float) -> TextStats:
+    quantiles = ", ".join(f"quantile_disc(words, {percent / 100}) AS p{percent}" for percent in QUANTILES)
+    texts, *lengths = rows.aggregate(f"count(*) AS n, avg(words) AS mean, {quantiles}").fetchall()[0]
+    alike = rows.aggregate("lower(text) AS folded, count(*) AS n")
+    sample = rows.filter(f"{_CHANCE} < {share}").project(f"{_WORDS} AS w")
+    words, vocabulary = _count(sample.project("unnest(w) AS part").filter("part <> ''"))
+    pairs, kinds = _count(sample.filter("len(w) > 1").project("unnest(list_zip(w[:-2], w[2:])) AS part"))
+    return TextStats(
+        texts=texts,
+        distinct=alike.aggregate("count(*) AS n").fetchall()[0][0],
+        repeated=alike.filter("n > 1").order("n DESC, folded").limit(REPEATED).fetchall(),
+        words=dict(zip(["mean", *(f"p{percent}" for percent in QUANTILES)], map(float, lengths), strict=True)),
+        sampled_words=words,
+        vocabulary=vocabulary,
+        distinct_1=vocabulary / words if words else 0.0,
+        distinct_2=kinds / pairs if pairs else 0.0,
+    )
+
+
+def _count(parts: duckdb.DuckDBPyRelation) -> tuple[int, int]:
+    """Return how many parts there are, and how many different ones."""
+    total, different = parts.aggregate("count(*) AS n, count(DISTINCT part) AS different").fetchall()[0]
+    return total, different

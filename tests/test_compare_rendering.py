@@ -1,0 +1,47 @@
+from ledgers import record, synthetic, web
+from test_compare_figures import compared, run_of
+
+from capfilt.compare import render_comparison
+
+
+def lines_of(text):
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def test_the_text_shows_what_differs(tmp_path):
+    hostile = "\x1b[31ma <b>dog</b>\u202e"
+    records = [record(0), record(1), record(2)]
+    first = run_of(tmp_path, records, [web(0, 0.9), synthetic(1, 0.2, hostile), web(2)])
+    second = run_of(tmp_path, records[:2], [web(0, 0.25), synthetic(1, 0.75, hostile + " x")], round_=1)
+
+    text = render_comparison(compared(first, second))
+
+    lines = lines_of(text)
+    for line in (
+        f"first {first.root}: 3 samples, policy default",
+        "in both 2 66.7 %",
+        "only in the first 1",
+        "gained 1 50.0 %",
+        "web 1 0.0 % 0.0 % 0 0 1 0 0",
+        "synthetic 1 100.0 % 0.0 % 0 1 0 0 0",
+        "web itm 1 -0.6500 -0.6500 -0.6500 -0.6500 -0.6500 -0.6500",
+        "gained: kept by the second alone",
+        "synthetic of s0/1 (key1), rejected once as low_itm",
+        "itm 0.200 [31ma dog",
+        "itm 0.750 [31ma dog x",
+        "web of s0/0 (key0), rejected once as low_itm",
+        "itm 0.900 then 0.250 a web text",
+    ):
+        assert line in lines
+    assert not {"\x1b", "\u202e"} & set(text)
+
+
+def test_runs_with_nothing_in_common_say_so(tmp_path):
+    first = run_of(tmp_path, [record(0)], [web(0)])
+    second = run_of(tmp_path, [record(0, image_sha256="b" * 64)], [web(0)], round_=1)
+
+    lines = lines_of(render_comparison(compared(first, second)))
+
+    assert "in both 0 0.0 %" in lines
+    assert "only in the second 1" in lines
+    assert not any(line.startswith("texts") for line in lines)

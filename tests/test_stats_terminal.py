@@ -1,0 +1,27 @@
+import pytest
+
+from capfilt.stats.terminal import bar, columns, share, shown
+
+
+def test_columns_are_aligned():
+    assert columns([["a", 1, "x"], ["long", 100, ""]]) == "a       1  x\nlong  100"
+    assert columns([["a", "b", 1], ["aa", "bb", 22]], left=2) == "a   b    1\naa  bb  22"
+
+
+@pytest.mark.parametrize(
+    ("part", "fine", "plain"),
+    [(0, "", ""), (8, "████████", "########"), (4, "████", "####"), (1, "█", "#"), (0.5, "▌", ""), (1.5, "█▌", "##")],
+)
+def test_a_bar_fills_its_share(part, fine, plain):
+    assert bar(part, 8, 8, plain=False) == fine
+    assert bar(part, 8, 8, plain=True) == plain
+
+
+def test_there_is_no_share_of_nothing():
+    assert (share(1, 8), share(0, 0), bar(0, 0, 8, plain=False)) == ("12.5 %", "", "")
+
+
+def test_a_text_is_shown_on_one_line_of_bounded_length():
+    assert shown("a\n\tdog \x1b[31m\u202e") == "a dog [31m"
+    assert shown("x" * 61) == "x" * 57 + "..."
+    assert shown("x" * 60) == "x" * 60
