@@ -14,6 +14,7 @@ import click
 from capfilt.cli_checkpoint import checkpoint
 from capfilt.cli_options import config_argument, json_option, set_option
 from capfilt.cli_stats import compare, stats
+from capfilt.display import shown
 from capfilt.errors import CapfiltError
 
 if TYPE_CHECKING:
@@ -28,12 +29,9 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except CapfiltError as error:
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except OSError as error:
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(1)
+        except (CapfiltError, OSError) as error:
+            click.echo(shown(f"Error: {error}"), err=True)  # it may quote what came from the web
+            ctx.exit(error.exit_code if isinstance(error, CapfiltError) else 1)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -100,7 +98,7 @@ def verify(run: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"run": run, "problems": problems}, indent=2))
     else:
-        click.echo("\n".join(problems) or f"{run}: every file is whole, every sample is accounted for")
+        click.echo(shown("\n".join(problems)) or f"{run}: every file is whole, every sample is accounted for")
     sys.exit(1 if problems else 0)
 
 

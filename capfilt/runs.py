@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from capfilt import storage
 from capfilt.config import BootstrapConfig, Config, Device, ExportConfig, Policy, dump, loads
 from capfilt.config.bootstrap import RESULTS
+from capfilt.display import CREDENTIALS, has_credentials, shown
 from capfilt.errors import RunError
 from capfilt.records import Shard
 
@@ -194,8 +195,10 @@ def load_run(root: str) -> Run:
     """Return an existing run.
 
     Raises:
-        RunError: the folder is no run.
+        RunError: the folder is no run, or its URL holds credentials.
     """
+    if has_credentials(root):
+        raise RunError(f"{shown(root)}: {CREDENTIALS}")
     root = storage.absolute(root)
     return Run(root, _read_record(storage.join(root, "run.yaml")).models)
 

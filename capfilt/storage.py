@@ -1,20 +1,30 @@
 """Files on local disk and on object stores by one set of functions; a path is a string, local or a URL.
 
-A published file appears under its name whole or not at all, whatever dies meanwhile. Every failure is
-an OSError that names the path. Names that begin with a dot are files in the making, and are not listed.
+A published file appears under its name whole or not at all, whatever dies meanwhile. What fails on an object
+store and may pass is tried again. Every failure is an OSError that names the path, and shows no credentials.
+Names that begin with a dot are files in the making, and are not listed.
 """
 
 import errno
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+from capfilt.display import shown
+from capfilt.ranges import RangedFile
+from capfilt.retries import patiently
+
+T = TypeVar("T")
+
+_CODES = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES, FileExistsError: errno.EEXIST}
 
 
 def join(root: str, *parts: str) -> str:
@@ -36,33 +46,41 @@ def local_path(path: str) -> Path | None:
 
 def exists(path: str) -> bool:
     """Return whether a file or folder is there."""
-    with _naming(path):
-        store, name = _store(path)
-        return bool(store.exists(name))
+    try:
+        _ask(path, lambda store, name: store.info(name))
+    except FileNotFoundError:
+        return False
+    return True  # and a store that does not answer is an error: fsspec's own exists would say no
 
 
 def size(path: str) -> int:
     """Return the size of a file in bytes."""
-    with _naming(path):
-        store, name = _store(path)
-        return int(store.size(name))
+    return _ask(path, lambda store, name: int(store.size(name)))
 
 
 def open_input(path: str) -> BinaryIO:
     """Open a file for reading, at any offset."""
-    with _naming(path):
-        local = local_path(path)
-        if local is not None:
+    local = local_path(path)
+    if local is not None:
+        with _naming(path):
             return local.open("rb")
-        store, name = _store(path)
-        return cast(BinaryIO, store.open(name, "rb"))
+    file = _ask(path, lambda store, name: store.open(name, "rb", cache_type="none"))
+    return cast(BinaryIO, RangedFile(partial(_fetch, path, file), int(file.size)))
 
 
 def read_bytes(path: str, start: int = 0, length: int | None = None) -> bytes:
     """Return a file's bytes from start on: length of them, or fewer where the file ends before."""
-    with _naming(path):
-        store, name = _store(path)
-        return bytes(store.cat_file(name, start, None if length is None else start + length))
+    end = None if length is None else start + length
+
+    def read(store: Any, name: str) -> bytes:
+        try:
+            return bytes(store.cat_file(name, start=start, end=end))
+        except OSError as error:
+            if error.errno == errno.EINVAL and store.size(name) <= start:  # S3 refuses a range behind the end
+                return b""
+            raise
+
+    return _ask(path, read)
 
 
 def list_files(folder: str) -> list[str]:
@@ -75,15 +93,18 @@ def list_folders(folder: str) -> list[str]:
     return _list(folder, "directory")
 
 
+def find_files(pattern: str) -> list[str]:
+    """Return the URLs on an object store that a glob matches; ** reaches into folders."""
+    return _ask(pattern, lambda store, name: [str(store.unstrip_protocol(found)) for found in store.glob(name)])
+
+
 def publish(path: str, data: bytes) -> None:
     """Write a file and make it appear whole: by a rename on local disk, by one PUT on an object store."""
-    with _naming(path):
-        if local_path(path) is None:
-            store, name = _store(path)
-            store.pipe_file(name, data)
-            return
-        with staged(path) as partial:
-            partial.write_bytes(data)
+    if local_path(path) is None:
+        _ask(path, lambda store, name: store.pipe_file(name, data))
+        return
+    with _naming(path), staged(path) as partial:
+        partial.write_bytes(data)
 
 
 @contextmanager
@@ -104,11 +125,10 @@ def staged(path: str) -> Iterator[Path]:
             if _has_name(error, path):
                 raise
             raise _named(error, path) from error  # a full disk says nowhere which file it met
-        with _naming(path):
-            if local is None:
-                store, name = _store(path)
-                store.put_file(str(partial), name)
-            else:
+        if local is None:
+            _ask(path, lambda store, name: store.put_file(str(partial), name))
+        else:
+            with _naming(path):
                 _sync(partial)
                 partial.replace(local)
                 _sync(folder)  # the new name itself must outlive a power cut
@@ -130,22 +150,37 @@ def append(path: str, data: bytes) -> None:
 
 def remove(path: str) -> None:
     """Remove a file; one that is not there is no error, since another attempt may have removed it."""
-    with _naming(path):
-        store, name = _store(path)
-        try:
-            store.rm_file(name)
-        except FileNotFoundError:
-            return
+    with suppress(FileNotFoundError):
+        _ask(path, lambda store, name: store.rm_file(name))
 
 
 def remove_folder(folder: str) -> None:
     """Remove a folder of files, those in the making included; one that is not there is no error."""
-    with _naming(folder):
-        store, name = _store(folder)
-        try:
-            store.rm(name, recursive=True)
-        except FileNotFoundError:
-            return
+    with suppress(FileNotFoundError):
+        _ask(folder, lambda store, name: store.rm(name, recursive=True))
+
+
+def _ask(path: str, call: Callable[[Any, str], T]) -> T:
+    """Return what a call gives that is made with the file system of a path and the path's name in it."""
+    with _naming(path):
+        store, name = _store(path)
+        if local_path(path) is not None:
+            return call(store, name)
+        return patiently(lambda: call(store, name), path)
+
+
+def _fetch(path: str, file: Any, start: int, end: int) -> bytes:
+    """Return the bytes of a range of an open file of an object store: all of them, from one request."""
+
+    def fetch() -> bytes:
+        file.seek(start)
+        data = bytes(file.read(end - start))
+        if len(data) != end - start:
+            raise OSError(errno.EIO, f"{len(data)} bytes came of {end - start} from byte {start} on")
+        return data
+
+    with _naming(path):
+        return patiently(fetch, path)
 
 
 def _store(path: str) -> tuple[Any, str]:
@@ -159,14 +194,12 @@ def _store(path: str) -> tuple[Any, str]:
 
 
 def _list(folder: str, kind: str) -> list[str]:
-    with _naming(folder):
-        store, name = _store(folder)
-        try:
-            entries = store.ls(name, detail=True)
-        except FileNotFoundError:
-            return []
-        names = [entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == kind]
-        return sorted(name for name in names if not name.startswith("."))
+    try:
+        entries = _ask(folder, lambda store, name: store.ls(name, detail=True))
+    except FileNotFoundError:
+        return []
+    names = [entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == kind]
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _sync(path: Path) -> None:
@@ -189,7 +222,7 @@ def _naming(path: str) -> Iterator[None]:
     except Exception as error:  # each store's client (botocore, aiohttp, ...) has error classes of its own
         if local_path(path) is not None:
             raise
-        raise OSError(errno.EIO, f"{type(error).__name__}: {error}", path) from error
+        raise OSError(errno.EIO, shown(f"{type(error).__name__}: {error}"), shown(path)) from error
 
 
 def _has_name(error: OSError, path: str) -> bool:
@@ -197,5 +230,5 @@ def _has_name(error: OSError, path: str) -> bool:
 
 
 def _named(error: OSError, path: str) -> OSError:
-    code = error.errno or (errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EIO)
-    return OSError(code, error.strerror or str(error) or type(error).__name__, path)
+    code = error.errno or next((code for kind, code in _CODES.items() if isinstance(error, kind)), errno.EIO)
+    return OSError(code, shown(error.strerror or str(error) or type(error).__name__), shown(path))

@@ -1,8 +1,12 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from s3 import Server
 
 
 @pytest.fixture(scope="session")
@@ -12,6 +16,19 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no reference data at {folder}; set CAPFILT_SHARED to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator["Server"]:
+    """A real S3 server with one empty bucket, which the environment leads to as it would in use."""
+    from s3 import serve  # here, since the import takes a second
+
+    with serve() as server, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL_S3", server.url)
+        environment.setenv("AWS_ACCESS_KEY_ID", "user")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "open-sesame")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,16 @@ import pytest
 from capfilt import storage
 
 
-@pytest.fixture(params=["local", "file-url", "object-store"])
+@pytest.fixture(params=["local", "file-url", "memory", "s3"])
 def root(request, tmp_path):
     """Return an empty folder of each kind of storage."""
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        return f"s3://bucket{tmp_path}/out"
     return {
         "local": f"{tmp_path}/out",
         "file-url": f"file://{tmp_path}/out",
-        "object-store": f"memory://{tmp_path}/out",
+        "memory": f"memory://{tmp_path}/out",
     }[request.param]
 
 

@@ -6,16 +6,26 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
+from capfilt.display import CREDENTIALS, has_credentials, shown
 from capfilt.errors import ConfigError
 
 
 class Config(BaseModel):
-    """Base of all configs: immutable, and a key that is not declared is an error."""
+    """Base of all configs: immutable; a key that is not declared is an error, and so is a URL with credentials."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @field_validator("*")
+    @classmethod
+    def _no_credentials(cls, value: Any) -> Any:
+        """Refuse them here, since a config is stored, sent to other machines and shown in errors."""
+        for url in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(url, str) and has_credentials(url):
+                raise ValueError(CREDENTIALS)
+        return value
 
 
 C = TypeVar("C", bound=Config)
@@ -34,7 +44,7 @@ def load(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--set {override}: write it as KEY=VALUE, for example --set batch_size=32")
+            raise ConfigError(f"--set {shown(override)}: write it as KEY=VALUE, for example --set batch_size=32")
         _assign(values, key, _value(value, override))
     return _check(kind, values, str(path))
 
@@ -102,7 +112,7 @@ def _value(text: str, override: str) -> object:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(
-            f"--set {override}: the value is not YAML; quote it for the shell, such as --set 'input=[\"a.tar\"]'"
+            f"--set {shown(override)}: the value is not YAML; quote it for the shell, such as --set 'input=[\"a.tar\"]'"
         ) from None
 
 
@@ -128,7 +138,7 @@ def _explain(kind: type[Config], problem: ErrorDetails) -> str:
     if problem["type"] == "value_error":  # one of our own, which says what was found
         return ": ".join(filter(None, [key, problem["msg"].removeprefix("Value error, ")]))
     if problem["type"] != "extra_forbidden":
-        found = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
+        found = "" if problem["type"] == "missing" else f" (found {shown(repr(problem['input']))})"
         return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{found}"
     known = list(_section(kind, problem["loc"][:-1]).model_fields)
     close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)

@@ -4,11 +4,9 @@ import glob
 import re
 from collections.abc import Iterator, Sequence
 
-import fsspec
-
 from capfilt.errors import ConfigError
 from capfilt.shards.listing import LIST_SUFFIXES
-from capfilt.storage import exists, join, list_files
+from capfilt.storage import exists, find_files, join, list_files
 
 _KINDS: tuple[tuple[str, ...], ...] = ((".tar", ".tar.gz", ".tgz"), (".parquet",), LIST_SUFFIXES)
 _SUFFIXES = tuple(suffix for kind in _KINDS for suffix in kind)
@@ -68,8 +66,7 @@ def _checked(names: list[str], given: str) -> list[str]:
 def _glob(pattern: str) -> list[str]:
     if "://" not in pattern:
         return glob.glob(pattern, recursive=True)  # noqa: PTH207 (the pattern may be absolute, relative or have **)
-    store, path = fsspec.core.url_to_fs(pattern)
-    return [store.unstrip_protocol(found) for found in store.glob(path)]
+    return find_files(pattern)
 
 
 def _braces(pattern: str) -> Iterator[str]:

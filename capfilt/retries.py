@@ -1,0 +1,61 @@
+"""Asking an object store again, with longer and longer waits drawn by chance, until it answers or is given up.
+
+A store's own client asks a few times within seconds. That bridges a lost packet, not a store that turns requests
+away for a minute, nor an answer that is shorter than it says; and what it takes for lasting differs by client.
+"""
+
+import errno
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from capfilt.display import shown
+
+T = TypeVar("T")
+
+PATIENCE = 120.0  # seconds from the first attempt, after which an error is final; a client's own attempts count too
+FIRST_WAIT = 0.5  # seconds, at most; doubled with each attempt
+LONGEST_WAIT = 20.0  # seconds
+
+# What comes again however often one asks. All other errors of a store may pass.
+_LASTING = (
+    *(FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError),
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError),
+)
+# In the names of classes of botocore and s3fs, which have none in common. FileExpired: the file was replaced.
+_LASTING_NAMES = ("Credentials", "ParamValidation", "FileExpired")
+_LASTING_CODES = (errno.ENAMETOOLONG, errno.ENOTEMPTY)
+
+logger = logging.getLogger(__name__)
+
+
+def patiently(call: Callable[[], T], path: str) -> T:
+    """Return what a call gives; one that fails in a way that may pass is made again until PATIENCE is at an end.
+
+    Args:
+        call: asks the store for something; asking twice must come to the same as asking once.
+        path: what it is about, for the log.
+    """
+    deadline = time.monotonic() + PATIENCE
+    longest = FIRST_WAIT
+    while True:
+        try:
+            return call()
+        except Exception as error:  # each store's client has error classes of its own
+            wait = random.uniform(0, longest)  # else all workers would come back at once
+            if not may_pass(error) or time.monotonic() + wait > deadline:
+                raise
+            logger.warning(
+                "%s: %s; asked again in %.1f s", shown(path), shown(f"{type(error).__name__}: {error}"), wait
+            )
+        time.sleep(wait)
+        longest = min(2 * longest, LONGEST_WAIT)
+
+
+def may_pass(error: Exception) -> bool:
+    """Return whether a store may answer the same request differently a little later."""
+    if isinstance(error, _LASTING) or any(name in type(error).__name__ for name in _LASTING_NAMES):
+        return False
+    return not (isinstance(error, OSError) and error.errno in _LASTING_CODES)

@@ -1,0 +1,69 @@
+import errno
+
+import pytest
+
+from capfilt import retries
+from capfilt.retries import may_pass, patiently
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.001)
+
+
+class Store:
+    """Fails with these errors, one after the other, and then answers."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors, self.asked = list(errors), 0
+
+    def ask(self) -> str:
+        self.asked += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "answer"
+
+
+def test_what_may_pass_is_asked_again_and_told(caplog):
+    store = Store(OSError(errno.EBUSY, "busy"), TimeoutError(), ConnectionResetError("gone"))
+
+    assert patiently(store.ask, "s3://bucket/a") == "answer"
+    assert store.asked == 4
+    assert [line.partition(";")[0] for line in caplog.messages] == [
+        "s3://bucket/a: OSError: [Errno 16] busy",
+        "s3://bucket/a: TimeoutError: ",
+        "s3://bucket/a: ConnectionResetError: gone",
+    ]
+
+
+class NoCredentialsError(Exception):
+    """As botocore's, which has no class in common with others."""
+
+
+class FileExpired(OSError):
+    """As s3fs raises it, whose other errors of this number say that the store is busy."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError(), PermissionError(), ValueError(), NoCredentialsError(), FileExpired(errno.EBUSY, "expired")],
+)
+def test_what_lasts_is_raised_at_once(error):
+    store = Store(error)
+
+    with pytest.raises(type(error)):
+        patiently(store.ask, "s3://bucket/a")
+    assert store.asked == 1
+
+
+def test_patience_ends(monkeypatch):
+    monkeypatch.setattr(retries, "PATIENCE", 0.05)
+    store = Store(*[OSError(errno.EIO, "busy")] * 10_000)
+
+    with pytest.raises(OSError, match="busy"):
+        patiently(store.ask, "s3://bucket/a")
+    assert store.asked > 2
+
+
+def test_an_error_class_that_nobody_knows_may_pass():
+    assert may_pass(Exception("of some client"))
