@@ -2,11 +2,19 @@
 
 from collections.abc import Sequence
 
+from capfilt.display import shown
+
 
 class CapfiltError(Exception):
-    """Something a user can mend; the message says where, what is wrong and what to do."""
+    """Something a user can mend; the message says where, what is wrong and what to do.
+
+    It may quote what came from the web, and goes to terminals and logs: so it is made fit to be shown.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shown(message))
 
 
 class ConfigError(CapfiltError):

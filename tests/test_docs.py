@@ -12,7 +12,10 @@ from capfilt.stats import DIMENSIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 LINES = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
 
 
@@ -63,3 +66,10 @@ def test_every_command_and_job_file_is_documented():
     assert not [
         p.name for p in (ROOT / "configs").glob("*.yaml") if p.name not in README and p.name != "demo_long.yaml"
     ]
+
+
+def test_every_test_that_security_names_exists():
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    names = re.findall(r"`(test_\w+)`", (ROOT / "SECURITY.md").read_text())
+    assert len(names) > 20
+    assert not [name for name in names if f"def {name}(" not in tests and not (ROOT / f"tests/{name}.py").exists()]

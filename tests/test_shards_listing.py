@@ -56,7 +56,11 @@ def test_all_columns_stay_in_the_metadata(folder):
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc/passwd", "../secret.jpg", "images/../../secret.jpg", "images\\..\\..\\secret.jpg", "http://x/0.jpg"]
+    "path",
+    [
+        *("/etc/passwd", "../secret.jpg", "images/../../secret.jpg", "images\\..\\..\\secret.jpg", "//host/0.jpg"),
+        *("http://x/0.jpg", "file:///etc/passwd", "s3://bucket/0.jpg", "0.jpg::file", "zip://0.jpg::0.zip"),
+    ],
 )
 def test_a_path_out_of_the_folder_is_never_opened(folder, path):
     (folder.parent / "secret.jpg").write_bytes(b"secret")

@@ -132,3 +132,11 @@ def test_damage_of_the_footer_hides_no_row(tmp_path):
 
     assert len(counts) == 2
     assert "row group 0 holds 20 rows, the footer says 21" in refusal({counts[0]: 2, counts[1]: -2})
+
+
+def test_a_bomb_is_refused_by_its_footer(tmp_path):
+    path = str(tmp_path / "0.parquet")
+    pq.write_table(pa.table({"image": [b"x", bytes(100 << 20)]}), path, compression="zstd")
+
+    with pytest.raises(ShardError, match=r"0\.parquet: row group 0 unpacks from \d+ to 1048\d+ bytes, and is not read"):
+        open_shard(path)

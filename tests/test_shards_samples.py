@@ -71,6 +71,18 @@ def test_the_nan_that_pandas_writes_becomes_null():
     assert (found.raw, found.caption, found.error) == ('{"caption": null, "width": 3}', None, "")
 
 
+def test_a_number_that_no_float_can_hold_becomes_null():
+    """Written out again it would be Infinity, which is no JSON."""
+    found = read_metadata(b'{"caption": NaN, "big": 1e999, "small": -1e999, "ok": 1e3}')
+
+    assert found.raw == '{"caption": null, "big": null, "small": null, "ok": 1000.0}'
+    assert read_metadata(b'{"big": 1e999}').raw == '{"big": null}'
+
+
+def test_of_a_key_that_stands_twice_the_last_counts():
+    assert read_metadata(b'{"caption": "a", "caption": "b"}').caption == "b"
+
+
 def test_lone_surrogates_never_reach_a_table():
     sample = describe(BARE, None, b'{"caption": "a \\ud800 dog", "url": "http://x/\\ud800"}')
 

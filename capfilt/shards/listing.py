@@ -76,7 +76,7 @@ class ListShard:
     def _image(self, path: str) -> tuple[bytes, str, str]:
         """Return an image, the status of its sample, and what was found."""
         parts = PurePosixPath(path.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or "://" in path:
+        if parts.is_absolute() or ".." in parts.parts or "://" in path or "::" in path:  # fsspec's chains
             return (
                 b"",
                 "outside_folder",

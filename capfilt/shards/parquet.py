@@ -12,6 +12,7 @@ from capfilt.errors import ShardError
 from capfilt.records import Sample
 from capfilt.shards.grouping import IMAGE_SUFFIXES
 from capfilt.shards.samples import MAX_IMAGE_BYTES, NO_SAMPLES, describe, to_json
+from capfilt.shards.unpack import FREE, MAX_RATIO
 from capfilt.storage import open_input, read_bytes, size
 
 PARQUET_MAGIC = b"PAR1"
@@ -32,6 +33,7 @@ class ParquetShard:
         with open_input(url) as file, _blaming(url, "the footer"):
             table = _open(file)
             stated, rows = int(table.metadata.num_rows), _group_rows(table)
+            _check_ratio(table, url)
             columns = dict(zip(table.schema_arrow.names, table.schema_arrow.types, strict=True))
         if stated != sum(rows) or min(rows, default=0) < 0:
             raise ShardError(f"{url}: the footer states {stated} rows, its row groups {sum(rows)}; fetch it again")
@@ -117,6 +119,17 @@ def _holds_images(kind: Any) -> bool:
 
 def _group_rows(table: Any) -> list[int]:
     return [int(table.metadata.row_group(number).num_rows) for number in range(table.num_row_groups)]
+
+
+def _check_ratio(table: Any, url: str) -> None:
+    """Refuse a bomb by its footer. One that lies gets no farther than a page, which is of 2 GiB at most."""
+    for number in range(table.num_row_groups):
+        group = table.metadata.row_group(number)
+        chunks = [group.column(column) for column in range(group.num_columns)]
+        packed = sum(max(0, chunk.total_compressed_size) for chunk in chunks)
+        unpacked = sum(chunk.total_uncompressed_size for chunk in chunks)
+        if unpacked > FREE + MAX_RATIO * packed:
+            raise ShardError(f"{url}: row group {number} unpacks from {packed} to {unpacked} bytes, and is not read")
 
 
 def _open(file: BinaryIO) -> Any:

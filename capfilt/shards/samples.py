@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -66,13 +67,20 @@ def read_metadata(data: bytes | None) -> Metadata:
         return Metadata()
     if len(data) > MAX_METADATA_BYTES:
         return Metadata(error=f"metadata has over {MAX_METADATA_BYTES} bytes and is dropped")
-    constants: list[str] = []
+    unsayable: list[str] = []
+
+    def number(text: str) -> float | None:
+        if math.isfinite(value := float(text)):
+            return value
+        unsayable.append(text)
+        return None
+
     try:
         raw = data.decode("utf-8-sig")
-        value = json.loads(raw, parse_constant=constants.append)
+        value = json.loads(raw, parse_constant=unsayable.append, parse_float=number)
     except (ValueError, RecursionError) as error:
         return Metadata(error=f"metadata is not JSON and is dropped ({error}): {data[:40]!r}")
-    if constants:  # pandas writes NaN for an absent value; append gave None for it, which JSON can say
+    if unsayable:  # pandas writes NaN for an absent value; append gave None for it, which JSON can say
         raw = json.dumps(value)
     fields = value if isinstance(value, dict) else {}
     url, caption = fields.get("url"), fields.get("caption")

@@ -9,8 +9,8 @@ from capfilt.storage import open_input
 
 _CHUNK = 1 << 20
 _GZIP = zlib.MAX_WBITS | 16  # zlib's way to say that the data has gzip's header
-_MAX_RATIO = 100  # unpacked to packed; images hardly shrink, so that only a bomb comes near
-_FREE = 64 << 20  # bytes that even the smallest file may unpack to
+MAX_RATIO = 100  # unpacked to packed; images hardly shrink, so that only a bomb comes near
+FREE = 64 << 20  # bytes that even the smallest file may unpack to
 
 
 class Unpacked:
@@ -43,7 +43,7 @@ class Unpacked:
             left = inflate.unconsumed_tail or inflate.unused_data
             taken += len(data) - len(left)
             data = left.lstrip(b"\0") if inflate.eof else left  # a stream may be padded
-            if self.size > _FREE + _MAX_RATIO * taken:
+            if self.size > FREE + MAX_RATIO * taken:
                 return f"unpacks from {taken} to over {self.size} bytes, and is not read further"
         self._write(inflate.flush())
         return "" if inflate.eof else f"the gzip data is cut at byte {taken}: what followed is missing"
