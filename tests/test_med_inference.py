@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from capfilt.config import Device
 from capfilt.med import inference
-from capfilt.med.inference import ready, settle
+from capfilt.med.inference import packing_suits, ready, settle
 from capfilt.med.packed import PackedLinear
 
 
@@ -17,7 +17,7 @@ def machine(monkeypatch):
 
     def has(amx: bool, packing: bool) -> None:
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-        monkeypatch.setattr(inference, "packing_pays", lambda _: packing)
+        monkeypatch.setattr(inference, "packing_suits", lambda _: packing)
 
     return has
 
@@ -49,16 +49,30 @@ def test_a_run_keeps_what_it_began_with(machine):
     assert settle(Device(dtype="bfloat16"), begun) == Device(dtype="bfloat16", linear="plain")
 
 
-def test_packing_never_pays_where_it_is_not_there(monkeypatch):
+@pytest.mark.parametrize(
+    ("cpuinfo", "dtype", "suits"),
+    [
+        ("vendor_id\t: AuthenticAMD\n", torch.float32, True),
+        ("vendor_id\t: GenuineIntel\n", torch.float32, False),
+        (None, torch.float32, False),
+        ("vendor_id\t: GenuineIntel\n", torch.bfloat16, True),
+    ],
+)
+def test_packing_suits_bfloat16_and_processors_that_mkl_does_not(tmp_path, monkeypatch, cpuinfo, dtype, suits):
+    if cpuinfo:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(inference, "CPUINFO", tmp_path / "cpuinfo")
+    assert packing_suits.__wrapped__(dtype) == suits
+
+
+def test_packing_never_suits_where_it_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert not inference.packing_pays.__wrapped__(torch.float32)
+    assert not packing_suits.__wrapped__(torch.bfloat16)
 
 
-def test_packing_never_pays_where_it_says_something_else(monkeypatch):
-    monkeypatch.setattr(inference, "LEAST_GAIN", 0.0)
-    assert inference.packing_pays.__wrapped__(torch.float32)
-    monkeypatch.setattr(PackedLinear, "forward", lambda self, x: x.new_zeros(*x.shape[:-1], 3072))
-    assert not inference.packing_pays.__wrapped__(torch.float32)
+def test_packing_never_suits_where_it_says_something_else(monkeypatch):
+    monkeypatch.setattr(PackedLinear, "forward", lambda self, x: x.new_zeros(*x.shape[:-1], 96))
+    assert not packing_suits.__wrapped__(torch.bfloat16)
 
 
 def test_packed_layers_are_refused_on_gpus():

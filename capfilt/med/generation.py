@@ -55,7 +55,7 @@ class Draft:
         self.ids, self.rows, self.done = self.ids[rows], self.rows[rows], self.done[rows]
         for cache in self.caches:
             cache.reorder(rows)
-        images, self.owners = torch.unique(self.owners[rows], return_inverse=True)  # type: ignore[no-untyped-call]
+        images, self.owners = torch.unique(self.owners[rows], return_inverse=True)
         if len(images) < len(self.image[0][0]):
             self.image = [(keys[images], values[images]) for keys, values in self.image]
         self.places = Places.of(self.owners, len(images))
