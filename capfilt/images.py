@@ -11,15 +11,16 @@ import struct
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 
 from capfilt.config import ImageLimits
 from capfilt.errors import ImageError
+
+if TYPE_CHECKING:
+    import torch
 
 try:
     import simplejpeg
@@ -103,12 +104,15 @@ def decode(data: bytes, limits: ImageLimits, least_side: float | None = None) ->
     return DecodedImage(_turned(pixels, turn), *(whole[::-1] if turn.swap else whole), name)
 
 
-def resize(pixels: np.ndarray, side: int) -> torch.Tensor:
+def resize(pixels: np.ndarray, side: int) -> "torch.Tensor":
     """Return an image (H, W, 3) as a square (3, side, side), uint8; bicubic with antialias, aspect not kept.
 
     Against Pillow's BICUBIC, fewer than one value in a hundred differs by one level of 255 and a few in a million
     by two, from rounding between the two passes. The result is the same for any number of threads.
     """
+    import torch  # here, since whoever only looks at images does not wait for it
+    import torch.nn.functional as F
+
     chw = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
     square = F.interpolate(chw[None], size=(side, side), mode="bicubic", antialias=True)  # (1, 3, S, S)
     return square[0].contiguous()
