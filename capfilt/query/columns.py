@@ -22,6 +22,8 @@ SAMPLES = {
     "text_status": "what was the matter with the sample's own text: ok, missing, empty, not_utf8 or cut",
     "error": "what was found, for people; empty when nothing was wrong",
     "texts": "number of candidates",
+    "own_itm": "best P(match) of the texts that came with the image; null when there is none",
+    "synthetic_itm": "best P(match) of its captions; likewise",
     "texts_kept": "number of candidates that the policy keeps",
 }
 """A row for each sample that was attempted: the ledger's, but for the metadata, which would outweigh all the rest."""
@@ -40,6 +42,7 @@ CANDIDATES = {
     "itc": "cosine of the contrastive features, -1 to 1; likewise",
     "kept": "whether the policy keeps it",
     "reason": "the first rule of the policy that it does not meet; null when kept",
+    "same": "a number: equal for candidates of a sample whose texts count as duplicates of each other",
     "words": "words of the cleaned text",
     "characters": "characters of the cleaned text",
     "script": "the script of most of its letters: Latin, Han, Cyrillic, ...; None when it has no letter",

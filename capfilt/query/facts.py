@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from capfilt.config import Policy
 from capfilt.ledger import CANDIDATES, SAMPLES
@@ -44,19 +45,31 @@ def tables(parts: Sequence[Part], policy: Policy, detect: Detect | None) -> tupl
         ]
     )
     kept = selection["kept"].to_numpy()
+    itm = selection["itm"].to_numpy().astype(np.float32)  # NaN where there is none
+    synthetic = pc.equal(selection["source"], "synthetic").to_numpy()
     samples = (
         samples.append_column("domain", _domains(samples["url"].combine_chunks()))
         .append_column("texts", pa.array(np.bincount(rows, minlength=samples.num_rows)))
         .append_column("texts_kept", pa.array(np.bincount(rows[kept], minlength=samples.num_rows)))
+        .append_column("own_itm", _best(itm[~synthetic], rows[~synthetic], samples.num_rows))
+        .append_column("synthetic_itm", _best(itm[synthetic], rows[synthetic], samples.num_rows))
     )
     images = samples.select(_IMAGE).take(pa.array(rows))
     return samples.select(list(SAMPLE_COLUMNS)), _candidates(selection, texts, images, detect)
 
 
+def _best(itm: NDArray[np.float32], rows: NDArray[np.int64], count: int) -> pa.Array:
+    """Return the highest score of each of `count` samples, null where there is none."""
+    best = np.full(count, -1, np.float32)
+    np.fmax.at(best, rows, itm)
+    return pa.array(best, mask=best < 0)
+
+
 def _candidates(selection: pa.Table, texts: pa.Array, images: pa.Table, detect: Detect | None) -> pa.Table:
     """Return the candidates with what is known of their texts and of the image of each."""
     words = pc.if_else(pc.equal(texts, ""), 0, pc.add(pc.count_substring(texts, " "), 1))
-    facts = {"words": words, "characters": pc.utf8_length(texts), "script": scripts(texts)}
+    same = pc.utf8_lower(texts).dictionary_encode().indices
+    facts = {"same": same, "words": words, "characters": pc.utf8_length(texts), "script": scripts(texts)}
     if detect is not None:
         facts["language"] = detect(texts)
     facts |= {name: images[name] for name in _IMAGE}

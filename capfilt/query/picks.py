@@ -1,0 +1,95 @@
+"""Choose samples to look at: by what became of their texts, in an order, or by a seeded draw.
+
+All chance is the md5 of seed, shard and position: the same samples on every machine and in every version.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from capfilt.query.cards import Place, least_itm
+from capfilt.query.opened import OpenRun
+from capfilt.query.where import filtered, told
+
+NEAR = 0.05
+"""A text is near the cut when its P(match) is no farther from it."""
+
+Order = Literal["random", "position", "best", "worst", "near", "disagreement"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+
+_BY = {
+    "random": "md5(concat_ws('/', $seed, shard, position))",
+    "position": "shard",
+    "best": "itm DESC NULLS LAST",
+    "worst": "itm NULLS LAST",
+    "near": "abs(itm - cut) NULLS LAST",
+    "disagreement": "abs(own_itm - synthetic_itm) DESC NULLS LAST",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Which samples: those with a text that meets all that is asked, in an order."""
+
+    kept: bool | None = None  # by the policy; None asks for neither
+    near: bool = False  # within NEAR of the cut of its source
+    failed: bool = False  # samples that were not scored, and have no text
+    source: str | None = None
+    reasons: tuple[str, ...] = ()  # of the policy, or the status of a sample that was not scored
+    key: str | None = None
+    where: str | None = None  # a condition on the columns of outcomes
+    disagree: bool = False  # one side alone, own texts or captions, has a text that reaches its cut
+    order: Order = "random"
+
+
+def pick(opened: OpenRun, asked: Pick, limit: int, seed: int = 0) -> list[Place]:
+    """Return the places of at most `limit` samples. One with several such texts stands where the first of them does.
+
+    Raises:
+        QueryError: `where` is no condition on the columns of outcomes.
+    """
+    filtered(opened.outcomes, asked.where)
+    texts = " AND ".join(_texts(asked))
+    samples = " AND ".join(_samples(opened, asked))
+    cuts = " ".join(f"WHEN '{source}' THEN {cut}::FLOAT" for source, cut in least_itm(opened.policy).items())
+    found = f"(SELECT *, CASE source {cuts} END AS cut FROM outcomes) WHERE {texts or 'true'}"  # noqa: S608
+    most = limit  # rows among which there are `limit` samples
+    if samples or (not texts and asked.order in ("random", "position")):
+        inside = f"AND (shard, position) IN (SELECT (shard, position) FROM {found})" if texts else ""  # noqa: S608
+        found = f"samples WHERE {samples or 'true'} {inside}"
+    else:
+        most *= max(1, *opened.sql("SELECT coalesce(max(texts), 0) FROM samples").fetchall()[0])
+    query = f"SELECT shard, position FROM {found} ORDER BY {_BY[asked.order]}, shard, position LIMIT {most}"  # noqa: S608
+    values = {"seed": seed, "source": asked.source, "reasons": list(asked.reasons), "key": asked.key}
+    used = {name: value for name, value in values.items() if f"${name}" in query}
+    with told(asked.where, opened.outcomes.columns):
+        rows = opened.connection.execute(query, used).fetchall()
+    return list(dict.fromkeys((shard, position) for shard, position in rows))[:limit]
+
+
+def _texts(asked: Pick) -> Iterator[str]:
+    """Yield what one text must meet, or one sample that was not scored."""
+    if asked.kept is not None:
+        yield "kept" if asked.kept else "NOT kept"
+    if asked.near:
+        yield f"abs(itm - cut) <= {NEAR}"
+    if asked.failed:
+        yield "status <> 'ok'"
+    if asked.source is not None:
+        yield "source = $source"
+    if asked.reasons:
+        yield "coalesce(reason, status) IN $reasons"
+    if asked.key is not None:
+        yield "key = $key"
+    if asked.where is not None:
+        yield f"({asked.where})"
+
+
+def _samples(opened: OpenRun, asked: Pick) -> Iterator[str]:
+    """Yield what all texts of a sample together must meet."""
+    cuts = least_itm(opened.policy)
+    if asked.disagree:
+        own = cuts[opened.run.config().source]
+        yield f"(own_itm >= {own}::FLOAT) <> (synthetic_itm >= {cuts['synthetic']}::FLOAT)"
+    if asked.order == "disagreement":
+        yield "own_itm IS NOT NULL AND synthetic_itm IS NOT NULL"

@@ -1,0 +1,111 @@
+import hashlib
+
+import pytest
+from galleries import SCORES, gallery_run
+
+from capfilt.config import Policy
+from capfilt.errors import QueryError
+from capfilt.query import open_run
+from capfilt.query.cards import load_cards
+from capfilt.query.picks import Pick, pick
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    with open_run(gallery_run(tmp_path_factory.mktemp("run")).root) as opened:
+        yield opened
+
+
+def places(opened, limit=100, seed=0, **asked):
+    return pick(opened, Pick(**asked), limit, seed)
+
+
+def test_all_samples_are_there_once(opened):
+    assert sorted(places(opened)) == [(f"0000{shard}", n) for shard in range(3) for n in range(8)]
+    assert places(opened, order="position") == sorted(places(opened))
+
+
+def test_a_draw_is_repeatable_and_another_seed_draws_others(opened):
+    assert places(opened, limit=5) == places(opened, limit=24)[:5]
+    for seed in (0, 1):
+        everything = [(f"0000{shard}", n) for shard in range(3) for n in range(8)]
+        by_chance = sorted(everything, key=lambda p: hashlib.md5(f"{seed}/{p[0]}/{p[1]}".encode()).hexdigest())
+        assert places(opened, limit=5, seed=seed) == by_chance[:5]
+
+
+def test_rejected_and_kept_are_the_policys_words(opened):
+    kept, rejected = (places(opened, kept=kept, source="web", where="shard = '00002'") for kept in (True, False))
+
+    assert sorted(kept) == [("00002", n) for n in range(4)]
+    assert sorted(rejected) == [("00002", n) for n in range(4, 8)]
+
+
+@pytest.mark.parametrize(
+    ("order", "first"), [("best", [0, 1, 2]), ("worst", [7, 6, 5]), ("near", [4, 3, 5]), ("position", [0, 1, 2])]
+)
+def test_the_order_is_by_score(opened, order, first):
+    found = places(opened, limit=3, source="web", where="shard = '00002'", order=order)
+
+    assert [position for _, position in found] == first
+
+
+def test_near_the_cut_asks_for_the_cut_of_the_source(tmp_path):
+    run = gallery_run(tmp_path)
+
+    with open_run(run.root, Policy(web_itm=0.92, synthetic_itm=0.2)) as opened:
+        near = places(opened, near=True, source="web", where="shard = '00002'")
+        captions = places(opened, near=True, source="synthetic", where="shard = '00002'")
+
+    assert sorted(SCORES[position] for _, position in near) == [0.9, 0.95]
+    assert sorted(SCORES[7 - position] for _, position in captions) == [0.2]
+
+
+def test_disagreement_is_between_a_samples_own_text_and_its_best_caption(opened):
+    found = load_cards(opened, places(opened, order="disagreement", limit=5))
+
+    gaps = []
+    for card in found:
+        own, captions = ([t.itm for t in card.texts if (t.source == "web") == web] for web in (True, False))
+        gaps.append(round(abs(max(own) - max(captions)), 2))
+    assert gaps == [0.9, 0.9, 0.9, 0.9, 0.7]
+
+
+def test_sides_disagree_when_one_alone_meets_the_thresholds(opened):
+    found = load_cards(opened, places(opened, disagree=True, where="shard = '00001'"))
+
+    assert sorted(card.key for card in found) == ["key1", "key5"]
+
+
+def test_a_condition_does_not_hide_the_other_side(opened):
+    """The rejected web text of a sample is asked for, and its kept caption decides whether the two disagree."""
+    found = places(opened, disagree=True, kept=False, source="web", where="shard = '00001'")
+
+    assert sorted(position for _, position in found) == [1, 5]
+
+
+def test_failures_are_found_with_their_reason(opened):
+    assert sorted(places(opened, failed=True)) == [("00001", 6), ("00001", 7)]
+    assert places(opened, failed=True, reasons=("truncated",)) == [("00001", 6)]
+    assert places(opened, reasons=("duplicate",), where="source = 'synthetic' AND itm > 0.65") == [("00001", 2)]
+
+
+def test_a_sample_is_found_by_its_key(opened):
+    (card,) = load_cards(opened, places(opened, key="<b>3"))
+
+    assert (card.shard, card.position) == ("00000", 3)
+    assert [(text.source, text.text) for text in card.texts] == [("web", "a dog"), ("synthetic", "a caption 3")]
+
+
+@pytest.mark.parametrize("where", ["nothing = 1", "itm >", "1); DROP TABLE samples; --", "itm > 'a'"])
+def test_a_wrong_condition_is_told_in_one_line(opened, where):
+    with pytest.raises(QueryError) as error:
+        places(opened, where=where)
+
+    assert "\n" not in str(error.value)
+
+
+def test_a_condition_cannot_reach_other_files(opened, tmp_path):
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+
+    with pytest.raises(QueryError, match="disabled"):
+        places(opened, where=f"position IN (SELECT a FROM read_csv('{tmp_path}/secret.csv'))")
