@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from capfilt.cli_checkpoint import checkpoint
+from capfilt.cli_look import inspect, report
 from capfilt.cli_options import config_argument, json_option, set_option
 from capfilt.cli_stats import compare, stats
 from capfilt.display import shown
@@ -200,6 +201,8 @@ def demo(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
 cli.add_command(checkpoint)
 cli.add_command(compare)
+cli.add_command(inspect)
+cli.add_command(report)
 cli.add_command(stats)
 
 

@@ -1,0 +1,161 @@
+"""`capfilt inspect` and `capfilt report`: look at the samples of a run, in the terminal and on a page."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from capfilt.query.cards import Card
+    from capfilt.query.opened import OpenRun
+    from capfilt.query.picks import Pick
+
+_policy = click.option(
+    "--policy",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML of another policy than the run's own.",
+)
+_share = click.option(
+    "--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Look at this share of the shards."
+)
+_seed = click.option("--seed", default=0, show_default=True, help="Of the draw; the same seed shows the same samples.")
+
+
+@click.command()
+@click.argument("run")
+@click.option("--kept", is_flag=True, help="With a text that the policy keeps.")
+@click.option("--rejected", is_flag=True, help="With a text that the policy rejects.")
+@click.option("--near-cut", is_flag=True, help="With a text whose P(match) is within 0.05 of the cut.")
+@click.option("--disagree", is_flag=True, help="Of whose own and synthetic texts one side alone meets the thresholds.")
+@click.option("--failed", is_flag=True, help="That were not scored.")
+@click.option("--reason", "reasons", multiple=True, help="Why a text is rejected, or a sample was not scored.")
+@click.option("--source", type=click.Choice(["web", "human", "synthetic"]), help="The filters are about these texts.")
+@click.option("--key", help="With this key.")
+@click.option("--where", help="That meet an SQL condition, such as \"domain = 'example.org'\".")
+@click.option(
+    "--sort",
+    type=click.Choice(["random", "position", "best", "worst", "near", "disagreement"]),
+    help="By P(match): best or worst first, near the cut, most different; else as drawn. [default: random]",
+)
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Most samples.")
+@_seed
+@_policy
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a line of JSON for each sample, texts exactly as they came."
+)
+def inspect(run: str, limit: int, seed: int, policy: Path | None, share: float, as_json: bool, **filters: Any) -> None:
+    """Page through samples of RUN: image, texts, scores, what is kept and what is not, and why.
+
+    On a terminal through your pager (PAGER), with images in half blocks. Else as plain text.
+
+    \b
+    Example:
+      capfilt inspect runs/cc12m --kept --source web --sort worst --limit 10
+    """
+    from capfilt.query.cards import load_cards
+    from capfilt.query.picks import pick
+
+    asked = _asked(**filters)
+    with _opened(run, policy, share) as opened:
+        cards = load_cards(opened, pick(opened, asked, limit, seed))
+        if not cards:
+            click.echo(f"{run}: no sample meets this", err=True)
+        _show(opened, cards, as_json)
+
+
+@click.command()
+@click.argument("run")
+@click.option("--output", help="File or URL of the page. [default: RUN/report.html]")
+@_policy
+@_share
+@click.option("--samples", default=24, show_default=True, type=click.IntRange(1), help="Most samples of a gallery.")
+@_seed
+@click.option("--megabytes", default=8.0, show_default=True, help="Most that the images take; the last are left out.")
+@click.option(
+    "--languages", is_flag=True, help='Slice by language; slower, and needs pip install "capfilt[languages]".'
+)
+def report(
+    run: str,
+    output: str | None,
+    policy: Path | None,
+    share: float,
+    samples: int,
+    seed: int,
+    megabytes: float,
+    languages: bool,
+) -> None:
+    """Draw RUN as one HTML file: figures, histograms, galleries, failures, slices, and sliders for another cut.
+
+    The file needs no server and asks for nothing outside of itself.
+
+    \b
+    Example:
+      capfilt report runs/cc12m --output cc12m.html
+    """
+    from capfilt import storage
+    from capfilt.report.make import make_report
+
+    with _opened(run, policy, share, languages) as opened:
+        path = output or storage.join(opened.run.root, "report.html")
+        click.echo(make_report(opened, path, samples, seed, megabytes, share))
+
+
+def _opened(run: str, policy: Path | None, share: float, languages: bool = False) -> "OpenRun":
+    from capfilt.config import Policy, load
+    from capfilt.query.opened import open_run
+
+    return open_run(run, load(Policy, policy) if policy else None, share=share, languages=languages)
+
+
+def _asked(
+    kept: bool,
+    rejected: bool,
+    near_cut: bool,
+    disagree: bool,
+    failed: bool,
+    reasons: tuple[str, ...],
+    source: str | None,
+    key: str | None,
+    where: str | None,
+    sort: str | None,
+) -> "Pick":
+    from capfilt.query.picks import ORDERS, Pick
+
+    if kept and rejected:
+        raise click.UsageError("--kept and --rejected exclude each other; leave both out to see all")
+    name = sort or ("disagreement" if disagree else "random")
+    return Pick(
+        kept=kept if kept or rejected else None,
+        near=near_cut,
+        failed=failed,
+        source=source,
+        reasons=reasons,
+        key=key,
+        where=where,
+        disagree=disagree,
+        order=ORDERS[[*ORDERS].index(name)],  # type: ignore[arg-type]
+    )
+
+
+def _show(opened: "OpenRun", cards: "list[Card]", as_json: bool) -> None:
+    from rich.console import Console
+
+    from capfilt import inspect as views
+    from capfilt.query.images import read_images
+
+    console = Console()
+    if as_json or not console.is_terminal:
+        _echo(views.as_json(cards) if as_json else views.as_plain(cards))
+        return
+    if console.no_color:
+        click.echo_via_pager(views.as_plain(cards), color=False)
+        return
+    shards = {shard.id: shard for shard in opened.run.plan()}
+    images = read_images(shards, {card.place: card.image_sha256 for card in cards})
+    click.echo_via_pager(views.as_colours(console, cards, images, opened.run.config().images), color=True)
+
+
+def _echo(parts: Iterable[str]) -> None:
+    for part in parts:
+        click.echo(part, nl=False)

@@ -1,0 +1,114 @@
+"""Samples on a terminal: the image in half blocks, each text with its scores, kept ones green and rejected ones red.
+
+Texts go through visible, so that no escape sequence of a web page reaches the terminal.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from capfilt.config import ImageLimits
+from capfilt.errors import ImageError
+from capfilt.images import decode
+from capfilt.query.cards import Card, CardText, Place
+from capfilt.visible import shorten, visible
+
+COLUMNS, LINES = 32, 12
+"""Size of an image in cells of a terminal; a cell shows two pixels, one above the other."""
+
+SHOWN = 500  # characters of a text
+
+_TEXT = ("source", "text", "itm", "itc", "kept", "reason")
+_STYLES = {True: "green", False: "red"}
+
+
+def as_json(cards: Sequence[Card]) -> Iterator[str]:
+    """Yield a line of JSON for each sample, its texts exactly as they came, in ASCII."""
+    for card in cards:
+        texts = [{name: getattr(text, name) for name in _TEXT} for text in card.texts]
+        yield json.dumps(asdict(card) | {"texts": texts}) + "\n"
+
+
+def as_plain(cards: Sequence[Card]) -> Iterator[str]:
+    """Yield the lines of each sample without colours or images, one line a text."""
+    for card in cards:
+        lines = (f"  {_verdict(text)}  {_words(text.text)}" for text in card.texts)
+        yield "\n".join([_title(card), *([f"  {_failure(card)}"] if card.status != "ok" else []), *lines]) + "\n\n"
+
+
+def as_colours(
+    console: Console, cards: Sequence[Card], images: Mapping[Place, bytes | str], limits: ImageLimits
+) -> Iterator[str]:
+    """Yield each sample as a console shows it."""
+    for card in cards:
+        with console.capture() as capture:
+            console.print(_drawn(card, thumbnail(images[card.place], limits)))
+            console.print()
+        yield capture.get()
+
+
+def thumbnail(image: bytes | str, limits: ImageLimits) -> Text:
+    """Return an image in half blocks, or in words why there is none."""
+    if isinstance(image, str):
+        return Text(image, style="dim")
+    try:
+        small = Image.fromarray(decode(image, limits, 2 * LINES).pixels)
+    except ImageError as error:
+        return Text(visible(str(error)), style="dim")
+    small.thumbnail((COLUMNS, 2 * LINES), Image.Resampling.LANCZOS)
+    text = Text(no_wrap=True, end="")
+    for y in range(0, small.height, 2):
+        for x in range(small.width):
+            upper, lower = (_colour(small, x, row) for row in (y, min(y + 1, small.height - 1)))
+            text.append("▀", f"{upper} on {lower}")
+        text.append("\n")
+    text.right_crop(1)
+    return text
+
+
+def _colour(image: Image.Image, x: int, y: int) -> str:
+    red, green, blue = (image.getpixel((x, y)) or (0, 0, 0))[:3]  # type: ignore[index]
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _drawn(card: Card, image: Text) -> Table:
+    said = Text().append(_title(card), "bold")
+    if card.status != "ok":
+        said.append(f"\n{_failure(card)}", "yellow")
+    for text in card.texts:
+        said.append(f"\n\n{_verdict(text)}\n", f"bold {_STYLES[text.kept]}")
+        said.append(_words(text.text), _STYLES[text.kept])
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(width=COLUMNS)
+    grid.add_column()
+    grid.add_row(image, said)
+    return grid
+
+
+def _title(card: Card) -> str:
+    url = f"  {_cut(card.url, 120)}" if card.url else ""
+    return f"{visible(card.key)}  {card.shard}:{card.position}{url}"
+
+
+def _failure(card: Card) -> str:
+    return f"! {card.status}: {_cut(card.error, SHOWN)}"
+
+
+def _verdict(text: CardText) -> str:
+    score = "  none" if text.itm is None else f"{text.itm:.4f}"
+    return f"{'✓' if text.kept else '✗'} {text.source:<9}  {score}  {'kept' if text.kept else text.reason:<9}"
+
+
+def _words(text: str) -> str:
+    """Return a text for one line of any terminal, and how much of it is left out."""
+    head, rest = shorten(text, SHOWN)
+    return visible(head) + (f" … {len(rest):,} more characters" if rest else "")
+
+
+def _cut(text: str, limit: int) -> str:
+    return visible(text if len(text) <= limit else f"{text[: limit - 1]}…")

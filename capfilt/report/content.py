@@ -1,0 +1,90 @@
+"""What a report shows, as plain values: made from the ledger by the modules beside this one, drawn by page.py."""
+
+from dataclasses import dataclass, field
+
+from capfilt.query.cards import Card
+from capfilt.stats.overview import Stats
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One gallery: how its cards were chosen, and the cards."""
+
+    id: str
+    title: str
+    how: str  # in words for the reader
+    cards: list[Card]
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRow:
+    """The candidates of one part of a run."""
+
+    value: str
+    scored: dict[str, int]  # by source
+    kept: dict[str, int]  # by source
+
+    def share(self, source: str) -> float:
+        """Return the share of a source's texts that is kept; 0 when there is none."""
+        return self.kept.get(source, 0) / self.scored[source] if self.scored.get(source) else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """A run cut by one property of its texts or samples."""
+
+    by: str
+    title: str
+    how: str
+    rows: list[SliceRow]
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """All that it takes to count what other thresholds would keep, exact at the edges.
+
+    A bin i holds the scores from edges[i] up to, not including, edges[i + 1]; the last one holds 1.0.
+    """
+
+    edges: list[float]  # ascending; 0 and the policy's own thresholds are among them
+    own: str  # "web" or "human": the source of the texts that came with the images
+    thresholds: dict[str, float]  # the policy's, by source
+    counts: dict[str, list[int]]  # by source: distinct texts that pass all other rules, by bin
+    repeats: list[tuple[int, int, int]]  # (own bin, synthetic bin, captions that repeat the own text of their image)
+    images: list[tuple[int, int, int]]  # (best own bin, best synthetic bin, samples); -1: has no such text
+    mix: str  # the policy's; any but "both" is not counted
+    drop_duplicates: bool  # the policy's
+
+    def kept(self, source: str) -> int:
+        """Return how many texts of a source the policy's own thresholds let pass."""
+        places = {name: self.edges.index(cut) for name, cut in self.thresholds.items()}
+        kept = sum(self.counts[source][places[source] :])
+        if source == "synthetic":
+            kept -= sum(n for own, other, n in self.repeats if own >= places[self.own] and other >= places[source])
+        return kept
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One report."""
+
+    run: str
+    policy: str  # its name
+    settings: str  # the policy as YAML
+    figures: Stats
+    whatif: WhatIf
+    sections: list[Section]
+    failures: Section
+    slices: list[Slices]
+    notes: list[str] = field(default_factory=list)  # what the reader must know: how it was sampled, what is missing
+
+    @property
+    def scored(self) -> int:
+        """Samples that were scored."""
+        return self.figures.statuses.get("ok", 0)
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """Samples that were not scored, by reason, the most frequent first."""
+        failed = {status: count for status, count in self.figures.statuses.items() if status != "ok"}
+        return dict(sorted(failed.items(), key=lambda item: (-item[1], item[0])))

@@ -1,0 +1,96 @@
+"""Take from a run's ledger what a report shows."""
+
+from dataclasses import replace
+
+from capfilt.config import dump
+from capfilt.query.cards import Place, load_cards
+from capfilt.query.opened import OpenRun
+from capfilt.query.picks import NEAR, Pick, pick
+from capfilt.report.content import Report, Section
+from capfilt.report.slices import slice_run
+from capfilt.report.whatif import what_if
+from capfilt.stats.overview import summarise
+
+
+def gather(opened: OpenRun, samples: int, seed: int, share: float = 1.0) -> Report:
+    """Return the content of a report.
+
+    Args:
+        opened: the run under a policy.
+        samples: most samples of a gallery.
+        seed: of the galleries that are drawn.
+        share: of the shards that the run was opened with, to tell the reader.
+    """
+    figures = summarise(opened)
+    own = next((source for source in figures.sources if source != "synthetic"), "web")
+    return Report(
+        run=opened.run.root,
+        policy=opened.policy.name,
+        settings=dump(opened.policy),
+        figures=figures,
+        whatif=what_if(opened, own),
+        sections=_sections(opened, list(figures.sources), samples, seed),
+        failures=_failures(opened, [status for status in figures.statuses if status != "ok"], samples, seed),
+        slices=slice_run(opened),
+        notes=_notes(opened, samples, seed, share),
+    )
+
+
+def _sections(opened: OpenRun, sources: list[str], samples: int, seed: int) -> list[Section]:
+    each = max(1, samples // max(1, len(sources)))
+
+    def by_source(asked: Pick) -> list[Place]:
+        """Return the first of each source in turn, so that the one with more of them does not fill the gallery."""
+        found = [pick(opened, replace(asked, source=source), each, seed) for source in sources]
+        return list(dict.fromkeys(place for places in found for place in places))
+
+    rules = ("not_scored", "too_short", "too_long", "low_itm", "low_itc")
+    chosen = {
+        "rejected": by_source(Pick(kept=False, reasons=rules, order="best")),
+        "kept": by_source(Pick(kept=True, order="worst")),
+        "near": by_source(Pick(near=True)),
+        "disagreement": pick(opened, Pick(order="disagreement"), samples),
+        "random": pick(opened, Pick(), samples, seed),
+    }
+    return [Section(name, *_SECTIONS[name], load_cards(opened, places)) for name, places in chosen.items()]
+
+
+_SECTIONS = {
+    "rejected": (
+        "Best rejected",
+        "The rejected texts with the highest P(match), of each source alike: what the policy loses. Duplicates and "
+        "what the mix did not take are left aside.",
+    ),
+    "kept": ("Worst kept", "The kept texts with the lowest P(match), of each source alike: what slips through."),
+    "near": (
+        "Near the cut",
+        f"A seeded draw of texts whose P(match) is within {NEAR} of their cut: what a small move changes.",
+    ),
+    "disagreement": (
+        "Largest disagreement",
+        "The images whose web text and best caption differ most in P(match): one of the two, or the filter, is wrong.",
+    ),
+    "random": ("Random", "A seeded draw from all samples that were attempted: what the run looks like as a whole."),
+}
+
+
+def _failures(opened: OpenRun, reasons: list[str], samples: int, seed: int) -> Section:
+    each = max(1, samples // max(1, len(reasons)))
+    places = [place for reason in reasons for place in pick(opened, Pick(failed=True, reasons=(reason,)), each, seed)]
+    how = "Samples that were not scored: for each reason a seeded draw. Nothing of a run is lost without a row."
+    return Section("failures", "Failures", how, load_cards(opened, places))
+
+
+def _notes(opened: OpenRun, samples: int, seed: int, share: float) -> list[str]:
+    figures = opened.figures
+    shards = f"the {figures['shards']} shards that are complete"
+    if share < 1:
+        shards = f"a share of {share:g} of the complete shards, drawn by the hash of their ids: {figures['shards']}"
+    return [
+        f"Figures, slices and sliders count all {figures['candidates']} texts of all {figures['samples']} samples in "
+        f"{shards}.",
+        f"A gallery shows at most {samples} samples. Draws go by the md5 of seed {seed}, shard and position, so the "
+        "same seed shows the same samples.",
+        "Control, direction and other characters that cannot be seen are shown by their number, as <U+202E>.",
+        f"Models fingerprint {opened.run.models}.",
+    ]

@@ -1,0 +1,42 @@
+"""Make the report of a run: gather, read the images, draw, and publish one file."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from capfilt import storage
+from capfilt.query.images import GONE, read_images
+from capfilt.query.opened import OpenRun
+from capfilt.report.gather import gather
+from capfilt.report.page import render
+from capfilt.report.thumbnails import LEFT_OUT, Picture, make_pictures
+
+
+def make_report(
+    opened: OpenRun, output: str, samples: int = 24, seed: int = 0, megabytes: float = 8.0, share: float = 1.0
+) -> str:
+    """Write a run's report and return what it came to, in one line.
+
+    Args:
+        opened: the run under a policy.
+        output: path or URL of the file.
+        samples: most samples of a gallery.
+        seed: of the galleries that are drawn.
+        megabytes: most that the pictures take; those that come last are left out.
+        share: of the shards that the run was opened with, to tell the reader.
+    """
+    report = gather(opened, samples, seed, share)
+    cards = [card for section in (*report.sections, report.failures) for card in section.cards]
+    shards = {shard.id: shard for shard in opened.run.plan()}
+    images = read_images(shards, {card.place: card.image_sha256 for card in cards})
+    limits = opened.run.config().images
+    pictures = make_pictures({card.place: images[card.place] for card in cards}, limits, int(megabytes * 1e6))
+    report = replace(report, notes=[*report.notes, *_missing(pictures.values())])
+    page = render(report, pictures).encode()
+    storage.publish(output, page)
+    return f"{output}: {len(page) / 1e6:.1f} MB, {len(pictures)} samples"
+
+
+def _missing(pictures: Iterable[Picture]) -> list[str]:
+    counts = Counter(picture.missing for picture in pictures)
+    return [f"{counts[why]:,} samples are shown without their image: {why}." for why in (GONE, LEFT_OUT) if counts[why]]

@@ -1,0 +1,188 @@
+"""Draw a report as one HTML file.
+
+Nothing of the web reaches the page unescaped: the template escapes all values, and texts go through visible before.
+The content-security policy in the file lets nothing run or load but the script, the style and the images inside it.
+"""
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from capfilt.report.content import Report, WhatIf
+from capfilt.report.thumbnails import Picture
+from capfilt.visible import shorten, visible
+
+SHOWN = 160  # characters of a text before it is folded
+EMBEDDED = 2000  # characters of a text in the file
+PAPER = "the paper's: 25\N{NO-BREAK SPACE}% nucleus, 19\N{NO-BREAK SPACE}% beam"  # BLIP, arXiv 2201.12086, table 2
+
+_BARS = 100
+
+Row = dict[str, Any]
+
+
+def render(report: Report, pictures: Mapping[tuple[str, int], Picture]) -> str:
+    """Return a report as HTML.
+
+    Args:
+        report: what it shows.
+        pictures: the image of each card, by shard and position.
+    """
+    return _template().render(
+        report=report,
+        pictures=pictures,
+        name=report.run.rstrip("/").rpartition("/")[2],
+        figures=_figures(report),
+        histograms=_histograms(report),
+        data=_data(report),
+        model=_model(report.whatif),
+        style=_asset("page.css"),
+        script=_asset("page.js"),
+    )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_asset), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {
+        "visible": visible,
+        "cut": _cut,
+        "parts": _parts,
+        "reason": lambda reason: "" if reason == "low_itm" else reason.replace("_", " "),
+        "score": _score,
+        "share": _share,
+        "digest": _digest,
+        "trusted": Markup,  # our own style and script: their content-security hashes are of the raw bytes
+    }
+    return environment.get_template("page.html")
+
+
+@cache
+def _asset(name: str) -> str:
+    return resources.files("capfilt.report").joinpath(name).read_text("utf-8")
+
+
+def _digest(text: str) -> str:
+    """Return the hash of an inline script or style as a content-security policy states it."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _parts(text: str) -> tuple[str, str, int]:
+    """Return what of a text is shown, what is folded away, and how many characters are left out."""
+    embedded, left_out = text[:EMBEDDED], max(0, len(text) - EMBEDDED)
+    head, rest = shorten(embedded, SHOWN)
+    return visible(head), visible(rest), left_out
+
+
+def _cut(text: str, limit: int) -> str:
+    return visible(text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def _score(score: float | None) -> str:
+    """Return a score cut to three places, not rounded: 0.1999 must not look as if it reached a cut at 0.2."""
+    if score is None:
+        return "no score"
+    return f"{math.floor(score * 1000 + 1e-4) / 1000:.3f}"  # 0.285 is stored as 0.28499999
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}\N{NO-BREAK SPACE}%" if whole else "0\N{NO-BREAK SPACE}%"
+
+
+def _figures(report: Report) -> list[Row]:
+    """Return the headline figures: label, value, and what to compare it with."""
+    figures = report.figures
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in list(report.failed.items())[:3])
+    more = f" and {len(report.failed) - 3} more reasons" if len(report.failed) > 3 else ""
+    rows: list[Row] = [
+        {"label": "Samples attempted", "value": f"{figures.samples:,}", "context": f"in {figures.shards:,} shards"},
+        {"label": "Scored", "value": f"{report.scored:,}", "context": _share(report.scored, figures.samples)},
+        {"label": "Failed", "value": f"{sum(report.failed.values()):,}", "context": (reasons + more) or "none"},
+        {
+            "label": "Images with a kept text",
+            "value": f"{figures.samples_kept:,}",
+            "context": f"{_share(figures.samples_kept, report.scored)} of those scored",
+        },
+    ]
+    for name, source in figures.sources.items():
+        context = f"{source.scored - source.kept:,} of {source.scored:,} rejected"
+        if name == "synthetic":
+            context += f"; {PAPER}"
+        rows.append(
+            {
+                "label": f"Noise of {name} texts",
+                "value": _share(source.scored - source.kept, source.scored),
+                "context": context,
+            }
+        )
+    return rows
+
+
+def _roles(report: Report) -> dict[str, str]:
+    """Return the sources that have texts, by their role on the page."""
+    roles = {"own": report.whatif.own, "synthetic": "synthetic"}
+    return {role: source for role, source in roles.items() if source in report.figures.sources}
+
+
+def _histograms(report: Report) -> list[Row]:
+    whatif = report.whatif
+    return [_histogram(report, role, source, whatif.thresholds[source]) for role, source in _roles(report).items()]
+
+
+def _histogram(report: Report, role: str, source: str, threshold: float) -> Row:
+    whatif = report.whatif
+    totals = [0] * _BARS
+    for edge, count in zip(whatif.edges, whatif.counts[source], strict=True):
+        totals[min(int(edge * _BARS + 1e-9), _BARS - 1)] += count
+    highest = max(totals) or 1
+    bars = [
+        {"x": bar + 0.1, "start": bar / _BARS, "height": round(100 * math.sqrt(total / highest), 2)}
+        for bar, total in enumerate(totals)
+    ]
+    kept = whatif.kept(source)
+    share = _share(kept, report.figures.sources[source].scored)
+    label = f"Histogram of P(match) of {sum(totals):,} {source} texts; {share} are at or over the cut {threshold}"
+    row = {"role": role, "source": source, "threshold": threshold, "kept": kept, "share": share}
+    return row | {"bars": bars, "width": _BARS, "label": label}
+
+
+def _data(report: Report) -> Row:
+    """Return what the script counts with. Numbers and names of our own; the template encodes it for a script."""
+    whatif, roles = report.whatif, _roles(report)
+    return {
+        "edges": whatif.edges,
+        "thresholds": {role: whatif.thresholds[source] for role, source in roles.items()},
+        "counts": {role: whatif.counts[source] for role, source in roles.items()},
+        "candidates": {role: report.figures.sources[source].scored for role, source in roles.items()},
+        "keys": {role: f"{source}_itm" for role, source in roles.items()},
+        "repeats": whatif.repeats,
+        "images": whatif.images,
+        "scored": report.scored,
+        "dropDuplicates": whatif.drop_duplicates,
+    }
+
+
+def _model(whatif: WhatIf) -> str:
+    """Return in words what the sliders count and what not."""
+    parts = [
+        "A slider moves the least P(match) of one source in steps of 0.005. All texts of the run are counted, not only "
+        "the samples that are shown, and the counts are exact at every step and at the policy's own thresholds.",
+        "The policy's other rules (words, cosine) stand as they are.",
+    ]
+    if whatif.drop_duplicates:
+        parts.append("Of equal texts of an image one counts: the web text first, as the policy keeps it.")
+    if whatif.mix != "both":
+        parts.append(
+            f"The policy's mix, {whatif.mix}, is not applied: the sliders count the texts that it would choose from. "
+            "The headline figures and the galleries, before a slider is moved, are with the mix."
+        )
+    return " ".join(parts)

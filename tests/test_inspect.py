@@ -1,0 +1,131 @@
+"""What a terminal gets to see: never a command of a web text."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+from click.testing import CliRunner
+from galleries import ESCAPES, LONG, SCRIPT, gallery_run
+
+from capfilt.cli import cli
+
+SGR = re.compile(r"\x1b\[[0-9;]*m")  # sets colours, and can do nothing else
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return gallery_run(tmp_path_factory.mktemp("run")).root
+
+
+@pytest.fixture(scope="module")
+def screen(root):
+    """All samples as a terminal shows them."""
+    return on_terminal(root, "--limit", "100")
+
+
+def inspect(root, *options: str) -> str:
+    result = CliRunner().invoke(cli, ["inspect", root, *options])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def on_terminal(root, *options: str, **environment: str) -> str:
+    """Return what a terminal of 100 columns would get."""
+    ours, theirs = pty.openpty()
+    plain = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "LESS")}
+    settings = {"PAGER": "cat", "TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": "100"}
+    command = [sys.executable, "-m", "capfilt.cli", "inspect", root, *options]
+    with subprocess.Popen(command, stdout=theirs, stdin=theirs, env=plain | settings | environment) as process:
+        os.close(theirs)
+        parts = []
+        try:
+            while part := os.read(ours, 65536):
+                parts.append(part)
+        except OSError:  # Linux says so when the other side is closed
+            pass
+        os.close(ours)
+    assert process.returncode == 0
+    return b"".join(parts).decode().replace("\r\n", "\n")
+
+
+def test_a_pipe_gets_one_plain_line_for_each_text(root):
+    text = inspect(root, "--key", "<b>3")
+
+    assert text == (
+        "<b>3  00000:3  javascript:alert(1)//<U+202E>\n"
+        "  ✓ web        0.5200  kept       a dog\n"
+        "  ✗ synthetic  0.4990  low_itm    a caption 3\n\n"
+    )
+
+
+def test_a_terminal_gets_images_colours_and_marks(screen):
+    assert re.search("\x1b\\[38;2;[0-9;]+;48;2;[0-9;]+m▀", screen)
+    assert re.search("\x1b\\[1;31m✗ web +0.4500 +low_itm", screen)
+    assert re.search("\x1b\\[31ma hen", screen)
+    assert re.search("\x1b\\[1;32m✓ synthetic +0.5500 +kept", screen)
+    assert re.search("\x1b\\[32ma duck", screen)
+
+
+@pytest.mark.parametrize("colours", [True, False])
+def test_no_text_of_the_web_commands_the_terminal(root, screen, colours):
+    text = SGR.sub("", screen if colours else inspect(root, "--limit", "100"))
+
+    assert {c for c in text if unicodedata.category(c) in ("Cc", "Cf")} == {"\n"}
+    assert "<U+001B>[2J" in text.replace("\n", "")
+
+
+def test_no_color_leaves_the_marks(root):
+    text = on_terminal(root, "--key", "<b>3", NO_COLOR="1")
+
+    assert "\x1b" not in text
+    assert "✓ web        0.5200" in text
+
+
+def test_a_long_text_is_cut_and_says_so(root):
+    text = inspect(root, "--key", "<b>2")
+
+    assert "words many … 21,501 more characters" in text
+    assert max(map(len, text.splitlines())) < 700
+
+
+def test_json_holds_the_texts_exactly_as_they_came(root):
+    lines = inspect(root, "--where", "shard = '00000'", "--sort", "position", "--json").splitlines()
+
+    samples = [json.loads(line) for line in lines]
+    assert [sample["texts"][0]["text"] for sample in samples][:3] == [SCRIPT, ESCAPES, LONG]
+    assert samples[4]["texts"][0] | {"itc": None} == {
+        "source": "web",
+        "text": "ein Hund auf der Wiese",
+        "itm": pytest.approx(0.499),
+        "itc": None,
+        "kept": False,
+        "reason": "low_itm",
+    }
+    assert all(line.isascii() for line in lines)
+
+
+def test_a_failed_sample_shows_its_reason(root):
+    text = inspect(root, "--failed", "--sort", "position")
+
+    assert "  ! truncated: the file ends inside <b>it\n" in text
+    assert "  ! too_many_pixels: is 99999 x 99999\n" in text
+    assert text.count("\n\n") == 2
+
+
+def test_an_image_that_cannot_be_shown_says_why(screen):
+    assert "the shard is gone or has changed" in SGR.sub("", screen)
+
+
+def test_nothing_found_is_no_error(root):
+    result = CliRunner().invoke(cli, ["inspect", root, "--key", "nowhere"])
+
+    assert (result.exit_code, result.output) == (0, f"{root}: no sample meets this\n")
+
+
+def test_contradicting_filters_are_a_wrong_command_line(root):
+    assert CliRunner().invoke(cli, ["inspect", root, "--kept", "--rejected"]).exit_code == 2

@@ -1,0 +1,97 @@
+"""From a run to the file: what it holds, how large it gets, and that the same run gives the same page."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from galleries import gallery_run
+from ledgers import new_run
+
+from capfilt.cli import cli
+from capfilt.query import open_run
+from capfilt.report.gather import gather
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return gallery_run(tmp_path_factory.mktemp("run")).root
+
+
+def report(root, *options: object) -> str:
+    result = CliRunner().invoke(cli, ["report", str(root), *map(str, options)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_page_lies_in_the_run_unless_told_otherwise(root, tmp_path):
+    assert report(root).startswith(f"{root}/report.html: 0.")
+    report(root, "--output", tmp_path / "other.html")
+
+    assert (tmp_path / "other.html").read_bytes() == Path(root, "report.html").read_bytes()
+
+
+def test_another_seed_draws_other_samples(root, tmp_path):
+    pages = []
+    for seed in (0, 1):
+        report(root, "--seed", seed, "--samples", 4, "--output", tmp_path / "page.html")
+        pages.append(set(re.findall(r"<dd>(\d+), position (\d)</dd>", (tmp_path / "page.html").read_text())))
+
+    assert pages[0] != pages[1]
+
+
+def test_images_are_left_out_when_the_file_would_grow_too_large(root, tmp_path):
+    report(root, "--megabytes", 0.0005, "--output", tmp_path / "page.html")
+
+    page = (tmp_path / "page.html").read_text()
+    assert 0 < len("".join(re.findall(r'src="(data:[^"]+)"', page))) <= 7 * 500  # one sample may be in every gallery
+    assert "left out, to keep the file small" in page
+
+
+def test_another_policy_decides_what_is_kept(root, tmp_path):
+    (tmp_path / "policy.yaml").write_text("{name: strict, web_itm: 0.9, synthetic_itm: 0.9}\n")
+    report(root, "--policy", tmp_path / "policy.yaml", "--output", tmp_path / "page.html")
+
+    assert "policy <strong>strict</strong>" in (tmp_path / "page.html").read_text()
+
+
+def test_galleries_hold_what_they_say(root):
+    with open_run(root) as opened:
+        content = gather(opened, samples=6, seed=0)
+
+    cards = {section.id: section.cards for section in content.sections}
+    assert list(cards) == ["rejected", "kept", "near", "disagreement", "random"]
+    best = cards["rejected"][0].texts[0]  # all of it is markup, so nothing is left to be kept
+    assert (best.reason, best.itm) == ("too_short", pytest.approx(0.95))
+    assert min(text.itm for card in cards["kept"] for text in card.texts if text.kept) == pytest.approx(0.5)
+    assert all(any(abs(text.itm - 0.5) <= 0.05 for text in card.texts) for card in cards["near"])
+    assert len(cards["random"]) == 6
+    assert [card.status for card in content.failures.cards] == ["too_many_pixels", "truncated"]
+
+
+def test_slices_add_up_to_the_run(root):
+    with open_run(root) as opened:
+        content = gather(opened, samples=1, seed=0)
+
+    for slices in content.slices:
+        for source, figures in content.figures.sources.items():
+            assert sum(row.scored.get(source, 0) for row in slices.rows) == figures.scored
+            assert sum(row.kept.get(source, 0) for row in slices.rows) == figures.kept
+    by_length = {row.value: row.scored for row in content.slices[2].rows}
+    assert list(by_length) == ["0", "1-2", "3-5", "6-10", "51+"]
+    assert (by_length["0"], by_length["51+"]) == ({"web": 1}, {"web": 1})
+
+
+def test_a_run_without_a_complete_shard_has_a_page_too(tmp_path):
+    run = new_run(tmp_path)
+
+    assert report(run.root).startswith(f"{run.root}/report.html: 0.")
+    assert "None in this run." in Path(run.root, "report.html").read_text()
+
+
+def test_whoever_only_looks_does_not_wait_for_torch():
+    code = "import sys, capfilt.inspect, capfilt.report.make; print('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"False\n"
