@@ -11,7 +11,7 @@ Source: BLIP, arXiv 2201.12086, section 3.3.
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,6 +32,7 @@ from capfilt.images import decode, resize
 from capfilt.ledger import candidates_table, checked_table, table_path, write_unit
 from capfilt.policy import select
 from capfilt.prefetch import Stopwatch, prefetch
+from capfilt.quarantine import QUARANTINED, quarantine
 from capfilt.records import Candidate, Caption, Sample, SampleRecord, Unit, UnitResult
 from capfilt.runs import Run
 from capfilt.shards import ShardReader, open_shard
@@ -61,6 +62,8 @@ def capfilt_unit(
 ) -> UnitResult:
     """Caption and score the samples of a unit and commit them. A unit that is committed already is left as it is.
 
+    Of a trial nothing is written.
+
     Args:
         unit: which samples of which shard.
         models: both models.
@@ -79,7 +82,7 @@ def capfilt_unit(
     clock = Stopwatch()
     records: list[SampleRecord] = []
     candidates: list[Candidate] = []
-    samples = _open(unit).read(unit.lo, unit.hi)
+    samples = _hold(_open(unit).read(unit.lo, unit.hi), unit)
     ready = prefetch(samples, config.batch_size, partial(prepare, models, config), config.decode_threads)
     with closing(ready) as batches:
         for batch in clock.each("read", batches):
@@ -87,9 +90,11 @@ def capfilt_unit(
                 candidates += capfilt_batch(batch, models, config, clock)
             records += [prepared.record for prepared in batch]
     statuses = Counter(record.status for record in records)
-    check_failures(unit.shard, statuses, config)
-    with clock("write"):
-        write_unit(run, unit, records, candidates, clock.seconds)
+    if not unit.trial:
+        check_failures(unit.shard, statuses, config)
+        with clock("write"):
+            quarantine(run, unit, records)
+            write_unit(run, unit, records, candidates, clock.seconds)
     return _result(unit, statuses, candidates_table(unit.shard.id, candidates), config.policy, clock.seconds)
 
 
@@ -201,6 +206,15 @@ def _open(unit: Unit) -> ShardReader:
             f"{unit.shard.url}: changed since it was planned; put the file back that was there, or start another run"
         )
     return reader
+
+
+def _hold(samples: Iterable[Sample], unit: Unit) -> Iterator[Sample]:
+    """Yield the samples of a unit, with those that it holds marked as not to be used."""
+    errors = {held.position: held.error for held in unit.held}
+    for sample in samples:
+        if sample.position in errors:
+            sample = replace(sample, status=QUARANTINED, error=errors[sample.position])
+        yield sample
 
 
 def _committed(unit: Unit, stem: str, policy: Policy) -> UnitResult:

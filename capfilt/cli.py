@@ -48,7 +48,9 @@ def cli() -> None:
 @config_argument
 @set_option
 @click.option("--local", is_flag=True, help="Run in this process, without Ray; the result is the same.")
-def bootstrap(config: Path, overrides: tuple[str, ...], local: bool) -> None:
+@click.option("--force", is_flag=True, help="Start also when another driver seems to be at work on the run.")
+@click.option("--retry-quarantined", is_flag=True, help="Do shards with quarantined samples anew, with these samples.")
+def bootstrap(config: Path, overrides: tuple[str, ...], **options: bool) -> None:
     """Caption and score every sample of the shards named in CONFIG, and export what the policy keeps.
 
     What is committed is skipped, so the same command resumes a stopped run.
@@ -63,7 +65,7 @@ def bootstrap(config: Path, overrides: tuple[str, ...], local: bool) -> None:
     from capfilt.med.build import build_models, checkpoint_names
     from pipelines import bootstrap as job
 
-    click.echo(job.run(settings, build_models, checkpoint_names(settings), local))
+    click.echo(job.run(settings, build_models, checkpoint_names(settings), **options))
 
 
 @cli.command()

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from capfilt import storage
 from capfilt.errors import RunError
@@ -57,8 +57,7 @@ def merge(commits: Sequence[Commit], sha256: dict[str, str]) -> Commit:
 
 def write_commit(path: str, commit: Commit) -> None:
     """Publish a commit record. All files that it speaks of must be in place before."""
-    values = asdict(commit)
-    storage.publish(path, json.dumps(values | {"check": fingerprint(values)}, indent=1).encode() + b"\n")
+    storage.publish(path, seal(asdict(commit)))
 
 
 def read_commit(path: str) -> Commit:
@@ -68,12 +67,22 @@ def read_commit(path: str) -> Commit:
         RunError: the file is no commit record.
     """
     try:
-        values = json.loads(storage.read_bytes(path))
-        if values.pop("check") != fingerprint(values):
-            raise ValueError("its values are not those that were written")
-        return Commit(**values)
+        return Commit(**unseal(storage.read_bytes(path)))
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: is no commit record ({error!r}); remove the file and bootstrap again") from None
+
+
+def seal(values: dict[str, Any]) -> bytes:
+    """Return values as JSON with a check of themselves."""
+    return json.dumps(values | {"check": fingerprint(values)}, indent=1).encode() + b"\n"
+
+
+def unseal(data: bytes) -> dict[str, Any]:
+    """Return the values of a sealed JSON; a ValueError, KeyError or TypeError says that it is none, or was changed."""
+    values: dict[str, Any] = json.loads(data)
+    if values.pop("check") != fingerprint(values):
+        raise ValueError("its values are not those that were written")
+    return values
 
 
 def add_up(counts: Iterable[dict[str, N]]) -> dict[str, N]:

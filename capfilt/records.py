@@ -18,7 +18,7 @@ class Shard:
     id: str  # unique within the run; names the outputs: "00042"
     url: str
     size: int  # bytes
-    digest: str  # of the index (names, offsets and sizes of all members): a changed input is noticed
+    digest: str  # of the index (the headers of all members): a changed input is noticed
     samples: int
     damage: str = ""  # what of the file cannot be read; empty when it is whole
 
@@ -39,12 +39,23 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A sample that only holds its place in its batch, since it ends, stops or breaks its worker."""
+
+    position: int
+    error: str  # what it does, in the same words whenever it does it, since they stand in its row
+    detail: str = ""  # what was met, for people
+
+
+@dataclass(frozen=True, slots=True)
 class Unit:
     """The piece of work that is scheduled, retried, committed and resumed: samples lo to hi of a shard."""
 
     shard: Shard
     lo: int
     hi: int  # exclusive
+    held: tuple[Held, ...] = ()  # by position; they are quarantined when the unit is committed
+    trial: bool = False  # only to see whether it can be done: nothing is committed
 
     @property
     def name(self) -> str:

@@ -3,9 +3,12 @@
     RUN/run.yaml                             settings and checkpoint hashes, written first
     RUN/plan/shards.parquet                  the shards, as they were when the run was planned
     RUN/journal.jsonl                        events, for people; never read back
+    RUN/lease.json                           who is at work on the run, if anyone is
     RUN/ledger/MODELS/SHARD.json             commit record: the shard is complete; SHARD.samples.parquet and
                                              SHARD.candidates.parquet beside it
     RUN/ledger/MODELS/SHARD/LO-HI.*          the same for a unit, while its shard is in work
+    RUN/quarantine/MODELS/SHARD/POSITION.json
+                                             a sample that ends, stops or breaks its worker, and how
     RUN/clean/POLICY-FINGERPRINT/            clean shards under one policy
 
 Paths carry fingerprints of what their files depend on, so files of other settings can never be mistaken for these.
@@ -14,6 +17,7 @@ Paths carry fingerprints of what their files depend on, so files of other settin
 import hashlib
 import io
 import json
+import logging
 import re
 import time
 from collections import Counter
@@ -36,6 +40,8 @@ CODE = "2"
 
 EXPORT_FORMAT = "1"
 """Version of the clean shards; raised when an equal selection comes to be written in another way."""
+
+logger = logging.getLogger(__name__)
 
 _DAMAGE = ("fail", "skip-shard", "keep-readable")  # each accepts all that the ones before it accept
 
@@ -62,6 +68,11 @@ class Run:
     def ledger(self) -> str:
         """The folder of the ledger."""
         return storage.join(self.root, "ledger", self.models)
+
+    @property
+    def quarantine(self) -> str:
+        """The folder of the quarantine records."""
+        return storage.join(self.root, "quarantine", self.models)
 
     def parts(self, shard: Shard) -> str:
         """Return the folder of a shard's units, while it is in work."""
@@ -97,9 +108,12 @@ class Run:
         return [Shard(**row) for row in table.to_pylist()]
 
     def note(self, event: str, **values: object) -> None:
-        """Add an event to the journal, for people."""
+        """Add an event to the journal, for people; a disk that does not take it stops nothing."""
         line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **values})
-        storage.append(storage.join(self.root, "journal.jsonl"), line.encode() + b"\n")
+        try:
+            storage.append(storage.join(self.root, "journal.jsonl"), line.encode() + b"\n")
+        except OSError as error:
+            logger.warning("not in the journal: %s, because of %s", line, error)
 
     @property
     def _plan(self) -> str:

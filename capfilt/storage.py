@@ -7,6 +7,7 @@ Names that begin with a dot are files in the making, and are not listed.
 
 import errno
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -181,6 +182,18 @@ def _fetch(path: str, file: Any, start: int, end: int) -> bytes:
 
     with _naming(path):
         return patiently(fetch, path)
+
+
+def sweep(folder: str, *, deep: bool = True) -> None:
+    """Remove the files in the making that dead processes left in a folder, and below it if deep.
+
+    Whoever is writing there loses what it writes. On an object store nothing can be seen of a file in the making.
+    """
+    local = local_path(folder)
+    with _naming(folder):
+        for path in () if local is None else local.glob("**/.*" if deep else ".*"):
+            if re.fullmatch(r"\.[0-9a-f]{32}\.partial", path.name):  # and nothing that others may have put there
+                path.unlink(missing_ok=True)
 
 
 def _store(path: str) -> tuple[Any, str]:

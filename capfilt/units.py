@@ -1,15 +1,19 @@
 """Units: how a shard is cut into the pieces that are committed, and when it is given up."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from capfilt.config import BootstrapConfig
 from capfilt.errors import ShardError
-from capfilt.records import Shard, Unit
+from capfilt.records import Held, Shard, Unit
 
 
-def cut_units(shard: Shard, config: BootstrapConfig, committed: Collection[str] = ()) -> list[Unit]:
+def cut_units(
+    shard: Shard, config: BootstrapConfig, committed: Collection[str] = (), held: Sequence[Held] = ()
+) -> list[Unit]:
     """Return the units of a shard that are left to do, given the names of the committed ones.
+
+    Each holds those of the held samples that lie in it.
 
     Every unit begins at a multiple of the batch size, also when unit_size has changed since the others
     were cut. A shard without samples has one unit without samples.
@@ -20,9 +24,28 @@ def cut_units(shard: Shard, config: BootstrapConfig, committed: Collection[str] 
         return [] if done else [Unit(shard, 0, 0)]
     units, position = [], 0
     for lo, hi in [*done, (shard.samples, shard.samples)]:
-        units += [Unit(shard, start, min(start + step, lo)) for start in range(position, lo, step)]
+        units += [piece(shard, start, min(start + step, lo), held) for start in range(position, lo, step)]
         position = max(position, hi)
     return units
+
+
+def piece(shard: Shard, lo: int, hi: int, held: Iterable[Held]) -> Unit:
+    """Return a unit of samples lo to hi that holds those of some held samples that lie in it."""
+    return Unit(shard, lo, hi, tuple(one for one in held if lo <= one.position < hi))
+
+
+def cover(units: Iterable[Unit], samples: int) -> list[Unit]:
+    """Return units that hold each of a shard's samples once, out of those that are committed.
+
+    More may be committed than was asked for last: a worker that was given up may have come to its end all the same,
+    after its unit was split. Both hold the same rows. Where no choice holds each sample once, all units are returned.
+    """
+    paths: dict[int, list[Unit]] = {0: []}  # units that together end at a position
+    ordered = sorted(units, key=lambda unit: (unit.lo, unit.hi))
+    for unit in ordered:
+        if unit.lo in paths and unit.hi not in paths:
+            paths[unit.hi] = [*paths[unit.lo], unit]
+    return paths.get(samples, ordered)
 
 
 def parse_name(name: str) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from capfilt.records import Shard
 from capfilt.runs import Run
 from capfilt.units import parse_name
 from capfilt.verify_clean import verify_clean
+from capfilt.verify_quarantine import unplanned_records, verify_quarantine
 
 
 def verify(run: Run) -> list[str]:
@@ -28,7 +29,7 @@ def verify(run: Run) -> list[str]:
         RunError: the run has no plan.
     """
     plan, config = run.plan(), run.config()
-    problems = list(_strangers(run, plan))
+    problems = [*_strangers(run, plan), *unplanned_records(run, plan)]
     sound = set()
     for shard in plan:
         found = list(_verify_shard(run, shard, config))
@@ -111,6 +112,7 @@ def _verify_commit(run: Run, shard: Shard, stem: str, lo: int, hi: int) -> Itera
         yield from _verify_schema(path, tables[name], name, run)
     if all(name in tables and tables[name].schema.equals(SCHEMAS[name]) for name in TABLES):
         yield from _verify_rows(stem, commit, lo, hi, tables["samples"], tables["candidates"])
+        yield from verify_quarantine(run, shard, table_path(stem, "samples"), tables["samples"], lo, hi)
 
 
 def _verify_schema(path: str, table: pa.Table, name: str, run: Run) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """The bootstrap job: plan the shards, run the units that are left, complete the shards, and export them."""
 
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 
 from capfilt import storage
@@ -10,24 +10,34 @@ from capfilt.bootstrap import CapFilt
 from capfilt.commits import read_commit
 from capfilt.config import BootstrapConfig, Cluster, ExportConfig
 from capfilt.errors import FailedUnitsError, RunError, ShardError
+from capfilt.lease import Lease, hold_lease
 from capfilt.ledger import committed_units, complete_shards, fold, is_complete
 from capfilt.med.inference import settle
 from capfilt.planning import plan_shards, unusable
 from capfilt.progress import Progress, Tally
+from capfilt.quarantine import quarantined, quarantined_shards, release
 from capfilt.records import Shard, Unit, UnitResult
 from capfilt.runs import Run, begun_on, open_run
 from capfilt.shards import find_shards
-from capfilt.units import check_failures, cut_units, parse_name
+from capfilt.units import check_failures, cover, cut_units, parse_name
 from pipelines.export import export_shards, finish
 from workers.bootstrap_worker import BootstrapWorker
+from workers.isolation import Isolation
 from workers.local import run_local
-from workers.pool import run_units, session
+from workers.pool import run_units
+from workers.session import session
 
 Results = Generator[UnitResult, None, None]
 
 
 def run(
-    config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt], names: dict[str, str], local: bool = False
+    config: BootstrapConfig,
+    build: Callable[[BootstrapConfig], CapFilt],
+    names: dict[str, str],
+    *,
+    local: bool = False,
+    force: bool = False,
+    retry_quarantined: bool = False,
 ) -> str:
     """Bootstrap what is left of a run, and return what it came to in a line.
 
@@ -36,86 +46,134 @@ def run(
         build: loads the models, in the process that uses them.
         names: hashes of the checkpoints, {"captioner": ..., "filter": ...}; they tie the run to its models.
         local: in this process, without Ray; the results are the same.
+        force: also when another driver seems to be at work on the run.
+        retry_quarantined: do shards with quarantined samples anew, with these samples.
 
     Raises:
-        CapfiltError: nothing can be done: settings, inputs or models are at fault.
+        CapfiltError: nothing can be done: settings, inputs or models are at fault, or another driver is at work.
         FailedUnitsError: units or shards failed; all others are committed, and exported if asked for.
     """
     found = find_shards(config.input)  # first, so that a slip in the inputs leaves no run behind
     config = config.model_copy(update={"device": settle(config.device, begun_on(config.run))})
-    folder = open_run(config, names)
-    shards = plan_shards(folder, found)
-    left_out = [shard for shard in shards if unusable(shard, config)]
-    failed = [_remedy(shard) for shard in left_out] if config.damage == "fail" else []
-    usable = [shard for shard in shards if shard not in left_out]
-    job = _Job(folder, config, usable)
-    folder.note("start", units=len(job.units), left_out=[shard.url for shard in left_out])
-    # An actor may run in another folder than this process.
-    checkpoints = {"captioner": storage.absolute(config.captioner), "filter": storage.absolute(config.filter)}
-    make = partial(BootstrapWorker, build, config.model_copy(update=checkpoints), folder)
-    settings = ExportConfig(run=config.run, policy=config.policy)
-    with nullcontext() if local else session(config.cluster):
-        failed += job.collect(run_local(make, job.units) if local else run_units(make, job.units, config.cluster))
-        if config.export:
-            complete = complete_shards(folder)
-            ready = [shard for shard in usable if shard.id in complete]
-            failed += export_shards(folder, ready, settings, _for_export(config.cluster, local))
-    summary = f"{len(shards)} shards, {len(left_out)} left out, {job.done} samples done before; {job.tally}"
-    if config.export and not failed:
-        summary += "\n" + finish(folder, usable, settings)
+    with hold_lease(storage.absolute(config.run), force) as lease:
+        folder = open_run(config, names)
+        settings = ExportConfig(run=config.run, policy=config.policy)
+        with nullcontext() if force else _swept(folder, settings):
+            shards = plan_shards(folder, found)
+            left_out = [shard for shard in shards if unusable(shard, config)]
+            if retry_quarantined:
+                _release(folder, shards)
+            job = _Job(folder, config, [shard for shard in shards if shard not in left_out], lease)
+            folder.note("start", units=len(job.units), left_out=[shard.url for shard in left_out])
+            failed = [_remedy(shard) for shard in left_out] if config.damage == "fail" else []
+            with nullcontext() if local else session(config.cluster):
+                failed += job.bootstrap(build, local)
+                failed += job.export(settings, local) if config.export else []
+            summary = f"{len(shards)} shards, {len(left_out)} left out, {job.done} samples done before; {job.tally}"
+            if config.export and not failed:
+                summary += "\n" + finish(folder, job.shards, settings)
     folder.note("end", summary=summary, failed=failed)
     if failed:
         raise FailedUnitsError(failed, summary)
     return summary
 
 
+@contextmanager
+def _swept(folder: Run, settings: ExportConfig) -> Iterator[None]:
+    """Remove, before a job and after it, the files in the making that dead workers left where it alone writes.
+
+    Another export may be at work in the run's other clean folders.
+    """
+
+    def sweep() -> None:
+        storage.sweep(folder.root, deep=False)
+        for path in ("plan", "ledger", "quarantine"):
+            storage.sweep(storage.join(folder.root, path))
+        storage.sweep(folder.clean(settings))
+
+    sweep()
+    yield
+    sweep()
+
+
+def _release(folder: Run, shards: Sequence[Shard]) -> None:
+    ids = quarantined_shards(folder)
+    for shard in shards:
+        if shard.id in ids:
+            release(folder, shard)
+
+
 class _Job:
     """The units that are left of a run, by shard; a shard is folded when its last one is in."""
 
-    def __init__(self, folder: Run, config: BootstrapConfig, shards: Sequence[Shard]) -> None:
-        self.folder, self.config, self.tally = folder, config, Tally()
+    def __init__(self, folder: Run, config: BootstrapConfig, shards: Sequence[Shard], lease: Lease) -> None:
+        self.folder, self.config, self.shards, self.lease, self.tally = folder, config, shards, lease, Tally()
         complete, begun = complete_shards(folder), set(storage.list_folders(folder.ledger))
+        known = quarantined_shards(folder)
         self.total = sum(shard.samples for shard in shards)
         self.units: list[Unit] = []
-        self.left: dict[str, int] = {}  # units of a shard, by its id
+        self.left: dict[str, int] = {}  # samples of a shard, by its id
         self.ready: list[Shard] = []  # nothing is left but to fold them, or to remove the parts of that
         for shard in shards:
             units = []
             if shard.id not in complete:
-                units = cut_units(shard, config, committed_units(folder, shard) if shard.id in begun else ())
+                held = quarantined(folder, shard) if shard.id in known else ()
+                units = cut_units(shard, config, committed_units(folder, shard) if shard.id in begun else (), held)
             self.units += units
-            self.left[shard.id] = len(units)
+            self.left[shard.id] = sum(unit.hi - unit.lo for unit in units)
             if not units and shard.id in begun:
                 self.ready.append(shard)
-        self.done = self.total - sum(unit.hi - unit.lo for unit in self.units)
+        self.done = self.total - sum(self.left.values())
 
-    def collect(self, results: Results) -> list[str]:
+    def bootstrap(self, build: Callable[[BootstrapConfig], CapFilt], local: bool) -> list[str]:
+        """Do the units, complete the shards, and return what failed."""
+        config = self.config
+        # An actor may run in another folder than this process.
+        checkpoints = {"captioner": storage.absolute(config.captioner), "filter": storage.absolute(config.filter)}
+        make = partial(BootstrapWorker, build, config.model_copy(update=checkpoints), self.folder)
+        isolation = Isolation(config.batch_size, 1 if local else config.cluster.attempts, config.max_quarantined)
+        if local:
+            return self._collect(run_local(make, self.units, isolation))
+        return self._collect(run_units(make, self.units, config.cluster, isolation))
+
+    def export(self, settings: ExportConfig, local: bool) -> list[str]:
+        """Export the shards that are complete, and return what failed."""
+        self.lease.check()
+        complete = complete_shards(self.folder)
+        ready = [shard for shard in self.shards if shard.id in complete]
+        return export_shards(self.folder, ready, settings, _for_export(self.config.cluster, local))
+
+    def _collect(self, results: Results) -> list[str]:
         """Take all results in, and return what failed."""
         failed = [reason for shard in self.ready for reason in self._complete(shard)]
         with closing(results), Progress(self.total, self.done) as progress:
             try:
                 for result in results:
+                    self.lease.check()
+                    samples = result.unit.hi - result.unit.lo
                     self.tally.add(result)
-                    progress.add(result.unit.hi - result.unit.lo, self.tally.shares)
-                    shard = result.unit.shard
-                    self.left[shard.id] -= 1
-                    if not self.left[shard.id]:
-                        failed += self._complete(shard)
+                    progress.add(samples, self.tally.shares)
+                    self.left[result.unit.shard.id] -= samples
+                    if not self.left[result.unit.shard.id]:
+                        failed += self._complete(result.unit.shard)
             except FailedUnitsError as error:
                 failed += error.failed
+        assert failed or not any(self.left.values()), "units were lost that did not fail"
         return failed
 
     def _complete(self, shard: Shard) -> list[str]:
         """Fold a shard of which all units are committed; return why not, if it cannot be."""
-        units = [Unit(shard, *parse_name(name)) for name in committed_units(self.folder, shard)]
         statuses: Counter[str] = Counter()
         try:
+            committed = committed_units(self.folder, shard)
+            units = cover([Unit(shard, *parse_name(name)) for name in committed], shard.samples)
             for unit in units if not is_complete(self.folder, shard) else ():
                 statuses.update(read_commit(storage.join(self.folder.parts(shard), f"{unit.name}.json")).statuses)
             check_failures(shard, statuses, self.config)
             fold(self.folder, shard, units)
         except (ShardError, RunError, OSError) as error:
-            return [str(error)]
+            if not is_complete(self.folder, shard):  # else a forced driver was faster
+                return [str(error)]
         return []
 
 

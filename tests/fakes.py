@@ -5,6 +5,7 @@ elsewhere, or whose noise followed from anything but the image, would show.
 """
 
 import io
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -54,16 +55,21 @@ class ColourFilter:
 
     name = NAMES["filter"]
 
-    def __init__(self, image_size: int = 8) -> None:
-        self.image_size = image_size
+    def __init__(self, image_size: int = 8, white: float | None = None) -> None:
+        self.image_size, self.white = image_size, white  # P(match) of a white image, whatever the text
         self.texts: list[list[list[str]]] = []  # of each call
 
     def score(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Scores]]:
         self.texts.append([list(group) for group in texts])
         return [
-            [Scores(float(colour in text.split()), slot / len(pixels)) for text in group]
+            [Scores(self._match(pixels[slot], colour, text), slot / len(pixels)) for text in group]
             for slot, (colour, group) in enumerate(zip(colours(pixels), texts, strict=True))
         ]
+
+    def _match(self, image: Tensor, colour: str, text: str) -> float:
+        if self.white is not None and image.min() > 250:
+            return self.white
+        return float(colour in text.split())
 
 
 def colours(pixels: Tensor) -> list[str]:
@@ -75,9 +81,20 @@ def build_fakes(config: BootstrapConfig, delay: float = 0.0) -> CapFilt:
     return CapFilt(ColourCaptioner(config.sampling.captions, delay=delay), ColourFilter())
 
 
-def build_dying(config: BootstrapConfig, marker: str, times: int = 1) -> CapFilt:
+def build_dying(config: BootstrapConfig, marker: str, times: int = 1, delay: float = 0.0) -> CapFilt:
     """Return models that end their process at the sight of a white image, the first few times."""
-    return CapFilt(ColourCaptioner(config.sampling.captions, partial(_die, Path(marker), times)), ColourFilter())
+    captioner = ColourCaptioner(config.sampling.captions, partial(_die, Path(marker), times), delay)
+    return CapFilt(captioner, ColourFilter())
+
+
+def build_hanging(config: BootstrapConfig) -> CapFilt:
+    """Return models that never come back from a white image."""
+    return CapFilt(ColourCaptioner(config.sampling.captions, partial(time.sleep, 3600)), ColourFilter())
+
+
+def build_nan(config: BootstrapConfig) -> CapFilt:
+    """Return models whose score of a white image is no number."""
+    return CapFilt(ColourCaptioner(config.sampling.captions), ColourFilter(white=math.nan))
 
 
 def build_nothing(config: BootstrapConfig) -> CapFilt:

@@ -4,7 +4,13 @@ import pytest
 
 from capfilt.errors import WorkerError
 from capfilt.records import Shard, Unit
-from workers.attempts import MOST_LOSSES, Attempts, Case
+from workers import attempts as rules
+from workers.attempts import MOST_LOSSES, MOST_OUTAGES, Attempts
+from workers.faults import Fault, Kind
+from workers.isolation import Case
+
+NO = Fault(Kind.SAMPLE, "no", "says no")
+NO_DISK = Fault(Kind.STORE, "disk full")
 
 UNITS = [Unit(Shard(str(n), f"{n}.tar", 0, "", 8), 0, 8) for n in range(4)]
 
@@ -17,11 +23,11 @@ def take(attempts: Attempts, place: str = "a", idle: bool = True, alternative: b
 
 @pytest.fixture
 def attempts() -> Attempts:
-    return Attempts(UNITS, attempts=2, strikes=3)
+    return Attempts(UNITS, tries=2, strikes=3)
 
 
 def test_units_are_tried_in_order_and_suspects_last(attempts):
-    attempts.fail(take(attempts), "no", "b")
+    attempts.fail(take(attempts), NO, "b")
 
     assert [take(attempts).unit.shard.id for _ in range(4)] == ["1", "2", "3", "0"]
     assert not attempts
@@ -30,7 +36,7 @@ def test_units_are_tried_in_order_and_suspects_last(attempts):
 def test_a_suspect_waits_for_an_idle_place(attempts):
     for _ in range(3):
         take(attempts)
-    attempts.fail(take(attempts), "no", "b")
+    attempts.fail(take(attempts), NO, "b")
 
     assert attempts.take("a", idle=False, alternative=True) is None
     assert take(attempts).unit == UNITS[3]
@@ -39,27 +45,65 @@ def test_a_suspect_waits_for_an_idle_place(attempts):
 def test_a_suspect_avoids_where_it_failed_unless_there_is_nothing_else(attempts):
     for _ in range(3):
         take(attempts)
-    attempts.fail(take(attempts), "no", "a")
+    attempts.fail(take(attempts), NO, "a")
 
     assert attempts.take("a", idle=True, alternative=True) is None
     assert take(attempts, "a", alternative=False).unit == UNITS[3]
 
 
-def test_a_delayed_suspect_waits(attempts):
+@pytest.fixture
+def hasty(monkeypatch) -> None:
+    monkeypatch.setattr(rules, "BACKOFF", 0.02)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_unit_that_met_a_full_disk_waits_is_no_suspect_and_then_comes_first(attempts):
+    case = take(attempts)
+    attempts.fail(case, NO_DISK, "a")
+
+    assert take(attempts).unit == UNITS[1]
+    time.sleep(0.03)
+    assert take(attempts, idle=False) is case
+    assert case.failures == 0
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_disk_that_stays_full_fails_a_unit_in_the_end():
+    attempts = Attempts(UNITS[:1], tries=2, strikes=3)
+    for _ in range(MOST_OUTAGES):
+        while (case := attempts.take("a", idle=True, alternative=False)) is None:
+            time.sleep(0.01)
+        attempts.fail(case, NO_DISK, "a")
+
+    assert attempts.failed == ["0.tar, samples 0 to 8: tried 6 times: disk full"]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_no_further_unit_is_begun_while_many_wait_for_a_store(attempts):
     for _ in range(3):
-        take(attempts)
-    attempts.fail(take(attempts), "disk full", "b", delay=0.05)
+        attempts.fail(take(attempts), NO_DISK, "a")
 
     assert attempts.take("a", idle=True, alternative=True) is None
-    time.sleep(0.06)
-    assert take(attempts).unit == UNITS[3]
+    assert len(attempts) == 4
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_store_that_stays_away_stops_the_job(attempts):
+    def go_on() -> None:
+        while attempts:
+            if case := attempts.take("a", idle=True, alternative=True):
+                attempts.fail(case, NO_DISK, "a")
+            time.sleep(0.005)
+
+    with pytest.raises(WorkerError, match="3 units failed one after the other; the last: disk full"):
+        go_on()
 
 
 def test_a_unit_is_given_up_after_its_last_attempt():
-    attempts = Attempts(UNITS[:1], attempts=2, strikes=3)
+    attempts = Attempts(UNITS[:1], tries=2, strikes=3)
 
-    attempts.fail(take(attempts), "no", "a")
-    attempts.fail(take(attempts, "b"), "no again", "b")
+    attempts.fail(take(attempts), NO, "a")
+    attempts.fail(take(attempts, "b"), Fault(Kind.SAMPLE, "no again", ""), "b")
 
     assert attempts.failed == ["0.tar, samples 0 to 8: tried 2 times: no again"]
     assert not attempts
@@ -67,23 +111,24 @@ def test_a_unit_is_given_up_after_its_last_attempt():
 
 def test_faults_of_the_data_are_final_and_no_strikes(attempts):
     for _ in range(4):
-        attempts.fail(take(attempts), "cut short", "a", data=True)
+        attempts.fail(take(attempts), Fault(Kind.DATA, "cut short"), "a")
 
     assert len(attempts.failed) == 4
     assert "tried once: cut short" in attempts.failed[0]
 
 
 def test_first_attempts_that_only_ever_fail_stop_the_job(attempts):
-    attempts.fail(take(attempts), "no", "a")
-    attempts.fail(take(attempts), "no", "a")
+    attempts.fail(take(attempts), NO, "a")
+    attempts.fail(take(attempts), NO, "a")
     with pytest.raises(WorkerError, match="3 units failed one after the other; the last: KeyError"):
-        attempts.fail(take(attempts), "KeyError", "a")
+        attempts.fail(take(attempts), Fault(Kind.SAMPLE, "KeyError"), "a")
 
 
 def test_a_success_wipes_out_the_strikes(attempts):
     for _ in range(4):
-        attempts.fail(take(attempts), "no", "b")
-        attempts.succeed()
+        case = take(attempts)
+        attempts.fail(case, NO, "b")
+        attempts.succeed(case)
 
 
 def test_a_unit_given_back_is_next_and_unblamed(attempts):
@@ -97,9 +142,9 @@ def test_a_unit_given_back_is_next_and_unblamed(attempts):
 def test_lost_nodes_are_no_fault_of_a_unit_but_not_for_ever(attempts):
     case = take(attempts)
     for _ in range(MOST_LOSSES):
-        attempts.lose(case, "node lost", "a")
+        attempts.lose(case, NO, "a")
         assert take(attempts) is case
     assert case.failures == 0
 
-    attempts.lose(case, "node lost", "a")
+    attempts.lose(case, NO, "a")
     assert case.failures == 1

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import math
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from capfilt.errors import ModelError, ShardError
 from capfilt.filters import Scores
 from capfilt.images import decode, resize
 from capfilt.ledger import fold, read_candidates, read_samples
-from capfilt.records import Caption, Sample, Shard, Unit
+from capfilt.records import Caption, Held, Sample, Shard, Unit
 from capfilt.runs import Run, open_run
 from capfilt.shards import open_shard
 from capfilt.units import cut_units
@@ -222,13 +223,38 @@ def test_a_committed_unit_is_left_as_it_is(tmp_path, config, run):
     )
 
 
-def test_a_shard_that_changed_since_it_was_planned_is_refused(tmp_path, config, run):
-    path = write_shard(tmp_path / "in/00000.tar", [("red", "")])
+def longer_text(path: Path) -> None:
+    write_shard(path, [("red", "another text")])
+
+
+def written_at_another_time(path: Path) -> None:
+    """Change nothing but the time and the text, which is as long as before."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in (("000000.jpg", picture("red")), ("000000.txt", b"cat")):
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(data), 1_700_000_000
+            tar.addfile(member, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("change", [longer_text, written_at_another_time])
+def test_a_shard_that_changed_since_it_was_planned_is_refused(tmp_path, config, run, change):
+    path = write_shard(tmp_path / "in/00000.tar", [("red", "dog")])
     unit = Unit(plan(path), 0, 1)
-    write_shard(tmp_path / "in/00000.tar", [("red", "another text")])
+    change(Path(path))
 
     with pytest.raises(ShardError, match=r"00000\.tar: changed since it was planned"):
         capfilt_unit(unit, models(), config, run)
+
+
+def test_a_trial_commits_nothing_and_is_not_held_to_the_share_of_failures(tmp_path, config, run):
+    path = write_shard(tmp_path / "in/00000.tar", [("red", "a red car")] * 3)
+    trial = Unit(plan(path), 0, 3, tuple(Held(n, "for a trial") for n in (0, 2)), trial=True)
+
+    result = capfilt_unit(trial, models(), config, run)
+
+    assert result.statuses == {"ok": 1, "quarantined": 2}
+    assert not Path(run.parts(trial.shard)).exists()
+    assert not Path(run.quarantine).exists()
 
 
 def test_a_shard_with_too_many_failures_fails_and_says_why(tmp_path, run):

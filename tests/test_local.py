@@ -23,7 +23,7 @@ class Fails:
 def test_a_fault_of_data_or_disk_fails_its_unit_alone(error):
     done = []
 
-    with pytest.raises(FailedUnitsError, match=rf"1\.tar, samples 0 to 8: {type(error).__name__}: {error}"):
+    with pytest.raises(FailedUnitsError, match=rf"1\.tar, samples 0 to 8: tried once: {type(error).__name__}: {error}"):
         done.extend(run_local(lambda: Fails(error), UNITS))
 
     assert done == ["0", "2"]

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from drivers import start_driver, tables, wait_for_commits
 from fakes import NAMES, build_dying, build_fakes, build_nothing, job_config, mixed_shards, write_shard
 
 from capfilt.errors import ConfigError, FailedUnitsError, RunError, WorkerError
@@ -17,17 +18,10 @@ from capfilt.ledger import read_candidates, read_samples
 from capfilt.planning import plan_shards
 from capfilt.runs import load_run, open_run
 from capfilt.shards import find_shards
+from capfilt.verify import verify
 from pipelines import bootstrap
 
 TESTS = Path(__file__).parent
-
-
-def tables(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of all tables of a ledger; the records beside them hold times."""
-    root = folder / "run/ledger"
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()} | {
-        str(path.relative_to(root)): b"" for path in root.rglob("*.json")
-    }
 
 
 @pytest.fixture(scope="session")
@@ -108,25 +102,6 @@ def test_a_killed_actor_changes_no_byte(tmp_path, folder):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_unit_that_kills_every_actor_fails_alone_and_the_rest_is_committed(tmp_path, folder, undisturbed):
-    write_shard(folder / "in/00003.tar", [("red", "")] * 8 + [("white", "")] + [("red", "")] * 7)
-    build = partial(build_dying, marker=str(tmp_path / "deaths"), times=1000)
-
-    with pytest.raises(FailedUnitsError) as failure:
-        bootstrap.run(job_config(folder), build, NAMES)
-
-    (reason,) = failure.value.failed
-    assert f"{folder}/in/00003.tar, samples 8 to 16: tried 2 times: its worker died" in reason
-    assert "63 samples done before" not in str(failure.value)
-    assert "71 samples: 56 scored, 15 failed" in str(failure.value)
-    assert tables(undisturbed).items() <= tables(folder).items()
-
-    bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
-    assert len(load_run(f"{folder}/run").plan()) == 4
-    assert sum(name.endswith(".json") for name in tables(folder)) == 4
-
-
-@pytest.mark.usefixtures("ray_cluster")
 def test_models_that_cannot_be_loaded_stop_the_job(folder):
     with pytest.raises(WorkerError, match="no worker can be built: AssertionError: the models were loaded"):
         bootstrap.run(job_config(folder), build_nothing, NAMES)
@@ -166,28 +141,6 @@ def test_a_job_that_is_asked_to_end_leaves_nothing_half_done(folder, undisturbed
     assert tables(folder) == tables(undisturbed)
 
 
-def start_driver(folder: Path, local: bool, delay: float = 0.1) -> "subprocess.Popen[bytes]":
-    """Start the job in a process of its own, with a Ray of its own."""
-    code = (
-        "from pathlib import Path; from functools import partial\n"
-        "from fakes import NAMES, build_fakes, job_config; from pipelines import bootstrap\n"
-        f"bootstrap.run(job_config(Path({str(folder)!r})), partial(build_fakes, delay={delay}), NAMES, local={local})"
-    )
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    environment = {**os.environ, "PYTHONPATH": paths, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
-
-
-def wait_for_commits(folder: Path, more: int, driver: "subprocess.Popen[bytes]") -> None:
-    def commits() -> int:
-        return len(list((folder / "run").glob("ledger/*/**/*.json")))
-
-    target, deadline = commits() + more, time.monotonic() + 60
-    while commits() < target and driver.poll() is None:
-        assert time.monotonic() < deadline, "the job commits nothing"
-        time.sleep(0.02)
-
-
 def test_a_full_disk_leaves_no_half_file_and_the_run_goes_on_when_there_is_room(folder, undisturbed):
     code = (
         "import resource, signal; from pathlib import Path\n"
@@ -207,6 +160,43 @@ def test_a_full_disk_leaves_no_half_file_and_the_run_goes_on_when_there_is_room(
 
     bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
     assert tables(folder) == tables(undisturbed)
+
+
+def test_a_second_driver_is_refused_while_the_first_is_at_work(folder, undisturbed):
+    driver = start_driver(folder, local=True, delay=0.2)
+    wait_for_commits(folder, more=1, driver=driver)
+
+    with pytest.raises(RunError, match=rf"another driver is at work on this run: pid {driver.pid} on "):
+        bootstrap.run(job_config(folder), build_nothing, NAMES, local=True)
+
+    assert driver.wait() == 0
+    assert tables(folder) == tables(undisturbed)
+    assert not (folder / "run/lease.json").exists()
+
+
+def test_two_drivers_of_which_one_was_forced_corrupt_nothing(folder, undisturbed):
+    driver = start_driver(folder, local=True, delay=0.05)
+    wait_for_commits(folder, more=1, driver=driver)
+
+    bootstrap.run(job_config(folder), partial(build_fakes, delay=0.05), NAMES, local=True, force=True)
+
+    assert driver.wait() == 0
+    assert tables(folder) == tables(undisturbed)
+    assert verify(load_run(f"{folder}/run")) == []
+
+
+def test_files_in_the_making_that_a_dead_worker_left_are_removed_and_no_others(folder, undisturbed):
+    bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+    ours = [f"run/{place}.{'0' * 32}.partial" for place in ("", "plan/", "ledger/", "ledger/00000/")]
+    others = ["run/.notes", "run/.x.partial", f"run/clean/other-000/.{'0' * 32}.partial"]
+    for name in ours + others:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"half")
+
+    bootstrap.run(job_config(folder), build_nothing, NAMES, local=True)
+
+    assert not [name for name in ours if (folder / name).exists()]
+    assert all((folder / name).exists() for name in others)
 
 
 def cut(path: Path) -> None:

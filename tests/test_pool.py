@@ -4,16 +4,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
+from ray.exceptions import ActorDiedError
 
 from capfilt.config import Cluster
 from capfilt.errors import CheckpointError, FailedUnitsError, ShardError, WorkerError
 from capfilt.records import Shard, Unit
-from workers.pool import run_units
+from workers.pool import _lost_node, run_units
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -90,6 +93,23 @@ class DiesOnce(Marked):
 
 
 class HangsOnce(Marked):
+    def act(self, unit: Unit) -> None:
+        if self.first_time(unit):
+            time.sleep(3600)
+
+
+class HangsOnceWithTheModel(Marked):
+    """Its units take turns; the first one that hangs lets no other have the model."""
+
+    def __init__(self, notes: Path, shards: str) -> None:
+        super().__init__(notes, shards)
+        self.turn = threading.Lock()
+
+    def run(self, unit: Unit) -> str:
+        time.sleep(0.5 if unit.shard.id == "2" else 0.0)  # it begins before unit 3, and then waits for it
+        with self.turn:
+            return super().run(unit)
+
     def act(self, unit: Unit) -> None:
         if self.first_time(unit):
             time.sleep(3600)
@@ -182,6 +202,14 @@ def test_a_unit_past_its_deadline_is_ended_and_tried_again(cluster, tmp_path):
     assert len(pids(tmp_path, "3")) == 2
 
 
+def test_a_unit_that_keeps_the_model_is_ended_though_another_began_before_it(cluster, tmp_path):
+    """Either of two units in flight may be the one that hangs; both are tried again alone, and lose nothing by it."""
+    hasty = cluster.model_copy(update={"deadline_seconds": 2.0, "workers": 1, "attempts": 2})
+
+    assert sorted(run_units(partial(HangsOnceWithTheModel, tmp_path, "3"), UNITS, hasty)) == list("012345")
+    assert len(pids(tmp_path, "3")) == 2
+
+
 def test_a_worker_that_cannot_be_built_stops_the_job_with_its_own_error(cluster):
     with pytest.raises(CheckpointError, match=r"^no checkpoint at med\.pt$"):
         list(run_units(no_checkpoint, UNITS, cluster))
@@ -214,6 +242,16 @@ def test_closing_the_results_ends_the_actors(cluster, tmp_path):
     while any(Path(f"/proc/{pid}").exists() for shard in begun for pid in pids(tmp_path, shard)):
         assert time.monotonic() < deadline, "an actor outlives its job"
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("message", "lost"),
+    [("The actor died because its node has died. Node Id: 7", True), ("The actor's worker process has died.", False)],
+)
+def test_a_node_that_is_lost_while_a_worker_is_built_is_told_from_a_worker_that_cannot_be(message, lost):
+    context = ActorDiedErrorContext(error_message=message, actor_id=bytes(16), never_started=True)
+
+    assert _lost_node(ActorDiedError(context), node="") is lost
 
 
 LOSES_A_NODE = """

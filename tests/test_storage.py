@@ -150,3 +150,31 @@ def test_published_files_obey_the_umask(tmp_path):
     Path(tmp_path, "plain").touch()
 
     assert Path(tmp_path, "file").stat().st_mode == Path(tmp_path, "plain").stat().st_mode
+
+
+def test_a_store_that_does_not_answer_is_not_taken_for_one_without_the_file(monkeypatch):
+    """What is taken for absent is made anew: settings, plans, commits."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("503 Slow Down")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.info", fail)
+
+    with pytest.raises(OSError, match=r"503 Slow Down.*memory://run/run\.yaml"):
+        storage.exists("memory://run/run.yaml")
+
+
+def test_a_sweep_takes_files_in_the_making_and_nothing_else(tmp_path):
+    ours = [f".{'a1' * 16}.partial", f"deep/er/.{'b2' * 16}.partial"]
+    others = ["a.parquet", ".hidden", ".x.partial", f"{'a1' * 16}.partial"]
+    for name in ours + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"half")
+
+    storage.sweep(str(tmp_path), deep=False)
+    assert (tmp_path / ours[1]).exists()
+    storage.sweep(str(tmp_path))
+
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted(others)
+    storage.sweep(f"{tmp_path}/nothing")
+    storage.sweep("memory://nothing")

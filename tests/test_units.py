@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capfilt.errors import ShardError
-from capfilt.records import Shard
-from capfilt.units import check_failures, cut_units, parse_name
+from capfilt.records import Held, Shard, Unit
+from capfilt.units import check_failures, cover, cut_units, parse_name
 
 
 def shard(samples: int) -> Shard:
@@ -42,6 +42,32 @@ def test_units_fill_exactly_what_is_not_committed_however_that_was_cut(samples, 
     positions = sorted(n for unit in [*committed, *rest] for n in range(unit.lo, unit.hi))
     assert positions == list(range(samples))
     assert all(unit.lo % batch == 0 for unit in rest)
+
+
+@given(st.integers(0, 60), st.integers(1, 20), st.data())
+def test_units_that_were_committed_whole_and_in_pieces_are_taken_once(samples, size, data):
+    whole = cut_units(shard(samples), job_config(Path("job"), batch_size=1, unit_size=size))
+    split = data.draw(st.sets(st.sampled_from(whole)))
+    pieces = {Unit(unit.shard, n, n + 1) for unit in split for n in range(unit.lo, unit.hi)}
+    late = data.draw(st.sets(st.sampled_from(sorted(split, key=lambda unit: unit.lo)))) if split else set()
+
+    chosen = cover([*(set(whole) - split), *pieces, *late], samples)
+
+    assert [n for unit in chosen for n in range(unit.lo, unit.hi)] == list(range(samples))
+
+
+def test_units_that_leave_a_gap_are_all_returned_so_that_the_gap_is_reported():
+    units = [Unit(shard(9), 0, 3), Unit(shard(9), 6, 9)]
+
+    assert cover(units, 9) == units
+
+
+def test_a_unit_holds_the_held_samples_that_lie_in_it(tmp_path):
+    held = [Held(3, "hangs"), Held(8, "hangs")]
+
+    units = cut_units(shard(21), job_config(tmp_path), ["00000016-00000021"], held)
+
+    assert [(unit.lo, [one.position for one in unit.held]) for unit in units] == [(0, [3]), (8, [8])]
 
 
 def test_a_name_gives_back_its_positions(tmp_path):

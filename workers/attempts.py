@@ -9,48 +9,55 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from capfilt.errors import WorkerError
 from capfilt.records import Unit
+from workers.faults import Fault, Kind
+from workers.isolation import Case, Isolation, live
 
 MOST_LOSSES = 10  # times a unit may lose its node before that counts as its own failure
+MOST_OUTAGES = 6  # times a unit may meet a full disk or a store that does not answer
+BACKOFF = 1.0  # seconds before a unit is tried again that met one, doubled with each
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(eq=False)
-class Case:
-    """A unit and what has happened to it. Times are on the monotonic clock."""
-
-    unit: Unit
-    failures: int = 0
-    losses: int = 0  # of the node it ran on, which are nobody's fault
-    failed_on: object = None  # where its last attempt failed
-    not_before: float = 0.0
-    deadline: float = math.inf
-
-    def __str__(self) -> str:
-        return f"{self.unit.shard.url}, samples {self.unit.lo} to {self.unit.hi}"
 
 
 class Attempts:
     """The units of a job that are not done, and those that have failed for good."""
 
-    def __init__(self, units: Iterable[Unit], attempts: int, strikes: int) -> None:
-        """Allow each unit a number of attempts, and the job a number of strikes.
+    def __init__(
+        self,
+        units: Iterable[Unit],
+        tries: int,
+        strikes: int,
+        seconds: float = math.inf,
+        isolation: Isolation | None = None,
+        outages: int = MOST_OUTAGES,
+    ) -> None:
+        """Allow each unit a number of tries, and the job a number of strikes.
 
-        A strike is a first attempt that failed, not through its data, with no success since the last strike:
-        when one unit after another fails, the fault is in the code, the models or the machines.
+        A strike is a unit that fails at its first try, not through its data, or that is given up because a store
+        does not answer, with no success since the last strike: when one unit after another fails, the fault is in
+        the code, the models or the machines.
+
+        Args:
+            units: in the order in which they are started.
+            tries: failures until a unit is given up, or narrowed down.
+            strikes: that stop the job.
+            seconds: that a try may take.
+            isolation: narrows units down to the samples at fault; without it they are given up whole.
+            outages: of a disk or store, until a unit is given up.
         """
-        self._attempts, self._most_strikes, self._strikes = attempts, strikes, 0
-        self._fresh = deque(Case(unit) for unit in units)
+        self._most_strikes, self._strikes = strikes, 0
+        self._most_outages, self._isolation = outages, isolation
+        self._fresh = deque(Case(unit, tries, seconds) for unit in units)
+        self._waiting: list[Case] = []  # for a disk or store
         self._suspects: deque[Case] = deque()
         self.failed: list[str] = []
 
     def __len__(self) -> int:
         """Return how many units wait to be tried."""
-        return len(self._fresh) + len(self._suspects)
+        return len(self._fresh) + len(self._waiting) + len(self._suspects)
 
     def take(self, place: object, *, idle: bool, alternative: bool) -> Case | None:
         """Take the next unit to try at a place, if there is one that may run there.
@@ -60,52 +67,92 @@ class Attempts:
             idle: nothing else runs at this place.
             alternative: there are other places, so that avoiding one is possible.
         """
-        if self._fresh:
-            return self._fresh.popleft()
         now = time.monotonic()
+        for case in self._waiting:
+            if case.not_before <= now and (idle or not case.suspect):
+                self._waiting.remove(case)
+                return case
+        if self._fresh and len(self._waiting) < self._most_strikes:  # else the store is to answer first
+            return self._fresh.popleft()
         for case in self._suspects if idle else ():
-            if case.not_before <= now and not (alternative and case.failed_on is place):
+            if not (alternative and case.failed_on is place):
                 self._suspects.remove(case)
                 return case
         return None
 
-    def succeed(self) -> None:
+    def succeed(self, case: Case) -> None:
         """Note that a unit is done."""
         self._strikes = 0
+        if self._isolation is not None:
+            self._suspects.extend(self._isolation.passed(case))
 
     def give_back(self, case: Case) -> None:
         """Return a unit whose attempt ended through no fault of its own."""
-        (self._suspects if case.failures else self._fresh).appendleft(case)
+        (self._suspects if case.suspect else self._fresh).appendleft(case)
 
-    def lose(self, case: Case, reason: str, place: object) -> None:
+    def lose(self, case: Case, fault: Fault, place: object) -> None:
         """Return a unit whose node was lost, or count it as failed when that happens again and again."""
         case.losses += 1
         if case.losses > MOST_LOSSES:
-            self.fail(case, reason, place)
+            self.fail(case, fault, place)
         else:
             self.give_back(case)
 
-    def fail(self, case: Case, reason: str, place: object, *, delay: float = 0.0, data: bool = False) -> None:
-        """Count a failed attempt; the unit is a suspect from then on, or given up.
-
-        Args:
-            case: the unit.
-            reason: one line for people.
-            place: where it failed.
-            delay: seconds until the next attempt, doubled with each.
-            data: the fault is the unit's own data, so that no other attempt can succeed.
+    def fail(self, case: Case, fault: Fault, place: object) -> None:
+        """Count a failed attempt at a place; the unit waits, is a suspect from then on, is narrowed down or given up.
 
         Raises:
             WorkerError: too many strikes.
         """
+        if case.unit.trial and case.search and case.search.closed:
+            return
+        if fault.kind is Kind.STORE:
+            self._wait(case, fault)
+            return
         case.failures, case.failed_on = case.failures + 1, place
-        case.not_before = time.monotonic() + delay * 2 ** (case.failures - 1)
-        logger.warning("%s: attempt %d of %d: %s", case, case.failures, self._attempts, reason)
-        if data or case.failures >= self._attempts:
-            times = "once" if case.failures == 1 else f"{case.failures} times"
-            self.failed.append(f"{case}: tried {times}: {reason}")
-        else:
+        logger.warning("%s: attempt %d of %d: %s", case, case.failures, case.tries, fault.reason)
+        if fault.kind is Kind.DATA:
+            self._give_up(case, case.failures, fault.reason)
+            return
+        if case.failures == 1 and not case.piece:
+            self._strike(fault)
+        if case.failures < case.tries:
             self._suspects.append(case)
-        self._strikes += case.failures == 1 and not data
+            return
+        smaller = self._isolation.narrow(case, fault) if self._isolation else None
+        if smaller is None:
+            self._give_up(case, case.failures, fault.reason)
+        else:
+            self._suspects.extend(smaller)
+
+    def _wait(self, case: Case, fault: Fault) -> None:
+        case.outages += 1
+        logger.warning("%s: outage %d of %d: %s", case, case.outages, self._most_outages, fault.reason)
+        if case.outages >= self._most_outages:
+            self._give_up(case, case.outages, fault.reason)
+            self._strike(fault)
+        else:
+            case.not_before = time.monotonic() + BACKOFF * 2 ** (case.outages - 1)
+            self._waiting.append(case)
+
+    def _strike(self, fault: Fault) -> None:
+        self._strikes += 1
         if self._strikes >= self._most_strikes:
-            raise WorkerError(f"stopped, since {self._strikes} units failed one after the other; the last: {reason}")
+            raise WorkerError(
+                f"stopped, since {self._strikes} units failed one after the other; the last: {fault.reason}"
+            )
+
+    def _give_up(self, case: Case, count: int, reason: str) -> None:
+        """Count a unit as failed for good; with a trial, the batch that is searched."""
+        search = case.search
+        times = "once" if count == 1 else f"{count} times"
+        if search is None:
+            self.failed.append(f"{case}: tried {times}: {reason}")
+            return
+        search.closed = True
+        self._suspects = deque(other for other in self._suspects if other.search is not search)
+        self._waiting = [other for other in self._waiting if other.search is not search]
+        alone = ", ".join(str(held.position) for held in search.guilty)
+        found = f"samples that fail alone: {alone}" if alone else "none of its samples fails alone"
+        what = f"samples {', '.join(map(str, live(case.unit)))} of it" if case.unit.trial else "it"
+        self.failed.append(f"{search.case}: {found}; {what} tried {times}: {reason}")

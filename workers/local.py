@@ -5,31 +5,39 @@ from typing import TypeVar
 
 from capfilt.errors import CapfiltError, FailedUnitsError
 from capfilt.records import Unit
-from workers.attempts import Case
+from workers.attempts import Attempts
+from workers.faults import fault_of
+from workers.isolation import Isolation
 from workers.pool import Worker
 
 R = TypeVar("R")
 
 
-def run_local(make: Callable[[], Worker[R]], units: Iterable[Unit]) -> Generator[R, None, None]:
-    """Yield the result of each unit.
+def run_local(
+    make: Callable[[], Worker[R]], units: Iterable[Unit], isolation: Isolation | None = None
+) -> Generator[R, None, None]:
+    """Yield the result of each unit; of one that was narrowed down, those of its pieces.
 
-    A unit fails alone when its data or its disk is at fault. Any other error is one of the program: it
-    stops the job with its traceback, since there is no other process to try again in.
+    Units are tried once: they would meet the same process again. Data, disks and models that give no numbers are
+    treated as by run_units; any other error is one of the program and stops the job with its traceback, and a sample
+    that ends or stops its process does so with this one.
 
     Raises:
         CapfiltError: the one that make raised, at the start.
+        WorkerError: nothing but failures came back.
         FailedUnitsError: at the end, naming the units that failed.
     """
-    failed = []
+    attempts = Attempts(units, tries=1, outages=1, strikes=10, isolation=isolation)
     worker: Worker[R] | None = None
-    for unit in units:
+    while (case := attempts.take(None, idle=True, alternative=False)) is not None:
         worker = worker or make()  # only when there is a unit: models take their time to load
         try:
-            result = worker.run(unit)
+            result = worker.run(case.unit)
         except (CapfiltError, OSError) as error:
-            failed.append(f"{Case(unit)}: {type(error).__name__}: {error}")
+            attempts.fail(case, fault_of(error), None)
         else:
-            yield result
-    if failed:
-        raise FailedUnitsError(failed)
+            attempts.succeed(case)
+            if not case.unit.trial:
+                yield result
+    if attempts.failed:
+        raise FailedUnitsError(attempts.failed)

@@ -1,23 +1,23 @@
 """Run units on Ray actors, and decide what becomes of a unit when something goes wrong.
 
-This module and train_worker alone import ray. Ray's own retries are off, because they repeat a unit that kills its
+Ray's own retries are off, because they repeat a unit that kills its
 actor for ever; here a unit is tried a counted number of times. An attempt may be repeated, also one that
 was already finished when its actor died: units write the same bytes each time, and write them atomically.
 
     what goes wrong                     what becomes of it
     a unit's data (ShardError, ...)     the unit has failed, since it would fail in the same way again
+    a disk or store (OSError)           tried again after a while; not counted as the unit's failure
     a unit raises anything else         tried again, on another actor where there is one
     an actor dies or passes a deadline  replaced; its units are suspects, tried again one at a time
+    a suspect fails again and again     narrowed down to the samples at fault, where the job knows how (isolation.py)
     a node is lost                      its actors are replaced, and no unit is to blame
     a worker cannot be built            the job stops with that error
     first attempts only ever fail       the job stops: the fault is not in the data
 """
 
 import logging
-import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -25,16 +25,15 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from capfilt.config import Cluster
-from capfilt.errors import CapfiltError, ConfigError, FailedUnitsError, ModelError, WorkerError
+from capfilt.errors import CapfiltError, FailedUnitsError, WorkerError
 from capfilt.records import Unit
-from workers.address import require_answer
-from workers.attempts import Attempts, Case
-from workers.signals import exit_on_sigterm
+from workers.attempts import Attempts
+from workers.faults import Fault, death, fault_of, overdue
+from workers.isolation import Case, Isolation
+from workers.session import session
 
 IN_FLIGHT = 2  # units of an actor: one reads or writes while the other has the model
 MOST_BUILDS = 3  # actors in a row that died while they built their worker
-STORE_BYTES = 100 * 2**20  # of a private cluster's object store, which holds nothing but units and their results
-BACKOFF = 1.0  # seconds before a unit is tried again that met a full disk or a store that did not answer
 PATIENCE = 60.0  # seconds without a worker until that is said
 
 logger = logging.getLogger(__name__)
@@ -50,8 +49,10 @@ class Worker(Protocol[R_co]):
         ...
 
 
-def run_units(make: Callable[[], Worker[R]], units: Iterable[Unit], cluster: Cluster) -> Generator[R, None, None]:
-    """Yield the result of each unit as it finishes.
+def run_units(
+    make: Callable[[], Worker[R]], units: Iterable[Unit], cluster: Cluster, isolation: Isolation | None = None
+) -> Generator[R, None, None]:
+    """Yield the result of each unit as it finishes; of one that was narrowed down, those of its pieces.
 
     Close the iterator to stop early: its actors are ended, and a private cluster with them.
 
@@ -59,13 +60,14 @@ def run_units(make: Callable[[], Worker[R]], units: Iterable[Unit], cluster: Clu
         make: builds the worker inside its actor. It is pickled, so its modules must be installed on every node.
         units: in the order in which they are started.
         cluster: where and how often. A connection that exists is used as it is, and stays.
+        isolation: how a unit that keeps failing is narrowed down; without it, it fails whole.
 
     Raises:
         CapfiltError: the one that make raised, at the start.
         WorkerError: make failed otherwise, or nothing but failures came back.
         FailedUnitsError: at the end, naming the units that never succeeded.
     """
-    attempts = Attempts(units, cluster.attempts, strikes=max(10, 4 * cluster.workers))
+    attempts = Attempts(units, cluster.attempts, max(10, 4 * cluster.workers), cluster.deadline_seconds, isolation)
     with session(cluster):
         crew = _Crew(make, attempts, cluster)
         try:
@@ -74,44 +76,6 @@ def run_units(make: Callable[[], Worker[R]], units: Iterable[Unit], cluster: Clu
             crew.dismiss()
     if attempts.failed:
         raise FailedUnitsError(attempts.failed)
-
-
-@contextmanager
-def session(cluster: Cluster) -> Iterator[None]:
-    """Connect to Ray for a while, or start it on this machine with exactly what the workers need.
-
-    A connection that exists is used as it is, and stays; so several calls of run_units can share one.
-
-    Raises:
-        ConfigError: there is no cluster at the address, or this machine has too few GPUs.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    private = {
-        "num_cpus": max(1, math.ceil(cluster.workers * cluster.cpus_per_worker)),
-        "num_gpus": None if cluster.gpus_per_worker else 0,  # None counts the machine's own
-        "include_dashboard": False,
-        "object_store_memory": STORE_BYTES,
-    }
-    local = cluster.address == "local"
-    require_answer(cluster.address)
-    # A private cluster warns of nothing but how its token is kept, which is of use where others can reach it.
-    level = logging.ERROR if local else logging.WARNING
-    ray.init(cluster.address, log_to_driver=False, logging_level=level, **private if local else {})
-    try:
-        if local:
-            _check_gpus(cluster)
-        with exit_on_sigterm():
-            yield
-    finally:
-        ray.shutdown()
-
-
-def _check_gpus(cluster: Cluster) -> None:
-    wanted, found = cluster.workers * cluster.gpus_per_worker, ray.cluster_resources().get("GPU", 0)
-    if wanted > found:
-        raise ConfigError(f"cluster: {cluster.workers} workers need {wanted:g} GPUs, this machine has {found:g}")
 
 
 class _Actor:
@@ -174,11 +138,11 @@ class _Crew(Generic[R]):
     def _hand_out(self) -> None:
         built = [seat for seat in self.seats if seat.building is None]
         for seat in built:
-            while len(seat.calls) < IN_FLIGHT and not any(case.failures for case in seat.calls.values()):
+            while len(seat.calls) < IN_FLIGHT and not any(case.suspect for case in seat.calls.values()):
                 case = self.attempts.take(seat, idle=not seat.calls, alternative=len(built) > 1)
                 if case is None:
                     break
-                case.deadline = time.monotonic() + self.cluster.deadline_seconds
+                case.deadline = time.monotonic() + case.seconds
                 seat.calls[seat.actor.run.remote(case.unit)] = case
 
     def _finished(self) -> list[tuple[_Seat, Any]]:
@@ -202,47 +166,45 @@ class _Crew(Generic[R]):
             if call is seat.building:
                 seat.building, seat.node, self.stillborn = None, value, 0
                 return
-            del seat.calls[call]
-            self.attempts.succeed()
-            yield value
+            case = seat.calls.pop(call)
+            self.attempts.succeed(case)
+            if not case.unit.trial:
+                yield value
 
     def _on_exception(self, seat: _Seat, call: Any, cause: Exception) -> None:
-        reason = f"{type(cause).__name__}: {cause}"
+        fault = fault_of(cause)
         if call is seat.building:
-            raise cause if isinstance(cause, CapfiltError) else WorkerError(f"no worker can be built: {reason}")
-        if "CUDA error" in reason:  # every later call of that process would meet it too
-            self._replace(seat, reason, blamed=[seat.calls[call]])
+            raise cause if isinstance(cause, CapfiltError) else WorkerError(f"no worker can be built: {fault.reason}")
+        if "CUDA error" in fault.reason:  # every later call of that process would meet it too
+            self._replace(seat, fault, blamed=[seat.calls[call]])
             return
-        case = seat.calls.pop(call)
-        delay = BACKOFF if isinstance(cause, OSError) else 0.0
-        data = isinstance(cause, CapfiltError) and not isinstance(cause, ModelError)  # another GPU may be sound
-        self.attempts.fail(case, reason, seat, delay=delay, data=data)
+        self.attempts.fail(seat.calls.pop(call), fault, seat)
 
     def _on_death(self, seat: _Seat, error: RayError) -> None:
-        reason = f"its worker died: {str(error).strip().splitlines()[-1].strip()}"
-        if isinstance(error, ActorUnavailableError) or getattr(error, "preempted", False) or not _alive(seat.node):
+        fault = death(str(error).strip().splitlines()[-1].strip())
+        if _lost_node(error, seat.node):
             for case in seat.calls.values():
-                self.attempts.lose(case, reason, seat)
+                self.attempts.lose(case, fault, seat)
             seat.calls.clear()
         elif seat.building is not None:
             self.stillborn += 1
             if self.stillborn >= MOST_BUILDS:
-                raise WorkerError(f"no worker can be built, {self.stillborn} died while trying: {reason}")
-        self._replace(seat, reason, blamed=list(seat.calls.values()))
+                raise WorkerError(f"no worker can be built, {self.stillborn} died while trying: {fault.reason}")
+        self._replace(seat, fault, blamed=list(seat.calls.values()))
 
     def _end_overdue(self) -> None:
         for seat in list(self.seats):
-            overdue = [case for case in seat.calls.values() if case.deadline < time.monotonic()]
-            if overdue:
-                self._replace(seat, f"not done in deadline_seconds = {self.cluster.deadline_seconds:g}", overdue)
+            late = [case for case in seat.calls.values() if case.deadline < time.monotonic()]
+            if late:  # any unit of the actor may be the one that keeps the model from the others
+                self._replace(seat, overdue(late[0].seconds), blamed=list(seat.calls.values()))
 
-    def _replace(self, seat: _Seat, reason: str, blamed: list[Case]) -> None:
+    def _replace(self, seat: _Seat, fault: Fault, blamed: list[Case]) -> None:
         """End an actor and hire another; the units it had in hand fail if blamed, else they just go back."""
         ray.kill(seat.actor)  # one that is only out of reach must not go on
         self.seats[self.seats.index(seat)] = self._hire()
         for case in seat.calls.values():
             if case in blamed:
-                self.attempts.fail(case, reason, seat)
+                self.attempts.fail(case, fault, seat)
             else:
                 self.attempts.give_back(case)
 
@@ -255,6 +217,10 @@ class _Crew(Generic[R]):
             logger.warning("no worker is ready yet; cluster: %s; free: %s", self.cluster, ray.available_resources())
 
 
-def _alive(node: str) -> bool:
-    """Return whether a node is up; that of an actor which never started is not known, and counts as up."""
-    return not any(entry["NodeID"] == node and not entry["Alive"] for entry in ray.nodes())
+def _lost_node(error: RayError, node: str) -> bool:
+    """Return whether an actor was lost with its node. That of an actor which never started only the message tells."""
+    if isinstance(error, ActorUnavailableError) or getattr(error, "preempted", False):
+        return True
+    if not node:
+        return "node has died" in str(error)
+    return any(entry["NodeID"] == node and not entry["Alive"] for entry in ray.nodes())

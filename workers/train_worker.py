@@ -29,7 +29,7 @@ from capfilt.config.training import TrainingCluster
 from capfilt.errors import CapfiltError, WorkerError
 from capfilt.storage import absolute, exists, join, remove_folder
 from capfilt.training.folder import TrainingRun
-from workers.pool import session
+from workers.session import session
 
 TOLD_EVERY = 30.0  # seconds between two lines about the progress
 

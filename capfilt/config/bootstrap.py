@@ -142,6 +142,9 @@ class BootstrapConfig(Config):
         "fail", description="what to do with a cut or damaged shard"
     )
     max_failed_share: float = Field(0.5, ge=0, le=1, description="a shard with a larger share of failed samples fails")
+    max_quarantined: NonNegativeInt = Field(
+        16, description="samples of a shard that one start sets aside because they kill, stop or break workers"
+    )
     decode_threads: PositiveInt = Field(2, description="threads that decode images for an actor")
     cluster: Cluster = Field(Cluster(), description="the Ray side")
     export: bool = Field(True, description="write clean shards under the policy when the ledger is complete")

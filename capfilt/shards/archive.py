@@ -94,6 +94,6 @@ def _image_status(entry: Entry) -> tuple[str, str]:
 
 
 def _digest(members: Iterable[Member]) -> str:
-    """Return a hash of all members' names, offsets and sizes."""
-    listing = "\n".join(f"{member.data} {member.size} {member.name}" for member in members)
+    """Return a hash of all members' names, offsets, sizes and checksums of headers, which hold their times too."""
+    listing = "\n".join(f"{member.data} {member.size} {member.checksum} {member.name}" for member in members)
     return hashlib.sha256(listing.encode()).hexdigest()

@@ -1,0 +1,157 @@
+"""One driver on a run at a time: a small file in the run folder says who is at work, and since when.
+
+A lease spares a cluster from doing everything twice; it is no lock that results hang on. Units are committed
+atomically and have the same bytes whoever writes them, so two drivers, where one was forced, corrupt nothing.
+
+The driver renews its lease, and looks each time whether it is still its own: the one that finds another's name there
+stops. So of two that begin in the same instant, one is left. A driver that was killed leaves its lease behind: on its
+own machine it is seen to be dead at once, elsewhere when it has not renewed its lease for a while. The clocks of
+machines that share a run have to agree to some seconds.
+"""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from capfilt import storage
+from capfilt.errors import RunError
+
+RENEWED = 15.0  # seconds between two renewals
+EXPIRY = 90.0  # seconds after its last renewal at which the driver of another machine counts as dead
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who is at work on a run: the content of lease.json. Times are in seconds since 1970."""
+
+    id: str
+    host: str
+    pid: int
+    processes: str  # which processes the pid is one of: containers on one host count their own
+    started: float
+    renewed: float
+
+    def __str__(self) -> str:
+        start = datetime.fromtimestamp(self.started).astimezone().isoformat(sep=" ", timespec="seconds")
+        return f"pid {self.pid} on {self.host}, at work since {start}"
+
+
+class Lease:
+    """The lease of this process on a run."""
+
+    def __init__(self, path: str, owner: Owner) -> None:
+        self._path, self._owner = path, owner
+        self._usurper: Owner | None = None
+
+    def check(self) -> None:
+        """Do nothing while the lease is this driver's own.
+
+        Raises:
+            RunError: another driver has taken it.
+        """
+        if self._usurper is not None:
+            raise RunError(f"{self._path}: another driver has taken this run: {self._usurper}; this one stops")
+
+    def renew(self) -> None:
+        """Write that this driver is still at work, unless another has taken the lease."""
+        found = _read(self._path)
+        if found is not None and found.id != self._owner.id:
+            self._usurper = found
+        else:
+            self._owner = replace(self._owner, renewed=time.time())
+            storage.publish(self._path, json.dumps(asdict(self._owner)).encode() + b"\n")
+
+    def give_up(self) -> None:
+        """Remove the lease, if it is this driver's own; where that cannot be done, it will expire."""
+        try:
+            found = _read(self._path)
+            if found is not None and found.id == self._owner.id:
+                storage.remove(self._path)
+        except OSError as error:  # must not hide the error that ends the job
+            logger.warning("the lease was not removed: %s", error)
+
+
+@contextmanager
+def hold_lease(root: str, force: bool = False) -> Iterator[Lease]:
+    """Be the one driver of a run for a while.
+
+    Args:
+        root: the run folder.
+        force: take the lease from a driver that seems to be alive; it stops at its next renewal.
+
+    Raises:
+        RunError: another driver is at work on the run.
+    """
+    path = storage.join(root, "lease.json")
+    found, now = _read(path), time.time()
+    if found is not None and not force and _alive(found, now):
+        wait = timedelta(seconds=round(found.renewed + EXPIRY - now))
+        raise RunError(
+            f"{path}: another driver is at work on this run: {found}, last seen {max(0, now - found.renewed):.0f} s "
+            f"ago; let it finish or end it. If it is dead, wait {wait}, or run again with --force"
+        )
+    owner = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid(), _processes(), now, now)
+    storage.publish(path, json.dumps(asdict(owner)).encode() + b"\n")
+    lease, done = Lease(path, owner), threading.Event()
+    thread = threading.Thread(target=_keep, args=(lease, done), daemon=True)
+    thread.start()
+    try:
+        yield lease
+    finally:
+        done.set()
+        thread.join()
+        lease.give_up()
+
+
+def _keep(lease: Lease, done: threading.Event) -> None:
+    while not done.wait(RENEWED):
+        try:
+            lease.renew()
+        except OSError as error:  # the next renewal may do better
+            logger.warning("the lease was not renewed: %s", error)
+
+
+def _alive(owner: Owner, now: float) -> bool:
+    if (owner.host, owner.processes) == (socket.gethostname(), _processes()) and not _runs(owner.pid):
+        return False
+    return now - owner.renewed < EXPIRY
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _processes() -> str:
+    """Return the name of this process's pid namespace; empty where there are none."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _read(path: str) -> Owner | None:
+    """Return the owner in a lease; none where there is no lease, or none that says who holds it."""
+    try:
+        return Owner(**json.loads(storage.read_bytes(path)))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        logger.warning("%s: is no lease; it is written anew", path)
+        return None

@@ -1,0 +1,93 @@
+"""Samples set aside because, alone in their batch, they end, stop or break their worker each time it tries.
+
+Such a sample has a row of status "quarantined" in the ledger, and a record that says what was met. It holds its place
+in its batch, so every other row is what it would be had the image been undecodable.
+
+That a sample is at fault is the one thing in a ledger that is observed and not computed: it also depends on the
+libraries, the drivers and the memory of the machine. So it is written down before the unit that it belongs to is
+committed, and a run that goes on believes its records: from then on the sample is as fixed as the inputs, and all that
+follows is the same bytes again. Two runs agree where a sample behaves alike in both: whatever else was killed, since a
+sample is only judged by `cluster.attempts` failures in a row with nothing but itself in the models, and its row says
+what it does in words that hold no pid, host, time or number of attempts.
+"""
+
+import time
+
+from capfilt import storage
+from capfilt.commits import seal, unseal
+from capfilt.errors import RunError
+from capfilt.records import Held, SampleRecord, Shard, Unit
+from capfilt.runs import Run
+
+QUARANTINED = "quarantined"  # the status of their rows
+
+
+def quarantine(run: Run, unit: Unit, records: list[SampleRecord]) -> None:
+    """Write a record for each sample that a unit holds; what is recorded already stays as it is.
+
+    Args:
+        run: the run.
+        unit: is about to be committed. Until then nothing is on record, so no sample is blamed for what another did.
+        records: of all samples of the unit, by position.
+    """
+    for held in unit.held:
+        path = record_of(run, unit.shard, held.position)
+        if storage.exists(path):
+            continue
+        record = records[held.position - unit.lo]
+        values = {
+            "shard": unit.shard.id,
+            "url": unit.shard.url,
+            "position": held.position,
+            "key": record.key,
+            "image_sha256": record.image_sha256,
+            "error": held.error,
+            "detail": held.detail,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        storage.publish(path, seal(values))
+
+
+def quarantined(run: Run, shard: Shard) -> tuple[Held, ...]:
+    """Return the samples of a shard that are on record, by position.
+
+    Raises:
+        RunError: a file among the records is none.
+    """
+    names = storage.list_files(storage.join(run.quarantine, shard.id))
+    return tuple(_read(storage.join(run.quarantine, shard.id, name), name) for name in names)
+
+
+def quarantined_shards(run: Run) -> set[str]:
+    """Return the ids of the shards that have samples on record, by one listing."""
+    return set(storage.list_folders(run.quarantine))
+
+
+def release(run: Run, shard: Shard) -> None:
+    """Forget all that is known of a shard with quarantined samples, so that it is bootstrapped as for the first time.
+
+    The records go last: a release that is cut short leaves a shard that comes out as it was.
+    """
+    clean = storage.join(run.root, "clean")
+    for name in storage.list_folders(clean):
+        storage.remove(storage.join(clean, name, "_SUCCESS"))
+        storage.remove(storage.join(clean, name, f"{shard.id}_stats.json"))
+    storage.remove(f"{run.parts(shard)}.json")
+    storage.remove_folder(run.parts(shard))
+    storage.remove_folder(storage.join(run.quarantine, shard.id))
+
+
+def record_of(run: Run, shard: Shard, position: int) -> str:
+    """Return the path of a sample's record."""
+    return storage.join(run.quarantine, shard.id, f"{position:08d}.json")
+
+
+def _read(path: str, name: str) -> Held:
+    try:
+        values = unseal(storage.read_bytes(path))
+        held = Held(values["position"], values["error"], values["detail"])
+        if name != f"{held.position:08d}.json":
+            raise ValueError(f"it is of position {held.position}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: is no quarantine record ({error!r}); run again with --retry-quarantined") from None
+    return held

@@ -1,0 +1,39 @@
+"""Bootstrap jobs in processes of their own, which a test can kill, and what they left."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of all tables of a ledger; the records beside them hold times."""
+    root = folder / "run/ledger"
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()} | {
+        str(path.relative_to(root)): b"" for path in root.rglob("*.json")
+    }
+
+
+def start_driver(folder: Path, local: bool, delay: float = 0.1) -> "subprocess.Popen[bytes]":
+    """Start the job in a process of its own, with a Ray of its own."""
+    code = (
+        "from pathlib import Path; from functools import partial\n"
+        "from fakes import NAMES, build_fakes, job_config; from pipelines import bootstrap\n"
+        f"bootstrap.run(job_config(Path({str(folder)!r})), partial(build_fakes, delay={delay}), NAMES, local={local})"
+    )
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    environment = {**os.environ, "PYTHONPATH": paths, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
+
+
+def wait_for_commits(folder: Path, more: int, driver: "subprocess.Popen[bytes]") -> None:
+    def commits() -> int:
+        return len(list((folder / "run").glob("ledger/*/**/*.json")))
+
+    target, deadline = commits() + more, time.monotonic() + 60
+    while commits() < target and driver.poll() is None:
+        assert time.monotonic() < deadline, "the job commits nothing"
+        time.sleep(0.02)

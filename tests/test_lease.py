@@ -1,0 +1,127 @@
+"""One driver on a run at a time; a dead one is no hindrance."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from capfilt import lease as leases
+from capfilt.errors import RunError
+from capfilt.lease import hold_lease
+
+
+def owner(root: object) -> dict[str, object]:
+    return json.loads(Path(f"{root}/lease.json").read_text())
+
+
+def rewrite(root: object, **changes: object) -> None:
+    Path(f"{root}/lease.json").write_text(json.dumps(owner(root) | changes))
+
+
+@pytest.fixture
+def abandoned(tmp_path):
+    """A lease of this process that nobody gave up."""
+    with hold_lease(str(tmp_path)):
+        kept = Path(tmp_path, "lease.json").read_text()
+    Path(tmp_path, "lease.json").write_text(kept)
+    return tmp_path
+
+
+def test_a_driver_is_named_while_it_is_at_work_and_leaves_nothing(tmp_path):
+    with hold_lease(str(tmp_path)) as lease:
+        assert owner(tmp_path)["pid"] == os.getpid()
+        lease.check()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_driver_is_refused_and_told_who_is_first(tmp_path):
+    with hold_lease(str(tmp_path)):
+        with pytest.raises(RunError) as refusal, hold_lease(str(tmp_path)):
+            pass
+        assert owner(tmp_path)["pid"] == os.getpid()
+
+    message = str(refusal.value)
+    assert message.startswith(f"{tmp_path}/lease.json: another driver is at work on this run: pid {os.getpid()} on ")
+    assert "at work since 20" in message
+    assert "last seen 0 s ago" in message
+    assert "wait 0:01:30, or run again with --force" in message
+    assert "\n" not in message
+
+
+def test_an_error_in_the_job_gives_the_lease_up_too(tmp_path):
+    with pytest.raises(KeyError), hold_lease(str(tmp_path)):
+        raise KeyError
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dead_process_of_this_machine_is_succeeded_at_once(abandoned):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    rewrite(abandoned, pid=dead.pid)
+
+    with hold_lease(str(abandoned)):
+        assert owner(abandoned)["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("place", [{"host": "elsewhere"}, {"processes": "pid:[7]"}])
+def test_a_driver_elsewhere_is_succeeded_when_it_has_been_silent(abandoned, place):
+    rewrite(abandoned, pid=2**22 + 1, **place)  # whether that pid runs here tells nothing
+
+    with pytest.raises(RunError, match=r"another driver is at work"), hold_lease(str(abandoned)):
+        pass
+    rewrite(abandoned, renewed=time.time() - leases.EXPIRY - 1)
+    with hold_lease(str(abandoned)):
+        assert owner(abandoned)["pid"] == os.getpid()
+
+
+def test_a_forced_driver_takes_over_and_the_other_stops_at_its_next_renewal(tmp_path):
+    with hold_lease(str(tmp_path)) as first, hold_lease(str(tmp_path), force=True) as second:
+        first.check()
+        first.renew()
+
+        with pytest.raises(RunError, match=r"another driver has taken this run: pid \d+ on .*; this one stops"):
+            first.check()
+        second.renew()
+        second.check()
+
+
+def test_a_driver_that_lost_its_lease_leaves_that_of_the_other(tmp_path):
+    with hold_lease(str(tmp_path), force=True):
+        first = hold_lease(str(tmp_path), force=True)
+        first.__enter__()
+        rewrite(tmp_path, id="another")
+        first.__exit__(None, None, None)
+
+        assert owner(tmp_path)["id"] == "another"
+
+
+def test_a_lease_is_renewed(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "RENEWED", 0.02)
+
+    with hold_lease(str(tmp_path)):
+        start = owner(tmp_path)["renewed"]
+        deadline = time.monotonic() + 5
+        while owner(tmp_path)["renewed"] == start:
+            assert time.monotonic() < deadline, "the lease is not renewed"
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"pid": 1}'])
+def test_a_file_that_says_nothing_is_no_hindrance(tmp_path, content):
+    (tmp_path / "lease.json").write_bytes(content)
+
+    with hold_lease(str(tmp_path)):
+        assert owner(tmp_path)["pid"] == os.getpid()
+
+
+def test_a_lease_can_lie_on_an_object_store():
+    with hold_lease("memory://leased"), pytest.raises(RunError, match="another driver"), hold_lease("memory://leased"):
+        pass
+    with hold_lease("memory://leased"):
+        pass

@@ -1,0 +1,53 @@
+"""A connection to Ray: a private one on this machine, or to a cluster."""
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from capfilt.config import Cluster
+from capfilt.errors import ConfigError
+from workers.address import require_answer
+from workers.signals import exit_on_sigterm
+
+STORE_BYTES = 100 * 2**20  # of a private cluster's object store, which holds nothing but units and their results
+
+
+@contextmanager
+def session(cluster: Cluster) -> Iterator[None]:
+    """Connect to Ray for a while, or start it on this machine with exactly what the workers need.
+
+    A connection that exists is used as it is, and stays; so several calls of run_units can share one.
+
+    Raises:
+        ConfigError: there is no cluster at the address, or this machine has too few GPUs.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    private = {
+        "num_cpus": max(1, math.ceil(cluster.workers * cluster.cpus_per_worker)),
+        "num_gpus": None if cluster.gpus_per_worker else 0,  # None counts the machine's own
+        "include_dashboard": False,
+        "object_store_memory": STORE_BYTES,
+    }
+    local = cluster.address == "local"
+    require_answer(cluster.address)
+    # A private cluster warns of nothing but how its token is kept, which is of use where others can reach it.
+    level = logging.ERROR if local else logging.WARNING
+    ray.init(cluster.address, log_to_driver=False, logging_level=level, **private if local else {})
+    try:
+        if local:
+            _check_gpus(cluster)
+        with exit_on_sigterm():
+            yield
+    finally:
+        ray.shutdown()
+
+
+def _check_gpus(cluster: Cluster) -> None:
+    wanted, found = cluster.workers * cluster.gpus_per_worker, ray.cluster_resources().get("GPU", 0)
+    if wanted > found:
+        raise ConfigError(f"cluster: {cluster.workers} workers need {wanted:g} GPUs, this machine has {found:g}")
