@@ -204,7 +204,7 @@ def test_a_unit_past_its_deadline_is_ended_and_tried_again(cluster, tmp_path):
 
 def test_a_unit_that_keeps_the_model_is_ended_though_another_began_before_it(cluster, tmp_path):
     """Either of two units in flight may be the one that hangs; both are tried again alone, and lose nothing by it."""
-    hasty = cluster.model_copy(update={"deadline_seconds": 2.0, "workers": 1, "attempts": 2})
+    hasty = cluster.model_copy(update={"deadline_seconds": 2.0, "workers": 1})
 
     assert sorted(run_units(partial(HangsOnceWithTheModel, tmp_path, "3"), UNITS, hasty)) == list("012345")
     assert len(pids(tmp_path, "3")) == 2
