@@ -26,6 +26,7 @@ from capfilt import storage
 from capfilt.captioners import Captioner
 from capfilt.commits import read_commit
 from capfilt.config import BootstrapConfig, Policy
+from capfilt.controls import add_controls
 from capfilt.errors import ImageError, ModelError, ShardError
 from capfilt.filters import Filter, Scores
 from capfilt.images import decode, resize
@@ -133,6 +134,8 @@ def capfilt_batch(
 ) -> list[Candidate]:
     """Return all candidates of a batch with their scores: of each usable sample the web text, then its captions.
 
+    Behind them stand the control texts of the samples that were drawn for them.
+
     Raises:
         ModelError: a score is not a number.
     """
@@ -146,6 +149,7 @@ def capfilt_batch(
         _unscored(prepared, written, seed, models.captioner.name, config)
         for prepared, written, seed in zip(batch, captions, noise, strict=True)
     ]
+    rows = add_controls(rows, [p.record for p in batch], [p.text for p in batch], config)
     # texts of an image that read the same are scored once
     texts = [list(dict.fromkeys(clean(candidate.text) for candidate in group)) for group in rows]
     with clock("score"):
@@ -232,7 +236,7 @@ def _result(
     return UnitResult(
         unit=unit,
         statuses=dict(statuses),
-        candidates=dict(Counter(candidates["source"].to_pylist())),
+        candidates=dict(Counter(selection["source"].to_pylist())),
         kept=dict(Counter(kept["source"].to_pylist())),
         tokens=pc.sum(candidates["tokens"]).as_py() or 0,
         seconds=seconds,

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from capfilt.config import Policy
+from capfilt.records import CONTROL
 from capfilt.texts import MAX_CHARACTERS, clean
 
 REASONS = ("not_scored", "too_short", "too_long", "low_itm", "low_itc", "duplicate", "mix")
@@ -37,12 +38,16 @@ def select(candidates: pa.Table, policy: Policy, texts: pa.Array | None = None) 
     The rules are applied in the order of REASONS. Scores are compared as the float32 they are stored as, so
     a text exactly at a threshold is kept. What becomes of a candidate depends on the candidates of its
     sample, the shard's id and the position alone, not on what else is in the table, nor on the order of rows.
+    Control texts belong to other samples, so no policy chooses among them: their rows are left out.
 
     Args:
         candidates: rows of the ledger's candidates table, all those of a sample or none; any number of shards.
         policy: the thresholds and the mix.
         texts: what `cleaned` makes of the texts, from a caller who has it at hand.
     """
+    own = pc.not_equal(candidates["source"], CONTROL)
+    if not pc.all(own, min_count=0).as_py():
+        candidates, texts = candidates.filter(own), None if texts is None else texts.filter(own.combine_chunks())
     texts = cleaned(candidates["text"]) if texts is None else texts
     shards = candidates["shard"].combine_chunks().dictionary_encode()
     positions = candidates["position"].to_numpy()

@@ -5,10 +5,13 @@ sample one Candidate, kept or not: nothing can leave the pipeline without a row.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
-Source = Literal["web", "synthetic", "human"]
-"""Where a candidate comes from: the shard's own text, a captioner, or a person's annotation."""
+Source = Literal["web", "synthetic", "human", "control"]
+"""Where a candidate comes from: the shard's own text, a captioner, a person's annotation, or another sample."""
+
+CONTROL: Final = "control"
+"""The source of a text that belongs to another sample, and is scored to see what the filter makes of a mismatch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,7 @@ def job_config(folder: Path, **changes: Any) -> BootstrapConfig:
         "batch_size": 4,
         "device": {"dtype": "float32", "linear": "plain"},
         "unit_size": 8,
+        "controls": {"share": 0},
         "export": False,
         "cluster": {"workers": 2, "cpus_per_worker": 0.5, "attempts": 2},
     }

@@ -3,6 +3,7 @@
 from capfilt.config.bootstrap import (
     BootstrapConfig,
     Cluster,
+    Controls,
     Device,
     ExportConfig,
     FilterSettings,
@@ -16,6 +17,7 @@ __all__ = [
     "BootstrapConfig",
     "Cluster",
     "Config",
+    "Controls",
     "Device",
     "ExportConfig",
     "FilterSettings",

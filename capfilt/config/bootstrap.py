@@ -66,6 +66,17 @@ class FilterSettings(Config):
     max_words: PositiveInt = Field(30, description="a longer text is cut, words")
 
 
+class Controls(Config):
+    """Images that are scored with texts of others, so that `capfilt calibrate` can measure what a threshold lets in."""
+
+    share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="samples that get two such texts, one from a shard and one caption, out of their batch; 0 is off",
+    )
+
+
 class Device(Config):
     """Where and how exactly the models compute."""
 
@@ -136,6 +147,7 @@ class BootstrapConfig(Config):
     unit_size: PositiveInt = Field(4096, description="samples between two commits; rounded up to whole batches")
     sampling: Sampling = Field(Sampling(), description="how captions are drawn")
     scoring: FilterSettings = Field(FilterSettings(), description="how texts are scored")
+    controls: Controls = Field(Controls(), description="known mismatches, to choose thresholds by")
     images: ImageDecoding = Field(ImageDecoding(), description="how images are decoded, and what one may cost")
     device: Device = Field(Device(), description="where the models run")
     damage: Literal["fail", "keep-readable", "skip-shard"] = Field(
@@ -151,7 +163,7 @@ class BootstrapConfig(Config):
     policy: Policy = Field(Policy(), description="which candidates are kept")
 
 
-RESULTS = ("round", "seed", "source", "batch_size", "sampling", "scoring", "images", "device")
+RESULTS = ("round", "seed", "source", "batch_size", "sampling", "scoring", "controls", "images", "device")
 
 
 class ExportConfig(Config):

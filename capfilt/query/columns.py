@@ -54,5 +54,15 @@ CANDIDATES = {
 OUTCOMES = CANDIDATES
 """The candidates, and a row for each sample that was not scored: there all that concerns a text is null."""
 
-COLUMNS = {"samples": SAMPLES, "candidates": CANDIDATES, "outcomes": OUTCOMES}
+CONTROLS = {
+    **_PLACE,
+    "caption_index": "0 for a text that came with another image, 1 for a caption that was written for another",
+    "text": "exactly as it came",
+    "captioner": "hash of the checkpoint that wrote it; null for one that came with another image",
+    "itm": "P(match) of the ITM head, 0 to 1",
+    "itc": "cosine of the contrastive features, -1 to 1",
+}
+"""A row for each control text: one of another sample, scored with this one's image. No policy chooses among them."""
+
+COLUMNS = {"samples": SAMPLES, "candidates": CANDIDATES, "outcomes": OUTCOMES, "controls": CONTROLS}
 """Relation -> column -> meaning."""

@@ -11,17 +11,19 @@ from capfilt.config import Policy
 from capfilt.ledger import CANDIDATES, SAMPLES
 from capfilt.policy import cleaned, select
 from capfilt.query.columns import CANDIDATES as CANDIDATE_COLUMNS
+from capfilt.query.columns import CONTROLS as CONTROL_COLUMNS
 from capfilt.query.columns import SAMPLES as SAMPLE_COLUMNS
 from capfilt.query.committed import READ, Part
 from capfilt.query.languages import Detect
 from capfilt.query.scripts import scripts
+from capfilt.records import CONTROL
 
 _IMAGE = ["width", "height", "format", "domain", "status"]
 _BESIDE_HOST = r"^(?:[^?#]*@)?(?:www\.)?|[?#].*$|:\d*$"
 
 
-def tables(parts: Sequence[Part], policy: Policy, detect: Detect | None) -> tuple[pa.Table, pa.Table]:
-    """Return the samples and the candidates of some parts, with the columns that COLUMNS tells of.
+def tables(parts: Sequence[Part], policy: Policy, detect: Detect | None) -> dict[str, pa.Table]:
+    """Return the samples, the candidates and the controls of some parts, with the columns that COLUMNS tells of.
 
     The decisions are those of policy.select, which sees every candidate of a sample at once.
 
@@ -31,7 +33,8 @@ def tables(parts: Sequence[Part], policy: Policy, detect: Detect | None) -> tupl
         detect: guesses languages; without it there is no column for them.
     """
     samples = pa.concat_tables([SAMPLES.empty_table().select(READ["samples"]), *(part.samples for part in parts)])
-    candidates = pa.concat_tables([CANDIDATES.empty_table(), *(part.candidates for part in parts)])
+    own, controls = zip(*map(_split, parts), strict=True) if parts else ((), ())
+    candidates = pa.concat_tables([CANDIDATES.empty_table(), *own])
     texts = cleaned(candidates["text"])
     selection = select(candidates, policy, texts)
     starts = np.cumsum([0, *(part.samples.num_rows for part in parts)])
@@ -39,8 +42,8 @@ def tables(parts: Sequence[Part], policy: Policy, detect: Detect | None) -> tupl
         [
             np.zeros(0, np.int64),
             *(
-                part.candidates["position"].to_numpy() - part.commit.lo + start
-                for part, start in zip(parts, starts[:-1], strict=True)
+                table["position"].to_numpy() - part.commit.lo + start
+                for part, table, start in zip(parts, own, starts[:-1], strict=True)
             ),
         ]
     )
@@ -55,7 +58,19 @@ def tables(parts: Sequence[Part], policy: Policy, detect: Detect | None) -> tupl
         .append_column("synthetic_itm", _best(itm[synthetic], rows[synthetic], samples.num_rows))
     )
     images = samples.select(_IMAGE).take(pa.array(rows))
-    return samples.select(list(SAMPLE_COLUMNS)), _candidates(selection, texts, images, detect)
+    return {
+        "samples": samples.select(list(SAMPLE_COLUMNS)),
+        "candidates": _candidates(selection, texts, images, detect),
+        "controls": pa.concat_tables([CANDIDATES.empty_table(), *controls]).select(list(CONTROL_COLUMNS)),
+    }
+
+
+def _split(part: Part) -> tuple[pa.Table, pa.Table]:
+    """Return the candidates of a part, and its control texts."""
+    if CONTROL not in part.commit.candidates:
+        return part.candidates, CANDIDATES.empty_table()
+    known = pc.equal(part.candidates["source"], CONTROL)
+    return part.candidates.filter(pc.invert(known)), part.candidates.filter(known)
 
 
 def _best(itm: NDArray[np.float32], rows: NDArray[np.int64], count: int) -> pa.Array:

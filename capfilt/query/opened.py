@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from capfilt.commits import Commit
+from capfilt.commits import Commit, add_up
 from capfilt.config import Policy
 from capfilt.errors import QueryError
 from capfilt.ledger import complete_shards
@@ -22,11 +22,18 @@ from capfilt.query.committed import draw_shards, read_parts
 from capfilt.query.engine import connect
 from capfilt.query.facts import tables
 from capfilt.query.languages import Detect, detector
-from capfilt.records import Shard
+from capfilt.records import CONTROL, Shard
 from capfilt.runs import Run, load_run
 
 SAMPLES_PER_FILE = 50_000  # of a scratch file: enough for long columns, few enough to hold in memory once per thread
 MOST_THREADS = 16  # each holds such a batch in memory
+
+_VARIED = {
+    "samples": ("image_sha256", "url", "key", "error"),
+    "candidates": ("text", "key"),
+    "controls": ("text", "key"),
+}
+"""Table -> its columns whose values seldom repeat."""
 
 _OUTCOMES = """
     SELECT * FROM candidates
@@ -86,14 +93,20 @@ class OpenRun:
         """The candidates, and a row without a text for each sample that was not scored."""
         return self.connection.table("outcomes")
 
+    @property
+    def controls(self) -> duckdb.DuckDBPyRelation:
+        """A row for each control text, which is no candidate of the image that it was scored with."""
+        return self.connection.table("controls")
+
     def sql(self, query: str) -> duckdb.DuckDBPyRelation:
-        """Return the answer to a query over the tables samples, candidates and outcomes."""
+        """Return the answer to a query over the tables samples, candidates, outcomes and controls."""
         return self.connection.sql(query)
 
     @property
     def figures(self) -> dict[str, str]:
         """What this is, for people."""
-        texts = sum(sum(commit.candidates.values()) for commit in self.commits)
+        counts = add_up(commit.candidates for commit in self.commits)
+        texts = sum(count for source, count in counts.items() if source != CONTROL)
         shards = len({commit.shard for commit in self.commits})
         return {
             "run": self.run.root,
@@ -159,15 +172,14 @@ def _lay_down(
             commits = [commit for job in jobs for commit in job.result()]
         finally:
             pool.shutdown(cancel_futures=True)
-    files = {name: [f"{folder}/{n:06d}.{name}.parquet" for n in range(len(jobs))] for name in ("samples", "candidates")}
+    files = {name: [f"{folder}/{n:06d}.{name}.parquet" for n in range(len(jobs))] for name in _VARIED}
     return commits, files
 
 
 def _write_batch(run: Run, policy: Policy, shards: Sequence[Shard], stem: Path, detect: Detect | None) -> list[Commit]:
     parts = [part for shard in shards for part in read_parts(run, shard)]
-    samples, candidates = tables(parts, policy, detect)
-    _write(samples, f"{stem}.samples.parquet", ["image_sha256", "url", "key", "error"])
-    _write(candidates, f"{stem}.candidates.parquet", ["text", "key"])
+    for name, table in tables(parts, policy, detect).items():
+        _write(table, f"{stem}.{name}.parquet", _VARIED[name])
     return [part.commit for part in parts]
 
 
