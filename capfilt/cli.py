@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from capfilt.cli_checkpoint import checkpoint
+from capfilt.cli_decide import calibrate, recut
 from capfilt.cli_look import inspect, report
 from capfilt.cli_options import config_argument, json_option, set_option
 from capfilt.cli_stats import compare, stats
@@ -201,10 +202,12 @@ def demo(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(figures, indent=2))
 
 
+cli.add_command(calibrate)
 cli.add_command(checkpoint)
 cli.add_command(compare)
 cli.add_command(inspect)
 cli.add_command(report)
+cli.add_command(recut)
 cli.add_command(stats)
 
 

@@ -2,13 +2,12 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from capfilt.cli_options import json_option
+from capfilt.cli_options import json_option, plain_output
 
 if TYPE_CHECKING:
     from capfilt.config import Policy
@@ -67,14 +66,14 @@ def stats(
             if as_csv:
                 click.echo(figures.csv_slices(slices), nl=False)
             else:
-                click.echo(_json(slices.to_json()) if as_json else figures.render_slices(slices, _plain()))
+                click.echo(_json(slices.to_json()) if as_json else figures.render_slices(slices, plain_output()))
             return
         overview, texts = figures.summarise(opened, where), figures.describe_texts(opened, where)
     if as_json:
         values = {name: text.to_json() for name, text in texts.items()}
         click.echo(_json(overview.to_json() | {"texts": values}))
     else:
-        click.echo(figures.render_text(overview, texts, _plain()))
+        click.echo(figures.render_text(overview, texts, plain_output()))
 
 
 @click.command()
@@ -127,8 +126,3 @@ def _policy(path: Path | None) -> "Policy | None":
 
 def _json(values: object) -> str:
     return json.dumps(values, indent=2)
-
-
-def _plain() -> bool:
-    """Return whether output must do without the characters of bars: it is no terminal, or not one for Unicode."""
-    return not sys.stdout.isatty() or "utf" not in (sys.stdout.encoding or "").lower()

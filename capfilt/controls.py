@@ -45,7 +45,7 @@ def _controls(
     if record.status != "ok" or drawn >= config.controls.share:
         return
     own = {_read(candidate.text) for candidate in groups[place]} | {""}
-    others = [n for n in (*range(place + 1, len(groups)), *range(place))]
+    others = [*range(place + 1, len(groups)), *range(place)]
     start = turn % max(len(others), 1)
     others = [n for n in others[start:] + others[:start] if records[n].image_sha256 != record.image_sha256]
     came = next((texts[n] for n in others if _read(texts[n]) not in own), None)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from fakes import NAMES, build_fakes, job_config, mixed_shards, picture
+from ledgers import record
 
 from capfilt.bootstrap import capfilt_batch, prepare
 from capfilt.config import Policy
@@ -15,7 +16,6 @@ from capfilt.records import Candidate, Sample
 from capfilt.runs import load_run
 from capfilt.units import cut_units
 from capfilt.verify import verify
-from ledgers import record
 from pipelines import bootstrap
 
 ALL = {"controls": {"share": 1}}
@@ -23,7 +23,10 @@ ALL = {"controls": {"share": 1}}
 
 def group(position: int, text: str, caption: str) -> list[Candidate]:
     own = [Candidate(position, f"key{position}", "web", 0, text)] if text else []
-    return [*own, Candidate(position, f"key{position}", "synthetic", 0, caption, "c0ffee", seed=7, tokens=4, logprob=-1.0)]
+    return [
+        *own,
+        Candidate(position, f"key{position}", "synthetic", 0, caption, "c0ffee", seed=7, tokens=4, logprob=-1.0),
+    ]
 
 
 def controls(config, groups, records=None) -> list[list[Candidate]]:
@@ -64,7 +67,9 @@ def test_a_text_of_an_equal_image_is_no_mismatch(tmp_path):
 def test_a_sample_that_was_not_scored_gets_none_and_its_text_serves_others(tmp_path):
     records = [record(0), record(1, status="truncated")]
 
-    found = add_controls([group(0, "red car", "a red car"), []], records, ["red car", "blue sea"], job_config(tmp_path, **ALL))
+    found = add_controls(
+        [group(0, "red car", "a red car"), []], records, ["red car", "blue sea"], job_config(tmp_path, **ALL)
+    )
 
     assert [candidate.text for candidate in found[0][2:]] == ["blue sea"]
     assert found[1] == []

@@ -40,18 +40,12 @@ def load(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
         ConfigError: the file cannot be read, a key is unknown, a value is out of range,
             or an override is not KEY=VALUE.
     """
-    values = _read(path)
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--set {shown(override)}: write it as KEY=VALUE, for example --set batch_size=32")
-        _assign(values, key, _value(value, override))
-    return _check(kind, values, str(path))
+    return _check(kind, _override(_read(path), overrides), str(path))
 
 
-def loads(kind: type[C], text: str, origin: str) -> C:
-    """Read a config from YAML text and check it; origin names the text in errors."""
-    return _check(kind, _parse(text, origin), origin)
+def loads(kind: type[C], text: str, origin: str, overrides: Sequence[str] = ()) -> C:
+    """Read a config from YAML text and check it, as load does; origin names the text in errors."""
+    return _check(kind, _override(_parse(text, origin), overrides), origin)
 
 
 def dump(config: Config, without: Iterable[str] = ()) -> str:
@@ -104,6 +98,15 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(f"{origin}: holds a {type(values).__name__}; a config is a mapping of keys to values")
+    return values
+
+
+def _override(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {shown(override)}: write it as KEY=VALUE, for example --set batch_size=32")
+        _assign(values, key, _value(value, override))
     return values
 
 

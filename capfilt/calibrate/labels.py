@@ -1,0 +1,109 @@
+"""Texts that a person judged: a CSV file of key, text and label."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from capfilt.calibrate.curves import Curve
+from capfilt.errors import QueryError
+from capfilt.query import OpenRun
+from capfilt.texts import clean
+
+_MEANINGS = {
+    **dict.fromkeys(("1", "true", "yes", "match", "good"), True),
+    **dict.fromkeys(("0", "false", "no", "mismatch", "bad"), False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a person says of a text."""
+
+    key: str
+    text: str
+    match: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """The judged texts of one source."""
+
+    true: Curve
+    false: Curve
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Labels and the candidates that they speak of."""
+
+    sources: dict[str, Labelled]
+    missing: list[Label]  # that no scored candidate has
+    ambiguous: list[Label]  # that candidates of several samples have
+
+
+def read_labels(path: Path) -> list[Label]:
+    """Return the labels of a CSV file with the columns key, text and label.
+
+    Raises:
+        QueryError: a column is missing, or a label is none of 1, 0, true, false, yes, no, match, mismatch, good, bad.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            absent = {"key", "text", "label"} - set(reader.fieldnames or ())
+            if absent:
+                raise QueryError(f"{path}: has no column {', '.join(sorted(absent))}; its first line is key,text,label")
+            return [_label(path, reader.line_num, row) for row in reader]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise QueryError(f"{path}: line {reader.line_num + 1}: {error}; write it as UTF-8 CSV") from None
+
+
+def match_labels(opened: OpenRun, labels: Sequence[Label]) -> Found:
+    """Find the candidates of some labels, by key and by the text as a reader sees it."""
+    verdicts = {(label.key, clean(label.text)): label for label in labels}
+    keys = pa.table({"key": list({label.key for label in labels})})
+    opened.connection.register("labelled", keys)
+    try:
+        rows = opened.sql(
+            "SELECT shard, position, key, source, text, itm FROM candidates SEMI JOIN labelled USING (key)"
+            " WHERE itm IS NOT NULL ORDER BY ALL"
+        ).fetchall()
+    finally:
+        opened.connection.unregister("labelled")
+    places: dict[tuple[str, str], list[tuple[str, float]]] = defaultdict(list)
+    samples = defaultdict(set)
+    for shard, position, key, source, text, itm in rows:
+        if (key, clean(text)) in verdicts:
+            places[key, clean(text)].append((source, itm))
+            samples[key, clean(text)].add((shard, position))
+    clear = {name: found for name, found in places.items() if len(samples[name]) == 1}
+    return Found(
+        sources=dict(_by_source(clear, verdicts)),
+        missing=[label for name, label in verdicts.items() if name not in places],
+        ambiguous=[label for name, label in verdicts.items() if len(samples.get(name, ())) > 1],
+    )
+
+
+def _by_source(
+    places: Mapping[tuple[str, str], list[tuple[str, float]]], verdicts: Mapping[tuple[str, str], Label]
+) -> Iterator[tuple[str, Labelled]]:
+    scores: dict[tuple[str, bool], list[float]] = defaultdict(list)
+    for name, found in places.items():
+        for source, itm in found:
+            scores[source, verdicts[name].match].append(itm)
+    for source in sorted({source for source, _ in scores}):
+        true, false = (Curve.of([np.array(scores[source, match], np.float32)]) for match in (True, False))
+        yield source, Labelled(true, false)
+
+
+def _label(path: Path, line: int, row: Mapping[str, str | None]) -> Label:
+    key, text, value = (row[name] or "" for name in ("key", "text", "label"))
+    match = _MEANINGS.get(value.strip().lower())
+    if match is None:
+        raise QueryError(f"{path}: line {line}: label {value!r} is none of {', '.join(_MEANINGS)}")
+    return Label(key, text, match)

@@ -1,0 +1,117 @@
+"""What each threshold comes to for the texts of one source, and which one lets in a wished share of mismatches."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from capfilt.calibrate.curves import STEPS, Curve, Rate, enough
+from capfilt.calibrate.labels import Labelled
+
+SHOWN = tuple(range(0, STEPS + 1, STEPS // 20))
+"""Steps of the thresholds at which curves are told, besides those in force and proposed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What a threshold comes to for the texts of one source."""
+
+    threshold: float
+    kept: Rate  # of all its texts
+    false_accepts: Rate  # of the control texts
+    wrong_at_most: float | None  # estimated share of mismatches among the kept texts; None without controls
+    false_rejects: Rate | None = None  # of texts that people wrote, where the source is theirs
+    precision: Rate | None = None  # by labels
+    recall: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCalibration:
+    """The texts of one source."""
+
+    source: str
+    texts: int
+    controls: int
+    noise_at_most: float | None  # estimated share of mismatches among its texts; None without controls
+    in_force: Point
+    proposed: Point | None  # the least threshold that lets in the wished share; None when none does
+    least: float | None  # thresholds between which the wished rate may be met, with 95 % confidence; None: no end
+    most: float | None
+    points: list[Point]
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The scores of one source that a calibration follows from."""
+
+    source: str
+    texts: Curve
+    controls: Curve  # of control texts of the same kind
+    judged: Labelled | None
+
+    def calibrate(self, in_force: float, error: float) -> SourceCalibration:
+        """Return what the thresholds come to, and the least that lets in no more mismatches than a share `error`."""
+        step = self._least(lambda rate: rate.share, error)
+        least, most = self._least(lambda rate: rate.low, error), self._least(lambda rate: rate.high, error)
+        return SourceCalibration(
+            source=self.source,
+            texts=self.texts.total,
+            controls=self.controls.total,
+            noise_at_most=self._noise(),
+            in_force=self.point(round(in_force * STEPS)),
+            proposed=None if step is None else self.point(step),
+            least=None if least is None else least / STEPS,
+            most=None if most is None else most / STEPS,
+            points=[self.point(each) for each in SHOWN],
+            warnings=list(self._warnings(step, error)),
+        )
+
+    def point(self, step: int) -> Point:
+        """Return what the threshold step / STEPS comes to."""
+        kept, accepted, noise = self.texts.at(step), self.controls.at(step), self._noise()
+        wrong = min(1.0, (noise or 0.0) * accepted.share / kept.share) if kept.part else 0.0
+        judged = self.judged
+        passed = Rate(0, 0) if judged is None else judged.true.at(step)
+        chosen = passed.part + (0 if judged is None else judged.false.at(step).part)
+        return Point(
+            threshold=step / STEPS,
+            kept=kept,
+            false_accepts=accepted,
+            wrong_at_most=None if noise is None else wrong,
+            false_rejects=self.texts.below(step) if self.source == "human" else None,
+            precision=None if judged is None else Rate(passed.part, chosen),
+            recall=None if judged is None else passed,
+        )
+
+    def _least(self, value: Callable[[Rate], float], error: float) -> int | None:
+        """Return the least step at which a value of the false-accept rate, which falls, is no more than error."""
+        if not self.controls.total:
+            return None
+        step = bisect_left(range(STEPS + 1), True, key=lambda step: value(self.controls.at(step)) <= error)
+        return step if step <= STEPS else None
+
+    def _noise(self) -> float | None:
+        """Return the most that the share of mismatches among the texts can be, if these score as the controls do.
+
+        Half of all mismatches score below the median of the controls. What lies there of the texts is twice as much as
+        half of their mismatches at most.
+
+        Source:
+            Storey, A direct approach to false discovery rates, 2002, with the controls for the null distribution.
+        """
+        median = self._least(lambda rate: rate.share, 0.5)
+        if median is None:
+            return None
+        return min(1.0, self.texts.below(median).share / self.controls.below(median).share)
+
+    def _warnings(self, step: int | None, error: float) -> Iterator[str]:
+        found, wanted = self.controls.total, enough(error)
+        if not found:
+            yield f"{self.source}: no control pairs, so no threshold is proposed"
+        elif step is None:
+            yield f"{self.source}: no threshold does it: {self.controls.at(STEPS).share:.2%} of the controls score 1"
+        if 0 < found < wanted:
+            yield (
+                f"{self.source}: {found} control pairs are too few to show a rate of {error:g}, which takes {wanted}; "
+                f"a run with a larger controls.share, or on more samples, has more"
+            )

@@ -1,0 +1,93 @@
+"""Which threshold of each source lets in a wished share of known mismatches, and what it costs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from capfilt.calibrate.curves import Curve, Rate
+from capfilt.calibrate.labels import Label, match_labels
+from capfilt.calibrate.measured import Scored, SourceCalibration
+from capfilt.config import Policy
+from capfilt.errors import QueryError
+from capfilt.policy import SOURCES
+from capfilt.query import OpenRun
+
+_PROPOSED = ("web", "synthetic")  # human texts are kept as they are
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a run says of its thresholds."""
+
+    run: str
+    error: float  # the wished false-accept rate
+    policy: Policy  # the run's, with the proposed thresholds in it
+    sources: list[SourceCalibration]
+    warnings: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures as plain values for json.dumps."""
+        values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        return values | {"policy": self.policy.model_dump(mode="json")}
+
+
+def calibrate(opened: OpenRun, error: float, labels: Sequence[Label] = ()) -> Calibration:
+    """Measure what each threshold of P(match) lets in, keeps and loses.
+
+    Args:
+        opened: a run; its policy is the one that is calibrated.
+        error: wished false-accept rate, in (0, 1).
+        labels: what people say of some of its texts.
+
+    Raises:
+        QueryError: error is out of range, or the run has neither control pairs nor any of the labelled texts.
+    """
+    if not 0 < error < 1:
+        raise QueryError(f"error is {error}; give a rate between 0 and 1, such as 0.05")
+    found = match_labels(opened, labels) if labels else None
+    judged = found.sources if found else {}
+    sources = [
+        Scored(source, texts, controls, judged.get(source)).calibrate(getattr(opened.policy, f"{source}_itm"), error)
+        for source, texts, controls in _curves(opened)
+    ]
+    if not any(source.controls for source in sources) and not judged:
+        raise QueryError(
+            f"{opened.run.root}: has no control pairs (controls.share is {opened.run.config().controls.share:g}) "
+            f"and no labelled text; bootstrap another run with controls.share: 0.02, or give --labels"
+        )
+    thresholds = {f"{s.source}_itm": s.proposed.threshold for s in sources if s.proposed and s.source in _PROPOSED}
+    warnings = [warning for source in sources for warning in source.warnings]
+    if found:
+        warnings += [f"{len(found.missing)} labels name no scored text, such as {x.key}" for x in found.missing[:1]]
+        warnings += [f"{len(found.ambiguous)} labels fit several samples, such as {x.key}" for x in found.ambiguous[:1]]
+    policy = opened.policy.model_copy(update={"name": "calibrated", **thresholds})
+    return Calibration(opened.run.root, error, policy, sources, warnings)
+
+
+def _curves(opened: OpenRun) -> Iterator[tuple[str, Curve, Curve]]:
+    """Yield each source with the scores of its texts and of the control texts of its kind."""
+    for source in SOURCES:
+        kind = "IS NOT NULL" if source == "synthetic" else "IS NULL"
+        texts = Curve.of(_scores(opened.candidates.filter(f"source = '{source}'")))
+        if texts.total:
+            yield source, texts, Curve.of(_scores(opened.controls.filter(f"captioner {kind}")))
+
+
+def _scores(rows: duckdb.DuckDBPyRelation) -> Iterator[NDArray[np.float32]]:
+    for batch in rows.filter("itm IS NOT NULL").project("itm").to_arrow_reader():
+        yield batch.column(0).to_numpy()
+
+
+def _plain(value: object) -> object:
+    """Return a value for json.dumps: of a rate its interval too."""
+    if isinstance(value, Rate):
+        return value.to_json()
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return value

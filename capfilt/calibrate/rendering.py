@@ -1,0 +1,87 @@
+"""A calibration as text for a terminal."""
+
+from collections.abc import Sequence
+
+from capfilt.calibrate.curves import Rate
+from capfilt.calibrate.measured import Point, SourceCalibration
+from capfilt.calibrate.proposal import Calibration
+from capfilt.stats.terminal import Row, bar, columns
+
+_WIDTH = 16  # of a bar, characters
+
+
+def render_calibration(found: Calibration, plain: bool = True) -> str:
+    """Return a table with the curves of each source, what is proposed, and what speaks against it.
+
+    Args:
+        found: the calibration.
+        plain: without characters beyond ASCII.
+    """
+    sections = [f"{found.run}: thresholds of P(match) for a false-accept rate of {_percent(found.error)}"]
+    for source in found.sources:
+        sections += [_curves(source, plain), _proposal(source)]
+    sections += [f"warning: {warning}" for warning in found.warnings]
+    return "\n\n".join(sections)
+
+
+def _curves(source: SourceCalibration, plain: bool) -> str:
+    rows: list[Row] = [["itm at least", "false accepts", "", "kept", "", "wrong of kept, at most", *_head(source)]]
+    marked = [(source.in_force, "in force")] + [(source.proposed, "proposed")] * bool(source.proposed)
+    points = {point.threshold: (point, "") for point in source.points}
+    for point, mark in marked:
+        if point is not None:
+            before = points.get(point.threshold, (point, ""))[1]
+            points[point.threshold] = (point, ", ".join(filter(None, [before, mark])))
+    for _, (point, mark) in sorted(points.items()):
+        accepted = _share(point.false_accepts), _bar(point.false_accepts, plain)
+        wrong = "" if point.wrong_at_most is None else _percent(point.wrong_at_most)
+        kept = _share(point.kept), _bar(point.kept, plain)
+        rows.append([f"{point.threshold:.4g}  {mark}".rstrip(), *accepted, *kept, wrong, *_judged(point)])
+    noise = source.noise_at_most
+    wrong = "" if noise is None else f", of which {_percent(noise)} at most are mismatches"
+    head = f"{source.source}: {source.texts} texts{wrong}; {source.controls} control pairs"
+    return f"{head}\n{columns(rows)}"
+
+
+def _proposal(source: SourceCalibration) -> str:
+    point = source.proposed
+    if point is None:
+        return f"{source.source}: no threshold is proposed"
+    names = {
+        "false accepts": point.false_accepts,
+        "kept": point.kept,
+        "false rejects": point.false_rejects,
+        "precision": point.precision,
+        "recall": point.recall,
+    }
+    least, most = (f"{end:.4g}" if end is not None else "no end" for end in (source.least, source.most))
+    lines = [f"proposed: {source.source}_itm: {point.threshold:.4g} (the wished rate is met from {least} to {most})"]
+    return "\n".join(lines + [f"  {name}: {_told(rate)}" for name, rate in names.items() if rate is not None])
+
+
+def _head(source: SourceCalibration) -> Sequence[str]:
+    point = source.in_force
+    names = {"false rejects": point.false_rejects, "precision": point.precision, "recall": point.recall}
+    return [name for name, rate in names.items() if rate is not None]
+
+
+def _judged(point: Point) -> Sequence[str]:
+    return [_share(rate) for rate in (point.false_rejects, point.precision, point.recall) if rate is not None]
+
+
+def _told(rate: Rate) -> str:
+    interval = f"{_percent(rate.low)} to {_percent(rate.high)}"
+    return f"{_percent(rate.share)} ({rate.part} of {rate.whole}; 95 % interval {interval})"
+
+
+def _share(rate: Rate) -> str:
+    return _percent(rate.share) if rate.whole else ""
+
+
+def _bar(rate: Rate, plain: bool) -> str:
+    """Return a bar of the whole width, so that it starts where its column does."""
+    return bar(rate.part, rate.whole, _WIDTH, plain).ljust(_WIDTH)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

@@ -1,0 +1,121 @@
+"""The commands that help to decide what is kept: capfilt recut and calibrate."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from capfilt.cli_options import json_option, plain_output, set_option
+
+if TYPE_CHECKING:
+    from capfilt.config import Policy
+    from capfilt.runs import Run
+
+_path = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("run")
+@click.option("--policy", type=_path, help="YAML of the new policy; without it, --set changes the run's own.")
+@set_option
+@click.option("--against", type=_path, help="YAML of the policy to compare with; the run's own by default.")
+@click.option("--examples", type=click.IntRange(min=0), default=5, show_default=True, help="Texts gained and lost.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the draw of examples.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that write.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and write nothing.")
+@json_option
+def recut(
+    run: str,
+    policy: Path | None,
+    overrides: tuple[str, ...],
+    against: Path | None,
+    examples: int,
+    seed: int,
+    workers: int,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Select anew from the ledger of RUN and write the clean shards. No model is loaded.
+
+    Shows first what comes and goes against the selection before. Clean shards under other policies stay.
+
+    \b
+    Example:
+      capfilt recut runs/cc12m --set web_itm=0.8 --dry-run
+      capfilt recut runs/cc12m --policy strict.yaml --workers 8
+    """
+    if policy is None and not overrides:
+        raise click.UsageError("give a policy: --policy FILE, or --set KEY=VALUE to change the run's own")
+    from capfilt.config import Policy, load
+    from capfilt.recut import difference, render_difference
+    from capfilt.runs import load_run
+
+    opened = load_run(run)
+    before = load(Policy, against) if against else opened.config().policy
+    after = _policy(opened, policy, overrides)
+    found = difference(opened, before, after, examples, seed)
+    if not as_json:
+        click.echo(render_difference(found))
+    written = None if dry_run else _export(run, after, workers)
+    if as_json:
+        click.echo(json.dumps(found.to_json() | {"written": written}, indent=2))
+    elif written:
+        click.echo(f"\n{written}")
+
+
+@click.command()
+@click.argument("run")
+@click.option(
+    "--error",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="Wished share of mismatches that are let in.",
+)
+@click.option("--labels", type=_path, help="CSV of key, text and label (1 or 0), for precision and recall.")
+@click.option("--policy", type=_path, help="YAML of the policy to calibrate; the run's own by default.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="YAML to write the new policy to.")
+@json_option
+def calibrate(
+    run: str, error: float, labels: Path | None, policy: Path | None, output: Path | None, as_json: bool
+) -> None:
+    """Propose thresholds by what they let in of known mismatches: the control pairs of RUN.
+
+    A bootstrap scores a share of its images with texts of others (controls.share). What a threshold lets in of these
+    is its false-accept rate on this data.
+
+    \b
+    Example:
+      capfilt calibrate runs/cc12m --error 0.02 --output strict.yaml
+      capfilt recut runs/cc12m --policy strict.yaml --dry-run
+    """
+    from capfilt import calibrate as calibrating
+    from capfilt.config import Policy, dump, load
+    from capfilt.query import open_run
+
+    with open_run(run, load(Policy, policy) if policy else None) as opened:
+        found = calibrating.calibrate(opened, error, calibrating.read_labels(labels) if labels else ())
+    if output is not None:
+        head = f"# by capfilt calibrate {run} --error {error:g}, from known mismatches\n"
+        output.write_text(head + dump(found.policy), encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        click.echo(calibrating.render_calibration(found, plain=plain_output()))
+
+
+def _policy(run: "Run", path: Path | None, overrides: tuple[str, ...]) -> "Policy":
+    """Return the policy of a file, or the run's own, with some keys changed."""
+    from capfilt.config import Policy, dump, load, loads
+
+    if path is not None:
+        return load(Policy, path, overrides)
+    return loads(Policy, dump(run.config().policy), f"{run.root}: policy", overrides)
+
+
+def _export(run: str, policy: "Policy", workers: int) -> str:
+    from capfilt.config import ExportConfig
+    from pipelines import export
+
+    return export.run(ExportConfig(run=run, policy=policy, workers=workers))

@@ -1,0 +1,6 @@
+"""Another selection of a finished run, and what it gains and loses against the one before."""
+
+from capfilt.recut.difference import Difference, Example, SourceDifference, difference
+from capfilt.recut.rendering import render_difference
+
+__all__ = ["Difference", "Example", "SourceDifference", "difference", "render_difference"]
