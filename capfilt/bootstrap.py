@@ -27,9 +27,10 @@ from capfilt.captioners import Captioner
 from capfilt.commits import read_commit
 from capfilt.config import BootstrapConfig, Policy
 from capfilt.controls import add_controls
-from capfilt.errors import ImageError, ModelError, ShardError
+from capfilt.errors import ModelError, ShardError
+from capfilt.examine import examine
 from capfilt.filters import Filter, Scores
-from capfilt.images import decode, resize
+from capfilt.images import resize
 from capfilt.ledger import candidates_table, checked_table, table_path, write_unit
 from capfilt.policy import select
 from capfilt.prefetch import Stopwatch, prefetch
@@ -102,30 +103,12 @@ def capfilt_unit(
 def prepare(models: CapFilt, config: BootstrapConfig, sample: Sample) -> Prepared:
     """Decode a sample's image, bring it to the models' sizes, and note what is known of the sample."""
     sides = models.captioner.image_size, models.filter.image_size
-    record = SampleRecord(
-        position=sample.position,
-        key=sample.key,
-        image_sha256=hashlib.sha256(sample.image).hexdigest() if sample.image else "",
-        width=None,
-        height=None,
-        format="",
-        url=sample.url,
-        metadata=sample.metadata,
-        status=sample.status,
-        text_status="empty" if sample.text and not clean(sample.text) else sample.text_status,
-        error=sample.error,
-    )
-    image, margin = None, config.images.jpeg_margin
-    if sample.status == "ok":
-        try:
-            image = decode(sample.image, config.images, None if margin is None else margin * max(sides))
-        except ImageError as error:
-            record = replace(record, status=error.reason, error=str(error))
+    margin = config.images.jpeg_margin
+    record, image = examine(sample, config.images, None if margin is None else margin * max(sides))
     if image is None:
         black = [torch.zeros(3, side, side, dtype=torch.uint8) for side in sides]
         return Prepared(record, sample.text, *black)
     pixels = {side: resize(image.pixels, side) for side in set(sides)}  # (3, S, S) each
-    record = replace(record, width=image.width, height=image.height, format=image.format)
     return Prepared(record, sample.text, *(pixels[side] for side in sides))
 
 

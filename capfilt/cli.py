@@ -15,6 +15,7 @@ from capfilt.cli_checkpoint import checkpoint
 from capfilt.cli_decide import calibrate, recut
 from capfilt.cli_look import inspect, report
 from capfilt.cli_options import config_argument, json_option, set_option
+from capfilt.cli_scan import scan
 from capfilt.cli_stats import compare, stats
 from capfilt.display import shown
 from capfilt.errors import CapfiltError
@@ -208,6 +209,7 @@ cli.add_command(compare)
 cli.add_command(inspect)
 cli.add_command(report)
 cli.add_command(recut)
+cli.add_command(scan)
 cli.add_command(stats)
 
 

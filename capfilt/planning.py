@@ -31,14 +31,20 @@ def plan_shards(run: Run, found: Sequence[str]) -> list[Shard]:
     planned = run.plan() if run.has_plan() else []
     if planned:
         _check_same([shard.url for shard in planned], urls, run.root)
-    with ThreadPoolExecutor(READERS) as pool:
-        if planned:
+    if planned:
+        with ThreadPoolExecutor(READERS) as pool:
             shards = list(pool.map(lambda shard: _look_again(run, shard), planned))
-        else:
-            shards = list(pool.map(_index, shard_ids(urls), urls))
+    else:
+        shards = index_shards(urls)
     if shards != planned:
         run.write_plan(shards)
     return shards
+
+
+def index_shards(urls: Sequence[str]) -> list[Shard]:
+    """Return what is in some files by their indexes. One that is no shard has no samples, and its damage says why."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(_index, shard_ids(urls), urls))
 
 
 def unusable(shard: Shard, config: BootstrapConfig) -> bool:

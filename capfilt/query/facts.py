@@ -51,7 +51,7 @@ def tables(parts: Sequence[Part], policy: Policy, detect: Detect | None) -> dict
     itm = selection["itm"].to_numpy().astype(np.float32)  # NaN where there is none
     synthetic = pc.equal(selection["source"], "synthetic").to_numpy()
     samples = (
-        samples.append_column("domain", _domains(samples["url"].combine_chunks()))
+        samples.append_column("domain", domains(samples["url"].combine_chunks()))
         .append_column("texts", pa.array(np.bincount(rows, minlength=samples.num_rows)))
         .append_column("texts_kept", pa.array(np.bincount(rows[kept], minlength=samples.num_rows)))
         .append_column("own_itm", _best(itm[~synthetic], rows[~synthetic], samples.num_rows))
@@ -93,7 +93,7 @@ def _candidates(selection: pa.Table, texts: pa.Array, images: pa.Table, detect: 
     return selection.select([name for name in CANDIDATE_COLUMNS if name in selection.column_names])
 
 
-def _domains(urls: pa.Array) -> pa.Array:
+def domains(urls: pa.Array) -> pa.Array:
     """Return the host of each URL. It stands behind the second slash, which takes a split; a regex would take long."""
     pieces = pc.split_pattern(urls, "/", max_splits=3)
     has_host = pc.and_(pc.greater_equal(pc.list_value_length(pieces), 3), pc.match_substring(urls, "://"))

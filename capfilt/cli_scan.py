@@ -1,0 +1,60 @@
+"""The command that looks at inputs before a model does: capfilt scan."""
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from capfilt.cli_options import json_option, set_option
+
+
+@click.command()
+@click.argument("inputs", nargs=-1)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML of a bootstrap, for its input and its limits on images.",
+)
+@set_option
+@click.option(
+    "--sample", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Look at this share of the samples."
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; as many as there are CPUs by default.")
+@click.option("--languages", is_flag=True, help="Guess the language of each text too.")
+@json_option
+def scan(
+    inputs: tuple[str, ...],
+    config: Path | None,
+    overrides: tuple[str, ...],
+    sample: float,
+    workers: int | None,
+    languages: bool,
+    as_json: bool,
+) -> None:
+    """Report what is wrong with INPUTS, and what a bootstrap would meet, before a GPU is paid for.
+
+    INPUTS are what a bootstrap takes: tars, Parquet files, lists, folders, globs, ranges, URLs. Found are damaged and
+    unfinished shards, images that do not decode, placeholders, copies, texts and URLs that repeat, scripts and sizes.
+
+    \b
+    Example:
+      capfilt scan "/data/cc12m/{00000..01242}.tar" --sample 0.01
+      capfilt scan --config my.yaml --json
+    """
+    from capfilt import scan as scanning
+    from capfilt.config import BootstrapConfig, load, loads
+
+    if config is None and not inputs:
+        raise click.UsageError("give INPUTS, or --config FILE for those of a bootstrap")
+    needed = "{input: [here], run: none, captioner: none, filter: none}"
+    job = load(BootstrapConfig, config, overrides) if config else loads(BootstrapConfig, needed, "--set", overrides)
+    found = scanning.scan(
+        inputs or job.input,
+        job.images,
+        share=sample,
+        workers=workers or os.cpu_count() or 1,
+        languages=languages,
+        max_failed_share=job.max_failed_share,
+    )
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else scanning.render_scan(found))

@@ -1,0 +1,106 @@
+"""What the rows of all samples come to, counted by DuckDB within its memory limit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from capfilt.scan.look import imagehash
+
+PLACEHOLDER = 5
+"""One file under so many different texts shows none of them: "image removed", a logo, a tracking pixel."""
+
+LISTED = 10  # of what repeats most
+QUANTILES = (5, 25, 50, 75, 95)  # percent
+
+_SIZES = {
+    "shorter side": "least(width, height)",
+    "longer to shorter": "round(greatest(width, height) / least(width, height), 2)",
+    "kilobytes": "round(bytes / 1024, 1)",
+}
+_WORDS = "len(string_split(text, ' '))"
+_NO_LOOK = "0000000000000000"  # no brightness differs from its neighbour's: equal for what has nothing in common
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """Something that occurs on several samples."""
+
+    value: str  # hash of the file, text, URL or domain
+    samples: int
+    different: int  # texts of a file or URL; files of a text or domain
+    example: str  # SHARD: KEY
+
+
+def count(connection: duckdb.DuckDBPyConnection, damaged: Sequence[str], max_failed_share: float) -> dict[str, Any]:
+    """Return all figures of a scan that follow from its table of samples.
+
+    Args:
+        connection: with the table samples: the columns of look.table.
+        damaged: URLs of the shards that a bootstrap does not take as they are.
+        max_failed_share: of a shard.
+    """
+    samples = connection.table("samples")
+    connection.register("damaged", pa.table({"shard": pa.array(damaged, pa.string())}))
+    usable = connection.sql("SELECT * FROM samples ANTI JOIN damaged USING (shard)")
+    shown = samples.filter("status = 'ok'")
+    said = samples.filter("text <> ''")
+    failing = usable.aggregate("shard, avg((status <> 'ok')::int) AS failed").filter(f"failed > {max_failed_share}")
+    return {
+        "looked_at": _number(samples, "count(*)"),
+        "statuses": _by(samples, "status"),
+        "text_statuses": _by(samples, "text_status"),
+        "bytes": _number(samples, "sum(bytes)"),
+        "formats": _by(shown, "format"),
+        "scripts": _by(said, "script"),
+        "languages": _by(said.filter("language IS NOT NULL"), "language") or None,
+        "sizes": {name: _quantiles(shown, sql) for name, sql in _SIZES.items()} | {"words": _quantiles(said, _WORDS)},
+        "blank": _number(shown, "count(*) FILTER (blank)"),
+        **_copies(samples),
+        "alike": None if imagehash is None else _alike(shown),
+        "repeated_texts": _number(said.aggregate("lower(text), count(*) AS n").filter("n > 1"), "sum(n)"),
+        "files": _repeated(samples.filter("sha256 <> ''"), "sha256", "lower(text)"),
+        "texts": _repeated(said, "lower(text)", "sha256"),
+        "urls": _repeated(samples.filter("url <> ''"), "url", "lower(text)"),
+        "domains": _repeated(samples.filter("domain IS NOT NULL"), "domain", "sha256"),
+        "usable": _by(usable, "status"),
+        "failing_shards": _number(failing, "count(*)"),
+    }
+
+
+def _number(rows: duckdb.DuckDBPyRelation, figure: str) -> int:
+    return int(rows.aggregate(f"{figure} AS figure").fetchall()[0][0] or 0)
+
+
+def _by(rows: duckdb.DuckDBPyRelation, column: str) -> dict[str, int]:
+    """Return how many rows have each value of a column, the commonest first."""
+    return dict(rows.aggregate(f"{column}, count(*) AS n").order(f"n DESC, {column}").fetchall())
+
+
+def _quantiles(rows: duckdb.DuckDBPyRelation, value: str) -> dict[str, float]:
+    names = [f"p{percent}" for percent in QUANTILES]
+    found = rows.aggregate(", ".join(f"quantile_disc({value}, {n / 100}) AS p{n}" for n in QUANTILES)).fetchall()[0]
+    return {name: float(each) for name, each in zip(names, found, strict=True) if each is not None}
+
+
+def _copies(samples: duckdb.DuckDBPyRelation) -> dict[str, int]:
+    texts = "count(DISTINCT lower(text)) FILTER (text <> '') AS texts"
+    files = samples.filter("sha256 <> ''").aggregate(f"sha256, count(*) AS n, {texts}")
+    return {
+        "copies": _number(files, "sum(n - 1)"),
+        "copied": _number(files, "count(*) FILTER (n > 1)"),
+        "placeholders": _number(files.filter(f"texts >= {PLACEHOLDER}"), "sum(n)"),
+    }
+
+
+def _alike(shown: duckdb.DuckDBPyRelation) -> int:
+    hashed = shown.filter(f"looks <> '{_NO_LOOK}'")
+    return _number(hashed.aggregate("looks, count(DISTINCT sha256) AS files"), "sum(files - 1)")
+
+
+def _repeated(rows: duckdb.DuckDBPyRelation, value: str, different: str) -> list[Repeated]:
+    figures = f"count(*) AS n, count(DISTINCT {different}) AS d, min(shard || ': ' || key) AS example"
+    groups = rows.aggregate(f"{value} AS value, {figures}").filter("n > 1")
+    return [Repeated(*row) for row in groups.order("n DESC, value").limit(LISTED).fetchall()]

@@ -1,0 +1,108 @@
+"""A scan: all shards by their indexes, and their samples, or a share of them, one by one."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from capfilt.config import ImageLimits
+from capfilt.errors import QueryError
+from capfilt.planning import index_shards
+from capfilt.progress import Progress
+from capfilt.query.engine import connect
+from capfilt.query.languages import detector
+from capfilt.scan.counts import Repeated, count
+from capfilt.scan.look import Outcome, table
+from capfilt.scan.work import cut_tasks, run_tasks
+from capfilt.shards import find_shards
+from capfilt.storage import absolute
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What is in some shards. Everything but the shards is counted on the samples that were looked at."""
+
+    shards: int
+    unusable: dict[str, str]  # URL of a shard -> what cannot be read of it
+    samples: int  # by the indexes of the shards
+    looked_at: int
+    unread: list[str]  # why some samples could not be looked at
+    statuses: dict[str, int]
+    text_statuses: dict[str, int]
+    bytes: int  # of the encoded images
+    formats: dict[str, int]
+    scripts: dict[str, int]  # of texts that are not empty
+    languages: dict[str, int] | None  # None: not asked for
+    sizes: dict[str, dict[str, float]]  # shorter side (pixels), longer over shorter side, kilobytes, words -> quantiles
+    blank: int  # images of one colour
+    copies: int  # samples whose file is that of an earlier one
+    copied: int  # files that are on several samples
+    placeholders: int  # samples whose file stands under PLACEHOLDER different texts or more
+    alike: int | None  # files that look like an earlier, different file; None: the extra is not installed
+    repeated_texts: int  # samples whose text is that of another sample, case aside
+    files: list[Repeated]  # what repeats most
+    texts: list[Repeated]
+    urls: list[Repeated]
+    domains: list[Repeated]
+    usable: dict[str, int]  # statuses of samples in shards that a bootstrap takes as they are
+    failing_shards: int  # of these, whose share of failed samples is over max_failed_share
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures as plain values for json.dumps."""
+        return asdict(self)
+
+
+def scan(
+    inputs: Sequence[str],
+    limits: ImageLimits,
+    *,
+    share: float = 1.0,
+    workers: int = 1,
+    languages: bool = False,
+    max_failed_share: float = 0.5,
+) -> Scan:
+    """Look at shards as a bootstrap would, without a model.
+
+    Args:
+        inputs: as a bootstrap takes them.
+        limits: what an image may cost.
+        share: of the samples; the indexes of all shards are read.
+        workers: processes; 1 is this one.
+        languages: guess the language of each text too.
+        max_failed_share: of a shard, as in a bootstrap.
+
+    Raises:
+        ConfigError: an input matches nothing.
+        QueryError: share is not in (0, 1], or no detector of languages is installed.
+    """
+    if not 0 < share <= 1:
+        raise QueryError(f"sample is {share}; give a share in (0, 1]")
+    if languages:
+        detector()  # so that a missing package is told at once
+    shards = index_shards([absolute(url) for url in find_shards(inputs)])
+    with tempfile.TemporaryDirectory(prefix="capfilt-scan-") as scratch:
+        tasks = cut_tasks(shards, share, limits, Path(scratch), languages)
+        outcomes = []
+        with Progress(sum(task.samples for task in tasks), 0) as progress:
+            for outcome in run_tasks(tasks, workers):
+                outcomes.append(outcome)
+                progress.add(outcome.task.samples, "looked at")
+        damage = {shard.url: shard.damage for shard in shards if shard.damage}
+        with connect(_files(outcomes, Path(scratch)), Path(scratch, "spill")) as connection:
+            return Scan(
+                shards=len(shards),
+                unusable=damage,
+                samples=sum(shard.samples for shard in shards),
+                unread=[outcome.error for outcome in outcomes if outcome.error],
+                **count(connection, list(damage), max_failed_share),
+            )
+
+
+def _files(outcomes: Sequence[Outcome], scratch: Path) -> dict[str, list[str]]:
+    """Return the files of all rows. One without rows is among them, so that there always is one."""
+    empty = str(scratch / "empty.parquet")
+    pq.write_table(table([]), empty)
+    return {"samples": [empty, *(each.task.output for each in outcomes if Path(each.task.output).exists())]}

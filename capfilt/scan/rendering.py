@@ -1,0 +1,91 @@
+"""A scan as text for a terminal."""
+
+from collections.abc import Mapping, Sequence
+
+from capfilt.scan.counts import PLACEHOLDER, QUANTILES, Repeated
+from capfilt.scan.figures import Scan
+from capfilt.stats.terminal import Row, columns, share, shown
+
+_LISTED = 10  # unusable shards
+
+
+def render_scan(found: Scan) -> str:
+    """Return the figures as tables; what a bootstrap would meet stands last."""
+    sections = [_shards(found), _table("samples", found.statuses, found.looked_at)]
+    if found.looked_at:
+        sections += [_table("own text", found.text_statuses, found.looked_at), _images(found), _sizes(found)]
+        sections += [_table("script of texts", found.scripts, sum(found.scripts.values()))]
+    if found.languages:
+        sections += [_table("language of texts", found.languages, sum(found.languages.values()))]
+    sections += _repeated("same file", "texts", found.files) + _repeated("same text", "files", found.texts)
+    sections += _repeated("same URL", "texts", found.urls) + _repeated("domain", "files", found.domains)
+    return "\n\n".join([*sections, _prospect(found)])
+
+
+def _shards(found: Scan) -> str:
+    of = "" if found.looked_at == found.samples else f", {found.looked_at} of them looked at"
+    lines = [f"{found.shards} shards, {found.samples} samples{of}"]
+    damaged = [f"  {shown(url, 200)}: {shown(damage, 200)}" for url, damage in found.unusable.items()]
+    lines += [f"{len(damaged)} shards are unreadable, cut or unfinished:", *_some(damaged)] if damaged else []
+    unread = [f"  {shown(error, 300)}" for error in found.unread]
+    return "\n".join(lines + (["not all could be looked at:", *_some(unread)] if unread else []))
+
+
+def _some(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - _LISTED
+    return [*lines[:_LISTED], *([f"  and {more} more"] if more > 0 else [])]
+
+
+def _table(name: str, counts: Mapping[str, int], whole: int, most: int = 20) -> str:
+    rows: list[Row] = [[name, "count", "share"]]
+    rows += [[f"  {value}", count, share(count, whole)] for value, count in list(counts.items())[:most]]
+    left = list(counts.values())[most:]
+    return columns(rows + ([[f"  ({len(left)} others)", sum(left), share(sum(left), whole)]] if left else []))
+
+
+def _images(found: Scan) -> str:
+    looked_at = found.looked_at
+    rows: list[Row] = [["images", "count", "share"]]
+    rows += [[f"  {name}", count, share(count, looked_at)] for name, count in found.formats.items()]
+    counts = {
+        "of one colour": found.blank,
+        f"placeholders (a file under {PLACEHOLDER} texts or more)": found.placeholders,
+        "copies of an earlier file": found.copies,
+        "texts that another sample has too": found.repeated_texts,
+    }
+    if found.alike is not None:
+        counts["files that look like an earlier one"] = found.alike
+    rows += [[name, count, share(count, looked_at)] for name, count in counts.items()]
+    hint = 'for files that look alike: pip install "capfilt[duplicates]"'
+    return columns(rows) + ("" if found.alike is not None else f"\n{hint}")
+
+
+def _sizes(found: Scan) -> str:
+    names = [f"p{percent}" for percent in QUANTILES]
+    rows: list[Row] = [["", *names]]
+    rows += [[name, *(f"{values[p]:g}" for p in names)] for name, values in found.sizes.items() if values]
+    return f"{columns(rows)}\n{found.bytes / 1e6:.1f} MB of images"
+
+
+def _repeated(name: str, different: str, repeated: Sequence[Repeated]) -> list[str]:
+    rows: list[Row] = [["samples", different, name, "first"]]
+    rows += [
+        [str(each.samples).rjust(7), str(each.different).rjust(5), shown(each.value, 50), shown(each.example, 60)]
+        for each in repeated
+    ]
+    return [columns(rows, left=4)] if repeated else []
+
+
+def _prospect(found: Scan) -> str:
+    """Return what a bootstrap would make of these shards."""
+    total = sum(found.usable.values())
+    scored = found.usable.get("ok", 0)
+    left_out = (
+        f" and leaves out {len(found.unusable)} damaged shards (exit code 3; see damage)" if found.unusable else ""
+    )
+    lines = [f"a bootstrap scores {scored} of {total} samples ({share(scored, total) or '0 %'}){left_out}"]
+    reasons = [f"{count} {status}" for status, count in found.usable.items() if status != "ok"]
+    lines += [f"it fails {', '.join(reasons)}"] if reasons else []
+    if found.failing_shards:
+        lines.append(f"{found.failing_shards} shards fail as a whole, by max_failed_share")
+    return "\n".join(lines)

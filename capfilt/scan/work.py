@@ -1,0 +1,86 @@
+"""Cut shards into tasks, and run these in processes: a file that ends its decoder costs one task, and is named."""
+
+import hashlib
+import math
+import multiprocessing
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from capfilt.config import ImageLimits
+from capfilt.records import Shard
+from capfilt.scan.look import Outcome, Task, look
+
+BLOCK = 250  # samples that are drawn together, since neighbours are cheap to read
+TASK = 5_000  # samples of a task at most
+
+
+def cut_tasks(
+    shards: Sequence[Shard], share: float, limits: ImageLimits, folder: Path, languages: bool = False
+) -> list[Task]:
+    """Return the tasks that look at a share of the samples, in blocks drawn by the shard's name and their place.
+
+    A smaller share is part of a larger one.
+    """
+    blocks = [(shard, lo) for shard in shards for lo in range(0, shard.samples, BLOCK)]
+    by_chance = sorted(blocks, key=lambda block: hashlib.sha256(f"{block[0].id}/{block[1]}".encode()).digest())
+    drawn = {(shard.id, lo) for shard, lo in by_chance[: math.ceil(share * len(blocks))]}
+    tasks: list[Task] = []
+    for shard in shards:
+        starts = [lo for lo in range(0, shard.samples, BLOCK) if (shard.id, lo) in drawn]
+        for first in range(0, len(starts), TASK // BLOCK):
+            some = starts[first : first + TASK // BLOCK]
+            spans = tuple((lo, min(lo + BLOCK, shard.samples)) for lo in some)
+            tasks.append(Task(shard.url, spans, limits, str(folder / f"{len(tasks):06d}.parquet"), languages))
+    return tasks
+
+
+def run_tasks(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
+    """Yield what became of each task. One worker is this process itself."""
+    if workers == 1:
+        yield from map(look, tasks)
+        return
+    left = deque(tasks)
+    while left:
+        with _pool(workers) as pool:
+            suspects = yield from _until_one_dies(pool, left, 2 * workers)
+        for task in suspects:
+            yield _alone(task)
+
+
+def _until_one_dies(pool: ProcessPoolExecutor, left: "deque[Task]", most: int) -> Generator[Outcome, None, list[Task]]:
+    """Take tasks in hand until none is left or a process dies; return those that were in hand then."""
+    in_hand: dict[Future[Outcome], Task] = {}
+    while left or in_hand:
+        try:
+            while left and len(in_hand) < most:
+                in_hand[pool.submit(look, left[0])] = left[0]
+                left.popleft()
+        except BrokenProcessPool:
+            return list(in_hand.values())
+        for future in wait(in_hand, return_when=FIRST_COMPLETED).done:
+            try:
+                outcome = future.result()
+            except BrokenProcessPool:
+                return list(in_hand.values())
+            del in_hand[future]
+            yield outcome
+    return []
+
+
+def _alone(task: Task) -> Outcome:
+    """Run a task in a process of its own, and give it up when that one dies too."""
+    with _pool(1) as pool:
+        try:
+            return pool.submit(look, task).result()
+        except BrokenProcessPool:
+            lo, hi = task.spans[0][0], task.spans[-1][1]
+            Path(task.output).unlink(missing_ok=True)
+            return Outcome(task, 0, f"{task.url}: a sample of {lo} to {hi - 1} ends the process that decodes it")
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # spawned, since a fork of a process with threads may hang
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))

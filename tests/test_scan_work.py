@@ -1,0 +1,40 @@
+"""Tasks: how shards are cut, and what a dying process costs."""
+
+from itertools import chain
+from pathlib import Path
+
+from capfilt.config import ImageLimits
+from capfilt.records import Shard
+from capfilt.scan.work import BLOCK, TASK, cut_tasks
+
+
+def tasks(shards: list[Shard], share: float = 1.0):
+    return cut_tasks(shards, share, ImageLimits(), Path("/scratch"))
+
+
+def covered(found) -> list[tuple[str, int]]:
+    return [(task.url, n) for task in found for lo, hi in task.spans for n in range(lo, hi)]
+
+
+def shard(id_: str, samples: int) -> Shard:
+    return Shard(id_, f"in/{id_}.tar", 1, "d", samples)
+
+
+def test_every_sample_is_in_one_task_and_no_task_is_large():
+    shards = [shard("a", 0), shard("b", 1), shard("c", TASK + BLOCK + 1)]
+
+    found = tasks(shards)
+
+    assert sorted(covered(found)) == [("in/b.tar", 0), *(("in/c.tar", n) for n in range(TASK + BLOCK + 1))]
+    assert max(task.samples for task in found) == TASK
+    assert len({task.output for task in found}) == len(found)
+
+
+def test_a_share_takes_whole_blocks_from_all_shards():
+    shards = [shard(f"{n:05d}", 2 * BLOCK) for n in range(50)]
+
+    found = tasks(shards, 0.3)
+
+    assert len(covered(found)) == 30 * BLOCK
+    assert all(lo % BLOCK == 0 and hi - lo == BLOCK for lo, hi in chain.from_iterable(task.spans for task in found))
+    assert set(covered(tasks(shards, 0.1))) < set(covered(found))
