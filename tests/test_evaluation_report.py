@@ -12,7 +12,7 @@ from capfilt.med.checkpoints import checkpoint_hash, save
 
 def test_the_result_holds_all_it_takes_to_get_it_again(tmp_path):
     save(small_checkpoint(tmp_path), write_set(tmp_path) / "model")
-    settings = config(tmp_path)
+    settings = config(tmp_path, device={"dtype": "float32"})
     file = tmp_path / "captions.jsonl"
     measured = Measured({"r1": 50.0}, [str(file)], {"a.jpg": "truncated", "b.jpg": "truncated", "c.jpg": "too_large"})
     found = json.loads(json.dumps(report(settings, measured, 1.234)))
