@@ -1,11 +1,15 @@
 """Tasks: how shards are cut, and what a dying process costs."""
 
+import os
 from itertools import chain
 from pathlib import Path
 
+from fakes import write_shard
+
 from capfilt.config import ImageLimits
 from capfilt.records import Shard
-from capfilt.scan.work import BLOCK, TASK, cut_tasks
+from capfilt.scan.look import Task
+from capfilt.scan.work import BLOCK, TASK, cut_tasks, run_tasks
 
 
 def tasks(shards: list[Shard], share: float = 1.0):
@@ -38,3 +42,26 @@ def test_a_share_takes_whole_blocks_from_all_shards():
     assert len(covered(found)) == 30 * BLOCK
     assert all(lo % BLOCK == 0 and hi - lo == BLOCK for lo, hi in chain.from_iterable(task.spans for task in found))
     assert set(covered(tasks(shards, 0.1))) < set(covered(found))
+
+
+class Deadly:
+    """Limits at the sight of which a process ends."""
+
+    @property
+    def max_bytes(self) -> int:
+        os._exit(1)
+
+
+def test_a_sample_that_ends_its_process_costs_its_task_alone_and_is_named(tmp_path):
+    paths = [write_shard(tmp_path / f"{n}.tar", [("red", "a"), ("blue", "b")]) for n in range(3)]
+    limits = [ImageLimits(), Deadly(), ImageLimits()]
+    tasks = [
+        Task(path, ((0, 2),), limit, str(tmp_path / f"{n}.parquet"))
+        for n, (path, limit) in enumerate(zip(paths, limits, strict=True))
+    ]
+
+    found = {outcome.task.url: outcome for outcome in run_tasks(tasks, 2)}
+
+    assert {url: outcome.done for url, outcome in found.items()} == {paths[0]: 2, paths[1]: 0, paths[2]: 2}
+    assert found[paths[1]].error == f"{paths[1]}: a sample of 0 to 1 ends the process that decodes it"
+    assert not (tmp_path / "1.parquet").exists()

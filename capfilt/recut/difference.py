@@ -7,7 +7,7 @@ import hashlib
 import heapq
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -191,6 +191,6 @@ def _sources(outcomes: Counter[tuple[str, str | None, str | None]]) -> Iterator[
             )
 
 
-def _moves(outcomes: Counter[tuple[str, str | None, str | None]]) -> Sequence[Move]:
+def _moves(outcomes: Counter[tuple[str, str | None, str | None]]) -> list[Move]:
     moves = [Move(*outcome, n) for outcome, n in outcomes.items() if outcome[1] != outcome[2]]
     return sorted(moves, key=lambda move: (-move.texts, move.source, move.before or "", move.after or ""))

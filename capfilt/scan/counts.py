@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from capfilt.scan.look import imagehash
+from capfilt.scan.look import TELLS_LOOKS
 
 PLACEHOLDER = 5
 """One file under so many different texts shows none of them: "image removed", a logo, a tracking pixel."""
@@ -59,7 +59,7 @@ def count(connection: duckdb.DuckDBPyConnection, damaged: Sequence[str], max_fai
         "sizes": {name: _quantiles(shown, sql) for name, sql in _SIZES.items()} | {"words": _quantiles(said, _WORDS)},
         "blank": _number(shown, "count(*) FILTER (blank)"),
         **_copies(samples),
-        "alike": None if imagehash is None else _alike(shown),
+        "alike": _alike(shown) if TELLS_LOOKS else None,
         "repeated_texts": _number(said.aggregate("lower(text), count(*) AS n").filter("n > 1"), "sum(n)"),
         "files": _repeated(samples.filter("sha256 <> ''"), "sha256", "lower(text)"),
         "texts": _repeated(said, "lower(text)", "sha256"),

@@ -26,6 +26,9 @@ try:
 except ImportError:  # the extra "duplicates" is not installed
     imagehash = None
 
+TELLS_LOOKS = imagehash is not None
+"""Whether images that look alike can be told."""
+
 LEAST_SIDE = 128  # pixels; a JPEG is decoded no larger than it takes to tell what it shows
 _BLANK = 4  # levels of 255 between the darkest and the brightest value of an image that shows nothing
 _ROWS = 500  # in memory at once
@@ -83,7 +86,7 @@ def look(task: Task) -> Outcome:
         rows = _rows(task)
         try:
             while batch := list(islice(rows, _ROWS)):
-                writer.writetable(table(batch, detect))
+                writer.write_table(table(batch, detect))
                 done += len(batch)
         except (ShardError, OSError) as found:
             error = str(found)
