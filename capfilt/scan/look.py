@@ -30,7 +30,7 @@ TELLS_LOOKS = imagehash is not None
 """Whether images that look alike can be told."""
 
 LEAST_SIDE = 128  # pixels; a JPEG is decoded no larger than it takes to tell what it shows
-_BLANK = 4  # levels of 255 between the darkest and the brightest value of an image that shows nothing
+_BLANK = 4  # levels of 255 between the darkest and the brightest value of a channel, of an image that shows nothing
 _ROWS = 500  # in memory at once
 
 FACTS = pa.schema(
@@ -102,7 +102,7 @@ def _rows(task: Task) -> Iterator[dict[str, Any]]:
 
 def _row(task: Task, sample: Sample) -> dict[str, Any]:
     record, image = examine(sample, task.limits, LEAST_SIDE)
-    blank = image is not None and int(np.ptp(image.pixels)) < _BLANK
+    blank = image is not None and int(np.ptp(image.pixels, axis=(0, 1)).max()) < _BLANK
     return {
         "shard": task.url,
         "position": record.position,
