@@ -41,6 +41,7 @@ _seed = click.option("--seed", default=0, show_default=True, help="Of the draw; 
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Most samples.")
 @_seed
 @_policy
+@_share
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a line of JSON for each sample, texts exactly as they came."
 )

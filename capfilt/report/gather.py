@@ -52,7 +52,9 @@ def _sections(opened: OpenRun, sources: list[str], samples: int, seed: int) -> l
         "disagreement": pick(opened, Pick(order="disagreement"), samples),
         "random": pick(opened, Pick(), samples, seed),
     }
-    return [Section(name, *_SECTIONS[name], load_cards(opened, places)) for name, places in chosen.items()]
+    wanted = dict.fromkeys(place for places in chosen.values() for place in places)
+    cards = {card.place: card for card in load_cards(opened, list(wanted))}  # one pass over all texts, not five
+    return [Section(name, *_SECTIONS[name], [cards[place] for place in places]) for name, places in chosen.items()]
 
 
 _SECTIONS = {
