@@ -2,12 +2,13 @@
 
     python benchmarks/calibration.py DATA --filter runs/filter/checkpoint --work /tmp/look
 
-DATA is a folder with `human/dev` (photographs with captions) and `web/alt_text.jsonl` (real alt texts). Photographs become
-web shards, of which a known share carries the alt text of some other picture and the rest a caption of their own. A
-bootstrap scores them with the filter that is given, without a captioner, and with control pairs; `capfilt calibrate` then
-sees nothing of the truth. For each wished false-accept rate it is told which threshold is proposed, what it lets in of the
-controls and of the texts that are really wrong, how far it is from the best threshold for that rate, and what share of the
-kept texts is wrong, as estimated and in truth. Prints one JSON object with the figures, the machine, versions and date.
+DATA is a folder with `human/dev` (photographs with captions) and `web/alt_text.jsonl` (real alt texts). Photographs
+become web shards, of which a known share carries the alt text of some other picture and the rest a caption of their
+own. A bootstrap scores them with the filter that is given, without a captioner, and with control pairs; `capfilt
+calibrate` then sees nothing of the truth. For each wished false-accept rate it is told which threshold is proposed,
+what it lets in of the controls and of the texts that are really wrong, how far it is from the best threshold for that
+rate, and what share of the kept texts is wrong, as estimated and in truth. Prints one JSON object with the figures, the
+machine, versions and date.
 """
 
 import argparse
@@ -47,6 +48,7 @@ class Silent:
     name, image_size = "none", 32
 
     def caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
+        """Return no caption for any image."""
         return [[] for _ in pixels]
 
 
@@ -114,10 +116,10 @@ def score(arguments: argparse.Namespace, work: Path) -> str:
             "export": False,
         }
     )
-    names = {"captioner": Silent.name, "filter": checkpoint_hash(arguments.filter)}
+    names = {"captioner": Silent.name, "filter": checkpoint_hash(Path(arguments.filter))}
 
     def build(config: BootstrapConfig) -> CapFilt:
-        judge = require(load(config.filter), "filter", config.filter)
+        judge = require(load(Path(config.filter)), "filter", config.filter)
         return CapFilt(Silent(), MEDFilter(names["filter"], judge, config.scoring, config.device))
 
     bootstrap.run(config, build, names, local=True)
@@ -147,11 +149,7 @@ def compare(found, error: float, scores: Floats, own: NDArray[np.bool_]) -> dict
         "met_from": found.least,
         "met_to": found.most,
         "false_accepts_of_controls": round(point.false_accepts.share, 4),
-        "false_accepts_in_truth": {
-            "share": round(wrong.share, 4),
-            "low": round(wrong.low, 4),
-            "high": round(wrong.high, 4),
-        },
+        "false_accepts_in_truth": {name: round(getattr(wrong, name), 4) for name in ("share", "low", "high")},
         "best_threshold": round(best, 4),
         "own_kept": round(float(kept[own].mean()), 4),
         "own_kept_at_best": round(float((scores[own] > best).mean()), 4),

@@ -1,0 +1,96 @@
+"""The commands recut and calibrate, as they are typed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from ledgers import complete, exported_run, new_run, record, web
+
+from capfilt.cli import cli
+from capfilt.config import Policy, load
+from capfilt.records import Candidate, Shard
+
+
+def capfilt(*args: object) -> Result:
+    return CliRunner().invoke(cli, [str(arg) for arg in args])
+
+
+@pytest.fixture
+def run(tmp_path) -> str:
+    return exported_run(tmp_path)[0].root
+
+
+def folders(run: str) -> int:
+    return len(list(Path(run, "clean").iterdir()))
+
+
+def test_a_dry_run_shows_the_difference_and_writes_nothing(run):
+    result = capfilt("recut", run, "--set", "web_itm=0.95", "--dry-run")
+
+    assert result.exit_code == 0, result.output
+    assert "web_itm: 0.5 before, 0.95 after" in result.output
+    assert "lost, for example" in result.output
+    assert folders(run) == 1
+
+
+def test_recut_writes_clean_shards_beside_the_others(run):
+    result = capfilt("recut", run, "--set", "web_itm=0.95", "--json")
+
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.output)
+    assert found["sources"]["web"] == {"scored": 4, "kept_before": 2, "kept_after": 0, "gained": 0, "lost": 2}
+    assert found["written"].startswith("2 clean shards with 4 samples and 4 texts in ")
+    assert folders(run) == 2
+    assert "every sample is accounted for" in capfilt("verify", run).output
+
+
+def test_recut_compares_with_another_policy(run, tmp_path):
+    (tmp_path / "all.yaml").write_text("name: all\nweb_itm: 0\nsynthetic_itm: 0\n")
+
+    result = capfilt("recut", run, "--set", "name=own", "--against", tmp_path / "all.yaml", "--dry-run", "--json")
+
+    found = json.loads(result.output)
+    assert (found["before"], found["after"], found["written"]) == ("all", "own", None)
+    assert {move["after"] for move in found["moves"]} == {"low_itm"}
+
+
+def test_recut_without_a_policy_is_a_wrong_command_line(run):
+    result = capfilt("recut", run)
+
+    assert result.exit_code == 2
+    assert "--policy FILE, or --set KEY=VALUE" in result.output
+
+
+def test_a_misspelt_key_is_refused_with_the_right_one(run):
+    result = capfilt("recut", run, "--set", "web_it=0.95")
+
+    assert result.exit_code == 1
+    assert "policy: web_it: unknown key; did you mean web_itm?" in result.output
+
+
+def test_calibrate_writes_a_policy_that_recut_takes(tmp_path):
+    shard = Shard("00000", "in/00000.tar", 1000, "d16e57", 100)
+    run = new_run(tmp_path, [shard])
+    controls = [Candidate(n, f"key{n}", "control", 0, "foreign", itm=n / 200) for n in range(100)]
+    rows = sorted([*(web(n, n / 100) for n in range(100)), *controls], key=lambda row: row.position)
+    complete(run, shard, [record(n) for n in range(100)], rows)
+    output = tmp_path / "new.yaml"
+
+    result = capfilt("calibrate", run.root, "--error", "0.1", "--output", output)
+
+    assert result.exit_code == 0, result.output
+    assert "proposed: web_itm: 0.4451" in result.output
+    assert load(Policy, output).web_itm == 0.4451
+    assert yaml.safe_load(output.read_text())["name"] == "calibrated"
+    recut = json.loads(capfilt("recut", run.root, "--policy", output, "--dry-run", "--json").output)
+    assert recut["sources"]["web"] == {"scored": 100, "kept_before": 50, "kept_after": 55, "gained": 5, "lost": 0}
+
+
+def test_calibrate_without_controls_says_so_in_one_line(run):
+    result = capfilt("calibrate", run)
+
+    assert result.exit_code == 1
+    assert "no control pairs" in result.output
+    assert result.output.count("\n") == 1
