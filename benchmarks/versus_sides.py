@@ -27,6 +27,7 @@ from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import BootstrapConfig, Device, FilterSettings, Sampling
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import load
+from capfilt.med.inference import settle
 from capfilt.med.vision import normalise
 from capfilt.planning import plan_shards
 from capfilt.prefetch import prefetch
@@ -62,9 +63,9 @@ class Ours:
 
     def __init__(self, folders: Folders, device: Device) -> None:
         self.name = f"capfilt {device.dtype}"
-        self.folders, self.device = folders, device
+        self.folders, self.device = folders, settle(device)
         self._captioner: tuple[Sampling, MEDCaptioner] | None = None
-        self._filter: MEDFilter | None = None
+        self._filters: dict[bool, MEDFilter] = {}
 
     def captioner(self, sampling: Sampling) -> MEDCaptioner:
         """Return a captioner; the last one is kept, so that no two take memory at a time."""
@@ -76,10 +77,17 @@ class Ours:
 
     @property
     def filter(self) -> MEDFilter:
-        """The filter."""
-        if self._filter is None:
-            self._filter = MEDFilter("filter", load(self.folders.filter), FilterSettings(), self.device)
-        return self._filter
+        """The filter with its ITC cosine."""
+        if not self._filters:
+            checkpoint = load(self.folders.filter)
+            for itc in (True, False):  # the same model twice, which is loaded once
+                self._filters[itc] = MEDFilter("filter", checkpoint, FilterSettings(itc=itc), self.device)
+        return self._filters[True]
+
+    @property
+    def matcher(self) -> MEDFilter:
+        """The filter without ITC, which transformers is not asked for either."""
+        return self.filter and self._filters[False]
 
     def caption(self, pixels: Tensor, n: int) -> list[list[str]]:
         """Return n captions for each image of pixels, uint8 (B, 3, S, S)."""
@@ -87,8 +95,8 @@ class Ours:
         return [[caption.text for caption in group] for group in captions]
 
     def score(self, pixels: Tensor, texts: list[list[str]]) -> list[list[float]]:
-        """Return P(match) of texts[i] with pixels[i]; the filter gives ITC cosines beside it."""
-        return [[scores.itm for scores in group] for group in self.filter.score(pixels, texts)]
+        """Return P(match) of texts[i] with pixels[i]."""
+        return [[scores.itm for scores in group] for group in self.matcher.score(pixels, texts)]
 
     def shard(self, tar: Path, n: int, batch: int, out: Path) -> None:
         """Plan a run of one shard and bootstrap its units in this process."""
@@ -99,11 +107,12 @@ class Ours:
             filter=str(self.folders.filter),
             batch_size=batch,
             sampling=sampling(n),
+            scoring=FilterSettings(itc=False),
             device=self.device,
             decode_threads=DECODE_THREADS,
         )
         run = open_run(config, {"captioner": "captioner", "filter": "filter"})
-        models = CapFilt(self.captioner(sampling(n)), self.filter)
+        models = CapFilt(self.captioner(sampling(n)), self.matcher)
         for shard in plan_shards(run, [str(tar)]):
             for unit in cut_units(shard, config):
                 capfilt_unit(unit, models, config, run)

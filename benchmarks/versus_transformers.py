@@ -71,6 +71,7 @@ def run(
     ours, theirs = [Ours(models, device) for device in devices], [Theirs(models, device) for device in devices]
     few, some, sides = inputs.first(CHECKED), inputs.first(options.drift_images), [*ours, *theirs]
     found = {"options": vars(options), **describe(options.device, *PACKAGES)}
+    found["linear"] = {side.name: side.device.linear for side in ours}
     show(report.circumstances(found))
     found["differences"] = check(ours[0], theirs[0], few, options.tolerance)
     found["spread_of_log_odds"] = spreads(ours[0], few)

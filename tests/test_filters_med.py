@@ -102,6 +102,12 @@ def test_the_first_token_changes_the_match_and_not_the_cosine(judge, checkpoint,
         assert a.itc == b.itc
 
 
+def test_without_itc_the_match_is_the_same(judge, checkpoint, pixels):
+    alone = MEDFilter("hash", checkpoint, FilterSettings(itc=False), CPU)
+    for a, b in zip(chain(*judge.score(pixels, [TEXTS] * 3)), chain(*alone.score(pixels, [TEXTS] * 3)), strict=True):
+        assert b == Scores(a.itm, None)
+
+
 @pytest.mark.parametrize(
     ("raw", "same"),
     [("A Red DOG!", "a red dog"), ("a  red\n dog.", "a red dog"), ("", " "), ("[SEP]", "[ sep ]")],

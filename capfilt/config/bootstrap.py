@@ -64,6 +64,9 @@ class FilterSettings(Config):
     )
     max_tokens: int = Field(35, ge=3, description="a longer text is cut, tokens")
     max_words: PositiveInt = Field(30, description="a longer text is cut, words")
+    itc: bool = Field(
+        True, description="also score by ITC, for thresholds and reports: one more pass over the texts alone"
+    )
 
 
 class Controls(Config):

@@ -41,18 +41,20 @@ class MEDFilter:
             return [[] for _ in texts]
         image = self.model.encode_image(on_device(pixels, self.device))  # (B, M, D)
         owners = torch.tensor([i for i, group in enumerate(texts) for _ in group], device=self.device.kind)  # (R,)
-        match, cosine = self._score(image, [text for group in texts for text in group], owners)  # (R,), (R,)
-        scores = (Scores(*pair) for pair in zip(match.tolist(), cosine.tolist(), strict=True))
+        scores = iter(self._score(image, [text for group in texts for text in group], owners))
         return [list(islice(scores, len(group))) for group in texts]
 
-    def _score(self, image: Tensor, rows: list[str], owners: Tensor) -> tuple[Tensor, Tensor]:
+    def _score(self, image: Tensor, rows: list[str], owners: Tensor) -> list[Scores]:
         words = [normalise_text(text, self.settings.max_words) for text in rows]
         encoded = [self.tokens.encode(text, self.first, self.settings.max_tokens) for text in words]
         ids, keep = self.tokens.batch(encoded)  # (R, L), (R, L)
         ids, keep = ids.to(self.device.kind), keep.to(self.device.kind)
         logits = self.model.match(ids, keep, self.model.project_image(image), owners).float()  # (R, 2)
+        match = logits.softmax(dim=1)[:, 1].tolist()  # R numbers
+        if not self.settings.itc:
+            return [Scores(itm, None) for itm in match]
         ids[:, 0] = self.tokens.cls
         features = self.model.text_features(ids, keep).float()  # (R, E)
         images = self.model.image_features(image).float()  # (B, E)
-        cosine = (features * images[owners]).sum(dim=1)  # (R,)
-        return logits.softmax(dim=1)[:, 1], cosine
+        cosine = (features * images[owners]).sum(dim=1).tolist()  # R numbers
+        return [Scores(*pair) for pair in zip(match, cosine, strict=True)]
