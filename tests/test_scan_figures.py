@@ -59,6 +59,7 @@ def test_damaged_shards_are_named_and_left_out_of_what_a_bootstrap_would_meet(tm
     found = look(tmp_path / "in")
 
     assert sorted(url.rpartition("/")[2] for url in found.unusable) == ["00001.tar", "00002.tar", "00003.tar"]
+    assert found.unusable[str(tmp_path / "in/00002.tar")] == "is empty, 0 bytes; fetch it again"
     assert found.usable == {"ok": 2}
     assert found.looked_at > 2
     shown = render_scan(found)
@@ -84,7 +85,7 @@ def test_placeholders_copies_and_repeated_texts_are_counted(tmp_path):
 
     assert (found.copies, found.copied, found.placeholders, found.repeated_texts) == (5, 1, 6, 3)
     assert [(each.samples, each.different) for each in found.files] == [(6, 5)]
-    assert found.texts == [Repeated("five", 3, 2, f"{tmp_path}/a.tar: 000004")]
+    assert found.texts == [Repeated("five", 3, 2, "a.tar: 000004")]
     assert found.blank == 8
 
 

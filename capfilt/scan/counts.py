@@ -31,7 +31,7 @@ class Repeated:
     value: str  # hash of the file, text, URL or domain
     samples: int
     different: int  # texts of a file or URL; files of a text or domain
-    example: str  # SHARD: KEY
+    example: str  # name of its shard, and its key
 
 
 def count(connection: duckdb.DuckDBPyConnection, damaged: Sequence[str], max_failed_share: float) -> dict[str, Any]:
@@ -101,6 +101,7 @@ def _alike(shown: duckdb.DuckDBPyRelation) -> int:
 
 
 def _repeated(rows: duckdb.DuckDBPyRelation, value: str, different: str) -> list[Repeated]:
-    figures = f"count(*) AS n, count(DISTINCT {different}) AS d, min(shard || ': ' || key) AS example"
+    example = "min(regexp_extract(shard, '[^/]*$') || ': ' || key)"
+    figures = f"count(*) AS n, count(DISTINCT {different}) AS d, {example} AS example"
     groups = rows.aggregate(f"{value} AS value, {figures}").filter("n > 1")
     return [Repeated(*row) for row in groups.order("n DESC, value").limit(LISTED).fetchall()]

@@ -90,7 +90,7 @@ def scan(
             for outcome in run_tasks(tasks, workers):
                 outcomes.append(outcome)
                 progress.add(outcome.task.samples, "looked at")
-        damage = {shard.url: shard.damage for shard in shards if shard.damage}
+        damage = {shard.url: shard.damage.removeprefix(f"{shard.url}: ") for shard in shards if shard.damage}
         with connect(_files(outcomes, Path(scratch)), Path(scratch, "spill")) as connection:
             return Scan(
                 shards=len(shards),
