@@ -159,6 +159,7 @@ def test_a_store_that_does_not_answer_is_not_taken_for_one_without_the_file(monk
         raise ConnectionError("503 Slow Down")
 
     monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.info", fail)
+    monkeypatch.setattr("capfilt.retries.PATIENCE", 0.0)
 
     with pytest.raises(OSError, match=r"503 Slow Down.*memory://run/run\.yaml"):
         storage.exists("memory://run/run.yaml")
