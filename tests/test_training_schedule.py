@@ -65,6 +65,15 @@ class TestCosine:
         assert rates(plan, range(3)) == pytest.approx([0.1, 0.2, 0.3])
 
 
+class TestLine:
+    def test_it_falls_in_a_line_to_the_least_rate(self):
+        plan = course(warmup_steps=10, decay="linear", min_rate=0.3)
+        assert rates(plan, range(9, 110, 20)) == pytest.approx([2.0, 1.677, 1.337, 0.997, 0.657, 0.317])
+
+    def test_its_warm_up_may_be_longer_than_an_epoch(self):
+        assert course(4, warmup_steps=10, decay="linear").learning_rate(7) == pytest.approx(1.6)
+
+
 class TestFactor:
     def test_warm_up_ends_with_the_first_epoch_however_short(self):
         plan = course(4, warmup_steps=8, warmup_rate=0.4, decay="epoch_factor", decay_factor=0.5)

@@ -30,16 +30,17 @@ class Schedule(Config):
     warmup_rate: PositiveFloat | None = Field(
         None, description="rate of the first step; 1e-6 in the original's code; null: the peak divided by warmup_steps"
     )
-    decay: Literal["cosine", "epoch_cosine", "epoch_factor"] = Field(
+    decay: Literal["cosine", "linear", "epoch_cosine", "epoch_factor"] = Field(
         "cosine",
-        description="after the warm-up: cosine falls to min_rate step by step; epoch_cosine once an epoch, as the "
-        "original's fine-tuning; epoch_factor multiplies the rate each epoch, as the code of its pre-training",
+        description="after the warm-up: cosine and linear fall to min_rate step by step; epoch_cosine once an epoch, as "
+        "the original's fine-tuning; epoch_factor multiplies the rate each epoch, as the code of its pre-training. "
+        "The paper says linear decay, rate 0.85, and not of what: linear falls by 0.85 with a min_rate of 0.15 peaks",
     )
     decay_factor: float = Field(
         0.9,
         gt=0,
         le=1,
-        description="under decay: epoch_factor; 0.9 in the code; the paper says linear decay, rate 0.85",
+        description="under decay: epoch_factor; 0.9 in the code; 0.85 if the paper's rate is one for each epoch",
     )
     min_rate: NonNegativeFloat = Field(0.0, description="the rate falls no lower; 1e-6 in the original's pre-training")
     weight_decay: float = Field(0.05, ge=0, description="of AdamW")

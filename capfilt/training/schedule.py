@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from capfilt.config.training import Schedule
 
+BY_STEP = ("cosine", "linear")  # the decays that change with each step, not once an epoch
+
 
 @dataclass(frozen=True)
 class Course:
@@ -28,7 +30,7 @@ class Course:
         Source: the released code of BLIP for the two forms that change once an epoch; its warm-up ends
         with the first epoch, however short that is.
         """
-        plan, by_step = self.schedule, self.schedule.decay == "cosine"
+        plan, by_step = self.schedule, self.schedule.decay in BY_STEP
         if step < plan.warmup_steps and (by_step or step < self.epoch_steps):
             return self._warmup(step)
         epoch = step // self.epoch_steps
@@ -38,7 +40,8 @@ class Course:
             done = (step - plan.warmup_steps) / max(1, self.steps - plan.warmup_steps)
         else:
             done = epoch / math.ceil(self.steps / self.epoch_steps)
-        return plan.min_rate + (plan.learning_rate - plan.min_rate) * (1 + math.cos(math.pi * done)) / 2
+        left = 1 - done if plan.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
+        return plan.min_rate + (plan.learning_rate - plan.min_rate) * left
 
     def _warmup(self, step: int) -> float:
         plan = self.schedule
