@@ -6,7 +6,7 @@ import yaml
 from capfilt.cli import JOBS, _kind
 from capfilt.config import BootstrapConfig, Config, Sampling, describe, dump, load
 from capfilt.config.loading import section_of
-from capfilt.config.training import FinetuneConfig
+from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -87,6 +87,28 @@ def test_a_key_that_the_role_does_not_read_is_refused(file, role, key, value):
     assert load(FinetuneConfig, file(yaml.safe_dump(values))).role == role
     with pytest.raises(ConfigError, match=rf"job\.yaml: {key} is read by role: \w+, not by role: {role}; leave it out"):
         load(FinetuneConfig, file(yaml.safe_dump({**values, key: value})))
+
+
+PRETRAINING: dict[str, object] = {"output": "o", "data": {"shards": ["c"]}, "model": {"vocabulary": "v"}}
+FILTER: dict[str, object] = {"output": "o", "data": {"shards": ["c"]}, "role": "filter", "checkpoint": "c"}
+
+
+@pytest.mark.parametrize(("kind", "values"), [(PretrainConfig, PRETRAINING), (FinetuneConfig, FILTER)])
+@pytest.mark.parametrize(
+    ("accumulation", "queue", "message"),
+    [
+        (1, 150, r"150 is no multiple of the 64 images that schedule\.batch_size: 64 puts in; set momentum\.queue: 128, "),
+        (4, 20, r"20 is .* 16 images that .* puts in with schedule\.accumulation: 4; set momentum\.queue: 16, "),
+        (1, 7, r"7 is .*; set momentum\.queue: 64, or a batch size that divides 7$"),
+    ],
+)
+def test_a_queue_that_a_step_does_not_fill_evenly_is_refused(file, kind, values, accumulation, queue, message):
+    schedule = {"steps": 1, "batch_size": 64, "accumulation": accumulation}
+    path = file(yaml.safe_dump({**values, "schedule": schedule}))
+    for whole in (64 // accumulation, 576):
+        assert load(kind, path, [f"momentum.queue={whole}"]).momentum.queue == whole
+    with pytest.raises(ConfigError, match=rf"job\.yaml: momentum\.queue: {message}"):
+        load(kind, path, [f"momentum.queue={queue}"])
 
 
 def test_an_override_below_a_value_is_refused(file):

@@ -133,6 +133,18 @@ class ModelSettings(Config):
     vocabulary: str = Field(description="BERT vocab.txt")
 
 
+def _require_whole_steps(schedule: Schedule, momentum: MomentumSettings | None) -> None:
+    """Raise ValueError unless the queues of momentum hold the features of whole steps, or of whole parts of steps."""
+    size, images, parts = momentum.queue if momentum else 0, schedule.batch_size, schedule.accumulation
+    if size * parts % images:  # as it is for any number of workers: what all put in makes up the step's part
+        whole = max(1, images // parts)
+        raise ValueError(
+            f"momentum.queue: {size} is no multiple of the {whole} images that schedule.batch_size: {images} puts in"
+            f"{f' with schedule.accumulation: {parts}' if parts > 1 else ''}; "
+            f"set momentum.queue: {whole * max(1, round(size / whole))}, or a batch size that divides {size}"
+        )
+
+
 class PretrainConfig(Config):
     """Train MED on ITC + ITM + LM (arXiv 2201.12086, section 3.2)."""
 
@@ -149,6 +161,11 @@ class PretrainConfig(Config):
     device: TrainingDevice = Field(TrainingDevice(), description="where")
     cluster: TrainingCluster = Field(TrainingCluster(), description="on how many machines and GPUs")
     tracking: Tracking = Field(Tracking(), description="how the run is followed")
+
+    @model_validator(mode="after")
+    def _whole_queue(self) -> Self:
+        _require_whole_steps(self.schedule, self.momentum)
+        return self
 
 
 class FinetuneConfig(Config):
@@ -185,4 +202,5 @@ class FinetuneConfig(Config):
         key, reader = ("momentum", "filter") if self.role == "captioner" else ("prompt", "captioner")
         if getattr(self, key) != type(self).model_fields[key].default:
             raise ValueError(f"{key} is read by role: {reader}, not by role: {self.role}; leave it out")
+        _require_whole_steps(self.schedule, self.momentum)
         return self
