@@ -25,6 +25,7 @@ from capfilt.med.checkpoints import load, load_nlvr2, load_vqa, require
 from capfilt.med.fetch import fetch
 from capfilt.med.inference import settle
 from capfilt.storage import publish
+from capfilt.training.entries import require_room
 from capfilt.training.questions import Questions
 from capfilt.training.statements import Statements
 
@@ -82,6 +83,7 @@ def _agreement(config: EvaluateConfig, data: EvaluationData, judged: Judged) -> 
 
 def _vqa(config: EvaluateConfig, data: QuestionData, settings: VQASettings) -> Measured:
     checkpoint = load_vqa(fetch(config.checkpoint), config.image_size)
+    require_room("questions.max_tokens", data.max_tokens, checkpoint.model.config)
     questions = Questions(data, checkpoint.tokens, checkpoint.model.config.vision.image_size)
     model = checkpoint.model.to(config.device.kind)
     with _autocast(config.device):
@@ -92,6 +94,7 @@ def _vqa(config: EvaluateConfig, data: QuestionData, settings: VQASettings) -> M
 
 def _nlvr2(config: EvaluateConfig, data: SentenceData) -> Measured:
     checkpoint = load_nlvr2(fetch(config.checkpoint), config.image_size)
+    require_room("sentences.max_tokens", data.max_tokens, checkpoint.model.config)
     sentences = Statements(data, checkpoint.tokens, checkpoint.model.config.vision.image_size)
     model = checkpoint.model.to(config.device.kind)
     with _autocast(config.device):

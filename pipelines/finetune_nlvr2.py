@@ -6,6 +6,7 @@ from capfilt.config.tasks import NLVR2Config
 from capfilt.med.checkpoints import NLVR2Checkpoint, load, save
 from capfilt.med.fetch import fetch
 from capfilt.med.successors import nlvr2_from
+from capfilt.training.entries import require_room
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Job
 from capfilt.training.loop import train
@@ -27,6 +28,7 @@ def work(config: NLVR2Config) -> None:
     """Fine-tune as one of the workers, or as the only one."""
     med, tokens = load(fetch(config.checkpoint), config.image_size)
     model = nlvr2_from(med, config.merge_from, config.drop_path, config.seed)
+    require_room("data.max_tokens", config.data.max_tokens, model.config)
     statements = Statements(config.data, tokens, model.config.vision.image_size, config.augmentation)
     source = Passes(statements, config.schedule, config.seed, config.data.workers)
     job = Job(Reasoning(model), source, partial(save, NLVR2Checkpoint(model, tokens)))

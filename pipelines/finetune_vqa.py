@@ -7,6 +7,7 @@ from capfilt.med.checkpoints import VQACheckpoint, load, save
 from capfilt.med.fetch import fetch
 from capfilt.med.successors import vqa_from
 from capfilt.training.answering import Answering
+from capfilt.training.entries import require_room
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Job
 from capfilt.training.loop import train
@@ -27,6 +28,7 @@ def work(config: VQAConfig) -> None:
     """Fine-tune as one of the workers, or as the only one."""
     med, tokens = load(fetch(config.checkpoint), config.image_size)
     model = vqa_from(med, config.drop_path, config.seed)
+    require_room("data.max_tokens", config.data.max_tokens, model.config)
     questions = Questions(config.data, tokens, model.config.vision.image_size, config.augmentation)
     questions.require_answers()
     source = Passes(questions, config.schedule, config.seed, config.data.workers)

@@ -10,7 +10,7 @@ from tasks import small_nlvr2, small_vqa, write_json
 from capfilt.cli import cli
 from capfilt.config import dump
 from capfilt.config.evaluation import EvaluationData
-from capfilt.errors import CheckpointError
+from capfilt.errors import CheckpointError, ConfigError
 from capfilt.med.checkpoints import NLVR2Checkpoint, VQACheckpoint, save
 from pipelines import evaluate
 
@@ -101,6 +101,17 @@ def test_sentences_about_two_images_are_judged(folder):
     sentences = {"files": [file], "swap": False}
     result = evaluate.run(config(folder, "nlvr2", data=None, sentences=sentences))
     assert result["figures"] == {"sentences": 2, "accuracy": 50.0}  # the same sentence is both true and false
+
+
+def test_texts_longer_than_the_model_takes_are_refused_before_any_is_read(folder):
+    save(VQACheckpoint(*small_vqa(folder / "words")), folder / "vqa")
+    save(NLVR2Checkpoint(*small_nlvr2(folder / "words")), folder / "nlvr2")
+    asked = {"files": [{"questions": "none.json", "images": "x"}], "max_tokens": 41}
+    stated = {"files": [{"annotations": "none.json", "images": "x"}], "max_tokens": 41}
+    for task, data in (("vqa", {"questions": asked, "vqa": {"method": "generate"}}), ("nlvr2", {"sentences": stated})):
+        with pytest.raises(ConfigError, match=r"\.max_tokens: 41, the model takes 40; lower it") as told:
+            evaluate.run(config(folder, task, data=None, checkpoint=str(folder / task), **data))
+        assert str(told.value).partition(".")[0] in data
 
 
 def test_a_checkpoint_of_another_task_is_refused(folder):

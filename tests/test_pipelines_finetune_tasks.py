@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from models import small_checkpoint
 from tasks import write_images, write_json
 
@@ -33,8 +33,8 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def finetune(folder: Path, role: str, steps: int, **data: object) -> str:
-    """Run the command and return what it printed."""
+def finetune(folder: Path, role: str, steps: int, **data: object) -> Result:
+    """Run the command."""
     config = {
         "role": role,
         "checkpoint": str(folder / "start"),
@@ -47,9 +47,7 @@ def finetune(folder: Path, role: str, steps: int, **data: object) -> str:
     }
     path = folder / f"{role}.yaml"
     path.write_text(yaml.safe_dump(config))
-    result = CliRunner().invoke(cli, ["finetune", str(path)])
-    assert result.exit_code == 0, result.output
-    return result.output
+    return CliRunner().invoke(cli, ["finetune", str(path)])
 
 
 def losses(folder: Path, name: str) -> list[float]:
@@ -58,8 +56,9 @@ def losses(folder: Path, name: str) -> list[float]:
 
 def test_a_vqa_model_learns_its_answers(folder):
     file = {"questions": str(folder / "questions.json"), "images": f"{folder}/{{image}}"}
-    output = finetune(folder, "vqa", 30, files=[file])
-    assert output.strip().endswith(f"checkpoint: {folder}/vqa/checkpoint")
+    result = finetune(folder, "vqa", 30, files=[file])
+    assert result.exit_code == 0, result.output
+    assert result.output.strip().endswith(f"checkpoint: {folder}/vqa/checkpoint")
     assert load_vqa(folder / "vqa" / "checkpoint").model.config.vision.drop_path == 0.0
     seen = losses(folder / "vqa", "answers")
     assert seen[-1] < seen[0] / 2
@@ -67,11 +66,20 @@ def test_a_vqa_model_learns_its_answers(folder):
 
 def test_an_nlvr2_model_learns_its_sentences(folder):
     file = {"annotations": str(folder / "sentences.json"), "images": f"{folder}/{{image}}"}
-    finetune(folder, "nlvr2", 30, files=[file])
+    result = finetune(folder, "nlvr2", 30, files=[file])
+    assert result.exit_code == 0, result.output
     assert load_nlvr2(folder / "nlvr2" / "checkpoint").model.config.merge_from == 6
     seen = losses(folder / "nlvr2", "nlvr2")
     assert len(seen) == 30
     assert seen[-1] < seen[0]
+
+
+@pytest.mark.parametrize(("role", "key"), [("vqa", "questions"), ("nlvr2", "annotations")])
+def test_texts_longer_than_the_model_takes_are_refused_before_any_is_read(folder, role, key):
+    result = finetune(folder, role, 1, files=[{key: "none.json", "images": "x"}], max_tokens=41)
+    assert result.exit_code == 1
+    assert result.output.endswith("data.max_tokens: 41, the model takes 40; lower it\n")
+    assert result.output.count("\n") == 1
 
 
 @pytest.mark.parametrize(
