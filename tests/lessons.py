@@ -4,7 +4,7 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -62,6 +62,12 @@ class Colours:
 
     def __len__(self) -> int:
         return self.batch_size * self.epoch_steps
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {reason: torch.tensor(count) for reason, count in self.left_out.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.left_out.update({reason: int(count) for reason, count in state.items()})
 
     def batches(self, steps: range, share: int, shares: int) -> Iterator[Batch]:
         for step in steps:

@@ -174,6 +174,20 @@ class TestLeftOut:
         assert caplog.text.count("it is left out, others that are no_text are only counted") == 1
         assert "00000.tar: 0003: " in caplog.text
 
+    def test_a_run_that_was_stopped_counts_each_once(self, tmp_path):
+        """Some are met before the stop alone, some after it, some both times."""
+        write_shard(tmp_path / "set", [sample(n) if n % 3 else BAD[n % 2] for n in range(30)])
+        whole, before, after, alone = (open_set(tmp_path / "set", 4, block_size=2) for _ in range(4))
+        for data, steps in ((whole, (0, 12)), (before, (0, 6)), (alone, (6, 12))):
+            run(data, *steps)
+        after.load_state_dict(before.state_dict())
+        assert after.left_out == before.left_out
+        run(after, 6, 12)
+        assert after.left_out == whole.left_out
+        assert len(after) == len(whole)
+        assert max(before.left_out["no_text"], alone.left_out["no_text"]) < whole.left_out["no_text"]
+        assert before.left_out["no_text"] + alone.left_out["no_text"] > whole.left_out["no_text"]
+
     @pytest.mark.parametrize("workers", [0, 2])
     def test_a_shard_of_nothing_usable_is_told_when_it_is_met(self, tmp_path, workers):
         write_shard(tmp_path / "set", BAD[:2])

@@ -1,5 +1,6 @@
 """Training can be stopped anywhere and goes on to the same bits; ranks and parts agree where the maths says so."""
 
+import json
 import subprocess
 import sys
 from functools import partial
@@ -40,9 +41,9 @@ def elsewhere(lesson: Lesson, name: str = "whole") -> Lesson:
     return lesson.model_copy(update={"output": str(Path(lesson.output).with_name(name)), "dies_at": None})
 
 
-def kill(lesson: Lesson, step: int) -> None:
+def kill(lesson: Lesson, step: int, lecture: Job[Batch] | None = None) -> None:
     """Train until a step, then end as by a kill."""
-    lecture = job(lesson)
+    lecture = lecture or job(lesson)
 
     def die(module: torch.nn.Module, arguments: tuple[Batch, float]) -> None:
         if round(arguments[1] * (lesson.schedule.steps or 1)) == step:
@@ -76,6 +77,12 @@ class TestResume:
         lecture = job(lesson)
         attend(lesson, lecture)
         assert lecture.source.asked == list(range(10, 25))
+
+    def test_samples_left_out_before_a_kill_are_written_down_at_the_end(self, lesson):
+        lecture = job(lesson)
+        lecture.source.left_out["no_text"] = 2
+        kill(lesson, 19, lecture)
+        assert json.loads(Path(attend(lesson).folder, "data.json").read_text())["left_out"] == {"no_text": 2}
 
     def test_a_damaged_state_leaves_the_one_before_to_go_on_from(self, lesson, caplog):
         kill(lesson, 22)

@@ -11,7 +11,7 @@ and Views changes their images by chance.
 """
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -105,13 +105,30 @@ class TrainingData:
         self.epoch_steps = max(1, int(catalogue.epoch_samples / len(mixture.dealt)))
         self._first_image = np.cumsum([0, *catalogue.samples]).tolist()  # of each shard
         self._memory = remember(catalogue, prepare) if catalogue.settings.in_memory else None
-        self.left_out: Counter[str] = Counter()  # samples found unusable, by reason; other ranks may have found others
-        self._unusable: set[Place] = set()
+        self._unusable: dict[Place, str] = {}  # reason of each sample found; other ranks may have found others
+        self._told: set[str] = set()  # reasons
         self._note({at: found for at, found in (self._memory or {}).items() if isinstance(found, Unusable)})
 
     def __len__(self) -> int:
         """Return how many samples there are, without those that were found unusable."""
         return sum(self.catalogue.samples) - len(self._unusable)
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """How many samples were found unusable, by reason."""
+        return Counter(self._unusable.values())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return shard and position of the samples found unusable, int64 (N, 2) for each reason."""
+        found: dict[str, list[Place]] = defaultdict(list)
+        for place, reason in self._unusable.items():
+            found[reason].append(place)
+        return {reason: torch.tensor(places) for reason, places in found.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Count the samples found before a run was stopped."""
+        for reason, places in state.items():
+            self._unusable |= {Place(*place): reason for place in places.tolist()}
 
     def batches(self, steps: range, share: int = 0, shares: int = 1) -> Iterator[Batch]:
         """Yield, for each step, one of equally large shares of its batch.
@@ -152,10 +169,10 @@ class TrainingData:
         for place, (reason, what) in unusable.items():
             if place in self._unusable:
                 continue
-            if reason not in self.left_out:
+            if reason not in self._told:
                 logger.warning("%s; it is left out, others that are %s are only counted", what, reason)
-            self._unusable.add(place)
-            self.left_out[reason] += 1
+            self._told.add(reason)
+            self._unusable[place] = reason
 
     def drawn(self, place: int, steps: range, shards: OpenShards) -> Iterator[Drawn]:
         """Yield what stands at one place of the global batch in every step."""

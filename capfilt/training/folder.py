@@ -2,8 +2,8 @@
 
 config.yaml       settings, written first; once something is learned, others are refused that change what it is
 shards.parquet    the shards that the run started with
-states/           model, optimiser and step to resume from; the last two are kept
-data.json         how many samples are trained on, and how many were left out and why
+states/           model, optimiser, step and samples left out, to resume from; the last two are kept
+data.json         how many samples are trained on, and how many the first worker had to leave out and why
 metrics.jsonl     one line every few steps
 curve.svg         the losses as a picture
 tensorboard/      the same for TensorBoard, where it is installed

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from torch import Tensor
+
 from capfilt.training.objectives import Objective
 
 Data = TypeVar("Data", bound=tuple)  # type: ignore[type-arg]  # a NamedTuple of tensors, of any fields
@@ -26,6 +28,14 @@ class Source(Protocol[Data_co]):
 
     def __len__(self) -> int:
         """Return how many samples are trained on."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what was learned of the samples by now; of several sources that share, the first one's is kept."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with what was learned of them before."""
         ...
 
     def batches(self, steps: range, share: int, shares: int) -> Iterator[Data_co]:

@@ -8,7 +8,7 @@ All chance in a step follows from seed, step and share, so a run that was killed
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Generic
+from typing import Any, Generic
 
 import torch
 from torch import nn
@@ -45,7 +45,7 @@ def train(
     where = precision(device)
     job.objective.to(where.device).train()
     optimiser = adamw(job.objective, schedule, where.device)
-    start = _restore(run, job.objective, optimiser, where.device)
+    start = _restore(run, job, optimiser, where.device)
     recompute(job.objective.model, device)
     if device.compile:
         job.objective.compile()
@@ -56,7 +56,7 @@ def train(
             watch.see(stepper.take(step, shares))
             if (step + 1) % schedule.checkpoint_steps == 0 and step + 1 < course.steps:
                 watch.approve(step + 1)
-                _save(run, job.objective, optimiser, step + 1)
+                _save(run, job, optimiser, step + 1)
         watch.approve(course.steps)
     if rank() == 0:
         run.note_data(len(job.source), job.source.left_out)
@@ -64,7 +64,7 @@ def train(
         run.finish(job.write)
 
 
-def _restore(run: TrainingRun, objective: nn.Module, optimiser: Optimizer, device: torch.device) -> int:
+def _restore(run: TrainingRun, job: Job[Data], optimiser: Optimizer, device: torch.device) -> int:
     """Load the newest state, if there is one, and return the step to go on from."""
     state = run.restore()
     step = state["step"] if state else 0
@@ -75,14 +75,19 @@ def _restore(run: TrainingRun, objective: nn.Module, optimiser: Optimizer, devic
             "set output to a URL, or to a folder that all machines share"
         )
     if state:
-        objective.load_state_dict(state["objective"])
-        optimiser.load_state_dict(state["optimiser"])
+        for name, part in _parts(job, optimiser).items():
+            part.load_state_dict(state[name])
     return int(step)
 
 
-def _save(run: TrainingRun, objective: nn.Module, optimiser: Optimizer, step: int) -> None:
+def _save(run: TrainingRun, job: Job[Data], optimiser: Optimizer, step: int) -> None:
     if rank() == 0:
-        run.save({"step": step, "objective": objective.state_dict(), "optimiser": optimiser.state_dict()})
+        run.save({"step": step} | {name: part.state_dict() for name, part in _parts(job, optimiser).items()})
+
+
+def _parts(job: Job[Data], optimiser: Optimizer) -> dict[str, Any]:
+    """Return what a state is made of; each gives and takes its own."""
+    return {"objective": job.objective, "optimiser": optimiser, "source": job.source}
 
 
 def _shares(job: Job[Data], schedule: Schedule, steps: range) -> Iterator[Sequence[Data]]:

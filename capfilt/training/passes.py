@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.random import Generator
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from capfilt.config.training import Schedule
@@ -68,6 +69,13 @@ class Passes(Generic[Item, Data_co]):
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return nothing: what stands in a batch is known from the start."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take nothing."""
 
     def batches(self, steps: range, share: int = 0, shares: int = 1) -> Iterator[Data_co]:
         """Yield, for each step, one of equally large shares of its batch."""
