@@ -9,7 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import ray
 from lessons import Lesson, attend, same
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import ControllerError
 
 from capfilt.config.training import TrainingCluster
 from capfilt.errors import ModelError, WorkerError
@@ -35,8 +38,12 @@ def together(lesson: Lesson, cluster: TrainingCluster = TWO) -> TrainingRun:
     return run
 
 
-def refuse(lesson: Lesson) -> None:
+def try_once(lesson: Lesson) -> None:
     append(f"{lesson.output}/tried", b"x")
+
+
+def refuse(lesson: Lesson) -> None:
+    try_once(lesson)
     raise ModelError("run: step 3: the losses are lm nan")
 
 
@@ -56,6 +63,31 @@ class TestWorkers:
         with pytest.raises(ModelError, match="step 3: the losses are lm nan"):
             launch(partial(refuse, lesson), run, TrainingCluster(address="auto", workers=1))
         assert Path(run.folder, "tried").read_text() == "x"
+
+    def test_a_job_that_finds_no_room_says_so_and_begins_when_there_is_some(self, lesson, monkeypatch):
+        others, said = ray.util.placement_group([{"CPU": 1}]), []
+        assert others.wait(60)
+
+        def make_room(text: str) -> None:
+            said.append(text)
+            ray.util.remove_placement_group(others)
+
+        monkeypatch.setattr("workers.train_worker.TOLD_EVERY", 0.2)
+        monkeypatch.setattr("workers.train_worker._say", make_room)
+        launch(partial(try_once, lesson), TrainingRun(lesson.output, lesson), TWO)
+        asked, free = "2 workers, each with 1 CPUs and 0 GPUs", "1 CPUs and 0 GPUs"
+        assert said[0] == f"no worker can start yet; cluster: {asked}; free: {free}"
+        assert Path(lesson.output, "tried").read_text() == "xx"
+
+    def test_a_failure_of_ray_train_itself_is_told_in_one_line(self, lesson, monkeypatch):
+        def fail(trainer: TorchTrainer) -> None:
+            raise ControllerError(ValueError("no notes can be kept\nhere"))
+
+        monkeypatch.setattr(TorchTrainer, "fit", fail)
+        with pytest.raises(WorkerError) as told:
+            together(lesson, TWO.model_copy(update={"attempts": 2}))
+        failure = "failed 2 times in a row at the state of step 0: Ray Train: ValueError: no notes can be kept"
+        assert str(told.value) == f"{lesson.output}: {failure}"
 
     @pytest.mark.slow
     def test_a_job_that_gets_nowhere_is_given_up_and_can_be_run_again(self, lesson):

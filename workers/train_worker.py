@@ -3,7 +3,9 @@
 What goes wrong, and what becomes of it:
 
     a worker dies, or raises anything       all start anew from the last state, a counted number of times
+    Ray Train itself fails                  the same
     a node is taken away                    the same, without being counted (Ray Train's own rule)
+    the cluster has no room                 the job waits, and says for what
     something the user can mend             the job stops with that error at once
     the driver dies                         its workers end with it; the same command goes on
 
@@ -20,9 +22,12 @@ from pathlib import Path
 
 import fsspec
 import pyarrow.fs
+import ray
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+from ray.util import placement_group_table
 
 from capfilt.config import Cluster
 from capfilt.config.training import TrainingCluster
@@ -42,7 +47,7 @@ def train_on_workers(work: Callable[[], None], run: TrainingRun, cluster: Traini
         WorkerError: the workers failed cluster.attempts times in a row, and no state was written in between.
     """
     shared = cluster.model_dump(include={"address", "workers", "gpus_per_worker", "cpus_per_worker"})
-    with session(Cluster(**shared)), _told(run):
+    with session(Cluster(**shared)), _told(run, cluster):
         failures, newest = 0, run.newest
         while (failure := _attempt(work, run, cluster)) is not None:
             failures = failures + 1 if run.newest == newest else 1
@@ -73,6 +78,9 @@ def _attempt(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluste
             if isinstance(cause, CapfiltError):
                 raise cause from error
         return "; ".join(f"worker {rank}: {_line(cause)}" for rank, cause in error.worker_failures.items())
+    except (TrainingFailedError, RayError) as error:
+        cause = getattr(error, "controller_failure", None) or getattr(error, "cause", None) or error
+        return f"Ray Train: {_line(cause)}"
     remove_folder(join(run.folder, "ray"))
     return None
 
@@ -94,17 +102,17 @@ def _notes(run: TrainingRun) -> RunConfig:
 
 
 @contextmanager
-def _told(run: TrainingRun) -> Iterator[None]:
-    """Tell the newest line of the run's metrics now and then; the workers' own bar is on another machine."""
+def _told(run: TrainingRun, cluster: TrainingCluster) -> Iterator[None]:
+    """Tell now and then how the run does; the workers' own bar is on another machine."""
     done = threading.Event()
 
     def follow() -> None:
-        before: dict[str, float] = {}
+        before = ""
         while not done.wait(TOLD_EVERY):
-            rows = run.read_metrics() if exists(run.metrics) else []
-            if rows and rows[-1] != before:
-                before = rows[-1]
-                _say(", ".join(f"{name} {value:g}" for name, value in before.items()))
+            news = _starved(cluster) or _newest(run)
+            if news not in ("", before):
+                before = news
+                _say(news)
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -113,6 +121,25 @@ def _told(run: TrainingRun) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+
+
+def _newest(run: TrainingRun) -> str:
+    """Return the newest line of the run's metrics, or nothing."""
+    rows = run.read_metrics() if exists(run.metrics) else []
+    return ", ".join(f"{name} {value:g}" for name, value in rows[-1].items()) if rows else ""
+
+
+def _starved(cluster: TrainingCluster) -> str:
+    """Return what this job's workers wait for, or nothing. Ray Train asks for the room of all of them at once."""
+    job = ray.get_runtime_context().get_job_id()  # the end of the names of all that belongs to it
+    groups = placement_group_table().values()
+    if not any(group["state"] == "PENDING" and group["placement_group_id"].endswith(job) for group in groups):
+        return ""
+    free = ray.available_resources()
+    return (
+        f"no worker can start yet; cluster: {cluster.workers} workers, each with {cluster.cpus_per_worker:g} CPUs and "
+        f"{cluster.gpus_per_worker:g} GPUs; free: {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs"
+    )
 
 
 def _say(text: str) -> None:

@@ -32,8 +32,8 @@ class Schedule(Config):
     )
     decay: Literal["cosine", "linear", "epoch_cosine", "epoch_factor"] = Field(
         "cosine",
-        description="after the warm-up: cosine and linear fall to min_rate step by step; epoch_cosine once an epoch, as "
-        "the original's fine-tuning; epoch_factor multiplies the rate each epoch, as the code of its pre-training. "
+        description="after the warm-up: cosine and linear fall to min_rate step by step; epoch_cosine once an epoch, "
+        "as the original's fine-tuning; epoch_factor multiplies the rate each epoch, as the code of its pre-training. "
         "The paper says linear decay, rate 0.85, and not of what: linear falls by 0.85 with a min_rate of 0.15 peaks",
     )
     decay_factor: float = Field(
