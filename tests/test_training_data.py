@@ -1,5 +1,7 @@
 """The same batches for any number of shares, loader processes and restarts, and nothing left out without a count."""
 
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
@@ -10,6 +12,7 @@ import torch
 from ledgers import exported_run
 from models import small_checkpoint
 from pairs import open_set, pixels, png, sample, with_texts, write_shard
+from tasks import write_images, write_json
 
 from capfilt.config import ExportConfig
 from capfilt.config.data import DataSettings
@@ -19,6 +22,7 @@ from capfilt.images import decode, resize
 from capfilt.shards import open_shard
 from capfilt.training.data import Batch, TrainingData, open_data
 
+README = Path(__file__).parent.parent / "README.md"
 AUGMENTED = {"augmentation": {"min_scale": 0.2, "flip": True, "operations": 2}}
 BAD = (
     {"png": png()},
@@ -215,6 +219,24 @@ class TestFormats:
                 data.prepare.tokens.decode(data.prepare.tokens.pieces(text)) for text in kept
             }
         assert sum(data.catalogue.samples) == len({*images(run(data, stop=5))}) == len(data) > 2
+
+    @pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+    def test_a_list_made_of_karpathys_file_as_the_readme_says(self, tmp_path):
+        """One sample for each image of the training split, with all its captions."""
+        entries = [
+            {"split": split, "filepath": "a", "filename": f"{n}.png", "sentences": [{"raw": "dog"}, {"raw": "cat"}]}
+            for n, split in enumerate(["train", "val", "restval", "test"])
+        ]
+        folder = tmp_path / "coco"
+        write_images(folder, *(f"a/{entry['filename']}" for entry in entries))
+        write_json(folder / "dataset_coco.json", {"images": entries})
+        command = README.read_text().partition("$ jq")[2].partition("\n```")[0]
+        subprocess.run(f"jq{command}", shell=True, cwd=folder, check=True)
+        data = open_set(folder, 2, texts=2)
+        (batch,) = run(data, stop=1)
+        assert sorted(batch.images.tolist()) == [0, 1]
+        words = [data.prepare.tokens.decode(row[1:]) for row in batch.ids.tolist()]
+        assert [sorted(words[:2]), sorted(words[2:])] == [["cat", "dog"]] * 2
 
     def test_shards_of_img2dataset(self, shared, tmp_path):
         path = shared / "data" / "peers" / "torchtitan-cc12m-train-0000.tar"
