@@ -98,7 +98,7 @@ def test_sentences_about_two_images_are_judged(folder):
     save(NLVR2Checkpoint(*small_nlvr2(folder / "words")), folder / "model")
     entries = [{"sentence": "two dogs", "label": label, "images": ["0.png", "1.png"]} for label in ("True", "False")]
     file = {"annotations": write_json(folder / "dev.json", entries), "images": f"{folder}/{{image}}"}
-    sentences = {"files": [file], "swap": False}
+    sentences = {"files": [file], "swap": False, "max_tokens": 40}
     result = evaluate.run(config(folder, "nlvr2", data=None, sentences=sentences))
     assert result["figures"] == {"sentences": 2, "accuracy": 50.0}  # the same sentence is both true and false
 
