@@ -18,7 +18,7 @@ from torch import Tensor
 
 from capfilt.config import Config
 from capfilt.config.momentum import MomentumSettings
-from capfilt.config.training import Schedule, Tracking, TrainingDevice
+from capfilt.config.training import Schedule, Tracking, TrainingCluster, TrainingDevice
 from capfilt.med.checkpoints import Checkpoint, save
 from capfilt.med.model import MED
 from capfilt.med.tokens import Tokens
@@ -28,7 +28,9 @@ from capfilt.training.job import Job
 from capfilt.training.loop import train
 from capfilt.training.objectives import Captioning, Objective, Pretraining
 from capfilt.training.ranks import rank, world_size
+from workers.launch import launch
 
+TWO = TrainingCluster(workers=2)
 LENGTH = 8  # tokens of every text, so that the mean over half a batch weighs as much as that over the other
 SPEEDS = ("samples_per_second", "memory_gib")  # what differs between two equal runs
 
@@ -137,3 +139,10 @@ def same(one: TrainingRun, other: TrainingRun) -> bool:
     """Return whether two runs have come to the same numbers, bit by bit."""
     a, b = weights(one), weights(other)
     return metrics(one) == metrics(other) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def together(lesson: Lesson, cluster: TrainingCluster = TWO) -> TrainingRun:
+    """Train as the command does, on as many workers as the cluster says."""
+    run = TrainingRun(lesson.output, lesson)
+    launch(partial(attend, lesson), run, cluster)
+    return run

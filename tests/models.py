@@ -1,5 +1,6 @@
 """Small MED models with random weights whose outputs depend on image and text."""
 
+import os
 from pathlib import Path
 
 from capfilt.med.checkpoints import Checkpoint
@@ -13,9 +14,9 @@ RESIDUAL = ("out.weight", "down.weight", "attn.proj.weight", "fc2.weight")
 
 def write_vocabulary(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "vocab.txt"
-    path.write_text("\n".join([*SPECIAL, *WORDS]) + "\n")
-    return path
+    path, partial = folder / "vocab.txt", folder / f"{os.getpid()}.partial"
+    partial.write_text("\n".join([*SPECIAL, *WORDS]) + "\n")
+    return partial.replace(path)  # whole at once: ranks write it side by side
 
 
 def small_config(vocabulary: int, encoder: bool = True, decoder: bool = True) -> MEDConfig:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from lessons import Lesson, attend, same
+from lessons import TWO, Lesson, same, together
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError
 
@@ -20,8 +20,6 @@ from capfilt.storage import append
 from capfilt.training.folder import TrainingRun
 from workers.launch import launch
 
-TWO = TrainingCluster(workers=2)
-
 
 @pytest.fixture
 def lesson(tmp_path) -> Lesson:
@@ -30,12 +28,6 @@ def lesson(tmp_path) -> Lesson:
 
 def elsewhere(lesson: Lesson, **changes: object) -> Lesson:
     return lesson.model_copy(update={"output": str(Path(lesson.output).with_name("whole")), **changes})
-
-
-def together(lesson: Lesson, cluster: TrainingCluster = TWO) -> TrainingRun:
-    run = TrainingRun(lesson.output, lesson)
-    launch(partial(attend, lesson), run, cluster)
-    return run
 
 
 def try_once(lesson: Lesson) -> None:
@@ -122,7 +114,7 @@ def python(lesson: Lesson, cluster: TrainingCluster = TWO) -> str:
     """Return a program that attends a lesson."""
     lesson_, cluster_ = lesson.model_dump_json(), cluster.model_dump_json()
     return (
-        "from test_train_worker import Lesson, TrainingCluster, together\n"
+        "from lessons import Lesson, TrainingCluster, together\n"
         f"together(Lesson.model_validate_json({lesson_!r}), TrainingCluster.model_validate_json({cluster_!r}))"
     )
 
