@@ -1,8 +1,8 @@
 """Run units on Ray actors, and decide what becomes of a unit when something goes wrong.
 
-Ray's own retries are off, because they repeat a unit that kills its
-actor for ever; here a unit is tried a counted number of times. An attempt may be repeated, also one that
-was already finished when its actor died: units write the same bytes each time, and write them atomically.
+Ray's own retries are off, because they repeat a unit that kills its actor for ever; here a unit is tried a counted
+number of times. An attempt may be repeated, also one that was already finished when its actor died: units write the
+same bytes each time, and write them atomically.
 
     what goes wrong                     what becomes of it
     a unit's data (ShardError, ...)     the unit has failed, since it would fail in the same way again

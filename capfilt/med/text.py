@@ -13,7 +13,7 @@ Source: BLIP, arXiv 2201.12086, section 3.1 and figure 2; the blocks are BERT's 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from capfilt.med.attention import Attention, KeysValues, SelfCache
 from capfilt.med.config import TextConfig
 from capfilt.med.ragged import Places
-
-Mode = Literal["text", "match", "decode"]
 
 
 class Mlp(nn.Module):
