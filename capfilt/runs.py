@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from capfilt import storage
-from capfilt.config import BootstrapConfig, Config, Device, ExportConfig, Policy, dump, loads
+from capfilt.config import BootstrapConfig, Config, ExportConfig, Policy, dump, loads
 from capfilt.config.bootstrap import RESULTS
 from capfilt.display import CREDENTIALS, has_credentials, shown
 from capfilt.errors import RunError
@@ -199,10 +199,10 @@ def open_run(config: BootstrapConfig, names: dict[str, str]) -> Run:
     return Run(root, models)
 
 
-def begun_on(root: str) -> Device | None:
-    """Return the device that a run's settings name; None where there is no run yet."""
+def begun_with(root: str) -> BootstrapConfig | None:
+    """Return the settings with which a run began; None where there is no run yet."""
     path = storage.join(storage.absolute(root), "run.yaml")
-    return _read_record(path).config.device if storage.exists(path) else None
+    return _read_record(path).config if storage.exists(path) else None
 
 
 def load_run(root: str) -> Run:

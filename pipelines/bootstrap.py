@@ -1,5 +1,6 @@
 """The bootstrap job: plan the shards, run the units that are left, complete the shards, and export them."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -17,15 +18,17 @@ from capfilt.planning import plan_shards, unusable
 from capfilt.progress import Progress, Tally
 from capfilt.quarantine import quarantined, quarantined_shards, release
 from capfilt.records import Shard, Unit, UnitResult
-from capfilt.runs import Run, begun_on, open_run
+from capfilt.runs import Run, begun_with, open_run
 from capfilt.shards import find_shards
 from capfilt.units import check_failures, cover, cut_units, parse_name
 from pipelines.export import export_shards, finish
-from workers.bootstrap_worker import BootstrapWorker
+from workers.bootstrap_worker import BootstrapWorker, try_batch_sizes
 from workers.isolation import Isolation
 from workers.local import run_local
 from workers.pool import run_units
-from workers.session import session
+from workers.session import on_a_worker, session
+
+logger = logging.getLogger(__name__)
 
 Results = Generator[UnitResult, None, None]
 
@@ -54,8 +57,8 @@ def run(
         FailedUnitsError: units or shards failed; all others are committed, and exported if asked for.
     """
     found = find_shards(config.input)  # first, so that a slip in the inputs leaves no run behind
-    config = config.model_copy(update={"device": settle(config.device, begun_on(config.run))})
     with hold_lease(storage.absolute(config.run), force) as lease:
+        config = _settled(config, build, local)
         folder = open_run(config, names)
         settings = ExportConfig(run=config.run, policy=config.policy)
         with nullcontext() if force else _swept(folder, settings):
@@ -76,6 +79,26 @@ def run(
     if failed:
         raise FailedUnitsError(failed, summary)
     return summary
+
+
+def _settled(config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt], local: bool) -> BootstrapConfig:
+    """Decide what a config leaves to the machine: as the run began with, or else as suits the machine."""
+    begun = begun_with(config.run)
+    config = config.model_copy(update={"device": settle(config.device, begun.device if begun else None)})
+    if config.batch_size:
+        return config
+    if begun:
+        return config.model_copy(update={"batch_size": begun.batch_size})
+    work = partial(try_batch_sizes, build, _placed(config))
+    size = work() if local else on_a_worker(work, config.cluster)
+    logger.info("batch_size: %d, found by trial; the run keeps it", size)
+    return config.model_copy(update={"batch_size": size})
+
+
+def _placed(config: BootstrapConfig) -> BootstrapConfig:
+    """Return a config whose checkpoints are found from any folder, since an actor may run in another."""
+    paths = {"captioner": storage.absolute(config.captioner), "filter": storage.absolute(config.filter)}
+    return config.model_copy(update=paths)
 
 
 @contextmanager
@@ -128,9 +151,7 @@ class _Job:
     def bootstrap(self, build: Callable[[BootstrapConfig], CapFilt], local: bool) -> list[str]:
         """Do the units, complete the shards, and return what failed."""
         config = self.config
-        # An actor may run in another folder than this process.
-        checkpoints = {"captioner": storage.absolute(config.captioner), "filter": storage.absolute(config.filter)}
-        make = partial(BootstrapWorker, build, config.model_copy(update=checkpoints), self.folder)
+        make = partial(BootstrapWorker, build, _placed(config), self.folder)
         isolation = Isolation(config.batch_size, 1 if local else config.cluster.attempts, config.max_quarantined)
         if local:
             return self._collect(run_local(make, self.units, isolation))

@@ -13,6 +13,7 @@ import pytest
 from drivers import start_driver, tables, wait_for_commits
 from fakes import NAMES, build_dying, build_fakes, build_nothing, job_config, mixed_shards, write_shard
 
+from capfilt.batch_size import LEAST
 from capfilt.errors import ConfigError, FailedUnitsError, RunError, WorkerError
 from capfilt.ledger import read_candidates, read_samples
 from capfilt.planning import plan_shards
@@ -85,6 +86,29 @@ def test_a_second_run_does_nothing(folder):
 
     assert summary.startswith("3 shards, 0 left out, 63 samples done before; 0 samples")
     assert tables(folder) == before
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("local", [True, False])
+def test_a_batch_size_that_is_not_set_is_found_when_a_run_begins_and_kept(tmp_path, local):
+    write_shard(tmp_path / "in/00000.tar", [("red", "my red car")] * 9)
+    config = job_config(tmp_path, batch_size=0)
+
+    bootstrap.run(config, build_fakes, NAMES, local=local)
+    found = load_run(f"{tmp_path}/run").config().batch_size
+    again = bootstrap.run(config, build_nothing, NAMES, local=True)
+
+    assert found >= LEAST
+    assert again.startswith("1 shards, 0 left out, 9 samples done before; 0 samples")
+    with pytest.raises(RunError, match=f"batch_size: {found} in the run, 4 here"):
+        bootstrap.run(job_config(tmp_path), build_nothing, NAMES, local=True)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_trial_that_fails_says_why(tmp_path):
+    write_shard(tmp_path / "in/00000.tar", [("red", "my red car")])
+    with pytest.raises(WorkerError, match="no worker can be tried: AssertionError: the models were loaded"):
+        bootstrap.run(job_config(tmp_path, batch_size=0), build_nothing, NAMES)
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -1,10 +1,11 @@
-"""The body of a bootstrap actor: both models on one device. It holds no logic of its own."""
+"""What runs where the models are: both on one device. It holds no logic of its own."""
 
 import threading
 from collections.abc import Callable
 
 import torch
 
+from capfilt.batch_size import find_batch_size
 from capfilt.bootstrap import CapFilt, capfilt_unit
 from capfilt.config import BootstrapConfig
 from capfilt.records import Unit, UnitResult
@@ -22,3 +23,9 @@ class BootstrapWorker:
     def run(self, unit: Unit) -> UnitResult:
         """Bootstrap a unit. Two may run at once: one reads, decodes or writes while the other has the models."""
         return capfilt_unit(unit, self._models, self._config, self._run, self._turn)
+
+
+def try_batch_sizes(build: Callable[[BootstrapConfig], CapFilt], config: BootstrapConfig) -> int:
+    """Build the models and return the batch size that suits them on this device."""
+    torch.set_num_threads(config.device.threads)
+    return find_batch_size(build(config))

@@ -2,15 +2,20 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar, cast
 
 import ray
+from ray.exceptions import RayError, RayTaskError
 
 from capfilt.config import Cluster
-from capfilt.errors import ConfigError
+from capfilt.errors import CapfiltError, ConfigError, WorkerError
 from workers.address import require_answer
+from workers.faults import fault_of
 from workers.signals import exit_on_sigterm
+
+R = TypeVar("R")
 
 STORE_BYTES = 100 * 2**20  # of a private cluster's object store, which holds nothing but units and their results
 
@@ -45,6 +50,35 @@ def session(cluster: Cluster) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+def on_a_worker(work: Callable[[], R], cluster: Cluster) -> R:
+    """Call work once in a process that has what an actor has, and return what it returns.
+
+    Args:
+        work: is pickled, so its modules must be installed on every node.
+        cluster: where.
+
+    Raises:
+        CapfiltError: the one that work raised.
+        WorkerError: work raised something else, or its process died.
+    """
+    with session(cluster):
+        task = ray.remote(_call).options(
+            num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker, max_retries=0
+        )
+        try:
+            return cast("R", ray.get(task.remote(work)))
+        except RayTaskError as error:
+            if isinstance(error.cause, CapfiltError):
+                raise error.cause from None
+            raise WorkerError(f"no worker can be tried: {fault_of(error.cause).reason}") from None
+        except RayError as error:
+            raise WorkerError(f"no worker can be tried: {error}") from None
+
+
+def _call(work: Callable[[], R]) -> R:
+    return work()
 
 
 def _check_gpus(cluster: Cluster) -> None:

@@ -146,7 +146,11 @@ class BootstrapConfig(Config):
     round: NonNegativeInt = Field(0, description="turn of the bootstrapping loop; changes the sampling noise")
     seed: NonNegativeInt = Field(0, description="of the sampling noise")
     source: Literal["web", "human"] = Field("web", description="what the shards' own texts are")
-    batch_size: PositiveInt = Field(32, description="images in a forward pass, cut at multiples from a shard's start")
+    batch_size: NonNegativeInt = Field(
+        0,
+        description="images in a forward pass, cut at multiples from a shard's start; 0: found by trial when a run "
+        "begins, and kept by it",
+    )
     unit_size: PositiveInt = Field(4096, description="samples between two commits; rounded up to whole batches")
     sampling: Sampling = Field(Sampling(), description="how captions are drawn")
     scoring: FilterSettings = Field(FilterSettings(), description="how texts are scored")

@@ -1,0 +1,57 @@
+"""The batch size of a run whose settings name none: found by trial, where the models run."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from capfilt.bootstrap import CapFilt
+
+LEAST = 8  # images; control texts are drawn within a batch, so one must have some
+MOST = 512
+GAIN = 1.03  # times as many images a second, for which a larger batch is taken
+LONG = 5.0  # seconds; a batch that takes longer keeps its device busy at any size
+REPEATS = 3
+WEB_TEXT = "a text of about as many words as those that come with images from the web"
+
+logger = logging.getLogger(__name__)
+
+
+def find_batch_size(models: CapFilt, clock: Callable[[], float] = time.perf_counter) -> int:
+    """Return the batch size, a power of two, from which on doubling it gains next to nothing.
+
+    A batch that does not fit into memory is computed in parts, gains nothing, and so ends the search.
+
+    Args:
+        models: both models, on their device.
+        clock: tells seconds.
+    """
+    best, chosen = 0.0, LEAST
+    for size, rate in _rates(models, clock):
+        logger.info("batch size %d: %.1f images/s", size, rate)
+        if rate < GAIN * best:
+            break
+        best, chosen = rate, size
+    return chosen
+
+
+def _rates(models: CapFilt, clock: Callable[[], float]) -> Iterator[tuple[int, float]]:
+    """Yield sizes, each twice the one before, and the images a second at each."""
+    size = LEAST
+    while size <= MOST and _seconds(models, size, clock) < LONG:  # this first call also warms the device up
+        yield size, size / min(_seconds(models, size, clock) for _ in range(REPEATS))
+        size *= 2
+
+
+def _seconds(models: CapFilt, size: int, clock: Callable[[], float]) -> float:
+    """Return how long both models take for a batch of noise, each image with one web text and its captions."""
+    sides = {models.captioner.image_size, models.filter.image_size}
+    generator = torch.Generator().manual_seed(size)
+    shapes = {side: (size, 3, side, side) for side in sides}
+    noise = {side: torch.randint(256, shapes[side], dtype=torch.uint8, generator=generator) for side in sides}
+    start = clock()
+    captions = models.captioner.caption(noise[models.captioner.image_size], range(size))  # B lists
+    texts = [[WEB_TEXT, *(caption.text for caption in group)] for group in captions]
+    models.filter.score(noise[models.filter.image_size], texts)
+    return clock() - start

@@ -1,0 +1,49 @@
+"""The batch size that a trial finds, with models that tell the time themselves."""
+
+import pytest
+from fakes import ColourCaptioner, ColourFilter
+
+from capfilt.batch_size import LEAST, MOST, find_batch_size
+from capfilt.bootstrap import CapFilt
+
+
+class Timed(ColourCaptioner):
+    """A captioner that takes some seconds for a call and some for an image, of a time of its own."""
+
+    def __init__(self, call: float, image: float, room: int = MOST) -> None:
+        super().__init__()
+        self.cost, self.room, self.now = (call, image), room, 0.0
+
+    def caption(self, pixels, noise):
+        call, image = self.cost
+        parts = -(-len(pixels) // self.room)  # as often as a batch of this size is computed in parts
+        self.now += parts * call + len(pixels) * image
+        return super().caption(pixels, noise)
+
+
+def found(captioner: Timed) -> int:
+    return find_batch_size(CapFilt(captioner, ColourFilter()), lambda: captioner.now)
+
+
+@pytest.mark.parametrize(
+    ("call", "image", "size"),
+    [
+        (1.0, 0.0, MOST),  # the more, the better
+        (0.0, 0.1, LEAST),  # all the same
+        (0.001, 0.001, 32),  # 32 images take 33 ms, 64 take 65 ms: 1.5 % more a second
+        (9.0, 0.0, LEAST),  # so slow that no device can be idle
+    ],
+)
+def test_a_batch_is_doubled_while_that_pays(call, image, size):
+    assert found(Timed(call, image)) == size
+
+
+def test_a_batch_that_does_not_fit_is_not_taken():
+    assert found(Timed(0.1, 0.0001, room=64)) == 64
+
+
+def test_the_trial_counts_the_filter_too():
+    captioner, judge = Timed(1.0, 0.0), ColourFilter()
+    find_batch_size(CapFilt(captioner, judge), lambda: captioner.now)
+    assert all(len(group) == 2 for texts in judge.texts for group in texts)
+    assert max(len(texts) for texts in judge.texts) == MOST
