@@ -6,11 +6,12 @@ from models import lively_checkpoint
 from torch import Tensor
 
 from capfilt.config import Sampling
-from capfilt.med import generation
+from capfilt.med import draft, generation
 from capfilt.med.attention import KeysValues
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.generation import Written, logprobs, next_logits, sample
+from capfilt.med.draft import next_logits
+from capfilt.med.generation import Written, logprobs, sample
 from capfilt.med.model import MED
 from capfilt.med.sampling import penalise, uniforms
 
@@ -88,7 +89,7 @@ def test_finished_captions_leave_and_the_others_stay_as_they_are(write, each, wo
     settings = Sampling(captions=each, min_length=0)
     expected = write(settings)
     monkeypatch.setattr(generation, "next_logits", counting)
-    monkeypatch.setattr(generation, "WORTH", worth)
+    monkeypatch.setattr(draft, "WORTH", worth)
 
     found = write(settings)
 
@@ -102,7 +103,7 @@ def test_finished_captions_leave_and_the_others_stay_as_they_are(write, each, wo
 def test_where_looking_makes_the_device_wait_it_is_done_now_and_then(write, monkeypatch):
     settings = Sampling(captions=2, min_length=0)
     expected = write(settings)
-    monkeypatch.setitem(generation.LOOK_EVERY, "cpu", 4)
+    monkeypatch.setitem(draft.LOOK_EVERY, "cpu", 4)
     found = write(settings)
     assert found.ids.equal(expected.ids)
     torch.testing.assert_close(found.logprobs, expected.logprobs, rtol=0, atol=1e-4)

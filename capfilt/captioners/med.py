@@ -10,6 +10,7 @@ from capfilt.errors import ConfigError
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.generation import Written, logprobs, sample
+from capfilt.med.graphs import Recorder
 from capfilt.med.inference import on_device, ready, settle
 from capfilt.med.sampling import uniforms
 from capfilt.memory import InParts
@@ -26,6 +27,7 @@ class MEDCaptioner:
         self.tokens = checkpoint.tokens
         self.settings = settings
         self._in_parts = InParts(self._caption)
+        self._recorder = Recorder() if self.device.graphs else None
         self.image_size = self.model.config.vision.image_size
         self.prompt = [self.tokens.dec, *self.tokens.pieces(settings.prompt)]
         positions = self.model.config.text.positions
@@ -54,9 +56,9 @@ class MEDCaptioner:
             # The search sums scores under its repetition penalty; a caption's logprob is the model's own.
             return written._replace(logprobs=logprobs(self.model, image, written.ids, len(self.prompt), end))
         if settings.method == "greedy":
-            return sample(self.model, image, self.prompt, end, settings)
+            return sample(self.model, image, self.prompt, end, settings, recorder=self._recorder)
         numbers = uniforms(list(noise), settings.captions, settings.max_length).to(self.device.kind)  # (B * n, T)
-        return sample(self.model, image, self.prompt, end, settings, numbers)
+        return sample(self.model, image, self.prompt, end, settings, numbers, self._recorder)
 
     def _read(self, ids: list[int], logprob: float) -> Caption:
         generated = ids[len(self.prompt) :]

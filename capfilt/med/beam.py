@@ -15,7 +15,8 @@ from torch import Tensor
 
 from capfilt.config import Sampling
 from capfilt.med.attention import KeysValues
-from capfilt.med.generation import Writer, Written, next_logits, prefill
+from capfilt.med.draft import Writer, next_logits, prefill
+from capfilt.med.generation import Written
 from capfilt.med.sampling import ban, penalise
 
 NEVER = -1e9
