@@ -65,8 +65,8 @@ def test_a_few_kills_and_faults_of_the_store_change_no_byte(tmp_path):
 def test_many_kills_of_actors_drivers_and_nodes_change_no_byte_and_blame_no_sample(tmp_path, capsys):
     """One sample kills its worker for real; it alone is quarantined, in the calm run and in the wild one."""
     results = {}
-    for name, kills, rate in (("calm", 0, 0.0), ("wild", 24, 0.003)):
-        write_input(tmp_path / name, shards=10, samples=40, poison=True)
+    for name, kills, rate in (("calm", 0, 0.0), ("wild", 32, 0.003)):
+        write_input(tmp_path / name, shards=16, samples=40, poison=True)
         results[name] = run_chaos(tmp_path / name, kills, nodes=2, rate=rate)
     with capsys.disabled():
         sys.stdout.write(f"\nundisturbed: {results['calm']}\ndisturbed:   {results['wild']}\n")
