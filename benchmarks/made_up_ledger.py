@@ -18,7 +18,8 @@ from capfilt.commits import Commit, write_commit
 from capfilt.config import BootstrapConfig
 from capfilt.ledger import CANDIDATES, SAMPLES, SCHEMAS, count_values, record_path, table_path
 from capfilt.records import Shard
-from capfilt.runs import Run, open_run, parquet_bytes
+from capfilt.runs import Run, open_run
+from capfilt.tables import parquet_bytes
 
 SAMPLES_PER_SHARD = 10_000
 VOCABULARY = 50_000

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from capfilt import storage
 from capfilt.errors import RunError
-from capfilt.runs import fingerprint
+from capfilt.fingerprint import fingerprint
 
 N = TypeVar("N", int, float)
 

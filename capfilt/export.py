@@ -24,8 +24,9 @@ from capfilt.errors import RunError, ShardError
 from capfilt.ledger import count_values, read_candidates, read_samples
 from capfilt.policy import SOURCES, select
 from capfilt.records import Shard
-from capfilt.runs import Run, Selection, parquet_bytes
+from capfilt.runs import Run, Selection
 from capfilt.shards import open_shard, write_tar
+from capfilt.tables import parquet_bytes
 from capfilt.texts import clean
 
 IMAGE_MEMBER = "jpg"  # whatever the format, as img2dataset does: a loader wants one name for the images of a set

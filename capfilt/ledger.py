@@ -16,7 +16,8 @@ from capfilt import storage
 from capfilt.commits import TABLES, Commit, merge, read_commit, write_commit
 from capfilt.errors import RunError
 from capfilt.records import Candidate, SampleRecord, Shard, Unit
-from capfilt.runs import Run, parquet_bytes
+from capfilt.runs import Run
+from capfilt.tables import parquet_bytes
 
 SCHEMA_VERSION = "1"
 

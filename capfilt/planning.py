@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from capfilt.config import BootstrapConfig
 from capfilt.errors import RunError, ShardError
 from capfilt.ledger import committed_units
+from capfilt.plans import shard_ids
 from capfilt.records import Shard
-from capfilt.runs import Run, shard_ids
+from capfilt.runs import Run
 from capfilt.shards import open_shard
 from capfilt.storage import absolute
 

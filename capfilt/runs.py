@@ -14,25 +14,20 @@
 Paths carry fingerprints of what their files depend on, so files of other settings can never be mistaken for these.
 """
 
-import hashlib
-import io
 import json
 import logging
-import re
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Self
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from capfilt import storage
 from capfilt.config import BootstrapConfig, Config, ExportConfig, Policy, dump, loads
 from capfilt.config.bootstrap import RESULTS
 from capfilt.display import CREDENTIALS, has_credentials, shown
 from capfilt.errors import RunError
+from capfilt.fingerprint import fingerprint
+from capfilt.plans import read_plan, write_plan
 from capfilt.records import Shard
 
 CODE = "2"
@@ -44,17 +39,6 @@ EXPORT_FORMAT = "1"
 logger = logging.getLogger(__name__)
 
 _DAMAGE = ("fail", "skip-shard", "keep-readable")  # each accepts all that the ones before it accept
-
-_PLAN = pa.schema(
-    {
-        "id": pa.string(),
-        "url": pa.string(),
-        "size": pa.int64(),
-        "digest": pa.string(),
-        "samples": pa.int64(),
-        "damage": pa.string(),
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +75,14 @@ class Run:
         return storage.exists(self._plan)
 
     def write_plan(self, shards: Sequence[Shard]) -> None:
-        """Fix the shards of the run. Their ids name files, so each is a plain file name of its own."""
-        for shard in shards:
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", shard.id):  # a dot would end the key of a sample in it
-                raise RunError(f"{shard.url}: its id {shard.id!r} cannot name a file; use letters, digits, _ and -")
-        double = sorted(id_ for id_, count in Counter(shard.id for shard in shards).items() if count > 1)
-        if double:
-            raise RunError(f"{self.root}: several shards have the id {', '.join(double)}; rename the files")
-        storage.publish(self._plan, parquet_bytes(pa.Table.from_pylist([asdict(s) for s in shards], _PLAN)))
+        """Fix the shards of the run."""
+        write_plan(self._plan, shards)
 
     def plan(self) -> list[Shard]:
         """Return the shards of the run, in the order in which they were planned."""
         if not self.has_plan():
             raise RunError(f"{self.root}: the run has no plan yet; start it with capfilt bootstrap")
-        table = pq.read_table(io.BytesIO(storage.read_bytes(self._plan)))
-        return [Shard(**row) for row in table.to_pylist()]
+        return read_plan(self._plan)
 
     def note(self, event: str, **values: object) -> None:
         """Add an event to the journal, for people; a disk that does not take it stops nothing."""
@@ -145,26 +122,6 @@ class RunRecord(Config):
     code: str
     checkpoints: dict[str, str]
     config: BootstrapConfig
-
-
-def fingerprint(values: object) -> str:
-    """Return a short hash of any JSON value; equal values have equal hashes, in whatever order their keys stand."""
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def shard_ids(urls: Sequence[str]) -> list[str]:
-    """Return an id for each shard: its file name, and a hash of the URL where two files have one name.
-
-    The id of a shard depends on the set of URLs alone, not on their order.
-    """
-    names = [url.partition("?")[0].rpartition("/")[2] for url in urls]
-    stems = [re.sub(r"\W", "_", re.sub(r"\.(tar(\.\w+)?|tgz|parquet)$", "", name), flags=re.ASCII) for name in names]
-    count = Counter(stems)
-    return [
-        stem if stem and count[stem] == 1 else f"{stem}-{fingerprint(url)}"
-        for stem, url in zip(stems, urls, strict=True)
-    ]
 
 
 def open_run(config: BootstrapConfig, names: dict[str, str]) -> Run:
@@ -215,13 +172,6 @@ def load_run(root: str) -> Run:
         raise RunError(f"{shown(root)}: {CREDENTIALS}")
     root = storage.absolute(root)
     return Run(root, _read_record(storage.join(root, "run.yaml")).models)
-
-
-def parquet_bytes(table: pa.Table) -> bytes:
-    """Return a table as Parquet: equal tables give equal bytes, however they were put together."""
-    sink = io.BytesIO()
-    pq.write_table(table.combine_chunks(), sink, compression="zstd", write_page_checksum=True)
-    return sink.getvalue()
 
 
 def _read_record(path: str) -> RunRecord:

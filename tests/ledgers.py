@@ -11,9 +11,10 @@ from PIL import Image
 
 from capfilt.config import BootstrapConfig, ExportConfig
 from capfilt.export import export_shard, finish_export
+from capfilt.fingerprint import fingerprint
 from capfilt.ledger import fold, write_unit
 from capfilt.records import Candidate, SampleRecord, Shard, Unit
-from capfilt.runs import Run, fingerprint, open_run
+from capfilt.runs import Run, open_run
 from capfilt.shards import open_shard, write_tar
 
 CHECKPOINTS = {"captioner": "c0ffee", "filter": "f117e4"}

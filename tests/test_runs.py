@@ -1,13 +1,12 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ledgers import CHECKPOINTS, SHARD, config, new_run
+from ledgers import CHECKPOINTS, config
 
 from capfilt.config import ExportConfig, Policy
 from capfilt.errors import RunError
-from capfilt.runs import fingerprint, load_run, open_run, shard_ids
+from capfilt.runs import load_run, open_run
 
 
 def test_opening_a_run_again_gives_the_same_run(tmp_path):
@@ -93,55 +92,12 @@ def test_a_folder_without_run_yaml_is_no_run(tmp_path):
         load_run(str(tmp_path))
 
 
-def test_the_plan_comes_back_in_order(tmp_path):
-    shards = [replace(SHARD, id="b", damage="cut at 512"), replace(SHARD, id="a")]
-    run = new_run(tmp_path, shards)
-
-    assert run.plan() == shards
-
-
 def test_a_run_without_a_plan_says_so(tmp_path):
     run = open_run(config(tmp_path), CHECKPOINTS)
 
     assert not run.has_plan()
     with pytest.raises(RunError, match="no plan yet"):
         run.plan()
-
-
-@pytest.mark.parametrize("bad", ["../outside", "a/b", ".hidden", "", "a b"])
-def test_a_shard_id_that_is_no_plain_file_name_is_refused(tmp_path, bad):
-    with pytest.raises(RunError, match="cannot name a file"):
-        new_run(tmp_path, [replace(SHARD, id=bad)])
-
-
-def test_two_shards_of_one_id_are_refused(tmp_path):
-    with pytest.raises(RunError, match="several shards have the id 00000"):
-        new_run(tmp_path, [SHARD, replace(SHARD, url="other/00000.tar")])
-
-
-def test_shard_ids_are_file_names_whatever_the_order():
-    urls = ["a/00000.tar", "s3://b/00001.tar.gz", "http://c/x%20y.parquet?sig=1", "d/..tar"]
-
-    ids = shard_ids(urls)
-
-    assert ids == ["00000", "00001", "x_20y", "_"]
-    assert shard_ids(urls[::-1]) == ids[::-1]
-
-
-def test_shards_of_one_name_get_ids_of_their_own(tmp_path):
-    urls = ["train/00000.tar", "test/00000.tar", "train/00001.tar"]
-
-    ids = shard_ids(urls)
-
-    assert len(set(ids)) == 3
-    assert all(id_.startswith("00000-") for id_ in ids[:2])
-    assert shard_ids(urls[::-1]) == ids[::-1]
-    new_run(tmp_path, [replace(SHARD, id=id_) for id_ in ids])
-
-
-def test_a_fingerprint_follows_the_values_alone():
-    assert fingerprint({"a": 1, "b": [0.5, None]}) == fingerprint({"b": [0.5, None], "a": 1})
-    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
 
 
 def test_clean_shards_of_other_selections_lie_elsewhere(tmp_path):

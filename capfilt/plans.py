@@ -1,0 +1,62 @@
+"""The file of a plan: a row for each shard of a run, as it was when the run was planned."""
+
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from capfilt import storage
+from capfilt.errors import RunError
+from capfilt.fingerprint import fingerprint
+from capfilt.records import Shard
+from capfilt.tables import parquet_bytes
+
+_PLAN = pa.schema(
+    {
+        "id": pa.string(),
+        "url": pa.string(),
+        "size": pa.int64(),
+        "digest": pa.string(),
+        "samples": pa.int64(),
+        "damage": pa.string(),
+    }
+)
+
+
+def write_plan(path: str, shards: Sequence[Shard]) -> None:
+    """Publish a plan. The ids of its shards name files, so each is a plain file name of its own.
+
+    Raises:
+        RunError: an id is none.
+    """
+    for shard in shards:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", shard.id):  # a dot would end the key of a sample in it
+            raise RunError(f"{shard.url}: its id {shard.id!r} cannot name a file; use letters, digits, _ and -")
+    double = sorted(id_ for id_, count in Counter(shard.id for shard in shards).items() if count > 1)
+    if double:
+        raise RunError(f"{path}: several shards have the id {', '.join(double)}; rename the files")
+    storage.publish(path, parquet_bytes(pa.Table.from_pylist([asdict(s) for s in shards], _PLAN)))
+
+
+def read_plan(path: str) -> list[Shard]:
+    """Return the shards of a plan, in the order in which they were planned."""
+    table = pq.read_table(io.BytesIO(storage.read_bytes(path)))
+    return [Shard(**row) for row in table.to_pylist()]
+
+
+def shard_ids(urls: Sequence[str]) -> list[str]:
+    """Return an id for each shard: its file name, and a hash of the URL where two files have one name.
+
+    The id of a shard depends on the set of URLs alone, not on their order.
+    """
+    names = [url.partition("?")[0].rpartition("/")[2] for url in urls]
+    stems = [re.sub(r"\W", "_", re.sub(r"\.(tar(\.\w+)?|tgz|parquet)$", "", name), flags=re.ASCII) for name in names]
+    count = Counter(stems)
+    return [
+        stem if stem and count[stem] == 1 else f"{stem}-{fingerprint(url)}"
+        for stem, url in zip(stems, urls, strict=True)
+    ]

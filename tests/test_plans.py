@@ -1,0 +1,45 @@
+from dataclasses import replace
+
+import pytest
+from ledgers import SHARD, new_run
+
+from capfilt.errors import RunError
+from capfilt.plans import shard_ids
+
+
+def test_the_plan_comes_back_in_order(tmp_path):
+    shards = [replace(SHARD, id="b", damage="cut at 512"), replace(SHARD, id="a")]
+    run = new_run(tmp_path, shards)
+
+    assert run.plan() == shards
+
+
+@pytest.mark.parametrize("bad", ["../outside", "a/b", ".hidden", "", "a b"])
+def test_a_shard_id_that_is_no_plain_file_name_is_refused(tmp_path, bad):
+    with pytest.raises(RunError, match="cannot name a file"):
+        new_run(tmp_path, [replace(SHARD, id=bad)])
+
+
+def test_two_shards_of_one_id_are_refused(tmp_path):
+    with pytest.raises(RunError, match="several shards have the id 00000"):
+        new_run(tmp_path, [SHARD, replace(SHARD, url="other/00000.tar")])
+
+
+def test_shard_ids_are_file_names_whatever_the_order():
+    urls = ["a/00000.tar", "s3://b/00001.tar.gz", "http://c/x%20y.parquet?sig=1", "d/..tar"]
+
+    ids = shard_ids(urls)
+
+    assert ids == ["00000", "00001", "x_20y", "_"]
+    assert shard_ids(urls[::-1]) == ids[::-1]
+
+
+def test_shards_of_one_name_get_ids_of_their_own(tmp_path):
+    urls = ["train/00000.tar", "test/00000.tar", "train/00001.tar"]
+
+    ids = shard_ids(urls)
+
+    assert len(set(ids)) == 3
+    assert all(id_.startswith("00000-") for id_ in ids[:2])
+    assert shard_ids(urls[::-1]) == ids[::-1]
+    new_run(tmp_path, [replace(SHARD, id=id_) for id_ in ids])
