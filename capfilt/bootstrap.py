@@ -27,17 +27,17 @@ from capfilt.captioners import Captioner
 from capfilt.commits import read_commit
 from capfilt.config import BootstrapConfig, Policy
 from capfilt.controls import add_controls
-from capfilt.errors import ModelError, ShardError
+from capfilt.errors import ModelError
 from capfilt.examine import examine
 from capfilt.filters import Filter, Scores
 from capfilt.images import resize
+from capfilt.indexing import open_planned
 from capfilt.ledger import candidates_table, checked_table, table_path, write_unit
 from capfilt.policy import select
 from capfilt.prefetch import Stopwatch, prefetch
 from capfilt.quarantine import QUARANTINED, quarantine
 from capfilt.records import Candidate, Caption, Sample, SampleRecord, Unit, UnitResult
 from capfilt.runs import Run
-from capfilt.shards import ShardReader, open_shard
 from capfilt.texts import clean
 from capfilt.units import check_failures
 
@@ -84,7 +84,7 @@ def capfilt_unit(
     clock = Stopwatch()
     records: list[SampleRecord] = []
     candidates: list[Candidate] = []
-    samples = _hold(_open(unit).read(unit.lo, unit.hi), unit)
+    samples = _hold(open_planned(run, unit.shard).read(unit.lo, unit.hi), unit)
     ready = prefetch(samples, config.batch_size, partial(prepare, models, config), config.decode_threads)
     with closing(ready) as batches:
         for batch in clock.each("read", batches):
@@ -183,16 +183,6 @@ def _scored(candidate: Candidate, scores: dict[str, Scores], judge: str) -> Cand
             f"to {candidate.text!r}; check its weights, or use device.dtype: float32"
         )
     return replace(candidate, itm=itm, itc=itc)
-
-
-def _open(unit: Unit) -> ShardReader:
-    """Open the shard of a unit, which must be the file that was planned."""
-    reader = open_shard(unit.shard.url)
-    if reader.digest != unit.shard.digest:
-        raise ShardError(
-            f"{unit.shard.url}: changed since it was planned; put the file back that was there, or start another run"
-        )
-    return reader
 
 
 def _hold(samples: Iterable[Sample], unit: Unit) -> Iterator[Sample]:

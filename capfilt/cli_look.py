@@ -152,8 +152,7 @@ def _show(opened: "OpenRun", cards: "list[Card]", as_json: bool) -> None:
     if console.no_color:
         click.echo_via_pager(views.as_plain(cards), color=False)
         return
-    shards = {shard.id: shard for shard in opened.run.plan()}
-    images = read_images(shards, {card.place: card.image_sha256 for card in cards})
+    images = read_images(opened.run, {card.place: card.image_sha256 for card in cards})
     click.echo_via_pager(views.as_colours(console, cards, images, opened.run.config().images), color=True)
 
 

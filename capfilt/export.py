@@ -21,11 +21,12 @@ import pyarrow as pa
 from capfilt import storage
 from capfilt.config import ExportConfig, dump
 from capfilt.errors import RunError, ShardError
+from capfilt.indexing import open_planned
 from capfilt.ledger import count_values, read_candidates, read_samples
 from capfilt.policy import SOURCES, select
 from capfilt.records import Shard
 from capfilt.runs import Run, Selection
-from capfilt.shards import open_shard, write_tar
+from capfilt.shards import write_tar
 from capfilt.tables import parquet_bytes
 from capfilt.texts import clean
 
@@ -85,7 +86,7 @@ def export_shard(run: Run, shard: Shard, config: ExportConfig) -> Exported:
     selection = select(read_candidates(run, shard), config.policy)
     rows = clean_rows(read_samples(run, shard), selection, config.keep_empty)
     with storage.staged(f"{stem}.tar") as path:
-        write_tar(path, _members(shard, rows))
+        write_tar(path, _members(run, shard, rows))
         size = path.stat().st_size
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -188,11 +189,9 @@ def _row(sample: dict[str, Any], candidates: list[dict[str, Any]]) -> dict[str, 
     }
 
 
-def _members(shard: Shard, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
+def _members(run: Run, shard: Shard, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
     """Yield the members of a clean tar, with the images read again from the input shard."""
-    reader = open_shard(shard.url)
-    if reader.digest != shard.digest:
-        raise ShardError(f"{shard.url}: has changed since it was scored; put back the file that was there")
+    reader = open_planned(run, shard)
     chosen = {row["position"]: row for row in rows}
     for sample in reader.read(0, shard.samples):
         row = chosen.get(sample.position)

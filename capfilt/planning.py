@@ -1,10 +1,11 @@
 """The plan of a run: which shards it has, fixed when it starts, and which of them can be used."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from capfilt.config import BootstrapConfig
 from capfilt.errors import RunError, ShardError
+from capfilt.indexing import index_shard, indexed_shards, known_shard
 from capfilt.ledger import committed_units
 from capfilt.plans import shard_ids
 from capfilt.records import Shard
@@ -12,18 +13,28 @@ from capfilt.runs import Run
 from capfilt.shards import open_shard
 from capfilt.storage import absolute
 
-READERS = 8  # threads that read the shards' indexes
+READERS = 32  # threads that ask for what is known of a shard; they wait for the store far more than they compute
+
+Index = Callable[[Run, Sequence[Shard]], Iterable[Shard]]
+"""Looks at files of which nothing but their ids and URLs are known, and gives them back in any order."""
 
 
-def plan_shards(run: Run, found: Sequence[str]) -> list[Shard]:
+def index_here(run: Run, shards: Sequence[Shard]) -> list[Shard]:
+    """Index shards in threads of this process."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(lambda shard: index_shard(run, shard.id, shard.url), shards))
+
+
+def plan_shards(run: Run, found: Sequence[str], index: Index = index_here) -> list[Shard]:
     """Return the shards of a run: indexed at the first start, and the same ones ever after.
 
-    A shard that was damaged and of which nothing is committed is looked at again, since it may have been
-    fetched again.
+    A start that was cut short is gone on with: a shard whose index is there is not walked through again. A shard
+    that was damaged and of which nothing is committed is looked at again, since it may have been fetched again.
 
     Args:
         run: the run.
         found: the files that its inputs mean today.
+        index: looks at the shards of which nothing is known yet.
 
     Raises:
         RunError: files came or went since the run was planned.
@@ -32,11 +43,10 @@ def plan_shards(run: Run, found: Sequence[str]) -> list[Shard]:
     planned = run.plan() if run.has_plan() else []
     if planned:
         _check_same([shard.url for shard in planned], urls, run.root)
-    if planned:
-        with ThreadPoolExecutor(READERS) as pool:
-            shards = list(pool.map(lambda shard: _look_again(run, shard), planned))
-    else:
-        shards = index_shards(urls)
+    known = {shard.id: shard for shard in (_settled(run, planned) if planned else _indexed(run, urls))}
+    shards = planned or [_unknown(id_, url) for id_, url in zip(shard_ids(urls), urls, strict=True)]
+    new = {shard.id: shard for shard in index(run, [shard for shard in shards if shard.id not in known])}
+    shards = [new.get(shard.id) or known[shard.id] for shard in shards]
     if shards != planned:
         run.write_plan(shards)
     return shards
@@ -45,7 +55,7 @@ def plan_shards(run: Run, found: Sequence[str]) -> list[Shard]:
 def index_shards(urls: Sequence[str]) -> list[Shard]:
     """Return what is in some files by their indexes. One that is no shard has no samples, and its damage says why."""
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(_index, shard_ids(urls), urls))
+        return list(pool.map(_look, shard_ids(urls), urls))
 
 
 def unusable(shard: Shard, config: BootstrapConfig) -> bool:
@@ -54,16 +64,31 @@ def unusable(shard: Shard, config: BootstrapConfig) -> bool:
     return bool(shard.damage) and not (readable and config.damage == "keep-readable")
 
 
-def _index(id_: str, url: str) -> Shard:
+def _unknown(id_: str, url: str) -> Shard:
+    return Shard(id_, url, 0, "", 0)
+
+
+def _indexed(run: Run, urls: Sequence[str]) -> list[Shard]:
+    """Return the shards that a start which was cut short has indexed."""
+    ids = indexed_shards(run)
+    with ThreadPoolExecutor(READERS) as pool:
+        pairs = [(id_, url) for id_, url in zip(shard_ids(urls), urls, strict=True) if id_ in ids]
+        return [shard for shard in pool.map(lambda pair: known_shard(run, *pair), pairs) if shard]
+
+
+def _settled(run: Run, planned: Sequence[Shard]) -> list[Shard]:
+    """Return the planned shards that need not be looked at again."""
+    with ThreadPoolExecutor(READERS) as pool:
+        settled = pool.map(lambda shard: not shard.damage or bool(committed_units(run, shard)), planned)
+        return [shard for shard, as_it_is in zip(planned, settled, strict=True) if as_it_is]
+
+
+def _look(id_: str, url: str) -> Shard:
     try:
         reader = open_shard(url)
-    except ShardError as error:  # no shard at all: planned without samples, so that it is accounted for
+    except ShardError as error:  # no shard at all: it is accounted for without samples
         return Shard(id_, url, 0, "", 0, str(error))
     return Shard(id_, url, reader.size, reader.digest, reader.samples, reader.damage)
-
-
-def _look_again(run: Run, shard: Shard) -> Shard:
-    return _index(shard.id, shard.url) if shard.damage and not committed_units(run, shard) else shard
 
 
 def _check_same(planned: Sequence[str], found: Sequence[str], root: str) -> None:

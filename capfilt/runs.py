@@ -2,6 +2,7 @@
 
     RUN/run.yaml                             settings and checkpoint hashes, written first
     RUN/plan/shards.parquet                  the shards, as they were when the run was planned
+    RUN/plan/index/SHARD.index               where the members of a tar are, so that each unit reads its own bytes alone
     RUN/journal.jsonl                        events, for people; never read back
     RUN/lease.json                           who is at work on the run, if anyone is
     RUN/ledger/MODELS/SHARD.json             commit record: the shard is complete; SHARD.samples.parquet and
@@ -57,6 +58,11 @@ class Run:
     def quarantine(self) -> str:
         """The folder of the quarantine records."""
         return storage.join(self.root, "quarantine", self.models)
+
+    @property
+    def indexes(self) -> str:
+        """The folder of the shards' indexes."""
+        return storage.join(self.root, "plan", "index")
 
     def parts(self, shard: Shard) -> str:
         """Return the folder of a shard's units, while it is in work."""

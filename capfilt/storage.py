@@ -19,13 +19,11 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from capfilt.display import shown
+from capfilt.naming import named, names, naming
 from capfilt.ranges import RangedFile
 from capfilt.retries import patiently
 
 T = TypeVar("T")
-
-_CODES = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES, FileExistsError: errno.EEXIST}
 
 
 def join(root: str, *parts: str) -> str:
@@ -59,11 +57,29 @@ def size(path: str) -> int:
     return _ask(path, lambda store, name: int(store.size(name)))
 
 
+def version(path: str) -> str:
+    """Return what is another after every writing of a file: a store's ETag, or a local file's number and times.
+
+    Empty where a store tells nothing of the kind. A copy of a file may have another version; a file of the same
+    version holds the same bytes.
+    """
+    local = local_path(path)
+    if local is not None:
+        with naming(path):
+            found = (
+                local.stat()
+            )  # the time of the last change of anything cannot be set back, as that of the content can
+        return f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+    facts = _ask(path, lambda store, name: store.info(name))
+    etag = facts.get("ETag") or facts.get("etag")
+    return f"{facts['size']} {etag}" if etag else ""
+
+
 def open_input(path: str) -> BinaryIO:
     """Open a file for reading, at any offset."""
     local = local_path(path)
     if local is not None:
-        with _naming(path):
+        with naming(path):
             return local.open("rb")
     file = _ask(path, lambda store, name: store.open(name, "rb", cache_type="none"))
     return cast(BinaryIO, RangedFile(partial(_fetch, path, file), int(file.size)))
@@ -104,7 +120,7 @@ def publish(path: str, data: bytes) -> None:
     if local_path(path) is None:
         _ask(path, lambda store, name: store.pipe_file(name, data))
         return
-    with _naming(path), staged(path) as partial:
+    with naming(path), staged(path) as partial:
         partial.write_bytes(data)
 
 
@@ -115,7 +131,7 @@ def staged(path: str) -> Iterator[Path]:
     For a local path it lies beside its final place, so that nothing is copied.
     """
     local = local_path(path)
-    with _naming(path):
+    with naming(path):
         folder = Path(tempfile.gettempdir()) if local is None else local.parent
         folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{uuid.uuid4().hex}.partial"
@@ -123,13 +139,13 @@ def staged(path: str) -> Iterator[Path]:
         try:
             yield partial
         except OSError as error:
-            if _has_name(error, path):
+            if names(error, path):
                 raise
-            raise _named(error, path) from error  # a full disk says nowhere which file it met
+            raise named(error, path) from error  # a full disk says nowhere which file it met
         if local is None:
             _ask(path, lambda store, name: store.put_file(str(partial), name))
         else:
-            with _naming(path):
+            with naming(path):
                 _sync(partial)
                 partial.replace(local)
                 _sync(folder)  # the new name itself must outlive a power cut
@@ -139,7 +155,7 @@ def staged(path: str) -> Iterator[Path]:
 
 def append(path: str, data: bytes) -> None:
     """Add to the end of a file, for notes that nothing depends on: on an object store it is written anew."""
-    with _naming(path):
+    with naming(path):
         local = local_path(path)
         if local is None:
             publish(path, (read_bytes(path) if exists(path) else b"") + data)
@@ -163,7 +179,7 @@ def remove_folder(folder: str) -> None:
 
 def _ask(path: str, call: Callable[[Any, str], T]) -> T:
     """Return what a call gives that is made with the file system of a path and the path's name in it."""
-    with _naming(path):
+    with naming(path):
         store, name = _store(path)
         if local_path(path) is not None:
             return call(store, name)
@@ -180,7 +196,7 @@ def _fetch(path: str, file: Any, start: int, end: int) -> bytes:
             raise OSError(errno.EIO, f"{len(data)} bytes came of {end - start} from byte {start} on")
         return data
 
-    with _naming(path):
+    with naming(path):
         return patiently(fetch, path)
 
 
@@ -190,7 +206,7 @@ def sweep(folder: str, *, deep: bool = True) -> None:
     Whoever is writing there loses what it writes. On an object store nothing can be seen of a file in the making.
     """
     local = local_path(folder)
-    with _naming(folder):
+    with naming(folder):
         for path in () if local is None else local.glob("**/.*" if deep else ".*"):
             if re.fullmatch(r"\.[0-9a-f]{32}\.partial", path.name):  # and nothing that others may have put there
                 path.unlink(missing_ok=True)
@@ -221,27 +237,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Make every failure an OSError that names a path."""
-    try:
-        yield
-    except OSError as error:
-        if _has_name(error, path):
-            raise
-        raise _named(error, path) from error
-    except Exception as error:  # each store's client (botocore, aiohttp, ...) has error classes of its own
-        if local_path(path) is not None:
-            raise
-        raise OSError(errno.EIO, shown(f"{type(error).__name__}: {error}"), shown(path)) from error
-
-
-def _has_name(error: OSError, path: str) -> bool:
-    return error.filename is not None or path in str(error)
-
-
-def _named(error: OSError, path: str) -> OSError:
-    code = error.errno or next((code for kind, code in _CODES.items() if isinstance(error, kind)), errno.EIO)
-    return OSError(code, shown(error.strerror or str(error) or type(error).__name__), shown(path))

@@ -242,7 +242,7 @@ def test_a_shard_that_changed_since_it_was_planned_is_refused(tmp_path, config, 
     unit = Unit(plan(path), 0, 1)
     change(Path(path))
 
-    with pytest.raises(ShardError, match=r"00000\.tar: changed since it was planned"):
+    with pytest.raises(ShardError, match=r"00000\.tar: has changed since it was planned"):
         capfilt_unit(unit, models(), config, run)
 
 

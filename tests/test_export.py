@@ -196,7 +196,7 @@ def test_another_image_at_a_position_stops_the_export(tmp_path, run, shard, expo
 def test_an_input_of_other_members_stops_the_export(tmp_path, run, shard, export):
     input_shard(tmp_path, IMAGES[::-1], KEYS)
 
-    with pytest.raises(ShardError, match=r"00000\.tar: has changed since it was scored"):
+    with pytest.raises(ShardError, match=r"00000\.tar: has changed since it was planned"):
         export_shard(run, shard, export)
 
 

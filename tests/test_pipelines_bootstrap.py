@@ -267,7 +267,7 @@ def test_a_shard_that_changes_after_planning_fails_alone(folder):
     plan_shards(open_run(config, NAMES), find_shards(config.input))
     write_shard(folder / "in/00001.tar", [("red", "another")] * 21)
 
-    with pytest.raises(FailedUnitsError, match=r"3 failed(.|\n)*00001\.tar: changed since it was planned"):
+    with pytest.raises(FailedUnitsError, match=r"3 failed(.|\n)*00001\.tar: has changed since it was planned"):
         bootstrap.run(config, build_fakes, NAMES, local=True)
     assert sum(name.endswith(".json") for name in tables(folder)) == 2
 

@@ -1,10 +1,11 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from fakes import NAMES, job_config, write_shard
 
 from capfilt.errors import RunError
-from capfilt.planning import plan_shards, unusable
+from capfilt.planning import index_here, plan_shards, unusable
 from capfilt.records import Shard
 from capfilt.runs import Run, open_run
 from capfilt.shards import find_shards
@@ -45,6 +46,20 @@ def test_a_plan_once_made_is_read_not_made_again(run, tmp_path):
     write_shard(tmp_path / "in/1.tar", [("blue", "")])
 
     assert plan_shards(run, found(tmp_path)) == first
+
+
+def test_a_plan_that_was_cut_short_goes_on_with_what_was_indexed(run, tmp_path):
+    index_here(run, [Shard("1", f"{tmp_path}/in/1.tar", 0, "", 0)])
+    asked: list[str] = []
+
+    def index(run: Run, shards: Sequence[Shard]) -> list[Shard]:
+        asked.extend(shard.id for shard in shards)
+        return index_here(run, shards)[::-1]
+
+    shards = plan_shards(run, found(tmp_path), index)
+
+    assert asked == ["0", "2"]
+    assert [(shard.id, shard.samples) for shard in shards] == [("0", 1), ("1", 2), ("2", 3)]
 
 
 def test_a_file_that_is_no_shard_is_planned_with_what_is_wrong(run, tmp_path):

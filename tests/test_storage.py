@@ -1,4 +1,5 @@
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,29 @@ def test_a_sweep_takes_files_in_the_making_and_nothing_else(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted(others)
     storage.sweep(f"{tmp_path}/nothing")
     storage.sweep("memory://nothing")
+
+
+def test_a_file_has_another_version_after_each_writing(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"1")
+    first = storage.version(str(path))
+    assert storage.version(str(path)) == first
+
+    path.write_bytes(b"2")
+    os.utime(path, ns=(0, 0))
+    second = storage.version(str(path))
+    os.utime(path, ns=(0, 0))
+
+    assert first != second
+    assert storage.version(str(path)) != second
+
+
+def test_a_store_that_tells_no_version_has_none():
+    storage.publish("memory://versions/a", b"1")
+
+    assert storage.version("memory://versions/a") == ""
+
+
+def test_the_version_of_no_file_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="gone"):
+        storage.version(str(tmp_path / "gone"))

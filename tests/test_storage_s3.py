@@ -12,7 +12,8 @@ from s3fs import S3FileSystem
 
 from capfilt import retries, storage
 from capfilt.config import BootstrapConfig, ExportConfig, Policy
-from capfilt.runs import load_run
+from capfilt.indexing import index_shard, open_planned
+from capfilt.runs import load_run, open_run
 from capfilt.shards import find_shards, open_shard
 from capfilt.verify import verify
 from pipelines import bootstrap, export
@@ -193,6 +194,29 @@ def test_a_shard_of_small_images_is_read_through_in_few_requests(s3, bucket, tmp
     requests, bytes_read = ranges(seen)
     assert requests <= 2 * 9 + 1  # from 64 KiB to 8 MiB, and two more; once for the headers, once for the images
     assert bytes_read <= 2.01 * len(data)
+
+
+def test_a_unit_of_a_planned_shard_reads_its_own_bytes_alone(s3, bucket, tmp_path):
+    data = Path(write_shard(tmp_path / "00000.tar", [(b"\xff\xd8" + bytes(100_000), "text")] * 100)).read_bytes()
+    storage.publish(f"{bucket}/00000.tar", data)
+    run = open_run(job_config(tmp_path, run=f"{bucket}/run"), NAMES)
+    shard = index_shard(run, "00000", f"{bucket}/00000.tar")
+
+    with s3.counting() as seen:
+        samples = list(open_planned(run, shard).read(40, 60))
+
+    assert [sample.position for sample in samples] == list(range(40, 60))
+    assert ranges(seen)[1] < 1.5 * len(data) * 20 / 100
+
+
+def test_a_store_tells_another_file_of_the_same_size(s3, bucket, tmp_path):
+    for red in (0, 1):
+        write_shard(tmp_path / f"{red}.tar", [(b"\xff\xd8" + bytes([red]) * 1000, "text")] * 3)
+    storage.publish(f"{bucket}/0.tar", (tmp_path / "0.tar").read_bytes())
+    before = storage.version(f"{bucket}/0.tar")
+    storage.publish(f"{bucket}/0.tar", (tmp_path / "1.tar").read_bytes())
+
+    assert storage.version(f"{bucket}/0.tar") != before
 
 
 def test_a_shard_that_is_replaced_while_it_is_read_is_an_error(s3, bucket, tmp_path):

@@ -9,37 +9,39 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from capfilt.errors import ShardError
+from capfilt.indexing import open_planned
 from capfilt.query.cards import Place
 from capfilt.records import Shard
-from capfilt.shards import open_shard
+from capfilt.runs import Run
 
 GONE = "the shard is gone or has changed"
 _THREADS = 8  # object stores answer slowly, and many at once
 
 
-def read_images(shards: Mapping[str, Shard], hashes: Mapping[Place, str]) -> dict[Place, bytes | str]:
+def read_images(run: Run, hashes: Mapping[Place, str]) -> dict[Place, bytes | str]:
     """Return the encoded image of each place, as the shard holds it, or a text that says why there is none.
 
     Images of a shard are in memory at once.
 
     Args:
-        shards: the run's shards, by id.
+        run: the run that they belong to.
         hashes: the sha256 of the image that was attempted at each place; empty where there was none.
     """
     wanted: dict[str, list[int]] = defaultdict(list)
     for shard, position in hashes:
         wanted[shard].append(position)
+    shards = {shard.id: shard for shard in run.plan()}
     with ThreadPoolExecutor(_THREADS) as pool:
-        batches = pool.map(lambda id_: list(_read(shards[id_], sorted(wanted[id_]), hashes)), wanted)
+        batches = pool.map(lambda id_: list(_read(run, shards[id_], sorted(wanted[id_]), hashes)), wanted)
         return dict(pair for batch in batches for pair in batch)
 
 
-def _read(shard: Shard, positions: Sequence[int], hashes: Mapping[Place, str]) -> Iterator[tuple[Place, bytes | str]]:
+def _read(
+    run: Run, shard: Shard, positions: Sequence[int], hashes: Mapping[Place, str]
+) -> Iterator[tuple[Place, bytes | str]]:
     """Yield the image of each position of a shard. A shard that is gone costs its images, never the page."""
     try:
-        reader = open_shard(shard.url)
-        if (reader.size, reader.digest) != (shard.size, shard.digest):
-            raise ShardError(f"{shard.url}: has changed since it was scored")
+        reader = open_planned(run, shard)
         images = {position: next(reader.read(position, position + 1)).image for position in positions}
     except (ShardError, OSError):
         images = {}

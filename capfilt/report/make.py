@@ -27,8 +27,7 @@ def make_report(
     """
     report = gather(opened, samples, seed, share)
     cards = [card for section in (*report.sections, report.failures) for card in section.cards]
-    shards = {shard.id: shard for shard in opened.run.plan()}
-    images = read_images(shards, {card.place: card.image_sha256 for card in cards})
+    images = read_images(opened.run, {card.place: card.image_sha256 for card in cards})
     limits = opened.run.config().images
     pictures = make_pictures({card.place: images[card.place] for card in cards}, limits, int(megabytes * 1e6))
     report = replace(report, notes=[*report.notes, *_missing(pictures.values())])

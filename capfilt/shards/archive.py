@@ -1,6 +1,7 @@
 """A tar shard, plain or compressed with gzip: its samples by position."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import BinaryIO
@@ -23,17 +24,19 @@ class TarShard:
     def __init__(self, url: str, head: bytes) -> None:
         self.url = url
         self.size = size(url)
-        self._unpacked: Unpacked | None = Unpacked(url) if head.startswith(GZIP_MAGIC) else None
-        self._open: Callable[[], BinaryIO] = self._unpacked.open if self._unpacked else partial(open_input, url)
+        self.packed = head.startswith(GZIP_MAGIC)
+        unpacked = Unpacked(url) if self.packed else None
+        self._open: Callable[[], BinaryIO] = unpacked.open if unpacked else partial(open_input, url)
+        self._length = unpacked.size if unpacked else self.size
         with self._open() as file:
-            members, damage = index_tar(file, self._unpacked.size if self._unpacked else self.size)
+            members, damage = index_tar(file, self._length)
         if damage and not members:
             raise ShardError(f"{url}: holds no tar member, begins with {head[:40]!r}: {damage}; fetch it again")
-        self._entries = group(members)
-        self.samples = len(self._entries)
+        self.entries = group(members)
+        self.samples = len(self.entries)
         self.digest = _digest(members)
-        empty = "" if self._entries else f"{NO_SAMPLES}: none of its {len(members)} members is an image or a text"
-        self.damage = "; ".join(filter(None, [self._unpacked.damage if self._unpacked else "", damage, empty]))
+        empty = "" if self.entries else f"{NO_SAMPLES}: none of its {len(members)} members is an image or a text"
+        self.damage = "; ".join(filter(None, [unpacked.damage if unpacked else "", damage, empty]))
 
     def read(self, lo: int, hi: int) -> Iterator[Sample]:
         """Yield the samples of positions lo to hi - 1, one of them in memory at a time.
@@ -41,40 +44,58 @@ class TarShard:
         Raises:
             ShardError: the file is no longer the one that was indexed.
         """
-        if (found := size(self.url)) != self.size:
-            raise ShardError(f"{self.url}: has {found} bytes, had {self.size} when it was indexed; plan the run anew")
         with self._open() as file:
-            for position in range(lo, hi):
-                yield self._sample(file, position)
+            yield from read_entries(self.url, file, self._length, self.entries[lo:hi], lo)
 
-    def _sample(self, file: BinaryIO, position: int) -> Sample:
-        entry = self._entries[position]
-        status, error = _image_status(entry)
-        lost = [part.name for part in (entry.text, entry.metadata) if part and part.kind != "file"]
-        error = "; ".join(filter(None, [error, *(f"{name} is cut or no file, and is not read" for name in lost)]))
-        image = self._part(file, entry.image, MAX_IMAGE_BYTES) if status != "too_large" else None
-        text = self._part(file, entry.text, MAX_TEXT_BYTES + 1)
-        metadata = self._part(file, entry.metadata, MAX_METADATA_BYTES + 1)
-        sample = Sample(position, entry.key, image or b"", text="", status=status, error=error)
-        return describe(sample, text, metadata)
 
-    def _part(self, file: BinaryIO, member: Member | None, limit: int) -> bytes | None:
-        return self._bytes(file, member, limit) if member and member.kind == "file" else None
+def read_entries(url: str, file: BinaryIO, length: int, entries: Iterable[Entry], lo: int) -> Iterator[Sample]:
+    """Yield the samples of some entries of a tar, one of them in memory at a time.
 
-    def _bytes(self, file: BinaryIO, member: Member, limit: int) -> bytes:
-        """Return a member's bytes, up to a limit, after a look whether its header still stands before them."""
-        length = min(member.size, limit)
-        file.seek(member.data - BLOCK)
-        found = file.read(BLOCK + length)
-        header = parse_header(found[:BLOCK])
-        if header is None or header.checksum != member.checksum:
-            raise ShardError(
-                f"{self.url}: the header of {member.name} is gone from byte {member.data - BLOCK}: "
-                f"the file changed after it was indexed; plan the run anew"
-            )
-        if len(found) < BLOCK + length:
-            raise ShardError(f"{self.url}: ends inside {member.name}, {len(found)} bytes behind {member.data - BLOCK}")
-        return found[BLOCK:]
+    Args:
+        url: of the tar, for people.
+        file: the tar itself, not compressed.
+        length: of the file when it was indexed, bytes.
+        entries: one after the other.
+        lo: position of the first.
+
+    Raises:
+        ShardError: the file is no longer the one that was indexed.
+    """
+    if (found := file.seek(0, os.SEEK_END)) != length:
+        raise ShardError(f"{url}: has {found} bytes, had {length} when it was indexed; plan the run anew")
+    for position, entry in enumerate(entries, lo):
+        yield _sample(url, file, position, entry)
+
+
+def _sample(url: str, file: BinaryIO, position: int, entry: Entry) -> Sample:
+    status, error = _image_status(entry)
+    lost = [part.name for part in (entry.text, entry.metadata) if part and part.kind != "file"]
+    error = "; ".join(filter(None, [error, *(f"{name} is cut or no file, and is not read" for name in lost)]))
+    image = _part(url, file, entry.image, MAX_IMAGE_BYTES) if status != "too_large" else None
+    text = _part(url, file, entry.text, MAX_TEXT_BYTES + 1)
+    metadata = _part(url, file, entry.metadata, MAX_METADATA_BYTES + 1)
+    sample = Sample(position, entry.key, image or b"", text="", status=status, error=error)
+    return describe(sample, text, metadata)
+
+
+def _part(url: str, file: BinaryIO, member: Member | None, limit: int) -> bytes | None:
+    return _bytes(url, file, member, limit) if member and member.kind == "file" else None
+
+
+def _bytes(url: str, file: BinaryIO, member: Member, limit: int) -> bytes:
+    """Return a member's bytes, up to a limit, after a look whether its header still stands before them."""
+    length = min(member.size, limit)
+    file.seek(member.data - BLOCK)
+    found = file.read(BLOCK + length)
+    header = parse_header(found[:BLOCK])
+    if header is None or header.checksum != member.checksum:
+        raise ShardError(
+            f"{url}: the header of {member.name} is gone from byte {member.data - BLOCK}: "
+            f"the file changed after it was indexed; plan the run anew"
+        )
+    if len(found) < BLOCK + length:
+        raise ShardError(f"{url}: ends inside {member.name}, {len(found)} bytes behind {member.data - BLOCK}")
+    return found[BLOCK:]
 
 
 def _image_status(entry: Entry) -> tuple[str, str]:

@@ -1,0 +1,80 @@
+"""The indexes of a run's tars, kept beside its plan: their headers are read once, not again for each unit.
+
+An index is believed of a file of the very version that was walked. Of any other the headers are read again, and what
+they come to is held against the plan: so a copy of the file is taken, and a changed one refused, as without an index.
+"""
+
+import logging
+
+from capfilt import storage
+from capfilt.errors import ShardError
+from capfilt.records import Shard
+from capfilt.runs import Run
+from capfilt.shards import ShardReader, open_shard
+from capfilt.shards.archive import TarShard
+from capfilt.shards.stored import IndexedTar, index_bytes
+
+logger = logging.getLogger(__name__)
+
+
+def index_shard(run: Run, id_: str, url: str) -> Shard:
+    """Return what a file holds by its headers, and keep the index of a tar. What is no shard is damage.
+
+    Raises:
+        OSError: the file or the run folder does not answer.
+    """
+    try:
+        before = storage.version(url)
+        reader = open_shard(url)
+    except (ShardError, FileNotFoundError) as error:  # planned without samples, so that it is accounted for
+        return Shard(id_, url, 0, "", 0, str(error))
+    if isinstance(reader, TarShard) and not reader.packed and before == storage.version(url):
+        storage.publish(_path(run, id_), index_bytes(reader, reader.damage, before))
+    return Shard(id_, url, reader.size, reader.digest, reader.samples, reader.damage)
+
+
+def indexed_shards(run: Run) -> set[str]:
+    """Return the ids of the shards of which an index is kept, by one listing."""
+    return {name.removesuffix(".index") for name in storage.list_files(run.indexes)}
+
+
+def known_shard(run: Run, id_: str, url: str) -> Shard | None:
+    """Return what a file holds by its kept index, if that is of the file as it is now and nothing was wrong with it."""
+    index = _kept(run, id_, url)
+    if index is None or index.damage:  # what was missing beside it may have come
+        return None
+    return Shard(id_, url, index.size, index.digest, index.samples)
+
+
+def open_planned(run: Run, shard: Shard) -> ShardReader:
+    """Open a shard of a run, which must be the file that was planned.
+
+    Raises:
+        ShardError: it is another file, or none.
+    """
+    index = _kept(run, shard.id, shard.url)
+    reader: ShardReader = index if index and index.digest == shard.digest else open_shard(shard.url)
+    if (reader.size, reader.digest) != (shard.size, shard.digest):
+        raise ShardError(
+            f"{shard.url}: has changed since it was planned; put the file back that was there, or start another run"
+        )
+    return reader
+
+
+def _kept(run: Run, id_: str, url: str) -> IndexedTar | None:
+    path = _path(run, id_)
+    try:
+        index = IndexedTar(url, storage.read_bytes(path))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        logger.warning("%s: is no index (%s); the headers of %s are read again", path, error, url)
+        return None
+    try:
+        return index if index.version and index.version == storage.version(url) else None
+    except FileNotFoundError:
+        return None
+
+
+def _path(run: Run, id_: str) -> str:
+    return storage.join(run.indexes, f"{id_}.index")
