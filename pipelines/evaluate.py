@@ -84,6 +84,8 @@ def _agreement(config: EvaluateConfig, data: EvaluationData, judged: Judged) -> 
 def _vqa(config: EvaluateConfig, data: QuestionData, settings: VQASettings) -> Measured:
     checkpoint = load_vqa(fetch(config.checkpoint), config.image_size)
     require_room("questions.max_tokens", data.max_tokens, checkpoint.model.config)
+    if settings.method == "generate":
+        require_room("vqa.max_length", settings.max_length, checkpoint.model.config)
     questions = Questions(data, checkpoint.tokens, checkpoint.model.config.vision.image_size)
     model = checkpoint.model.to(config.device.kind)
     with _autocast(config.device):

@@ -6,6 +6,7 @@ import yaml
 from capfilt.cli import JOBS, _kind
 from capfilt.config import BootstrapConfig, Config, Sampling, describe, dump, load
 from capfilt.config.loading import section_of
+from capfilt.config.tasks import NLVR2Config
 from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.errors import ConfigError
 
@@ -109,6 +110,22 @@ def test_a_queue_that_a_step_does_not_fill_evenly_is_refused(file, kind, values,
         assert load(kind, path, [f"momentum.queue={whole}"]).momentum.queue == whole
     with pytest.raises(ConfigError, match=rf"job\.yaml: momentum\.queue: {message}"):
         load(kind, path, [f"momentum.queue={queue}"])
+
+
+TASK: dict[str, object] = {"output": "o", "role": "nlvr2", "checkpoint": "c"}
+SENTENCES = {"files": [{"annotations": "a", "images": "b"}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [(PretrainConfig, PRETRAINING), (FinetuneConfig, FILTER), (NLVR2Config, {**TASK, "data": SENTENCES})],
+)
+def test_a_batch_that_workers_cannot_share_out_is_refused(file, kind, values):
+    shared = {"schedule": {"steps": 1, "batch_size": 48, "accumulation": 2}, "cluster": {"workers": 8}}
+    path = file(yaml.safe_dump({**values, **shared}))
+    assert load(kind, path).schedule.batch_size == 48
+    with pytest.raises(ConfigError, match=r"batch_size: 40 images .* cluster\.workers: 8 x .*accumulation: 2; .* of 16$"):
+        load(kind, path, ["schedule.batch_size=40"])
 
 
 def test_an_override_below_a_value_is_refused(file):

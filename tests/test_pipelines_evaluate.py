@@ -114,6 +114,14 @@ def test_texts_longer_than_the_model_takes_are_refused_before_any_is_read(folder
         assert str(told.value).partition(".")[0] in data
 
 
+def test_answers_longer_than_the_model_takes_are_refused_before_a_question_is_read(folder):
+    save(VQACheckpoint(*small_vqa(folder / "words")), folder / "vqa")
+    asked = {"files": [{"questions": "none.json", "images": "x"}]}
+    written = {"method": "generate", "max_length": 41}
+    with pytest.raises(ConfigError, match=r"vqa\.max_length: 41, the model takes 40; lower it"):
+        evaluate.run(config(folder, "vqa", data=None, checkpoint=str(folder / "vqa"), questions=asked, vqa=written))
+
+
 def test_a_checkpoint_of_another_task_is_refused(folder):
     sentences = {"files": [{"annotations": "none.json", "images": "x"}]}
     with pytest.raises(CheckpointError, match=str(folder / "model")):

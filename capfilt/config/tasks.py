@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_valid
 from capfilt.config.bootstrap import ImageLimits
 from capfilt.config.data import Augmentation
 from capfilt.config.loading import Config
-from capfilt.config.training import Schedule, Tracking, TrainingCluster, TrainingDevice
+from capfilt.config.training import Schedule, Tracking, TrainingCluster, TrainingDevice, require_equal_shares
 
 
 class QuestionFile(Config):
@@ -122,6 +122,7 @@ class TaskConfig(Config):
     def _each_entry_once(self) -> Self:
         if self.schedule.texts_per_image != 1:
             raise ValueError("schedule.texts_per_image is read where captions are drawn; leave it out")
+        require_equal_shares(self.schedule, self.cluster)
         return self
 
 

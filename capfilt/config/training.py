@@ -145,6 +145,16 @@ def _require_whole_steps(schedule: Schedule, momentum: MomentumSettings | None) 
         )
 
 
+def require_equal_shares(schedule: Schedule, cluster: TrainingCluster) -> None:
+    """Raise ValueError unless every worker takes equally many images of a step, in equally large parts."""
+    shares = cluster.workers * schedule.accumulation
+    if schedule.batch_size % shares:
+        raise ValueError(
+            f"schedule.batch_size: {schedule.batch_size} images cannot be shared out among cluster.workers: "
+            f"{cluster.workers} x schedule.accumulation: {schedule.accumulation}; take a multiple of {shares}"
+        )
+
+
 class PretrainConfig(Config):
     """Train MED on ITC + ITM + LM (arXiv 2201.12086, section 3.2)."""
 
@@ -163,7 +173,8 @@ class PretrainConfig(Config):
     tracking: Tracking = Field(Tracking(), description="how the run is followed")
 
     @model_validator(mode="after")
-    def _whole_queue(self) -> Self:
+    def _even_batches(self) -> Self:
+        require_equal_shares(self.schedule, self.cluster)
         _require_whole_steps(self.schedule, self.momentum)
         return self
 
@@ -202,5 +213,6 @@ class FinetuneConfig(Config):
         key, reader = ("momentum", "filter") if self.role == "captioner" else ("prompt", "captioner")
         if getattr(self, key) != type(self).model_fields[key].default:
             raise ValueError(f"{key} is read by role: {reader}, not by role: {self.role}; leave it out")
+        require_equal_shares(self.schedule, self.cluster)
         _require_whole_steps(self.schedule, self.momentum)
         return self
