@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from capfilt.errors import CheckpointError
 from capfilt.med.weights import load_json, load_tensors
@@ -43,3 +44,25 @@ def test_json_must_be_an_object(tmp_path, text, message):
         load_json(tmp_path / "config.json")
     with pytest.raises(CheckpointError, match=r"holds no config\.json; it is not a checkpoint folder"):
         load_json(tmp_path / "none" / "config.json")
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pth", "old.pth"])
+def test_on_the_meta_device_names_and_shapes_are_read_and_no_values(tmp_path, name):
+    state = {"a": torch.ones(2, 3), "b": torch.ones(4)}
+    if name == "x.safetensors":
+        save_file(state, tmp_path / name)
+    else:
+        torch.save(state, tmp_path / name, _use_new_zipfile_serialization=name == "x.pth")
+    with torch.device("meta"):
+        found = load_tensors(tmp_path / name)
+    assert {key: (tensor.device.type, tuple(tensor.shape)) for key, tensor in found.items()} == {
+        "a": ("meta", (2, 3)),
+        "b": ("meta", (4,)),
+    }
+
+
+def test_a_file_that_was_cut_is_refused_on_the_meta_device_too(tmp_path):
+    save_file({"a": torch.ones(2, 3)}, tmp_path / "x.safetensors")
+    (tmp_path / "x.safetensors").write_bytes((tmp_path / "x.safetensors").read_bytes()[:-4])
+    with torch.device("meta"), pytest.raises(CheckpointError, match=r"x\.safetensors: cannot be read as tensors"):
+        load_tensors(tmp_path / "x.safetensors")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from capfilt.config import Device
 from capfilt.med.packed import PackedLinear, pack
 from capfilt.med.vision import VisionTower, normalise
+from capfilt.med.weights import on_meta
 
 CPUINFO = Path("/proc/cpuinfo")
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}  # relative to the largest value: some roundings of each type
@@ -38,7 +39,9 @@ def settle(device: Device, before: Device | None = None) -> Device:
 
 
 def ready(model: M, device: Device) -> M:
-    """Bring a model to a settled device, in place, for inference alone."""
+    """Bring a model to a settled device, in place, for inference alone; one without values stays where it is."""
+    if on_meta():
+        return model.eval().requires_grad_(False)
     dtype = getattr(torch, device.dtype)
     model = model.to(device.kind, dtype).eval().requires_grad_(False)
     if device.linear == "packed":

@@ -115,7 +115,7 @@ def from_published(state: Mapping[str, Tensor], where: str, kind: Kind = "med") 
         target = translate(name, kind)
         if target is None:
             unknown.append(name)
-        elif target in ours and not torch.equal(ours[target], tensor.float()):
+        elif target in ours and not _equal(ours[target], tensor.float()):
             raise CheckpointError(
                 f"{where}: {name} differs from the tensor that it should share with encoder or decoder; "
                 "fetch the file again"
@@ -128,6 +128,11 @@ def from_published(state: Mapping[str, Tensor], where: str, kind: Kind = "med") 
             "BLIP's pre-training, captioning, retrieval, VQA and NLVR2 checkpoints are read"
         )
     return ours
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors are equal; of two without values, whether they could be."""
+    return one.shape == other.shape if one.is_meta else torch.equal(one, other)
 
 
 def infer_config(state: Mapping[str, Tensor], image_size: int | None = None, heads: Heads = (None, None)) -> MEDConfig:

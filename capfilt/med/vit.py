@@ -14,7 +14,7 @@ from torch import Tensor
 from capfilt.errors import CheckpointError
 from capfilt.med.config import VisionConfig
 from capfilt.med.vision import resize_positions
-from capfilt.med.weights import load_tensors, weights_file
+from capfilt.med.weights import load_tensors, on_meta, weights_file
 
 CLASSIFIER = re.compile(r"(head|pre_logits)[./].+")
 
@@ -69,7 +69,7 @@ def _from_timm(name: str) -> ViT:
             "give ViT weights (.safetensors, .pth or .npz), or a name such as deit_base_patch16_224"
         )
     try:
-        model = timm.create_model(name, pretrained=True, num_classes=0)
+        model = timm.create_model(name, pretrained=not on_meta(), num_classes=0)  # a dry run fetches nothing
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(

@@ -1,13 +1,18 @@
-"""Reading the files of a checkpoint: tensors and JSON. Nothing is unpickled: .pth files are loaded as tensors only."""
+"""Reading the files of a checkpoint: tensors and JSON. Nothing is unpickled: .pth files are loaded as tensors only.
+
+Under `torch.device("meta")` only the headers are read: tensors then have names and shapes, and no values. So whatever
+is made of a checkpoint can be tried out without its gigabytes, as dry runs do.
+"""
 
 import json
 import pickle
 import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -24,15 +29,16 @@ DAMAGE = (
 
 
 def load_tensors(file: Path) -> dict[str, Tensor]:
-    """Return the state dict that a .safetensors, .bin or .pth file holds.
+    """Return the state dict that a .safetensors, .bin or .pth file holds; without its values on the meta device.
 
     Raises:
         CheckpointError: the file is missing or damaged, or holds something else.
     """
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
+            return _outline(file) if on_meta() else load_file(file)
+        mapped = on_meta() and zipfile.is_zipfile(file)  # older files have no place for each tensor
+        state = torch.load(file, map_location="meta" if on_meta() else "cpu", mmap=mapped, weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{file}: is not there; copy the checkpoint's weights again") from None
     except pickle.UnpicklingError:
@@ -47,6 +53,18 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise CheckpointError(f"{file}: holds no state dict; a BLIP .pth has one, under the key model")
     return state
+
+
+def on_meta() -> bool:
+    """Return whether tensors are made without values just now."""
+    return torch.get_default_device().type == "meta"
+
+
+def _outline(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a .safetensors file by its header alone, all as float32."""
+    with safe_open(file, "pt") as tensors:
+        names: list[str] = [*tensors.keys()]
+        return {name: torch.empty(tensors.get_slice(name).get_shape(), device="meta") for name in names}
 
 
 def weights_file(folder: Path) -> Path:
