@@ -14,9 +14,10 @@ import click
 from capfilt.cli_checkpoint import checkpoint
 from capfilt.cli_decide import calibrate, recut
 from capfilt.cli_look import inspect, report
-from capfilt.cli_options import config_argument, json_option, set_option
+from capfilt.cli_options import config_argument, dry_run_option, json_option, set_option, show_outlook
 from capfilt.cli_scan import scan
 from capfilt.cli_stats import compare, stats
+from capfilt.cli_train import evaluate, finetune, pretrain
 from capfilt.display import shown
 from capfilt.errors import CapfiltError
 
@@ -52,7 +53,8 @@ def cli() -> None:
 @click.option("--local", is_flag=True, help="Run in this process, without Ray; the result is the same.")
 @click.option("--force", is_flag=True, help="Start also when another driver seems to be at work on the run.")
 @click.option("--retry-quarantined", is_flag=True, help="Do shards with quarantined samples anew, with these samples.")
-def bootstrap(config: Path, overrides: tuple[str, ...], **options: bool) -> None:
+@dry_run_option
+def bootstrap(config: Path, overrides: tuple[str, ...], dry_run: bool, **options: bool) -> None:
     """Caption and score every sample of the shards named in CONFIG, and export what the policy keeps.
 
     What is committed is skipped, so the same command resumes a stopped run.
@@ -64,16 +66,20 @@ def bootstrap(config: Path, overrides: tuple[str, ...], **options: bool) -> None
     from capfilt.config import BootstrapConfig, load
 
     settings = load(BootstrapConfig, config, overrides)
-    from capfilt.med.build import build_models, checkpoint_names
+    from capfilt.med.build import build_models, checkpoint_names, describe_models
     from pipelines import bootstrap as job
+    from pipelines import bootstrap_outlook
 
+    if dry_run:
+        show_outlook(bootstrap_outlook.dry_run(settings, describe_models, checkpoint_names, **options))
     click.echo(job.run(settings, build_models, checkpoint_names(settings), **options))
 
 
 @cli.command()
 @config_argument
 @set_option
-def export(config: Path, overrides: tuple[str, ...]) -> None:
+@dry_run_option
+def export(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     """Write the clean shards of a finished run under another policy. No model is loaded.
 
     \b
@@ -83,7 +89,10 @@ def export(config: Path, overrides: tuple[str, ...]) -> None:
     from capfilt.config import ExportConfig, load
     from pipelines import export as job
 
-    click.echo(job.run(load(ExportConfig, config, overrides)))
+    settings = load(ExportConfig, config, overrides)
+    if dry_run:
+        show_outlook(job.dry_run(settings))
+    click.echo(job.run(settings))
 
 
 @cli.command()
@@ -105,62 +114,6 @@ def verify(run: str, as_json: bool) -> None:
     else:
         click.echo(shown("\n".join(problems)) or f"{run}: every file is whole, every sample is accounted for")
     sys.exit(1 if problems else 0)
-
-
-@cli.command()
-@config_argument
-@set_option
-def pretrain(config: Path, overrides: tuple[str, ...]) -> None:
-    """Train MED from random weights on clean, human and web shards. The same command resumes.
-
-    \b
-    Example:
-      capfilt pretrain configs/pretrain.yaml
-    """
-    from capfilt.config import load
-    from capfilt.config.training import PretrainConfig
-
-    settings = load(PretrainConfig, config, overrides)
-    from pipelines import pretrain as job
-
-    click.echo(f"checkpoint: {job.run(settings)}")
-
-
-@cli.command()
-@config_argument
-@set_option
-def finetune(config: Path, overrides: tuple[str, ...]) -> None:
-    """Fine-tune a captioner, a filter, or a model for VQA or NLVR2, as the key role says. The same command resumes.
-
-    \b
-    Example:
-      capfilt finetune configs/finetune_captioner.yaml
-    """
-    from pipelines import finetune_roles as job
-
-    click.echo(f"checkpoint: {job.run(config, overrides)}")
-
-
-@cli.command()
-@config_argument
-@set_option
-def evaluate(config: Path, overrides: tuple[str, ...]) -> None:
-    """Measure a checkpoint: retrieval, captioning, VQA, NLVR2, video, or the filter against people's verdicts.
-
-    Prints the figures; the file named under output also holds all it takes to get them again.
-
-    \b
-    Example:
-      capfilt evaluate configs/evaluate_retrieval.yaml --set checkpoint=/runs/filter/checkpoint
-    """
-    from capfilt.config import load
-    from capfilt.config.evaluation import EvaluateConfig
-
-    settings = load(EvaluateConfig, config, overrides)
-    from pipelines import evaluate as job
-
-    result = job.run(settings)
-    click.echo(json.dumps({key: result[key] for key in ("figures", "left_out")}, indent=2))
 
 
 @cli.command("config")
@@ -185,7 +138,8 @@ def show_config(job: str, config: Path | None, overrides: tuple[str, ...]) -> No
 @click.argument("config", default="configs/demo.yaml", type=click.Path(dir_okay=False, path_type=Path))
 @set_option
 @json_option
-def demo(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+@dry_run_option
+def demo(config: Path, overrides: tuple[str, ...], as_json: bool, dry_run: bool) -> None:
     """Render a small world, train a captioner and a filter on it, and run the main job, on this machine alone.
 
     \b
@@ -198,6 +152,8 @@ def demo(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     settings = load(DemoConfig, config, overrides)
     from pipelines import demo as job
 
+    if dry_run:
+        show_outlook(job.dry_run(settings))
     figures = job.run(settings, lambda text: click.echo(text, err=as_json))
     if as_json:
         click.echo(json.dumps(figures, indent=2))
@@ -206,7 +162,10 @@ def demo(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 cli.add_command(calibrate)
 cli.add_command(checkpoint)
 cli.add_command(compare)
+cli.add_command(evaluate)
+cli.add_command(finetune)
 cli.add_command(inspect)
+cli.add_command(pretrain)
 cli.add_command(report)
 cli.add_command(recut)
 cli.add_command(scan)

@@ -1,6 +1,7 @@
 """The commands that help to decide what is kept: capfilt recut and calibrate."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ _path = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--examples", type=click.IntRange(min=0), default=5, show_default=True, help="Texts gained and lost.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draw of examples.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that write.")
-@click.option("--dry-run", is_flag=True, help="Show what would change, and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would change and whether it can be written; nothing is.")
 @json_option
 def recut(
     run: str,
@@ -57,11 +58,12 @@ def recut(
     found = difference(opened, before, after, examples, seed)
     if not as_json:
         click.echo(render_difference(found))
-    written = None if dry_run else _export(run, after, workers)
+    written, problems = _export(run, after, workers, dry_run)
     if as_json:
-        click.echo(json.dumps(found.to_json() | {"written": written}, indent=2))
-    elif written:
+        click.echo(json.dumps(found.to_json() | {"written": None if dry_run else written}, indent=2))
+    else:
         click.echo(f"\n{written}")
+    sys.exit(1 if problems else 0)
 
 
 @click.command()
@@ -114,8 +116,13 @@ def _policy(run: "Run", path: Path | None, overrides: tuple[str, ...]) -> "Polic
     return loads(Policy, dump(run.config().policy), f"{run.root}: policy", overrides)
 
 
-def _export(run: str, policy: "Policy", workers: int) -> str:
+def _export(run: str, policy: "Policy", workers: int, dry_run: bool) -> tuple[str, list[str]]:
+    """Write the clean shards, or only see whether that can be done; return what came of it, and what is in the way."""
     from capfilt.config import ExportConfig
     from pipelines import export
 
-    return export.run(ExportConfig(run=run, policy=policy, workers=workers))
+    settings = ExportConfig(run=run, policy=policy, workers=workers)
+    if not dry_run:
+        return export.run(settings), []
+    outlook = export.dry_run(settings)
+    return str(outlook), outlook.problems

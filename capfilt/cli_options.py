@@ -2,12 +2,19 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from capfilt.outlook import Outlook
 
 config_argument = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key, nested ones with dots."
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Check all that the job needs and tell what it would do; nothing is written."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
@@ -15,3 +22,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 def plain_output() -> bool:
     """Return whether output must do without the characters of bars: it is no terminal, or not one for Unicode."""
     return not sys.stdout.isatty() or "utf" not in (sys.stdout.encoding or "").lower()
+
+
+def show_outlook(outlook: "Outlook") -> NoReturn:
+    """Print what a job would do, and end with exit code 1 if anything keeps it from that."""
+    click.echo(str(outlook))
+    sys.exit(1 if outlook.problems else 0)

@@ -93,14 +93,9 @@ def hold_lease(root: str, force: bool = False) -> Iterator[Lease]:
     Raises:
         RunError: another driver is at work on the run.
     """
-    path = storage.join(root, "lease.json")
-    found, now = _read(path), time.time()
-    if found is not None and not force and _alive(found, now):
-        wait = timedelta(seconds=round(found.renewed + EXPIRY - now))
-        raise RunError(
-            f"{path}: another driver is at work on this run: {found}, last seen {max(0, now - found.renewed):.0f} s "
-            f"ago; let it finish or end it. If it is dead, wait {wait}, or run again with --force"
-        )
+    path, now = storage.join(root, "lease.json"), time.time()
+    if not force:
+        require_free(root)
     owner = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid(), _processes(), now, now)
     storage.publish(path, json.dumps(asdict(owner)).encode() + b"\n")
     lease, done = Lease(path, owner), threading.Event()
@@ -112,6 +107,18 @@ def hold_lease(root: str, force: bool = False) -> Iterator[Lease]:
         done.set()
         thread.join()
         lease.give_up()
+
+
+def require_free(root: str) -> None:
+    """Raise RunError if a driver is at work on a run."""
+    path, now = storage.join(root, "lease.json"), time.time()
+    found = _read(path)
+    if found is not None and _alive(found, now):
+        wait = timedelta(seconds=round(found.renewed + EXPIRY - now))
+        raise RunError(
+            f"{path}: another driver is at work on this run: {found}, last seen {max(0, now - found.renewed):.0f} s "
+            f"ago; let it finish or end it. If it is dead, wait {wait}, or run again with --force"
+        )
 
 
 def _keep(lease: Lease, done: threading.Event) -> None:

@@ -52,6 +52,14 @@ def plan_shards(run: Run, found: Sequence[str], index: Index = index_here) -> li
     return shards
 
 
+def planned_shards(run: Run, planned: Sequence[Shard], urls: Sequence[str]) -> list[Shard]:
+    """Return the shards of a run that is planned as plan_shards does, and write nothing. Errors are the same."""
+    _check_same([shard.url for shard in planned], urls, run.root)
+    settled = {shard.id for shard in _settled(run, planned)}
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(lambda shard: shard if shard.id in settled else _look(shard.id, shard.url), planned))
+
+
 def index_shards(urls: Sequence[str]) -> list[Shard]:
     """Return what is in some files by their indexes. One that is no shard has no samples, and its damage says why."""
     with ThreadPoolExecutor(READERS) as pool:

@@ -144,6 +144,14 @@ def open_run(config: BootstrapConfig, names: dict[str, str]) -> Run:
     Raises:
         RunError: the folder belongs to other settings; the message lists them.
     """
+    run = find_run(config, names)
+    record = RunRecord(models=run.models, code=CODE, checkpoints=names, config=config)
+    storage.publish(storage.join(run.root, "run.yaml"), dump(record).encode())
+    return run
+
+
+def find_run(config: BootstrapConfig, names: dict[str, str]) -> Run:
+    """Return the run that open_run makes or goes on with, and write nothing. Arguments and errors are the same."""
     root = storage.absolute(config.run)
     path = storage.join(root, "run.yaml")
     results = config.model_dump(mode="json", include=set(RESULTS))
@@ -157,8 +165,6 @@ def open_run(config: BootstrapConfig, names: dict[str, str]) -> Run:
                 f"with run: ANOTHER_FOLDER\n  " + "\n  ".join(differences)
             )
         models = stored.models
-    record = RunRecord(models=models, code=CODE, checkpoints=names, config=config)
-    storage.publish(path, dump(record).encode())
     return Run(root, models)
 
 

@@ -16,11 +16,12 @@ from capfilt.ledger import committed_units, complete_shards, fold, is_complete
 from capfilt.med.inference import settle
 from capfilt.planning import plan_shards, unusable
 from capfilt.progress import Progress, Tally
-from capfilt.quarantine import quarantined, quarantined_shards, release
+from capfilt.quarantine import quarantined_shards, release
 from capfilt.records import Shard, Unit, UnitResult
+from capfilt.rest import look_for_rest
 from capfilt.runs import Run, begun_with, open_run
 from capfilt.shards import find_shards
-from capfilt.units import check_failures, cover, cut_units, parse_name
+from capfilt.units import check_failures, cover, parse_name
 from pipelines.export import export_shards, finish
 from workers.bootstrap_worker import BootstrapWorker, try_batch_sizes
 from workers.isolation import Isolation
@@ -68,7 +69,7 @@ def run(
                 _release(folder, shards)
             job = _Job(folder, config, [shard for shard in shards if shard not in left_out], lease)
             folder.note("start", units=len(job.units), left_out=[shard.url for shard in left_out])
-            failed = [_remedy(shard) for shard in left_out] if config.damage == "fail" else []
+            failed = [remedy(shard) for shard in left_out] if config.damage == "fail" else []
             with nullcontext() if local else session(config.cluster):
                 failed += job.bootstrap(build, local)
                 failed += job.export(settings, local) if config.export else []
@@ -83,16 +84,21 @@ def run(
 
 def _settled(config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt], local: bool) -> BootstrapConfig:
     """Decide what a config leaves to the machine: as the run began with, or else as suits the machine."""
-    begun = begun_with(config.run)
-    config = config.model_copy(update={"device": settle(config.device, begun.device if begun else None)})
+    config = as_begun(config)
     if config.batch_size:
         return config
-    if begun:
-        return config.model_copy(update={"batch_size": begun.batch_size})
     work = partial(try_batch_sizes, build, _placed(config))
     size = work() if local else on_a_worker(work, config.cluster)
     logger.info("batch_size: %d, found by trial; the run keeps it", size)
     return config.model_copy(update={"batch_size": size})
+
+
+def as_begun(config: BootstrapConfig) -> BootstrapConfig:
+    """Return a config with the device and batch size that its run began with; a new run has no batch size yet."""
+    begun = begun_with(config.run)
+    device = settle(config.device, begun.device if begun else None)
+    size = config.batch_size or (begun.batch_size if begun else 0)
+    return config.model_copy(update={"device": device, "batch_size": size})
 
 
 def _placed(config: BootstrapConfig) -> BootstrapConfig:
@@ -131,22 +137,9 @@ class _Job:
 
     def __init__(self, folder: Run, config: BootstrapConfig, shards: Sequence[Shard], lease: Lease) -> None:
         self.folder, self.config, self.shards, self.lease, self.tally = folder, config, shards, lease, Tally()
-        complete, begun = complete_shards(folder), set(storage.list_folders(folder.ledger))
-        known = quarantined_shards(folder)
-        self.total = sum(shard.samples for shard in shards)
-        self.units: list[Unit] = []
-        self.left: dict[str, int] = {}  # samples of a shard, by its id
-        self.ready: list[Shard] = []  # nothing is left but to fold them, or to remove the parts of that
-        for shard in shards:
-            units = []
-            if shard.id not in complete:
-                held = quarantined(folder, shard) if shard.id in known else ()
-                units = cut_units(shard, config, committed_units(folder, shard) if shard.id in begun else (), held)
-            self.units += units
-            self.left[shard.id] = sum(unit.hi - unit.lo for unit in units)
-            if not units and shard.id in begun:
-                self.ready.append(shard)
-        self.done = self.total - sum(self.left.values())
+        rest = look_for_rest(folder, config, shards)
+        self.units, self.ready, self.left = rest.units, rest.ready, dict(rest.left)
+        self.total, self.done = rest.total, rest.done
 
     def bootstrap(self, build: Callable[[BootstrapConfig], CapFilt], local: bool) -> list[str]:
         """Do the units, complete the shards, and return what failed."""
@@ -204,5 +197,6 @@ def _for_export(cluster: Cluster, local: bool) -> Cluster:
     return Cluster() if local else cluster.model_copy(update={"gpus_per_worker": 0.0, "cpus_per_worker": cpus})
 
 
-def _remedy(shard: Shard) -> str:
+def remedy(shard: Shard) -> str:
+    """Return what is wrong with a shard that is left out, and what to do."""
     return f"{shard.url}: {shard.damage}; fetch it again, or set damage: keep-readable or skip-shard"

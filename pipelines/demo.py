@@ -12,9 +12,12 @@ from capfilt.config.demo import DemoConfig
 from capfilt.config.training import FinetuneConfig, ModelSettings, PretrainConfig, Schedule
 from capfilt.med.build import build_models, checkpoint_names
 from capfilt.med.tokens import SPECIAL
+from capfilt.outlook import Outlook
 from capfilt.query import open_run
-from capfilt.runs import load_run
+from capfilt.runs import Run, begun_with, find_run, load_run
 from capfilt.stats import render_text, summarise
+from capfilt.storage import absolute
+from capfilt.training.folder import TrainingRun
 from capfilt.verify import verify
 from capfilt.world.noise import NoiseRates
 from capfilt.world.shards import World, write_world
@@ -23,6 +26,7 @@ from capfilt.world.vocabulary import vocabulary
 from pipelines import bootstrap, finetune, pretrain
 
 SHARD = 500  # samples
+WRITTEN = 500e6  # bytes, at most: four models of the default size with their states, and the shards
 
 
 def run(config: DemoConfig, say: Callable[[str], None]) -> dict[str, object]:
@@ -40,13 +44,43 @@ def run(config: DemoConfig, say: Callable[[str], None]) -> dict[str, object]:
     _step(say, started, "5 of 6  Checking and judging the run")
     figures = _report(config, job, say)
     _step(say, started, "6 of 6  Pre-training a new MED on the clean shards, from random weights")
-    clean = Path(load_run(job.run).clean(ExportConfig(run=job.run, policy=job.policy)))
-    pretrain.run(_pretraining(config, root, "retrained", ["human", str(clean)], config.retraining))
+    pretrain.run(_retraining(config, root, job))
     say(_losses(root / "retrained" / "metrics.jsonl"))
     figures["seconds"] = round(time.monotonic() - started, 1)
     (root / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     _step(say, started, f"Done. Everything is in {root}; look at it with: capfilt stats {job.run}")
     return figures
+
+
+def dry_run(config: DemoConfig) -> Outlook:
+    """Return what run would do, and what keeps it from that. Nothing is written.
+
+    Each step reads what the one before it writes, so only what is there already can be looked at.
+    """
+    outlook, root = Outlook("demo"), Path(config.output)
+    start = _pretraining(config, root, "pretrained", ["human", "web"], config.pretraining)
+    tuned = [_finetuning(config, root, role, f"{start.output}/checkpoint") for role in ("captioner", "filter")]
+    job = _bootstrapping(config, root, *(f"{each.output}/checkpoint" for each in tuned))
+    samples = config.human_samples + config.web_samples + config.unseen_samples
+    outlook.tell("renders", f"{samples:,} scenes of {config.model.image_size} pixels")
+    trainings: list[PretrainConfig | FinetuneConfig] = [start, *tuned, _retraining(config, root, job)]
+    for training in trainings:
+        with outlook.examine():
+            run = TrainingRun(training.output, training, dry_run=True)
+            state = "is done" if run.finished else f"goes on from step {run.newest}" if run.newest else "from step 0"
+            outlook.tell("trains", f"{run.name}: {training.schedule.steps or 'some epochs of'} steps; {state}")
+    with outlook.examine():
+        names = checkpoint_names(job) if begun_with(job.run) else {}
+        outlook.tell(
+            "bootstraps", f"{config.web_samples + config.unseen_samples:,} samples in {find_run(job, names).root}"
+        )
+    outlook.writes(config.output, WRITTEN)
+    return outlook
+
+
+def _retraining(config: DemoConfig, root: Path, job: BootstrapConfig) -> PretrainConfig:
+    clean = Run(absolute(job.run), "").clean(ExportConfig(run=job.run, policy=job.policy))
+    return _pretraining(config, root, "retrained", ["human", clean], config.retraining)
 
 
 def _step(say: Callable[[str], None], started: float, text: str) -> None:

@@ -2,32 +2,39 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import Device
-from capfilt.config.evaluation import EvaluateConfig, EvaluationData
+from capfilt.config.evaluation import EvaluateConfig, EvaluationData, EvaluationDevice
 from capfilt.config.tasks import QuestionData, SentenceData, VQASettings
 from capfilt.errors import ConfigError
 from capfilt.evaluation.annotations import read_annotations
+from capfilt.evaluation.caption_metrics import require_metrics
 from capfilt.evaluation.captioning import evaluate_captioning
 from capfilt.evaluation.images import ImageSet
 from capfilt.evaluation.judgments import Judged, evaluate_filter, read_judgments, with_foreign_texts
 from capfilt.evaluation.nlvr2 import evaluate_nlvr2
 from capfilt.evaluation.report import Measured, report
 from capfilt.evaluation.retrieval import evaluate_retrieval
-from capfilt.evaluation.vqa import evaluate_vqa
+from capfilt.evaluation.vqa import evaluate_vqa, read_candidates
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import load, load_nlvr2, load_vqa, require
 from capfilt.med.fetch import fetch
 from capfilt.med.inference import settle
+from capfilt.outlook import Outlook
 from capfilt.storage import publish
 from capfilt.training.entries import require_room
+from capfilt.training.passes import Draw
 from capfilt.training.questions import Questions
 from capfilt.training.statements import Statements
+
+FIRST = Draw(sample=0, seed=0, number=0)
+RESULT_BYTES = 100e6  # of the largest results, which hold every caption or answer
 
 
 def run(config: EvaluateConfig) -> dict[str, object]:
@@ -38,70 +45,121 @@ def run(config: EvaluateConfig) -> dict[str, object]:
         CheckpointError: the checkpoint is missing, or lacks the part that is measured.
         ConfigError: the device, or a package that the task needs, is not there.
     """
-    if config.device.kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device.kind: cuda, but torch sees no GPU here; set device.kind: cpu")
+    _check_device(config)
     torch.set_num_threads(config.device.threads)
     config = config.model_copy(update={"device": settle(config.device)})
     started = time.monotonic()
-    measured = _measured(config)
+    measured = _prepared(config).measure()
     result = report(config, measured, time.monotonic() - started)
     publish(config.output, (json.dumps(result, indent=2, ensure_ascii=False) + "\n").encode())
     return result
 
 
-def _retrieval(config: EvaluateConfig, data: EvaluationData) -> Measured:
+def dry_run(config: EvaluateConfig) -> Outlook:
+    """Return what run would do, and what keeps it from that. Nothing is written."""
+    outlook = Outlook(f"evaluate, {config.task}")
+    with outlook.examine():
+        _check_device(config)
+    with outlook.examine():
+        plain = EvaluationDevice(dtype="float32", linear="plain")
+        with torch.device("meta"):
+            task = _prepared(config.model_copy(update={"device": plain}))
+        outlook.tell("model", f"{config.checkpoint} can do it")
+        outlook.tell("data", f"{task.entries:,} entries of {', '.join(task.files)}")
+        task.look()
+        outlook.tell("data", "the first image was read")
+    outlook.writes(config.output, RESULT_BYTES)
+    return outlook
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A task with its model and its annotations at hand."""
+
+    measure: Callable[[], Measured]
+    look: Callable[[], object]  # reads the first image
+    entries: int
+    files: Sequence[str]
+
+
+def _check_device(config: EvaluateConfig) -> None:
+    if config.device.kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device.kind: cuda, but torch sees no GPU here; set device.kind: cpu")
+
+
+def _on_images(images: ImageSet, files: Sequence[str], measure: Callable[[], Measured]) -> _Task:
+    return _Task(measure, images.look, len(images.entries), files)
+
+
+def _retrieval(config: EvaluateConfig, data: EvaluationData) -> _Task:
     entries = read_annotations(data)
     judge = _filter(config)
-    images = ImageSet(entries, data, config, judge.image_size)
-    return Measured(evaluate_retrieval(judge, images), [data.annotations], images.left_out)
+    images, files = ImageSet(entries, data, config, judge.image_size), [data.annotations]
+    return _on_images(images, files, lambda: Measured(evaluate_retrieval(judge, images), files, images.left_out))
 
 
-def _captioning(config: EvaluateConfig, data: EvaluationData) -> Measured:
+def _captioning(config: EvaluateConfig, data: EvaluationData) -> _Task:
+    require_metrics()
     entries = read_annotations(data)
     checkpoint = require(load(fetch(config.checkpoint), config.image_size), "captioner", config.checkpoint)
     captioner = MEDCaptioner(config.checkpoint, checkpoint, config.captioning, config.device)
-    images = ImageSet(entries, data, config, captioner.image_size)
-    figures, captions = evaluate_captioning(captioner, images)
-    return Measured(figures, [data.annotations], images.left_out, captions)
+    images, files = ImageSet(entries, data, config, captioner.image_size), [data.annotations]
+
+    def measure() -> Measured:
+        figures, captions = evaluate_captioning(captioner, images)
+        return Measured(figures, files, images.left_out, captions)
+
+    return _on_images(images, files, measure)
 
 
-def _judgments(config: EvaluateConfig, data: EvaluationData) -> Measured:
+def _judgments(config: EvaluateConfig, data: EvaluationData) -> _Task:
     return _agreement(config, data, read_judgments(data, config.verdicts))
 
 
-def _foreign_texts(config: EvaluateConfig, data: EvaluationData) -> Measured:
+def _foreign_texts(config: EvaluateConfig, data: EvaluationData) -> _Task:
     return _agreement(config, data, with_foreign_texts(read_annotations(data), config.verdicts))
 
 
-def _agreement(config: EvaluateConfig, data: EvaluationData, judged: Judged) -> Measured:
+def _agreement(config: EvaluateConfig, data: EvaluationData, judged: Judged) -> _Task:
     judge = _filter(config)
     images = ImageSet(judged.entries, data, config, judge.image_size)
-    figures = evaluate_filter(judge, images, judged.verdicts)
     files = [data.annotations, *filter(None, [config.verdicts.foreign])]
-    return Measured(figures, files, images.left_out)
+
+    def measure() -> Measured:
+        return Measured(evaluate_filter(judge, images, judged.verdicts), files, images.left_out)
+
+    return _on_images(images, files, measure)
 
 
-def _vqa(config: EvaluateConfig, data: QuestionData, settings: VQASettings) -> Measured:
-    checkpoint = load_vqa(fetch(config.checkpoint), config.image_size)
-    require_room("questions.max_tokens", data.max_tokens, checkpoint.model.config)
+def _vqa(config: EvaluateConfig, data: QuestionData, settings: VQASettings) -> _Task:
+    model, tokens = load_vqa(fetch(config.checkpoint), config.image_size)
+    require_room("questions.max_tokens", data.max_tokens, model.config)
     if settings.method == "generate":
-        require_room("vqa.max_length", settings.max_length, checkpoint.model.config)
-    questions = Questions(data, checkpoint.tokens, checkpoint.model.config.vision.image_size)
-    model = checkpoint.model.to(config.device.kind)
-    with _autocast(config.device):
-        figures = evaluate_vqa(model, questions, settings)
+        require_room("vqa.max_length", settings.max_length, model.config)
+    read_candidates(settings)
+    questions = Questions(data, tokens, model.config.vision.image_size)
     files = [name for file in data.files for name in (file.questions, file.annotations) if name]
-    return Measured(figures, [*files, *filter(None, [settings.candidates])], written=figures.pop("answers"))
+    files += filter(None, [settings.candidates])
+
+    def measure() -> Measured:
+        with _autocast(config.device):
+            figures = evaluate_vqa(model.to(config.device.kind), questions, settings)
+        return Measured(figures, files, written=figures.pop("answers"))
+
+    return _Task(measure, lambda: questions[FIRST], len(questions), files)
 
 
-def _nlvr2(config: EvaluateConfig, data: SentenceData) -> Measured:
-    checkpoint = load_nlvr2(fetch(config.checkpoint), config.image_size)
-    require_room("sentences.max_tokens", data.max_tokens, checkpoint.model.config)
-    sentences = Statements(data, checkpoint.tokens, checkpoint.model.config.vision.image_size)
-    model = checkpoint.model.to(config.device.kind)
-    with _autocast(config.device):
-        figures = evaluate_nlvr2(model, sentences, config.nlvr2)
-    return Measured(figures, [file.annotations for file in data.files])
+def _nlvr2(config: EvaluateConfig, data: SentenceData) -> _Task:
+    model, tokens = load_nlvr2(fetch(config.checkpoint), config.image_size)
+    require_room("sentences.max_tokens", data.max_tokens, model.config)
+    sentences = Statements(data, tokens, model.config.vision.image_size)
+    files = [file.annotations for file in data.files]
+
+    def measure() -> Measured:
+        with _autocast(config.device):
+            return Measured(evaluate_nlvr2(model.to(config.device.kind), sentences, config.nlvr2), files)
+
+    return _Task(measure, lambda: sentences[FIRST], len(sentences), files)
 
 
 def _filter(config: EvaluateConfig) -> MEDFilter:
@@ -113,7 +171,7 @@ def _autocast(device: Device) -> AbstractContextManager[None]:
     return torch.autocast(device.kind, torch.bfloat16, enabled=device.dtype == "bfloat16")
 
 
-def _measured(config: EvaluateConfig) -> Measured:
+def _prepared(config: EvaluateConfig) -> _Task:
     """Take the task's own data to it; the config has seen to it that they are there."""
     if config.task == "vqa" and config.questions and config.vqa:
         return _vqa(config, config.questions, config.vqa)
@@ -124,7 +182,7 @@ def _measured(config: EvaluateConfig) -> Measured:
     return ON_CAPTIONS[config.task](config, config.data)
 
 
-ON_CAPTIONS: Mapping[str, Callable[[EvaluateConfig, EvaluationData], Measured]] = {
+ON_CAPTIONS: Mapping[str, Callable[[EvaluateConfig, EvaluationData], _Task]] = {
     "retrieval": _retrieval,
     "video": _retrieval,
     "captioning": _captioning,

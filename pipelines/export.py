@@ -8,13 +8,17 @@ from capfilt.config import Cluster, ExportConfig
 from capfilt.errors import FailedUnitsError
 from capfilt.export import finish_export, finished_shards
 from capfilt.ledger import complete_shards
+from capfilt.outlook import Outlook
 from capfilt.planning import unusable
 from capfilt.progress import Progress
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run, load_run
+from capfilt.shards import open_shard
 from workers.export_worker import ExportWorker
 from workers.local import run_local
 from workers.pool import run_units
+
+LISTED = 10  # shards that keep a dry run from its work
 
 
 def run(config: ExportConfig) -> str:
@@ -25,14 +29,40 @@ def run(config: ExportConfig) -> str:
         FailedUnitsError: shards failed, or their ledger is not complete; all others are exported.
     """
     folder = load_run(config.run)
-    shards = [shard for shard in folder.plan() if not unusable(shard, folder.config())]
-    complete = complete_shards(folder)
-    ready = [shard for shard in shards if shard.id in complete]
-    failed = [f"{shard.url}: its ledger is not complete; bootstrap again" for shard in shards if shard not in ready]
+    shards, ready, failed = _ready(folder)
     failed += export_shards(folder, ready, config, Cluster(workers=config.workers))
     if failed:
         raise FailedUnitsError(failed, f"{len(shards) - len(failed)} of {len(shards)} shards in {folder.clean(config)}")
     return finish(folder, shards, config)
+
+
+def dry_run(config: ExportConfig) -> Outlook:
+    """Return what run would do, and what keeps it from that. Nothing is written."""
+    outlook = Outlook("export")
+    with outlook.examine():
+        folder = load_run(config.run)
+        shards, ready, failed = _ready(folder)
+        finished = finished_shards(folder.clean(config))
+        left = [shard for shard in ready if shard.id not in finished]
+        outlook.tell("input", f"{len(ready):,} complete shards of {len(shards):,} in {folder.root}")
+        outlook.tell("does", f"{len(left):,} shards; {len(ready) - len(left):,} are exported already")
+        outlook.writes(folder.clean(config), sum(shard.size for shard in left))
+        for reason in failed[:LISTED]:
+            outlook.refuse(reason)
+        if len(failed) > LISTED:
+            outlook.refuse(f"the ledgers of {len(failed) - LISTED} more shards are not complete; bootstrap again")
+        for shard in left[:1]:
+            outlook.tell("images", f"come from {open_shard(shard.url).url} and so on")
+    return outlook
+
+
+def _ready(folder: Run) -> tuple[list[Shard], list[Shard], list[str]]:
+    """Return the shards of a run that are to be exported, those of them that can be, and why the others cannot."""
+    shards = [shard for shard in folder.plan() if not unusable(shard, folder.config())]
+    complete = complete_shards(folder)
+    ready = [shard for shard in shards if shard.id in complete]
+    missing = [shard for shard in shards if shard.id not in complete]
+    return shards, ready, [f"{shard.url}: its ledger is not complete; bootstrap again" for shard in missing]
 
 
 def export_shards(folder: Run, shards: Sequence[Shard], config: ExportConfig, cluster: Cluster) -> list[str]:

@@ -10,11 +10,13 @@ from capfilt.med.fetch import fetch
 from capfilt.med.model import MED
 from capfilt.med.momentum import MOMENTUM, Momentum, load_momentum, resume_published
 from capfilt.med.weights import load_tensors
+from capfilt.outlook import Outlook
 from capfilt.training.data import Batch, open_data
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Job
 from capfilt.training.loop import train
 from capfilt.training.objectives import Captioning, Filtering, Objective
+from pipelines.training_outlook import foresee
 from workers.launch import launch
 
 
@@ -29,14 +31,23 @@ def run(config: FinetuneConfig) -> str:
 def work(config: FinetuneConfig) -> None:
     """Fine-tune as one of the workers, or as the only one."""
     folder = TrainingRun(config.output, config)
+    train(folder, prepare(config, folder.shards), config.schedule, config.device, config.tracking, config.seed)
+
+
+def prepare(config: FinetuneConfig, shards: str | None) -> Job[Batch]:
+    """Return all that is trained, from the checkpoint it starts with; shards is the file of open_data."""
     start = load(fetch(config.checkpoint), config.image_size)
     checkpoint = only(config.role, require(start, config.role, config.checkpoint), config.drop_path)
-    job = Job(
+    return Job(
         objective(config, checkpoint),
-        open_data(config.data, config.schedule, checkpoint, config.seed, folder.shards),
+        open_data(config.data, config.schedule, checkpoint, config.seed, shards),
         partial(save, checkpoint),
     )
-    train(folder, job, config.schedule, config.device, config.tracking, config.seed)
+
+
+def dry_run(config: FinetuneConfig) -> Outlook:
+    """Return what run would do, and what keeps it from that. Nothing is written."""
+    return foresee(f"finetune, {config.role}", config, prepare)
 
 
 def objective(config: FinetuneConfig, checkpoint: Checkpoint) -> Objective[Batch]:

@@ -6,13 +6,15 @@ from capfilt.config.tasks import NLVR2Config
 from capfilt.med.checkpoints import NLVR2Checkpoint, load, save
 from capfilt.med.fetch import fetch
 from capfilt.med.successors import nlvr2_from
+from capfilt.outlook import Outlook
 from capfilt.training.entries import require_room
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Job
 from capfilt.training.loop import train
 from capfilt.training.passes import Passes
 from capfilt.training.reasoning import Reasoning
-from capfilt.training.statements import Statements
+from capfilt.training.statements import StatementBatch, Statements
+from pipelines.training_outlook import foresee
 from workers.launch import launch
 
 
@@ -26,11 +28,20 @@ def run(config: NLVR2Config) -> str:
 
 def work(config: NLVR2Config) -> None:
     """Fine-tune as one of the workers, or as the only one."""
+    folder = TrainingRun(config.output, config)
+    train(folder, prepare(config), config.schedule, config.device, config.tracking, config.seed)
+
+
+def prepare(config: NLVR2Config, shards: str | None = None) -> Job[StatementBatch]:
+    """Return all that is trained, from the checkpoint it starts with; there are no shards."""
     med, tokens = load(fetch(config.checkpoint), config.image_size)
     model = nlvr2_from(med, config.merge_from, config.drop_path, config.seed)
     require_room("data.max_tokens", config.data.max_tokens, model.config)
     statements = Statements(config.data, tokens, model.config.vision.image_size, config.augmentation)
     source = Passes(statements, config.schedule, config.seed, config.data.workers)
-    job = Job(Reasoning(model), source, partial(save, NLVR2Checkpoint(model, tokens)))
-    folder = TrainingRun(config.output, config)
-    train(folder, job, config.schedule, config.device, config.tracking, config.seed)
+    return Job(Reasoning(model), source, partial(save, NLVR2Checkpoint(model, tokens)))
+
+
+def dry_run(config: NLVR2Config) -> Outlook:
+    """Return what run would do, and what keeps it from that. Nothing is written."""
+    return foresee("finetune, nlvr2", config, prepare)

@@ -6,6 +6,7 @@ from pathlib import Path
 from capfilt.config import load
 from capfilt.config.tasks import FinetuneRole, NLVR2Config, VQAConfig
 from capfilt.config.training import FinetuneConfig
+from capfilt.outlook import Outlook
 from pipelines import finetune, finetune_nlvr2, finetune_vqa
 
 
@@ -22,3 +23,14 @@ def run(path: Path, overrides: Sequence[str]) -> str:
             return finetune_nlvr2.run(load(NLVR2Config, path, overrides))
         case _:
             return finetune.run(load(FinetuneConfig, path, overrides))
+
+
+def dry_run(path: Path, overrides: Sequence[str]) -> Outlook:
+    """Read a config, and return what run would do with it, and what keeps it from that. Nothing is written."""
+    match load(FinetuneRole, path, overrides).role:
+        case "vqa":
+            return finetune_vqa.dry_run(load(VQAConfig, path, overrides))
+        case "nlvr2":
+            return finetune_nlvr2.dry_run(load(NLVR2Config, path, overrides))
+        case _:
+            return finetune.dry_run(load(FinetuneConfig, path, overrides))

@@ -6,13 +6,15 @@ from capfilt.config.tasks import VQAConfig
 from capfilt.med.checkpoints import VQACheckpoint, load, save
 from capfilt.med.fetch import fetch
 from capfilt.med.successors import vqa_from
+from capfilt.outlook import Outlook
 from capfilt.training.answering import Answering
 from capfilt.training.entries import require_room
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Job
 from capfilt.training.loop import train
 from capfilt.training.passes import Passes
-from capfilt.training.questions import Questions
+from capfilt.training.questions import QuestionBatch, Questions
+from pipelines.training_outlook import foresee
 from workers.launch import launch
 
 
@@ -26,12 +28,21 @@ def run(config: VQAConfig) -> str:
 
 def work(config: VQAConfig) -> None:
     """Fine-tune as one of the workers, or as the only one."""
+    folder = TrainingRun(config.output, config)
+    train(folder, prepare(config), config.schedule, config.device, config.tracking, config.seed)
+
+
+def prepare(config: VQAConfig, shards: str | None = None) -> Job[QuestionBatch]:
+    """Return all that is trained, from the checkpoint it starts with; there are no shards."""
     med, tokens = load(fetch(config.checkpoint), config.image_size)
     model = vqa_from(med, config.drop_path, config.seed)
     require_room("data.max_tokens", config.data.max_tokens, model.config)
     questions = Questions(config.data, tokens, model.config.vision.image_size, config.augmentation)
     questions.require_answers()
     source = Passes(questions, config.schedule, config.seed, config.data.workers)
-    job = Job(Answering(model), source, partial(save, VQACheckpoint(model, tokens)))
-    folder = TrainingRun(config.output, config)
-    train(folder, job, config.schedule, config.device, config.tracking, config.seed)
+    return Job(Answering(model), source, partial(save, VQACheckpoint(model, tokens)))
+
+
+def dry_run(config: VQAConfig) -> Outlook:
+    """Return what run would do, and what keeps it from that. Nothing is written."""
+    return foresee("finetune, vqa", config, prepare)

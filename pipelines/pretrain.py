@@ -7,11 +7,13 @@ from capfilt.config.training import PretrainConfig
 from capfilt.med.checkpoints import Checkpoint, save
 from capfilt.med.initial import start
 from capfilt.med.momentum import MOMENTUM, Momentum, save_momentum
-from capfilt.training.data import open_data
+from capfilt.outlook import Outlook
+from capfilt.training.data import Batch, open_data
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Job
 from capfilt.training.loop import train
 from capfilt.training.objectives import Pretraining
+from pipelines.training_outlook import foresee
 from workers.launch import launch
 
 
@@ -26,12 +28,21 @@ def run(config: PretrainConfig) -> str:
 def work(config: PretrainConfig) -> None:
     """Pre-train as one of the workers, or as the only one."""
     folder = TrainingRun(config.output, config)
+    train(folder, prepare(config, folder.shards), config.schedule, config.device, config.tracking, config.seed)
+
+
+def prepare(config: PretrainConfig, shards: str | None) -> Job[Batch]:
+    """Return all that is trained, from the weights it starts with; shards is the file of open_data."""
     checkpoint = start(config.model, config.initial, config.seed)
     objective = Pretraining(*checkpoint, config.itm_warmup, config.momentum, config.seed)
-    source = open_data(config.data, config.schedule, checkpoint, config.seed, folder.shards)
+    source = open_data(config.data, config.schedule, checkpoint, config.seed, shards)
     write = partial(_write, checkpoint, objective.momentum)
-    job = Job(objective, source, write, idle_parameters=config.itm_warmup > 0)
-    train(folder, job, config.schedule, config.device, config.tracking, config.seed)
+    return Job(objective, source, write, idle_parameters=config.itm_warmup > 0)
+
+
+def dry_run(config: PretrainConfig) -> Outlook:
+    """Return what run would do, and what keeps it from that. Nothing is written."""
+    return foresee("pretrain", config, prepare)
 
 
 def _write(checkpoint: Checkpoint, momentum: Momentum | None, folder: Path) -> None:

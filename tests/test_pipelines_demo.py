@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from dry_runs import dry_run
 
 from capfilt.config import load
 from capfilt.config.demo import DemoConfig
@@ -27,3 +28,11 @@ def test_the_demo_runs_to_its_end_and_again_from_there(tmp_path, monkeypatch):
 
     again = demo.run(config, said.append)
     assert again["verdicts"] == verdicts
+
+
+def test_a_dry_run_tells_its_steps_and_writes_nothing(tmp_path):
+    told = dry_run(tmp_path, "demo", TINY, "--set", f"output={tmp_path}/demo")
+    assert told.exit_code == 0, told.output
+    assert [line.split(":")[0] for line in told.output.splitlines() if " trains " in line] == [
+        f"  trains      {name}" for name in ("pretrained", "captioner", "filter", "retrained")
+    ]

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from annotated import config, png, write_lines, write_set
 from click.testing import CliRunner, Result
+from dry_runs import dry_run
 from models import lively_checkpoint
 from tasks import small_nlvr2, small_vqa, write_json
 
@@ -155,3 +156,41 @@ def test_what_a_user_can_mend_is_told_in_one_line(folder, monkeypatch, change, m
     assert message in result.output
     assert result.output.count("\n") == 1
     assert not (folder / "result.json").exists()
+
+
+def sections(folder: Path, task: str) -> dict[str, object]:
+    """Return what a task needs beside the small set, with its files."""
+    if task == "vqa":
+        save(VQACheckpoint(*small_vqa(folder / "words")), folder / "model")
+        entries = [{"question": "a dog", "question_id": 1, "image": "0.png", "answer": ["cat"]}]
+        file = {"questions": write_json(folder / "q.json", entries), "images": f"{folder}/{{image}}"}
+        candidates = write_json(folder / "answers.json", ["cat", "dog"])
+        return {"data": None, "questions": {"files": [file]}, "vqa": {"candidates": candidates}}
+    if task == "nlvr2":
+        save(NLVR2Checkpoint(*small_nlvr2(folder / "words")), folder / "model")
+        entries = [{"sentence": "two dogs", "label": "True", "images": ["0.png", "1.png"]}]
+        file = {"annotations": write_json(folder / "dev.json", entries), "images": f"{folder}/{{image}}"}
+        return {"data": None, "sentences": {"files": [file], "max_tokens": 40}}
+    return {}
+
+
+@pytest.mark.parametrize("task", ["retrieval", "captioning", "vqa", "nlvr2"])
+def test_a_dry_run_looks_at_the_data_and_the_model_and_writes_nothing(folder, task):
+    (folder / "job.yaml").write_text(dump(config(folder, task, **sections(folder, task))))
+    told = dry_run(folder, "evaluate", folder / "job.yaml")
+    assert told.exit_code == 0, told.output
+    assert "the first image was read" in told.output
+    for name in ("0.png", "answers.json"):
+        (folder / name).unlink(missing_ok=True)
+    told = dry_run(folder, "evaluate", folder / "job.yaml")
+    assert told.exit_code == 1
+    assert ("answers.json" if task == "vqa" else "0.png") in told.output
+    assert not (folder / "result.json").exists()
+
+
+def test_a_dry_run_tells_what_keeps_a_model_from_its_task(folder):
+    save(lively_checkpoint(folder / "words", encoder=False), folder / "model")
+    (folder / "job.yaml").write_text(dump(config(folder)))
+    told = dry_run(folder, "evaluate", folder / "job.yaml")
+    assert told.exit_code == 1
+    assert "no encoder and no ITM head; it can serve as captioner, not as filter" in told.output

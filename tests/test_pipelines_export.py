@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from dry_runs import dry_run
 from fakes import NAMES, build_fakes, job_config, mixed_shards
 
 from capfilt.config import ExportConfig, Policy
@@ -66,3 +67,31 @@ def test_an_image_that_changed_fails_its_shard_alone(folder):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="no run folder"):
         export.run(ExportConfig(run=str(tmp_path)))
+
+
+def test_a_dry_run_tells_what_is_left_and_writes_nothing(folder):
+    (folder / "export.yaml").write_text(f"run: {folder}/run\n")
+    told = dry_run(folder, "export", folder / "export.yaml")
+    assert told.exit_code == 0, told.output
+    assert "  does    3 shards; 0 are exported already" in told.output
+    assert f"  writes  {folder}/run/clean/default-" in told.output
+
+    export.run(ExportConfig(run=str(folder / "run")))
+    assert "0 shards; 3 are exported already" in dry_run(folder, "export", folder / "export.yaml").output
+
+
+def test_a_dry_run_names_shards_that_cannot_be_exported(folder):
+    (ledger,) = (folder / "run/ledger").iterdir()
+    (ledger / "00001.json").unlink()
+    (folder / "in/00000.tar").unlink()
+    (folder / "export.yaml").write_text(f"run: {folder}/run\n")
+    told = dry_run(folder, "export", folder / "export.yaml")
+    assert told.exit_code == 1
+    assert "00001.tar: its ledger is not complete; bootstrap again" in told.output
+    assert "00000.tar: there is no such file" in told.output
+
+
+def test_a_dry_run_of_recut_tells_the_same_behind_the_difference(folder):
+    told = dry_run(folder, "recut", folder / "run", "--set", "web_itm=0.9")
+    assert told.exit_code == 0, told.output
+    assert "export, dry run: nothing was written\n" in told.output

@@ -81,6 +81,12 @@ def _call(work: Callable[[], R]) -> R:
     return work()
 
 
+def nodes(cluster: Cluster) -> list[dict[str, float]]:
+    """Return the resources of each node of a cluster, those in use included. Errors as in session."""
+    with session(cluster):
+        return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
 def _check_gpus(cluster: Cluster) -> None:
     wanted, found = cluster.workers * cluster.gpus_per_worker, ray.cluster_resources().get("GPU", 0)
     if wanted > found:

@@ -47,6 +47,10 @@ class ImageSet:
                 f"decoded ({dict(self.reasons)}); copy them again"
             )
 
+    def look(self) -> None:
+        """Read the image of the first entry, as a check that the images lie where they are said to; errors as above."""
+        self._prepare(0)
+
     @property
     def reasons(self) -> Counter[str]:
         """How many were left out, by reason."""

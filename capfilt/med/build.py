@@ -1,6 +1,7 @@
 """From a bootstrap config to its two models, on their device."""
 
 import torch
+from torch import nn
 
 from capfilt.bootstrap import CapFilt
 from capfilt.captioners.med import MEDCaptioner
@@ -24,7 +25,37 @@ def build_models(config: BootstrapConfig) -> CapFilt:
         ConfigError: the device is not there.
     """
     check_device(config.device)
-    names = checkpoint_names(config)
+    return _put_together(config, checkpoint_names(config))
+
+
+def outline_models(config: BootstrapConfig) -> CapFilt:
+    """Return the models as build_models does, without their weights: the files' headers tell all but the values.
+
+    Raises:
+        CheckpointError, ConfigError: as build_models, but for the device.
+    """
+    with torch.device("meta"):
+        plain = config.model_copy(update={"device": Device(dtype="float32", linear="plain")})
+        return _put_together(plain, {"captioner": "", "filter": ""})  # a hash would need all of a file
+
+
+def describe_models(config: BootstrapConfig) -> list[str]:
+    """Return a line about each checkpoint of a config. Errors as in outline_models."""
+    captioner, judge = outline_models(config)
+    parts = (("captioner", config.captioner, captioner), ("filter", config.filter, judge))
+    return [
+        f"{role} {place}: {parameters(model.model):,} parameters, {model.image_size} pixels"
+        for role, place, model in parts
+        if isinstance(model, MEDCaptioner | MEDFilter)
+    ]
+
+
+def parameters(model: nn.Module) -> int:
+    """Return how many numbers a model learns."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _put_together(config: BootstrapConfig, names: dict[str, str]) -> CapFilt:
     captioner = require(load(fetch(config.captioner)), "captioner", config.captioner)
     judge = require(load(fetch(config.filter)), "filter", config.filter)
     return CapFilt(

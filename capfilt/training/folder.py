@@ -46,8 +46,8 @@ logger = logging.getLogger(__name__)
 class TrainingRun:
     """A folder that training can stop and go on in."""
 
-    def __init__(self, folder: str | Path, config: Config) -> None:
-        """Make the folder, or take one of the same settings up.
+    def __init__(self, folder: str | Path, config: Config, dry_run: bool = False) -> None:
+        """Make the folder, or take one of the same settings up; in a dry run, look at it and write nothing.
 
         Raises:
             RunError: something was learned here under settings with which it is something else.
@@ -59,6 +59,8 @@ class TrainingRun:
         self._states = join(self.folder, "states")
         settings = join(self.folder, "config.yaml")
         if not exists(settings):
+            if dry_run:
+                return
             publish(settings, dump(config).encode())
         stored = loads(type(config), read_bytes(settings).decode(), settings)
         lines = (dump(values, without=FREE).splitlines() for values in (stored, config))
@@ -69,7 +71,7 @@ class TrainingRun:
                 f"{settings}: holds {before.strip()!r} where {after.strip()!r} was given; "
                 "put the settings back, or choose another output folder"
             )
-        if changes:  # a slip in the settings kept the run from starting, and is mended
+        if changes and not dry_run:  # a slip in the settings kept the run from starting, and is mended
             remove(self.shards)
             publish(settings, dump(config).encode())
 

@@ -1,0 +1,73 @@
+"""The commands that train models and measure them: capfilt pretrain, finetune and evaluate."""
+
+import json
+from pathlib import Path
+
+import click
+
+from capfilt.cli_options import config_argument, dry_run_option, set_option, show_outlook
+
+
+@click.command()
+@config_argument
+@set_option
+@dry_run_option
+def pretrain(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
+    """Train MED from random weights on clean, human and web shards. The same command resumes.
+
+    \b
+    Example:
+      capfilt pretrain configs/pretrain.yaml
+    """
+    from capfilt.config import load
+    from capfilt.config.training import PretrainConfig
+
+    settings = load(PretrainConfig, config, overrides)
+    from pipelines import pretrain as job
+
+    if dry_run:
+        show_outlook(job.dry_run(settings))
+    click.echo(f"checkpoint: {job.run(settings)}")
+
+
+@click.command()
+@config_argument
+@set_option
+@dry_run_option
+def finetune(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
+    """Fine-tune a captioner, a filter, or a model for VQA or NLVR2, as the key role says. The same command resumes.
+
+    \b
+    Example:
+      capfilt finetune configs/finetune_captioner.yaml
+    """
+    from pipelines import finetune_roles as job
+
+    if dry_run:
+        show_outlook(job.dry_run(config, overrides))
+    click.echo(f"checkpoint: {job.run(config, overrides)}")
+
+
+@click.command()
+@config_argument
+@set_option
+@dry_run_option
+def evaluate(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
+    """Measure a checkpoint: retrieval, captioning, VQA, NLVR2, video, or the filter against people's verdicts.
+
+    Prints the figures; the file named under output also holds all it takes to get them again.
+
+    \b
+    Example:
+      capfilt evaluate configs/evaluate_retrieval.yaml --set checkpoint=/runs/filter/checkpoint
+    """
+    from capfilt.config import load
+    from capfilt.config.evaluation import EvaluateConfig
+
+    settings = load(EvaluateConfig, config, overrides)
+    from pipelines import evaluate as job
+
+    if dry_run:
+        show_outlook(job.dry_run(settings))
+    result = job.run(settings)
+    click.echo(json.dumps({key: result[key] for key in ("figures", "left_out")}, indent=2))

@@ -1,0 +1,75 @@
+"""What a job would do: the answer of its dry run, which looks at all that the job needs and writes nothing.
+
+A dry run goes the same way as the job: it calls what the job calls before its first write.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from capfilt.display import shown
+from capfilt.errors import CapfiltError
+from capfilt.storage import absolute, local_path
+
+
+class Outlook:
+    """What a job would do, in words, and what keeps it from that."""
+
+    def __init__(self, job: str) -> None:
+        self.job = job
+        self.facts: list[tuple[str, str]] = []  # topic, and what is to be told of it
+        self.problems: list[str] = []
+
+    def tell(self, topic: str, fact: str) -> None:
+        """Add a fact."""
+        self.facts.append((topic, fact))
+
+    def refuse(self, problem: str) -> None:
+        """Add what keeps the job from its work, with the remedy."""
+        self.problems.append(problem)
+
+    @contextmanager
+    def examine(self) -> Iterator[None]:
+        """Make what a user can mend a problem, so that the checks behind the block are made all the same."""
+        try:
+            yield
+        except (CapfiltError, OSError) as error:
+            self.refuse(str(error))
+
+    def writes(self, place: str, need: float) -> None:
+        """Tell that something is written to a file or folder, and check that this is allowed and that there is room.
+
+        Args:
+            place: path or URL.
+            need: bytes, at most.
+        """
+        local = local_path(absolute(place))
+        if local is None:
+            self.tell("writes", f"{place}, up to {in_bytes(need)}")
+            return
+        there = next(path for path in (local, *local.parents) if path.exists())
+        free = shutil.disk_usage(there).free
+        self.tell("writes", f"{place}, up to {in_bytes(need)}; {in_bytes(free)} are free there")
+        if need > free:
+            found = f"needs up to {in_bytes(need)}, {in_bytes(free)} are free"
+            self.refuse(f"{place}: {found}; make room, or write elsewhere")
+        if not os.access(there, os.W_OK) or (there != local and not Path(there).is_dir()):
+            self.refuse(f"{place}: {there} cannot be written; change its permissions, or write elsewhere")
+
+    def __str__(self) -> str:
+        width = max((len(topic) for topic, _ in self.facts), default=0)
+        lines = [f"{self.job}, dry run: nothing was written"]
+        lines += [f"  {topic:<{width}}  {fact}" for topic, fact in self.facts]
+        lines += [f"problem: {problem}" for problem in self.problems]
+        return shown("\n".join(lines))
+
+
+def in_bytes(count: float) -> str:
+    """Return a number of bytes for people, in steps of 1000."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"

@@ -1,0 +1,88 @@
+"""The shards of a job before it begins: all of them, or some drawn by chance where to look at all would take long."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from capfilt.config import BootstrapConfig
+from capfilt.estimates import Estimate, total
+from capfilt.planning import index_shards, planned_shards, unusable
+from capfilt.records import Shard
+from capfilt.rest import Rest, look_for_rest
+from capfilt.runs import Run
+from capfilt.storage import absolute
+
+ENOUGH = 256  # shards; an index is a request or many, and their mean differs little
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What is known of a job's shards."""
+
+    files: int  # that its inputs mean
+    shards: list[Shard]  # that were looked at
+    left_out: list[Shard]  # of these: a bootstrap does not take them as they are
+    rest: Rest  # of the others
+
+    @property
+    def whole(self) -> bool:
+        """Whether all shards were looked at."""
+        return len(self.shards) == self.files
+
+    @property
+    def samples(self) -> Estimate:
+        """Samples of all shards."""
+        return self._total(lambda shard: shard.samples)
+
+    @property
+    def bytes(self) -> Estimate:
+        """Size of all shards."""
+        return self._total(lambda shard: shard.size)
+
+    @property
+    def samples_left(self) -> Estimate:
+        """Samples that a bootstrap would still take."""
+        return self._total(lambda shard: self.rest.left.get(shard.id, 0))
+
+    @property
+    def bytes_left(self) -> Estimate:
+        """Size of what a bootstrap would still take."""
+        return self._total(lambda shard: shard.size * self.rest.left.get(shard.id, 0) / max(1, shard.samples))
+
+    @property
+    def shards_left(self) -> Estimate:
+        """Shards of which a bootstrap would still take samples."""
+        return self._total(lambda shard: float(self.rest.left.get(shard.id, 0) > 0))
+
+    def _total(self, figure: Callable[[Shard], float]) -> Estimate:
+        return total([figure(shard) for shard in self.shards], self.files)
+
+    def __str__(self) -> str:
+        out = f"; {len(self.left_out)} of them cannot be used" if self.left_out else ""
+        if self.whole:
+            return f"{self.files:,} shards, {self.samples.likely:,.0f} samples{out}"
+        return f"{self.files:,} shards, about {self.samples.likely:,.0f} samples by {len(self.shards)} of them{out}"
+
+
+def survey(run: Run, config: BootstrapConfig, found: Sequence[str], *, whole: bool = False) -> Survey:
+    """Look at the shards of a run, which may be one that is not there yet. Nothing is written.
+
+    Args:
+        run: the run; what it has committed is not left to do.
+        config: the job.
+        found: the files that its inputs mean today.
+        whole: look at all, however many they are. Those of a run that is planned are all known.
+
+    Raises:
+        RunError: files came or went since the run was planned.
+    """
+    urls = [absolute(url) for url in found]
+    planned = run.plan() if run.has_plan() else []
+    if planned:
+        shards = planned_shards(run, planned, urls)
+    else:
+        few = whole or len(urls) <= ENOUGH
+        shards = index_shards(urls if few else sorted(random.Random(config.seed).sample(urls, ENOUGH)))
+    usable = [shard for shard in shards if not unusable(shard, config)]
+    left_out = [shard for shard in shards if unusable(shard, config)]
+    return Survey(len(urls), shards, left_out, look_for_rest(run, config, usable))

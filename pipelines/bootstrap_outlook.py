@@ -1,0 +1,99 @@
+"""The dry run of a bootstrap: what is left of it, whether all is there that it needs, and where its files go.
+
+It calls what the job calls before it writes: each check is made in one place.
+"""
+
+from collections.abc import Callable
+
+from capfilt import storage
+from capfilt.config import BootstrapConfig, ExportConfig
+from capfilt.lease import require_free
+from capfilt.outlook import Outlook, in_bytes
+from capfilt.quarantine import quarantined_shards
+from capfilt.runs import Run, begun_with, find_run
+from capfilt.shards import find_shards
+from capfilt.survey import Survey, survey
+from pipelines.bootstrap import as_begun, remedy
+from workers.room import find_room
+
+LEDGER_BYTES = 2000  # of a sample and a few texts, at most; metadata of many kilobytes are rare
+LISTED = 10  # shards that cannot be used
+
+Hashes = Callable[[BootstrapConfig], dict[str, str]]
+
+
+def dry_run(
+    config: BootstrapConfig,
+    describe: Callable[[BootstrapConfig], list[str]],
+    hashes: Hashes,
+    *,
+    local: bool = False,
+    force: bool = False,
+    retry_quarantined: bool = False,
+) -> Outlook:
+    """Return what run would do with the same arguments, and what keeps it from that. Nothing is written.
+
+    Args:
+        config: the job.
+        describe: tells what the checkpoints are, and raises what keeps them from their parts.
+        hashes: of the checkpoints, asked for only where a run is there that is tied to them.
+        local: as in run.
+        force: as in run.
+        retry_quarantined: as in run.
+    """
+    outlook = Outlook("bootstrap")
+    with outlook.examine():
+        for line in describe(config):
+            outlook.tell("model", line)
+    with outlook.examine():
+        outlook.tell("workers", "in this process" if local else find_room(config.cluster))
+    with outlook.examine():
+        if not force:
+            require_free(storage.absolute(config.run))
+    with outlook.examine():
+        folder, found = look(config, hashes)
+        _tell(outlook, config, folder, found)
+        if retry_quarantined:
+            outlook.tell("done anew", f"{len(quarantined_shards(folder))} shards with quarantined samples")
+    return outlook
+
+
+def look(config: BootstrapConfig, hashes: Hashes, *, whole: bool = False) -> tuple[Run, Survey]:
+    """Return the run that a job would make or go on with, and what is known of its shards. Nothing is written.
+
+    Args:
+        config: the job.
+        hashes: of the checkpoints; of a new run nothing is tied to them.
+        whole: look at all shards of a new run, however many they are.
+
+    Raises:
+        ConfigError: an input matches nothing.
+        RunError: the folder belongs to other settings or other inputs.
+    """
+    found = find_shards(config.input)
+    config = as_begun(config)
+    folder = find_run(config, hashes(config) if begun_with(config.run) else {})
+    if not config.batch_size:  # units are cut at whole batches, and those of a new run are not known yet
+        config = config.model_copy(update={"batch_size": 1})
+    return folder, survey(folder, config, found, whole=whole)
+
+
+def _tell(outlook: Outlook, config: BootstrapConfig, folder: Run, found: Survey) -> None:
+    """Tell what is left of a run, and where it goes."""
+    rest, left = found.rest, found.samples_left.likely
+    outlook.tell("input", f"{found}, {in_bytes(found.bytes.likely)}")
+    if folder.has_plan():
+        outlook.tell("run", f"goes on; {rest.done:,} of {rest.total:,} samples are done")
+    else:
+        outlook.tell("run", "a new one")
+    if not as_begun(config).batch_size:
+        outlook.tell("batches", "their size is found by a trial when the run begins")
+    units = f"{len(rest.units):,} units" if found.whole else "units"
+    outlook.tell("does", f"{left:,.0f} samples in {units} of up to {config.unit_size:,}")
+    outlook.writes(folder.ledger, left * LEDGER_BYTES)
+    if config.export:
+        outlook.writes(folder.clean(ExportConfig(run=config.run, policy=config.policy)), found.bytes_left.high)
+    for shard in found.left_out[:LISTED] if config.damage == "fail" else []:
+        outlook.refuse(remedy(shard))
+    if config.damage == "fail" and len(found.left_out) > LISTED:
+        outlook.refuse(f"{len(found.left_out) - LISTED} more shards cannot be used; capfilt scan lists all")

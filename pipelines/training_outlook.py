@@ -1,0 +1,81 @@
+"""The dry run of every training job: its model without values, its data but for the samples, and its folder."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from capfilt.config import Cluster
+from capfilt.config.data import DataSettings
+from capfilt.config.tasks import NLVR2Config, VQAConfig
+from capfilt.config.training import FinetuneConfig, PretrainConfig, TrainingCluster
+from capfilt.outlook import Outlook
+from capfilt.storage import exists
+from capfilt.training.devices import precision
+from capfilt.training.folder import KEPT, TrainingRun
+from capfilt.training.job import Data, Job
+from capfilt.training.schedule import Course
+from workers.room import find_room
+
+C = TypeVar("C", PretrainConfig, FinetuneConfig, VQAConfig, NLVR2Config)
+
+
+def foresee(name: str, config: C, prepare: Callable[[C, str | None], Job[Data]]) -> Outlook:
+    """Return what a training job would do, and what keeps it from that. Nothing is written.
+
+    Args:
+        name: of the job, for people.
+        config: the job.
+        prepare: makes what is trained, as the workers do, and reads the table of shards if it is given one.
+    """
+    outlook = Outlook(name)
+    with outlook.examine():
+        if config.cluster.workers == 1 and config.cluster.address == "local":
+            outlook.tell("device", f"{precision(config.device).device}, in this process")
+        else:
+            outlook.tell("workers", find_room(_as_asked(config.cluster)))
+    with outlook.examine():
+        run = TrainingRun(config.output, config, dry_run=True)
+        if run.finished:
+            outlook.tell("run", f"is done: {run.checkpoint} is there")
+            return outlook
+        outlook.tell("run", f"goes on from the state of step {run.newest}" if run.newest else "starts at step 0")
+    with outlook.examine():
+        shards = TrainingRun(config.output, config, dry_run=True).shards
+        with torch.device("meta"):
+            job = prepare(_light(config), shards if exists(shards) else None)
+        _tell(outlook, config, job)
+        for _ in job.source.batches(range(1), 0, config.schedule.batch_size):
+            outlook.tell("data", "the first sample was read")
+    return outlook
+
+
+def _tell(outlook: Outlook, config: C, job: Job[Data]) -> None:
+    schedule, source = config.schedule, job.source
+    steps = Course(schedule, source.epoch_steps).steps
+    learned = [parameter for parameter in job.objective.parameters() if parameter.requires_grad]
+    outlook.tell("model", f"{sum(parameter.numel() for parameter in learned):,} parameters are learned")
+    outlook.tell("data", f"{len(source):,} samples, {source.epoch_steps:,} steps of {schedule.batch_size} an epoch")
+    outlook.tell("does", f"{steps:,} steps, {steps / source.epoch_steps:.1f} epochs")
+    state = _bytes(job.objective) + 2 * sum(parameter.nbytes for parameter in learned)  # AdamW has two means of each
+    outlook.writes(
+        config.output, (KEPT + 1) * state + _bytes(job.objective)
+    )  # a new state comes before an old one goes
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in module.state_dict().values())
+
+
+def _as_asked(cluster: TrainingCluster) -> Cluster:
+    """Return what Ray is asked for."""
+    return Cluster(**cluster.model_dump(include={"address", "workers", "gpus_per_worker", "cpus_per_worker"}))
+
+
+def _light(config: C) -> C:
+    """Return the job with data that is read when asked for, in this process."""
+    changes: dict[str, object] = {"workers": 0}
+    if isinstance(config.data, DataSettings):
+        changes["in_memory"] = False
+    return config.model_copy(update={"data": config.data.model_copy(update=changes)})

@@ -1,0 +1,139 @@
+"""A dry run of the bootstrap job: everything is looked at, nothing is written."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dry_runs import dry_run, tree
+from fakes import NAMES, build_fakes, job_config, mixed_shards
+from models import small_checkpoint
+
+from capfilt.config import BootstrapConfig, dump
+from capfilt.errors import CheckpointError
+from capfilt.med.checkpoints import save
+from capfilt.outlook import Outlook
+from capfilt.survey import ENOUGH
+from pipelines import bootstrap
+from pipelines.bootstrap_outlook import dry_run as foresee
+
+Job = Callable[..., Path]
+
+
+@pytest.fixture
+def job(tmp_path) -> Job:
+    """Write the config of a job on three shards, with small checkpoints, and return its path."""
+    mixed_shards(tmp_path / "in")
+    save(small_checkpoint(tmp_path / "v", seed=1, encoder=False), tmp_path / "captioner")
+    save(small_checkpoint(tmp_path / "v", seed=2, decoder=False), tmp_path / "filter")
+
+    def write(**changes: object) -> Path:
+        models = {name: str(tmp_path / name) for name in ("captioner", "filter")}
+        (tmp_path / "job.yaml").write_text(dump(job_config(tmp_path, **models, **changes)))
+        return tmp_path / "job.yaml"
+
+    return write
+
+
+def look(config: BootstrapConfig, **options: bool) -> Outlook:
+    folder = Path(config.run).parent
+    before = tree(folder)
+    found = foresee(config, lambda _: [], lambda _: NAMES, local=True, **options)
+    assert tree(folder) == before
+    return found
+
+
+def test_a_new_run_is_told_with_its_shards_units_models_and_places(tmp_path, job):
+    result = dry_run(tmp_path, "bootstrap", job(export=True), "--local")
+    assert result.exit_code == 0, result.output
+    parameters = sum(p.numel() for p in small_checkpoint(tmp_path / "v", encoder=False).model.parameters())
+    told = result.output.splitlines()
+    assert told[0] == "bootstrap, dry run: nothing was written"
+    assert told[1] == f"  model    captioner {tmp_path}/captioner: {parameters:,} parameters, 32 pixels"
+    assert told[4].startswith("  input    3 shards, 63 samples, ")
+    assert told[5:7] == ["  run      a new one", "  does     63 samples in 9 units of up to 8"]
+    assert told[7].startswith(f"  writes   {tmp_path}/run/ledger/")
+    assert told[8].startswith(f"  writes   {tmp_path}/run/clean/default-")
+
+
+def test_what_is_done_is_not_done_again(tmp_path):
+    mixed_shards(tmp_path / "in")
+    config = job_config(tmp_path)
+    bootstrap.run(config, build_fakes, NAMES, local=True)
+    (ledger,) = (tmp_path / "run/ledger").iterdir()
+    for path in ledger.glob("00001.*"):
+        path.unlink()
+
+    told = dict(look(config).facts)
+
+    assert told["run"] == "goes on; 42 of 63 samples are done"
+    assert told["does"] == "21 samples in 3 units of up to 8"
+
+
+def test_other_settings_and_other_inputs_are_refused_as_by_the_job(tmp_path):
+    mixed_shards(tmp_path / "in")
+    bootstrap.run(job_config(tmp_path), build_fakes, NAMES, local=True)
+
+    (problem,) = look(job_config(tmp_path, seed=5)).problems
+    assert "seed: 0 in the run, 5 here" in problem
+    (tmp_path / "in/00001.tar").unlink()
+    (problem,) = look(job_config(tmp_path)).problems
+    assert "the inputs are not those that the run was planned with" in problem
+
+
+def test_a_driver_at_work_is_named_unless_forced(tmp_path):
+    mixed_shards(tmp_path / "in")
+    config = job_config(tmp_path)
+    bootstrap.run(config, build_fakes, NAMES, local=True)
+    owner = {"id": "x", "host": f"not-{socket.gethostname()}", "pid": os.getpid(), "processes": ""}
+    lease = json.dumps(owner | {"started": time.time(), "renewed": time.time()})
+    (tmp_path / "run/lease.json").write_text(lease)
+
+    (problem,) = look(config).problems
+    assert f"another driver is at work on this run: pid {os.getpid()} on not-" in problem
+    assert look(config, force=True).problems == []
+
+
+def test_every_problem_is_told_at_once(tmp_path, job):
+    path = job(cluster={"address": "127.0.0.1:1"})
+    (tmp_path / "filter/model.safetensors").write_bytes((tmp_path / "filter/model.safetensors").read_bytes()[:-8])
+    shard = tmp_path / "in/00001.tar"
+    shard.write_bytes(shard.read_bytes()[:9000])
+
+    result = dry_run(tmp_path, "bootstrap", path)
+
+    problems = [line for line in result.output.splitlines() if line.startswith("problem: ")]
+    assert result.exit_code == 1
+    assert len(problems) == 3
+    assert "filter/model.safetensors: cannot be read as tensors" in problems[0]
+    assert "127.0.0.1:1 does not answer" in problems[1]
+    assert "00001.tar" in problems[2]
+
+
+def test_a_checkpoint_that_cannot_play_its_part_is_a_problem(tmp_path, job):
+    result = dry_run(tmp_path, "bootstrap", job(), "--local", "--set", f"captioner={tmp_path}/filter")
+    assert result.exit_code == 1
+    assert "has no decoder; it can serve as filter, not as captioner" in result.output
+
+
+def test_no_weight_is_read_of_a_new_run(tmp_path):
+    mixed_shards(tmp_path / "in")
+
+    def refuse(_: BootstrapConfig) -> dict[str, str]:
+        raise CheckpointError("the files were hashed")
+
+    assert foresee(job_config(tmp_path), lambda _: [], refuse, local=True).problems == []
+
+
+def test_of_very_many_shards_some_are_looked_at(tmp_path):
+    mixed_shards(tmp_path / "in", shards=1, samples=2)
+    for number in range(1, ENOUGH + 50):
+        (tmp_path / "in" / f"{number:05d}.tar").hardlink_to(tmp_path / "in/00000.tar")
+
+    told = dict(foresee(job_config(tmp_path), lambda _: [], lambda _: NAMES, local=True).facts)
+
+    assert told["input"].startswith(f"{ENOUGH + 50} shards, about {2 * (ENOUGH + 50)} samples by {ENOUGH} of them")
+    assert told["does"] == f"{2 * (ENOUGH + 50)} samples in units of up to 8"

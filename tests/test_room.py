@@ -1,0 +1,31 @@
+import pytest
+
+from capfilt.config import Cluster
+from capfilt.errors import ConfigError
+from workers.room import find_room
+
+
+def test_cpu_workers_find_room_on_this_machine_without_ray():
+    assert find_room(Cluster(workers=3)) == "3 on this machine, each with 1 CPUs and 0 GPUs"
+
+
+def test_gpus_that_this_machine_lacks_are_a_problem(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    assert find_room(Cluster(workers=6, gpus_per_worker=0.5)).startswith("6 on this machine")
+    with pytest.raises(ConfigError, match=r"4 workers of 1 CPUs and 1 GPUs each, on this machine there is room for 3;"):
+        find_room(Cluster(workers=4, gpus_per_worker=1))
+
+
+def test_an_address_that_does_not_answer_is_a_problem():
+    with pytest.raises(ConfigError, match=r"cluster\.address: 127\.0\.0\.1:1 does not answer"):
+        find_room(Cluster(address="127.0.0.1:1"))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_cluster_is_asked_for_what_its_nodes_have():
+    """It has two CPUs and no GPU; an address is looked up before the connection that is there already is used."""
+    assert find_room(Cluster(address="auto", workers=4, cpus_per_worker=0.5)) == (
+        "4 at auto, each with 0.5 CPUs and 0 GPUs"
+    )
+    with pytest.raises(ConfigError, match=r"2 workers of 1 CPUs and 1 GPUs each, at auto there is room for 0;"):
+        find_room(Cluster(address="auto", workers=2, gpus_per_worker=1))

@@ -1,0 +1,45 @@
+"""Whether the workers of a job find room: asked of the cluster at its address, or of this machine."""
+
+import math
+
+import torch
+
+from capfilt.config import Cluster
+from capfilt.errors import ConfigError
+from workers.address import require_answer
+
+
+def find_room(cluster: Cluster) -> str:
+    """Return where the workers would go, in a line. Nothing is started.
+
+    What other jobs have in use counts as room, and a cluster that grows by itself may have more than it shows.
+
+    Raises:
+        ConfigError: nothing answers at the address, or there is too little room.
+    """
+    if cluster.address == "local":
+        room = _most(torch.cuda.device_count(), cluster.gpus_per_worker)  # CPUs are shared as they are
+        where = "on this machine"
+    else:
+        from workers.session import nodes  # Ray takes seconds to import
+
+        require_answer(cluster.address)
+        where = f"at {cluster.address}"
+        room = sum(_fitting(node, cluster) for node in nodes(cluster))
+    each = f"{cluster.cpus_per_worker:g} CPUs and {cluster.gpus_per_worker:g} GPUs"
+    if room < cluster.workers:
+        raise ConfigError(
+            f"cluster: {cluster.workers} workers of {each} each, {where} there is room for {room:.0f}; "
+            "lower cluster.workers, or add nodes"
+        )
+    return f"{cluster.workers} {where}, each with {each}"
+
+
+def _fitting(node: dict[str, float], cluster: Cluster) -> float:
+    cpus = _most(node.get("CPU", 0.0), cluster.cpus_per_worker)
+    return min(cpus, _most(node.get("GPU", 0.0), cluster.gpus_per_worker))
+
+
+def _most(there: float, each: float) -> float:
+    """Return how many workers a resource is enough for."""
+    return math.floor(there / each) if each else math.inf
