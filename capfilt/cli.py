@@ -15,6 +15,7 @@ from capfilt.cli_checkpoint import checkpoint
 from capfilt.cli_decide import calibrate, recut
 from capfilt.cli_look import inspect, report
 from capfilt.cli_options import config_argument, dry_run_option, json_option, set_option, show_outlook
+from capfilt.cli_plan import plan
 from capfilt.cli_scan import scan
 from capfilt.cli_stats import compare, stats
 from capfilt.cli_train import evaluate, finetune, pretrain
@@ -165,6 +166,7 @@ cli.add_command(compare)
 cli.add_command(evaluate)
 cli.add_command(finetune)
 cli.add_command(inspect)
+cli.add_command(plan)
 cli.add_command(pretrain)
 cli.add_command(report)
 cli.add_command(recut)

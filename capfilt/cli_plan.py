@@ -1,0 +1,54 @@
+"""The command that tells what a bootstrap will take: capfilt plan."""
+
+import json
+from pathlib import Path
+
+import click
+
+from capfilt.cli_options import config_argument, json_option, set_option
+
+
+@click.command()
+@config_argument
+@set_option
+@click.option(
+    "--images", type=click.IntRange(min=1), default=64, show_default=True, help="Images of each repeat of the trial."
+)
+@click.option("--repeats", type=click.IntRange(min=2), default=4, show_default=True, help="Repeats, on other images.")
+@click.option("--no-timing", is_flag=True, help="Load no model: tell shards, samples and bytes alone.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Images/s of a worker, measured elsewhere.")
+@click.option("--price", type=click.FloatRange(min=0), help="Of an hour of a GPU, or of a CPU core without GPUs.")
+@click.option("--all", "whole", is_flag=True, help="Look at every shard, also where they are very many.")
+@json_option
+def plan(
+    config: Path,
+    overrides: tuple[str, ...],
+    images: int,
+    repeats: int,
+    no_timing: bool,
+    rate: float | None,
+    price: float | None,
+    whole: bool,
+    as_json: bool,
+) -> None:
+    """Tell what the bootstrap of CONFIG will take: hours, device hours, storage and cost, each with a range.
+
+    Looks at the shards, and captions and scores some of their images on this machine, in a folder that is thrown away.
+    The times are those of the device here, and the workers those of the config. Of a run that was begun, what is left
+    is told. The run folder is not touched.
+
+    \b
+    Example:
+      capfilt plan configs/bootstrap.yaml --price 2.50
+      capfilt plan configs/bootstrap.yaml --rate 85 --set cluster.workers=16 --json
+    """
+    from capfilt.config import BootstrapConfig, load
+
+    settings = load(BootstrapConfig, config, overrides)
+    from capfilt.forecast import render_forecast
+    from capfilt.med.build import build_models, checkpoint_names
+    from pipelines import plan as job
+
+    wishes = job.Wishes(images, repeats, not no_timing, rate, price, whole)
+    found = job.run(settings, build_models, checkpoint_names, wishes)
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else render_forecast(found))

@@ -1,0 +1,137 @@
+"""The forecast of a job: what is left of it, times what a sample takes."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from capfilt.calibrate.curves import Rate
+from capfilt.config import BootstrapConfig
+from capfilt.estimates import Estimate, known, mean
+from capfilt.forecast.pace import Pace
+from capfilt.forecast.trial import Trial
+from capfilt.survey import Survey
+
+ALLOWANCE = 0.10
+"""Share of the time that the upper bound adds for stragglers, restarts and what else does not go as in the trial."""
+
+START = Estimate(0.0, 10.0, 30.0)
+"""Seconds until Ray and its workers' processes run; of a cluster that has to grow it is more."""
+
+COMPRESSION = Estimate(0.85, 1.0, 1.05)
+"""What the ledger of a shard takes against what the trial's rows grow by: larger files have more that repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a job will take. What is not known is None. Money is in the currency of the price."""
+
+    survey: Survey
+    trial: Trial | None
+    pace: Pace | None
+    workers: int  # that have something to do
+    devices: float  # that they hold
+    device: str  # what a device is
+    hours: Estimate | None
+    device_hours: Estimate | None
+    cost: Estimate | None
+    ledger_bytes: Estimate | None
+    clean_bytes: Estimate | None
+    kept: dict[str, Rate]  # by source
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all figures as plain values for json.dumps."""
+        found, names = self.survey, ("workers", "devices", "device")
+        estimates = ("hours", "device_hours", "cost", "ledger_bytes", "clean_bytes")
+        values = {name: getattr(self, name) for name in estimates}
+        return {
+            "shards": {"all": found.files, "looked_at": len(found.shards), "left_out": _named(found)},
+            "samples": found.samples._asdict(),
+            "samples_left": found.samples_left._asdict(),
+            "bytes": found.bytes._asdict(),
+            "bytes_left": found.bytes_left._asdict(),
+            "pace": None if self.pace is None else asdict(self.pace) | {"seconds": self.pace.seconds._asdict()},
+            "trial": None if self.trial is None else _trial(self.trial),
+            **{name: getattr(self, name) for name in names},
+            **{name: None if value is None else value._asdict() for name, value in values.items()},
+            "allowance": ALLOWANCE,
+            "kept": {source: rate.to_json() for source, rate in self.kept.items()},
+        }
+
+
+def forecast(
+    config: BootstrapConfig, found: Survey, trial: Trial | None, pace: Pace | None, price: float | None = None
+) -> Forecast:
+    """Return what is to be expected of a job.
+
+    Args:
+        config: the job.
+        found: its shards, and what is left of them.
+        trial: of some of its samples, if one was held.
+        pace: of a worker, if it is known.
+        price: of an hour of a device.
+    """
+    cluster = config.cluster
+    units = len(found.rest.units) * found.files / max(1, len(found.shards))
+    workers = max(1, min(cluster.workers, round(units)))
+    each = cluster.gpus_per_worker or cluster.cpus_per_worker
+    hours = None if pace is None else _hours(config, found, pace, workers, units)
+    device_hours = None if hours is None else hours.times(cluster.workers * each)
+    return Forecast(
+        survey=found,
+        trial=trial,
+        pace=pace,
+        workers=workers,
+        devices=cluster.workers * each,
+        device="GPU" if cluster.gpus_per_worker else "CPU core",
+        hours=hours,
+        device_hours=device_hours,
+        cost=None if device_hours is None or price is None else device_hours.times(price),
+        ledger_bytes=None if trial is None else _ledger(found, trial),
+        clean_bytes=_clean(found, trial) if config.export else known(0.0),
+        kept={} if trial is None else _kept(trial),
+    )
+
+
+def _hours(config: BootstrapConfig, found: Survey, pace: Pace, workers: int, units: float) -> Estimate:
+    """Return the hours from the start to the last clean shard.
+
+    Units are whole: of three for two workers, one of them does two. The lower bound has every worker busy to the end
+    all the same; the upper one has one work on a last unit alone, and the allowance on top.
+    """
+    if not found.samples_left.likely:
+        return known(0.0)
+    uneven = max(1.0, math.ceil(units / workers) * workers / units)
+    work = found.samples_left.times(pace.seconds).times(Estimate(1.0, uneven, uneven)).times(1 / workers)
+    last = min(config.unit_size, found.samples_left.high) * pace.seconds.high
+    export = found.samples.times(pace.export / workers if config.export else 0.0)
+    total = work.plus(START).plus(known(pace.load)).plus(export).plus(Estimate(0.0, 0.0, last))
+    return total.times(Estimate(1.0, 1.0, 1 + ALLOWANCE)).times(1 / 3600)
+
+
+def _ledger(found: Survey, trial: Trial) -> Estimate:
+    rows = found.samples_left.times(mean(trial.ledger)).times(COMPRESSION)
+    return rows.plus(found.shards_left.times(trial.ledger_of_shard))
+
+
+def _clean(found: Survey, trial: Trial | None) -> Estimate:
+    """Return the bytes of clean shards; without a trial it is known that they are hardly larger than the input."""
+    if trial is None:
+        return Estimate(0.0, found.bytes_left.likely, found.bytes_left.high)
+    rate = Rate(trial.exported, trial.attempted)
+    if not rate.share:
+        return found.bytes_left.times(Estimate(0.0, trial.clean, rate.high))
+    return found.bytes_left.times(trial.clean).times(Estimate(rate.low / rate.share, 1.0, rate.high / rate.share))
+
+
+def _kept(trial: Trial) -> dict[str, Rate]:
+    tally = trial.tally
+    return {source: Rate(tally.kept[source], count) for source, count in sorted(tally.candidates.items())}
+
+
+def _named(found: Survey) -> dict[str, str]:
+    return {shard.url: shard.damage.removeprefix(f"{shard.url}: ") for shard in found.left_out}
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    values = {name: getattr(trial, name) for name in Trial.__dataclass_fields__ if name != "tally"}
+    return values | {"statuses": dict(trial.tally.statuses)}

@@ -1,0 +1,177 @@
+"""A trial: a throw-away run over some of a job's own samples, on the device at hand, which tells what they take.
+
+Its samples are copied into a shard of its own. That goes the whole way of a run, with the code of a run: units are
+captioned, scored and committed, then folded and exported. The first unit warms up and is not counted.
+"""
+
+import math
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import torch
+
+from capfilt.bootstrap import CapFilt, capfilt_unit, prepare
+from capfilt.config import BootstrapConfig, ExportConfig
+from capfilt.export import export_shard
+from capfilt.ledger import fold
+from capfilt.planning import index_shards
+from capfilt.progress import Tally
+from capfilt.records import Sample, Unit
+from capfilt.runs import Run, open_run
+from capfilt.shards import open_shard, write_tar
+
+PLACES = 16  # units that samples are drawn from; their neighbours in a shard cost one request with them
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What some samples took. Lists have an entry for each repeat; seconds are those of a sample."""
+
+    samples: int  # of a repeat
+    load: float  # seconds until the models are there
+    read: list[float]  # from their shards, by one thread; an entry for each place
+    decode: list[float]  # by one thread
+    model: list[float]  # in captioner and filter
+    whole: list[float]  # of a unit that runs alone, from its opening to its commit
+    export: float
+    ledger: list[float]  # bytes of a sample in the ledger
+    ledger_of_shard: float  # bytes that a shard takes beside those of its samples
+    clean: float  # bytes of clean shards for each byte of the input
+    tally: Tally  # of all repeats
+    exported: int  # samples of which a text was kept
+    attempted: int  # all samples that were done, those that warmed up included
+
+
+def hold_trial(
+    build: Callable[[BootstrapConfig], CapFilt],
+    config: BootstrapConfig,
+    units: Sequence[Unit],
+    images: int,
+    repeats: int,
+) -> Trial:
+    """Caption and score some samples of a job in a folder that is thrown away.
+
+    Args:
+        build: loads the models.
+        config: the job, its device settled. Nothing of its own run is read or written.
+        units: of which the samples are drawn, by the job's seed.
+        images: samples of a repeat; rounded up to whole batches.
+        repeats: on other samples each, where there are so many.
+
+    Raises:
+        CapfiltError: a model cannot be loaded, or a shard cannot be read.
+    """
+    mean = sum(unit.hi - unit.lo for unit in units) / len(units)
+    batch = max(1, min(config.batch_size, round(mean)))  # units of few samples are batches of few
+    each = math.ceil(images / batch) * batch
+    drawn = _draw(units, batch + repeats * each, config.seed)
+    with tempfile.TemporaryDirectory(prefix="capfilt-plan-") as folder, _threads(config.device.threads):
+        own = {"input": [f"{folder}/trial.tar"], "run": f"{folder}/run", "batch_size": batch, "max_failed_share": 1.0}
+        return _hold(build, config.model_copy(update=own | {"damage": "fail"}), drawn, each)
+
+
+class _Drawn(NamedTuple):
+    samples: list[Sample]
+    seconds: list[float]  # that reading took, of a sample, at each place
+
+
+def _draw(units: Sequence[Unit], count: int, seed: int) -> _Drawn:
+    """Return some samples in an order drawn by chance; where there are too few, they come again."""
+    rng = random.Random(seed)
+    chosen = rng.sample(list(units), min(PLACES, len(units)))
+    each = math.ceil(count / len(chosen))
+    samples, seconds = [], []
+    for unit in chosen:
+        lo = rng.randrange(unit.lo, max(unit.lo, unit.hi - each) + 1)
+        reader, started = open_shard(unit.shard.url), time.perf_counter()
+        found = list(reader.read(lo, min(unit.hi, lo + each)))
+        seconds.append((time.perf_counter() - started) / max(1, len(found)))
+        samples += found
+    rng.shuffle(samples)
+    return _Drawn([samples[n % len(samples)] for n in range(count)], seconds)
+
+
+def _hold(build: Callable[[BootstrapConfig], CapFilt], config: BootstrapConfig, drawn: _Drawn, each: int) -> Trial:
+    write_tar(config.input[0], _members(drawn.samples))
+    started = time.perf_counter()
+    models = build(config)
+    load = time.perf_counter() - started
+    run = open_run(config, {"captioner": "", "filter": ""})
+    (shard,) = index_shards(config.input)
+    run.write_plan([shard])
+    warm_up = Unit(shard, 0, config.batch_size)
+    units = [Unit(shard, lo, lo + each) for lo in range(config.batch_size, shard.samples, each)]
+    capfilt_unit(warm_up, models, config, run)
+    tally, model, whole = Tally(), [], []
+    for unit in units:
+        started = time.perf_counter()
+        result = capfilt_unit(unit, models, config, run)
+        whole.append((time.perf_counter() - started) / each)
+        model.append(sum(result.seconds.get(stage, 0.0) for stage in ("caption", "score")) / each)
+        tally.add(result)
+    parts = [_size(run, f"{shard.id}/{unit.name}") for unit in units]
+    fold(run, shard, [warm_up, *units])
+    # a line through two points: the files of few samples, and those of all of them
+    slope = max(0.0, (_size(run, shard.id) - fmean(parts)) / (shard.samples - each))
+    started = time.perf_counter()
+    settings = ExportConfig(run=config.run, policy=config.policy)
+    exported = export_shard(run, shard, settings)
+    export = (time.perf_counter() - started) / shard.samples
+    clean = sum(path.stat().st_size for path in Path(run.clean(settings)).glob(f"{shard.id}*"))
+    return Trial(
+        samples=each,
+        load=load,
+        read=drawn.seconds,
+        decode=[_decode(models, config, drawn.samples[unit.lo : unit.hi]) for unit in units],
+        model=model,
+        whole=whole,
+        export=export,
+        ledger=[slope * part / fmean(parts) for part in parts],
+        ledger_of_shard=max(0.0, fmean(parts) - slope * each),
+        clean=clean / shard.size,
+        tally=tally,
+        exported=exported.samples,
+        attempted=shard.samples,
+    )
+
+
+def _size(run: Run, stem: str) -> int:
+    return sum(path.stat().st_size for path in Path(run.ledger).glob(f"{stem}.*"))
+
+
+def _decode(models: CapFilt, config: BootstrapConfig, samples: Sequence[Sample]) -> float:
+    """Return the seconds that one thread takes to make a sample ready for the models."""
+    started = time.perf_counter()
+    for sample in samples:
+        prepare(models, config, sample)
+    return (time.perf_counter() - started) / len(samples)
+
+
+def _members(samples: Sequence[Sample]) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of a tar of some samples, each with at least one, so that it keeps its position."""
+    for number, sample in enumerate(samples):
+        parts = {
+            "jpg": sample.image,
+            "json": sample.metadata.encode(),
+            "txt": sample.text.encode("utf-8", "replace"),
+        }
+        held = {suffix: data for suffix, data in parts.items() if data} or {"txt": b""}
+        yield from ((f"{number:08d}.{suffix}", data) for suffix, data in held.items())
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Compute with as many threads as a worker does, for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,65 @@
+"""The forecast of a bootstrap: its shards and what is left of them, and a trial on this machine's device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from capfilt.bootstrap import CapFilt
+from capfilt.config import BootstrapConfig
+from capfilt.errors import ConfigError
+from capfilt.forecast import Forecast, Pace, Trial, forecast, hold_trial, measured, told
+from capfilt.med.inference import settle
+from capfilt.runs import begun_on
+from capfilt.survey import Survey
+from pipelines.bootstrap_outlook import Hashes, look
+from workers.pool import IN_FLIGHT
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How a forecast is made."""
+
+    images: int = 64  # of each repeat of the trial
+    repeats: int = 4
+    timing: bool = True
+    rate: float | None = None  # images a second of a worker, measured elsewhere; then there is no trial
+    price: float | None = None  # of an hour of a device
+    whole: bool = False  # look at all shards
+
+
+def run(
+    config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt], hashes: Hashes, wishes: Wishes
+) -> Forecast:
+    """Return what is to be expected of a bootstrap. Nothing is written but to a folder that is thrown away.
+
+    Args:
+        config: the job.
+        build: loads the models.
+        hashes: of the checkpoints, asked for only where a run is there that is tied to them.
+        wishes: how.
+
+    Raises:
+        CapfiltError: as the job itself would, before it begins.
+    """
+    config = config.model_copy(update={"device": settle(config.device, begun_on(config.run))})
+    _, found = look(config, hashes, whole=wishes.whole)
+    trial, pace = _pace(config, build, found, wishes)
+    return forecast(config, found, trial, pace, wishes.price)
+
+
+def _pace(
+    config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt], found: Survey, wishes: Wishes
+) -> tuple[Trial | None, Pace | None]:
+    if wishes.rate is not None:
+        return None, told(wishes.rate)
+    units = [unit for unit in found.rest.units if unit.hi > unit.lo]
+    if not wishes.timing or not units:
+        return None, None
+    if config.device.kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device.kind: cuda, and torch sees no GPU here to time on; plan on a GPU node, or give --rate with the "
+            "images/s of a worker that were measured there, or --no-timing"
+        )
+    trial = hold_trial(build, config, units, wishes.images, wishes.repeats)
+    return trial, measured(trial, config, IN_FLIGHT)

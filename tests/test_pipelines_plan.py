@@ -1,0 +1,98 @@
+"""What capfilt plan says of a small job, and that it touches nothing of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from dry_runs import tree
+from fakes import NAMES, build_fakes, build_nothing, job_config, mixed_shards
+from models import small_checkpoint
+
+from capfilt.cli import cli
+from capfilt.config import dump
+from capfilt.errors import ConfigError, RunError
+from capfilt.med.checkpoints import save
+from pipelines import bootstrap, plan
+from pipelines.plan import Wishes
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    mixed_shards(tmp_path / "in")
+    return tmp_path
+
+
+def capfilt_plan(folder: Path, *arguments: str) -> Result:
+    for seed, (name, decoder) in enumerate((("captioner", True), ("filter", False))):
+        save(small_checkpoint(folder / "v", seed, encoder=not decoder, decoder=decoder), folder / name)
+    models = {name: str(folder / name) for name in ("captioner", "filter")}
+    (folder / "job.yaml").write_text(dump(job_config(folder, **models, export=True)))
+    before = tree(folder)
+    result = CliRunner().invoke(cli, ["plan", str(folder / "job.yaml"), *arguments])
+    assert tree(folder) == before
+    return result
+
+
+def test_real_models_are_timed_and_nothing_is_written(folder):
+    result = capfilt_plan(folder, "--images", "4", "--repeats", "2", "--price", "2", "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.output)
+    assert told["shards"] == {"all": 3, "looked_at": 3, "left_out": {}}
+    assert told["samples_left"]["likely"] == 63
+    assert 0 < told["hours"]["low"] <= told["hours"]["likely"] <= told["hours"]["high"]
+    assert told["device_hours"]["likely"] == pytest.approx(told["hours"]["likely"])  # 2 workers of half a core each
+    assert told["cost"]["likely"] == pytest.approx(2 * told["device_hours"]["likely"])
+    assert set(told["kept"]) == {"synthetic", "web"}
+
+
+def test_without_timing_or_with_a_rate_no_model_is_loaded(folder):
+    quick = capfilt_plan(folder, "--no-timing")
+    assert quick.exit_code == 0, quick.output
+    assert "images/s" not in quick.output
+    (folder / "captioner/model.safetensors").unlink()
+    rated = CliRunner().invoke(cli, ["plan", str(folder / "job.yaml"), "--rate", "2", "--price", "1"])
+    assert rated.exit_code == 0, rated.output
+    assert "2.00 images/s for a worker, as told" in rated.output
+
+
+def test_of_a_run_that_was_begun_the_rest_is_told(folder):
+    config = job_config(folder)
+    bootstrap.run(config, build_fakes, NAMES, local=True)
+    for path in Path(config.run, "ledger").glob("*/00001.*"):
+        path.unlink()
+
+    found = plan.run(config, build_fakes, lambda _: NAMES, Wishes(images=4, repeats=2))
+
+    assert found.survey.samples_left.likely == 21
+    assert found.survey.rest.done == 42
+
+
+def test_a_run_that_is_done_takes_nothing_more(folder):
+    config = job_config(folder)
+    bootstrap.run(config, build_fakes, NAMES, local=True)
+    found = plan.run(config, build_nothing, lambda _: NAMES, Wishes())
+    assert (found.survey.samples_left.likely, found.trial) == (0, None)
+
+
+def test_other_settings_than_those_of_the_run_are_refused(folder):
+    bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+    with pytest.raises(RunError, match="seed: 0 in the run, 5 here"):
+        plan.run(job_config(folder, seed=5), build_fakes, lambda _: NAMES, Wishes())
+
+
+def test_a_device_that_is_not_here_cannot_be_timed(folder, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    config = job_config(folder, device={"kind": "cuda", "dtype": "float32", "linear": "plain"})
+    with pytest.raises(ConfigError, match=r"no GPU here to time on; plan on a GPU node, or give --rate"):
+        plan.run(config, build_fakes, lambda _: NAMES, Wishes())
+    assert plan.run(config, build_fakes, lambda _: NAMES, Wishes(timing=False)).hours is None
+
+
+def test_shards_that_cannot_be_used_are_named_and_not_counted(folder):
+    shard = folder / "in/00001.tar"
+    shard.write_bytes(shard.read_bytes()[:9000])
+    found = plan.run(job_config(folder), build_fakes, lambda _: NAMES, Wishes(images=4, repeats=2))
+    assert [each.url for each in found.survey.left_out] == [str(shard)]
+    assert found.survey.samples_left.likely == 42
+    assert list(found.to_json()["shards"]["left_out"]) == [str(shard)]
