@@ -9,9 +9,8 @@ from capfilt.bootstrap import CapFilt
 from capfilt.config import BootstrapConfig
 from capfilt.errors import ConfigError
 from capfilt.forecast import Forecast, Pace, Trial, forecast, hold_trial, measured, told
-from capfilt.med.inference import settle
-from capfilt.runs import begun_on
 from capfilt.survey import Survey
+from pipelines.bootstrap import as_begun
 from pipelines.bootstrap_outlook import Hashes, look
 from workers.pool import IN_FLIGHT
 
@@ -42,7 +41,7 @@ def run(
     Raises:
         CapfiltError: as the job itself would, before it begins.
     """
-    config = config.model_copy(update={"device": settle(config.device, begun_on(config.run))})
+    config = as_begun(config)
     _, found = look(config, hashes, whole=wishes.whole)
     trial, pace = _pace(config, build, found, wishes)
     return forecast(config, found, trial, pace, wishes.price)

@@ -29,6 +29,7 @@ def trial(**changes: Any) -> Trial:
     tally.add(UnitResult(survey().rest.units[0], {"ok": 100}, {"web": 80, "synthetic": 100}, {"web": 20}, 0))
     values: dict[str, Any] = {
         "samples": 50,
+        "batch_size": 10,
         "load": 5.0,
         "read": [0.001, 0.001],
         "decode": [0.008, 0.008],

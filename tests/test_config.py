@@ -124,7 +124,7 @@ def test_a_batch_that_workers_cannot_share_out_is_refused(file, kind, values):
     shared = {"schedule": {"steps": 1, "batch_size": 48, "accumulation": 2}, "cluster": {"workers": 8}}
     path = file(yaml.safe_dump({**values, **shared}))
     assert load(kind, path).schedule.batch_size == 48
-    with pytest.raises(ConfigError, match=r"batch_size: 40 images .* workers: 8 x .*accumulation: 2; .* of 16$"):
+    with pytest.raises(ConfigError, match=r"batch_size: 40 images .*\.workers: 8 x .*accumulation: 2; .* of 16$"):
         load(kind, path, ["schedule.batch_size=40"])
 
 

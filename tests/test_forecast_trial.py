@@ -53,6 +53,12 @@ def test_units_of_few_samples_are_batches_of_few(config):
     assert hold_trial(build_fakes, config.model_copy(update={"batch_size": 32}), few, 4, 2).samples == 6
 
 
+def test_a_batch_size_that_is_not_set_is_found_as_by_the_run(config, monkeypatch):
+    monkeypatch.setattr("capfilt.forecast.trial.find_batch_size", lambda models: 7)
+    trial = hold_trial(build_fakes, config.model_copy(update={"batch_size": 0}), units(config), 8, 2)
+    assert (trial.batch_size, trial.samples) == (7, 14)
+
+
 def test_nothing_is_left_behind_and_nothing_of_the_run_is_made(config, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()

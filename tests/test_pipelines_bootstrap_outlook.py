@@ -137,3 +137,10 @@ def test_of_very_many_shards_some_are_looked_at(tmp_path):
 
     assert told["input"].startswith(f"{ENOUGH + 50} shards, about {2 * (ENOUGH + 50)} samples by {ENOUGH} of them")
     assert told["does"] == f"{2 * (ENOUGH + 50)} samples in units of up to 8"
+
+
+def test_a_batch_size_that_is_to_be_found_is_told(tmp_path):
+    mixed_shards(tmp_path / "in")
+    told = dict(look(job_config(tmp_path, batch_size=0)).facts)
+    assert told["batches"] == "their size is found by a trial when the run begins"
+    assert told["does"] == "63 samples in 9 units of up to 8"

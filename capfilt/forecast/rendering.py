@@ -54,7 +54,10 @@ def _speed(found: Forecast) -> list[str]:
         ),
     ]
     count = len(trial.model) * trial.samples
-    return [columns(rows), f"{rate}, measured on {count} images here; bound by {pace.bound}\n{_advice(found, pace)}"]
+    return [
+        columns(rows),
+        f"{rate}, measured on {count} images here, {trial.batch_size} a batch\nbound by {pace.bound}: {_advice(found, pace)}",
+    ]
 
 
 def _advice(found: Forecast, pace: Pace) -> str:

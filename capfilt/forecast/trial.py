@@ -10,13 +10,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
 import torch
 
+from capfilt.batch_size import find_batch_size
 from capfilt.bootstrap import CapFilt, capfilt_unit, prepare
 from capfilt.config import BootstrapConfig, ExportConfig
 from capfilt.export import export_shard
@@ -35,6 +36,7 @@ class Trial:
     """What some samples took. Lists have an entry for each repeat; seconds are those of a sample."""
 
     samples: int  # of a repeat
+    batch_size: int
     load: float  # seconds until the models are there
     read: list[float]  # from their shards, by one thread; an entry for each place
     decode: list[float]  # by one thread
@@ -68,13 +70,22 @@ def hold_trial(
     Raises:
         CapfiltError: a model cannot be loaded, or a shard cannot be read.
     """
-    mean = sum(unit.hi - unit.lo for unit in units) / len(units)
-    batch = max(1, min(config.batch_size, round(mean)))  # units of few samples are batches of few
-    each = math.ceil(images / batch) * batch
-    drawn = _draw(units, batch + repeats * each, config.seed)
     with tempfile.TemporaryDirectory(prefix="capfilt-plan-") as folder, _threads(config.device.threads):
+        started = time.perf_counter()
+        models = build(config)
+        load = time.perf_counter() - started
+        batch = _batch(models, config, units)
+        each = math.ceil(images / batch) * batch
+        drawn = _draw(units, batch + repeats * each, config.seed)
         own = {"input": [f"{folder}/trial.tar"], "run": f"{folder}/run", "batch_size": batch, "max_failed_share": 1.0}
-        return _hold(build, config.model_copy(update=own | {"damage": "fail"}), drawn, each)
+        trial = _hold(models, config.model_copy(update=own | {"damage": "fail"}), drawn, each)
+    return replace(trial, load=load)
+
+
+def _batch(models: CapFilt, config: BootstrapConfig, units: Sequence[Unit]) -> int:
+    """Return the batch size of the job; that of units of few samples is no larger than they are."""
+    mean = sum(unit.hi - unit.lo for unit in units) / len(units)
+    return max(1, min(config.batch_size or find_batch_size(models), round(mean)))
 
 
 class _Drawn(NamedTuple):
@@ -98,11 +109,8 @@ def _draw(units: Sequence[Unit], count: int, seed: int) -> _Drawn:
     return _Drawn([samples[n % len(samples)] for n in range(count)], seconds)
 
 
-def _hold(build: Callable[[BootstrapConfig], CapFilt], config: BootstrapConfig, drawn: _Drawn, each: int) -> Trial:
+def _hold(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, each: int) -> Trial:
     write_tar(config.input[0], _members(drawn.samples))
-    started = time.perf_counter()
-    models = build(config)
-    load = time.perf_counter() - started
     run = open_run(config, {"captioner": "", "filter": ""})
     (shard,) = index_shards(config.input)
     run.write_plan([shard])
@@ -127,7 +135,8 @@ def _hold(build: Callable[[BootstrapConfig], CapFilt], config: BootstrapConfig, 
     clean = sum(path.stat().st_size for path in Path(run.clean(settings)).glob(f"{shard.id}*"))
     return Trial(
         samples=each,
-        load=load,
+        batch_size=config.batch_size,
+        load=0.0,
         read=drawn.seconds,
         decode=[_decode(models, config, drawn.samples[unit.lo : unit.hi]) for unit in units],
         model=model,
