@@ -6,8 +6,7 @@
 
 Renders a world of scenes with noisy texts, makes a captioner and a filter of random weights, lets capfilt plan make its
 forecast from a small trial, and then runs the bootstrap, with its export, on Ray. Both are processes of their own, as a
-user starts them. Random models write captions of every length, where trained ones soon come to an end. Prints one JSON
-object.
+user starts them. Scores of random models mean nothing, so texts are kept by their length. Prints one JSON object.
 """
 
 import argparse
@@ -87,6 +86,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> Path:
         "unit_size": options.shard,
         "decode_threads": options.decode_threads,
         "device": {"kind": options.device},
+        "policy": {"web_itm": 0, "synthetic_itm": 0, "min_words": 5},  # random scores select nothing of use
         "cluster": {"workers": options.workers, "gpus_per_worker": float(cuda)},
     }
     (folder / "job.yaml").write_text(yaml.safe_dump(job))

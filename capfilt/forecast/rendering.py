@@ -53,22 +53,19 @@ def _speed(found: Forecast) -> list[str]:
             )
         ),
     ]
-    count = len(trial.model) * trial.samples
-    return [
-        columns(rows),
-        f"{rate}, measured on {count} images here, {trial.batch_size} a batch\nbound by {pace.bound}: {_advice(found, pace)}",
-    ]
+    measured = f"measured here on {len(trial.model) * trial.samples} images in batches of {trial.batch_size}"
+    return [columns(rows), f"{rate}, {measured}\nbound by {pace.bound}: {_advice(pace)}"]
 
 
-def _advice(found: Forecast, pace: Pace) -> str:
+def _advice(pace: Pace) -> str:
     threads, cores = pace.threads_needed, f"{pace.cores_needed:.1f} CPU cores of a worker are busy then"
     if pace.bound == "decoding":
-        return f"decode_threads are too few: with {threads} the models would not wait; {cores}"
+        return f"decode_threads are too few; with {threads} the models would not wait; {cores}"
     if pace.bound == "reading":
-        return "the shards are read too slowly for the models: bring them nearer, or use larger files"
+        return "bring the shards nearer, or use larger ones"
     if pace.bound == "the CPU cores":
-        return f"models and decoding share the cores of a worker: {cores}, cluster.cpus_per_worker reserves them"
-    return f"decode_threads suffice ({threads} would do); {cores}"
+        return f"models and decoding share them; cluster.cpus_per_worker reserves them; {cores}"
+    return f"decode_threads suffice, {threads} would do; {cores}"
 
 
 def _totals(found: Forecast) -> str:
