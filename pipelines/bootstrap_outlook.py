@@ -90,9 +90,12 @@ def _tell(outlook: Outlook, config: BootstrapConfig, folder: Run, found: Survey)
         outlook.tell("batches", "their size is found by a trial when the run begins")
     units = f"{len(rest.units):,} units" if found.whole else "units"
     outlook.tell("does", f"{left:,.0f} samples in {units} of up to {config.unit_size:,}")
-    outlook.writes(folder.ledger, left * LEDGER_BYTES)
+    ledger, clean = left * LEDGER_BYTES, found.bytes_left.high if config.export else 0.0
+    outlook.tell("ledger", f"{folder.ledger}, up to {in_bytes(ledger)}")
     if config.export:
-        outlook.writes(folder.clean(ExportConfig(run=config.run, policy=config.policy)), found.bytes_left.high)
+        place = folder.clean(ExportConfig(run=config.run, policy=config.policy))
+        outlook.tell("clean", f"{place}, up to {in_bytes(clean)}")
+    outlook.writes(folder.root, ledger + clean)
     for shard in found.left_out[:LISTED] if config.damage == "fail" else []:
         outlook.refuse(remedy(shard))
     if config.damage == "fail" and len(found.left_out) > LISTED:

@@ -55,8 +55,9 @@ def test_a_new_run_is_told_with_its_shards_units_models_and_places(tmp_path, job
     assert told[1] == f"  model    captioner {tmp_path}/captioner: {parameters:,} parameters, 32 pixels"
     assert told[4].startswith("  input    3 shards, 63 samples, ")
     assert told[5:7] == ["  run      a new one", "  does     63 samples in 9 units of up to 8"]
-    assert told[7].startswith(f"  writes   {tmp_path}/run/ledger/")
-    assert told[8].startswith(f"  writes   {tmp_path}/run/clean/default-")
+    assert told[7].startswith(f"  ledger   {tmp_path}/run/ledger/")
+    assert told[8].startswith(f"  clean    {tmp_path}/run/clean/default-")
+    assert told[9].startswith(f"  writes   {tmp_path}/run, up to ")
 
 
 def test_what_is_done_is_not_done_again(tmp_path):
