@@ -5,8 +5,8 @@
     python benchmarks/plan_estimate.py --width 32 --depth 2 --image 32 --samples 60 --images 8 --batch 4
 
 Renders a world of scenes with noisy texts, makes a captioner and a filter of random weights, lets capfilt plan make its
-forecast from a small trial, and then runs the bootstrap, with its export, on Ray. Both are processes of their own, as a
-user starts them. Scores of random models mean nothing, so texts are kept by their length. Prints one JSON object.
+forecast from a small rehearsal, and then runs the bootstrap, with its export, on Ray. Both are processes of their own,
+as a user starts them. Scores of random models mean nothing, so texts are kept by their length. Prints one JSON object.
 """
 
 import argparse
@@ -35,7 +35,7 @@ SIZES = (
     ("samples", 3000, "scenes"),
     ("shard", 500, "scenes of a shard"),
     ("batch", 32, "images of a forward pass"),
-    ("images", 64, "of each repeat of the trial"),
+    ("images", 64, "of each repeat of the rehearsal"),
     ("workers", 1, "actors"),
 )
 

@@ -12,7 +12,11 @@ from capfilt.cli_options import config_argument, json_option, set_option
 @config_argument
 @set_option
 @click.option(
-    "--images", type=click.IntRange(min=1), default=64, show_default=True, help="Images of each repeat of the trial."
+    "--images",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Images of each repeat of the rehearsal.",
 )
 @click.option("--repeats", type=click.IntRange(min=2), default=4, show_default=True, help="Repeats, on other images.")
 @click.option("--no-timing", is_flag=True, help="Load no model: tell shards, samples and bytes alone.")

@@ -1,4 +1,4 @@
-"""The forecast of a bootstrap: its shards and what is left of them, and a trial on this machine's device."""
+"""The forecast of a bootstrap: its shards and what is left of them, and a rehearsal on this machine's device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from capfilt.bootstrap import CapFilt
 from capfilt.config import BootstrapConfig
 from capfilt.errors import ConfigError
-from capfilt.forecast import Forecast, Pace, Trial, forecast, hold_trial, measured, told
+from capfilt.forecast import Forecast, Pace, Rehearsal, forecast, measured, rehearse, told
 from capfilt.survey import Survey
 from pipelines.bootstrap import as_begun
 from pipelines.bootstrap_outlook import Hashes, look
@@ -19,10 +19,10 @@ from workers.pool import IN_FLIGHT
 class Wishes:
     """How a forecast is made."""
 
-    images: int = 64  # of each repeat of the trial
+    images: int = 64  # of each repeat of the rehearsal
     repeats: int = 4
     timing: bool = True
-    rate: float | None = None  # images a second of a worker, measured elsewhere; then there is no trial
+    rate: float | None = None  # images a second of a worker, measured elsewhere; then there is no rehearsal
     price: float | None = None  # of an hour of a device
     whole: bool = False  # look at all shards
 
@@ -43,13 +43,13 @@ def run(
     """
     config = as_begun(config)
     _, found = look(config, hashes, whole=wishes.whole)
-    trial, pace = _pace(config, build, found, wishes)
-    return forecast(config, found, trial, pace, wishes.price)
+    rehearsal, pace = _pace(config, build, found, wishes)
+    return forecast(config, found, rehearsal, pace, wishes.price)
 
 
 def _pace(
     config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt], found: Survey, wishes: Wishes
-) -> tuple[Trial | None, Pace | None]:
+) -> tuple[Rehearsal | None, Pace | None]:
     if wishes.rate is not None:
         return None, told(wishes.rate)
     units = [unit for unit in found.rest.units if unit.hi > unit.lo]
@@ -60,5 +60,5 @@ def _pace(
             "device.kind: cuda, and torch sees no GPU here to time on; plan on a GPU node, or give --rate with the "
             "images/s of a worker that were measured there, or --no-timing"
         )
-    trial = hold_trial(build, config, units, wishes.images, wishes.repeats)
-    return trial, measured(trial, config, IN_FLIGHT)
+    rehearsal = rehearse(build, config, units, wishes.images, wishes.repeats)
+    return rehearsal, measured(rehearsal, config, IN_FLIGHT)

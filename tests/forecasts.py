@@ -1,9 +1,9 @@
-"""Surveys and trials made up by hand, whose forecasts can be worked out on paper."""
+"""Surveys and rehearsals made up by hand, whose forecasts can be worked out on paper."""
 
 from typing import Any
 
 from capfilt.config import BootstrapConfig
-from capfilt.forecast.trial import Trial
+from capfilt.forecast.rehearsal import Rehearsal
 from capfilt.progress import Tally
 from capfilt.records import Shard, Unit, UnitResult
 from capfilt.rest import Rest
@@ -23,8 +23,8 @@ def survey(shards: int = 4, files: int | None = None, samples: int = 1000, done:
     return Survey(files or shards, known, [], Rest(units, [], left, shards * samples))
 
 
-def trial(**changes: Any) -> Trial:
-    """Return a trial of 2 times 50 samples without spread."""
+def rehearsal(**changes: Any) -> Rehearsal:
+    """Return a rehearsal of 2 times 50 samples without spread."""
     tally = Tally()
     tally.add(UnitResult(survey().rest.units[0], {"ok": 100}, {"web": 80, "synthetic": 100}, {"web": 20}, 0))
     values: dict[str, Any] = {
@@ -43,4 +43,4 @@ def trial(**changes: Any) -> Trial:
         "exported": 60,
         "attempted": 120,
     }
-    return Trial(**(values | changes))
+    return Rehearsal(**(values | changes))

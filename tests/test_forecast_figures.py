@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from forecasts import config, survey, trial
+from forecasts import config, rehearsal, survey
 
 from capfilt.forecast import Pace, forecast, render_forecast, told
 from capfilt.forecast.figures import ALLOWANCE, START
@@ -36,7 +36,7 @@ def test_workers_without_a_unit_make_nothing_faster_and_cost_all_the_same():
 
 
 def test_only_what_is_left_counts():
-    whole, rest = (forecast(config(), survey(4, done=done), trial(), RATE) for done in (0, 3))
+    whole, rest = (forecast(config(), survey(4, done=done), rehearsal(), RATE) for done in (0, 3))
     assert rest.survey.samples_left == (1000, 1000, 1000)
     assert rest.hours.likely < whole.hours.likely / 2
     assert rest.ledger_bytes.likely == pytest.approx(1000 * 100 + 50)
@@ -54,16 +54,16 @@ def test_loading_and_export_take_their_time():
 
 
 def test_clean_shards_are_as_large_as_the_share_that_is_kept():
-    found = forecast(config(), survey(1), trial(), RATE)
+    found = forecast(config(), survey(1), rehearsal(), RATE)
     assert found.clean_bytes.likely == 10 * 1000 * 0.5
     assert found.clean_bytes.low < found.clean_bytes.likely < found.clean_bytes.high
-    nothing = forecast(config(), survey(1), trial(exported=0, clean=0.0), RATE)
+    nothing = forecast(config(), survey(1), rehearsal(exported=0, clean=0.0), RATE)
     assert nothing.clean_bytes.likely == 0
     assert 0 < nothing.clean_bytes.high < 0.1 * 10 * 1000
 
 
 def test_shards_that_were_not_looked_at_are_taken_to_be_like_the_others():
-    found = forecast(config(), survey(10, files=1000), trial(), RATE)
+    found = forecast(config(), survey(10, files=1000), rehearsal(), RATE)
     assert found.survey.samples_left == (1_000_000, 1_000_000, 1_000_000)
     told_ = render_forecast(found)
     assert told_.startswith("1,000 shards, about 1,000,000 samples by 10 of them, ")
@@ -77,7 +77,7 @@ def test_without_a_pace_there_are_no_hours():
 
 
 def test_the_table_and_the_json_tell_the_same():
-    found = forecast(config(cluster={"gpus_per_worker": 1}), survey(), trial(), RATE, price=2.0)
+    found = forecast(config(cluster={"gpus_per_worker": 1}), survey(), rehearsal(), RATE, price=2.0)
     values = json.loads(json.dumps(found.to_json()))
     table = {line.split("  ")[1].strip(): line.split() for line in render_forecast(found).splitlines() if "  " in line}
     assert float(table["cost"][1]) == pytest.approx(values["cost"]["likely"], rel=0.05)
@@ -89,7 +89,7 @@ def test_the_table_and_the_json_tell_the_same():
 
 
 def test_the_range_says_what_it_covers_and_what_not():
-    table = render_forecast(forecast(config(), survey(10, files=1000), trial(), RATE))
-    assert "the spread of the trial's repeats and of the shards that were looked at (95 of 100 cases)" in table
+    table = render_forecast(forecast(config(), survey(10, files=1000), rehearsal(), RATE))
+    assert "the spread of the rehearsal's repeats and of the shards that were looked at (95 of 100 cases)" in table
     assert "10% on the upper end for stragglers and restarts" in table
-    assert "Not in them: workers that share a machine and slow each other down" in table
+    assert "Not in them: other work on the machines, workers that share one and slow each other down" in table

@@ -72,7 +72,7 @@ def test_a_run_that_is_done_takes_nothing_more(folder):
     config = job_config(folder)
     bootstrap.run(config, build_fakes, NAMES, local=True)
     found = plan.run(config, build_nothing, lambda _: NAMES, Wishes())
-    assert (found.survey.samples_left.likely, found.trial) == (0, None)
+    assert (found.survey.samples_left.likely, found.rehearsal) == (0, None)
 
 
 def test_other_settings_than_those_of_the_run_are_refused(folder):

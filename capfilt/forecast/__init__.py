@@ -1,8 +1,8 @@
-"""What a bootstrap will take: hours, devices, storage and money, from its shards and a timed trial."""
+"""What a bootstrap will take: hours, devices, storage and money, from its shards and a timed rehearsal."""
 
 from capfilt.forecast.figures import Forecast, forecast
 from capfilt.forecast.pace import Pace, measured, told
+from capfilt.forecast.rehearsal import Rehearsal, rehearse
 from capfilt.forecast.rendering import render_forecast
-from capfilt.forecast.trial import Trial, hold_trial
 
-__all__ = ["Forecast", "Pace", "Trial", "forecast", "hold_trial", "measured", "render_forecast", "told"]
+__all__ = ["Forecast", "Pace", "Rehearsal", "forecast", "measured", "rehearse", "render_forecast", "told"]

@@ -8,17 +8,17 @@ from capfilt.calibrate.curves import Rate
 from capfilt.config import BootstrapConfig
 from capfilt.estimates import Estimate, known, mean
 from capfilt.forecast.pace import Pace
-from capfilt.forecast.trial import Trial
+from capfilt.forecast.rehearsal import Rehearsal
 from capfilt.survey import Survey
 
 ALLOWANCE = 0.10
-"""Share of the time that the upper bound adds for stragglers, restarts and what else does not go as in the trial."""
+"""Share of the time that the upper bound adds for stragglers, restarts and what else goes otherwise than rehearsed."""
 
 START = Estimate(0.0, 10.0, 30.0)
 """Seconds until Ray and its workers' processes run; of a cluster that has to grow it is more."""
 
 COMPRESSION = Estimate(0.85, 1.0, 1.05)
-"""What the ledger of a shard takes against what the trial's rows grow by: larger files have more that repeats."""
+"""What the ledger of a shard takes against what the rehearsal's rows grow by: larger files have more that repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Forecast:
     """What a job will take. What is not known is None. Money is in the currency of the price."""
 
     survey: Survey
-    trial: Trial | None
+    rehearsal: Rehearsal | None
     pace: Pace | None
     workers: int  # that have something to do
     devices: float  # that they hold
@@ -50,7 +50,7 @@ class Forecast:
             "bytes": found.bytes._asdict(),
             "bytes_left": found.bytes_left._asdict(),
             "pace": None if self.pace is None else asdict(self.pace) | {"seconds": self.pace.seconds._asdict()},
-            "trial": None if self.trial is None else _trial(self.trial),
+            "rehearsal": None if self.rehearsal is None else _rehearsal(self.rehearsal),
             **{name: getattr(self, name) for name in names},
             **{name: None if value is None else value._asdict() for name, value in values.items()},
             "allowance": ALLOWANCE,
@@ -59,14 +59,14 @@ class Forecast:
 
 
 def forecast(
-    config: BootstrapConfig, found: Survey, trial: Trial | None, pace: Pace | None, price: float | None = None
+    config: BootstrapConfig, found: Survey, rehearsal: Rehearsal | None, pace: Pace | None, price: float | None = None
 ) -> Forecast:
     """Return what is to be expected of a job.
 
     Args:
         config: the job.
         found: its shards, and what is left of them.
-        trial: of some of its samples, if one was held.
+        rehearsal: of some of its samples, if one was held.
         pace: of a worker, if it is known.
         price: of an hour of a device.
     """
@@ -78,7 +78,7 @@ def forecast(
     device_hours = None if hours is None else hours.times(cluster.workers * each)
     return Forecast(
         survey=found,
-        trial=trial,
+        rehearsal=rehearsal,
         pace=pace,
         workers=workers,
         devices=cluster.workers * each,
@@ -86,9 +86,9 @@ def forecast(
         hours=hours,
         device_hours=device_hours,
         cost=None if device_hours is None or price is None else device_hours.times(price),
-        ledger_bytes=None if trial is None else _ledger(found, trial),
-        clean_bytes=_clean(found, trial) if config.export else known(0.0),
-        kept={} if trial is None else _kept(trial),
+        ledger_bytes=None if rehearsal is None else _ledger(found, rehearsal),
+        clean_bytes=_clean(found, rehearsal) if config.export else known(0.0),
+        kept={} if rehearsal is None else _kept(rehearsal),
     )
 
 
@@ -108,23 +108,23 @@ def _hours(config: BootstrapConfig, found: Survey, pace: Pace, workers: int, uni
     return total.times(Estimate(1.0, 1.0, 1 + ALLOWANCE)).times(1 / 3600)
 
 
-def _ledger(found: Survey, trial: Trial) -> Estimate:
-    rows = found.samples_left.times(mean(trial.ledger)).times(COMPRESSION)
-    return rows.plus(found.shards_left.times(trial.ledger_of_shard))
+def _ledger(found: Survey, rehearsal: Rehearsal) -> Estimate:
+    rows = found.samples_left.times(mean(rehearsal.ledger)).times(COMPRESSION)
+    return rows.plus(found.shards_left.times(rehearsal.ledger_of_shard))
 
 
-def _clean(found: Survey, trial: Trial | None) -> Estimate:
-    """Return the bytes of clean shards; without a trial it is known that they are hardly larger than the input."""
-    if trial is None:
+def _clean(found: Survey, rehearsal: Rehearsal | None) -> Estimate:
+    """Return the bytes of clean shards; without a rehearsal it is known that they are hardly larger than the input."""
+    if rehearsal is None:
         return Estimate(0.0, found.bytes_left.likely, found.bytes_left.high)
-    rate = Rate(trial.exported, trial.attempted)
+    rate = Rate(rehearsal.exported, rehearsal.attempted)
     if not rate.share:
-        return found.bytes_left.times(Estimate(0.0, trial.clean, rate.high))
-    return found.bytes_left.times(trial.clean).times(Estimate(rate.low / rate.share, 1.0, rate.high / rate.share))
+        return found.bytes_left.times(Estimate(0.0, rehearsal.clean, rate.high))
+    return found.bytes_left.times(rehearsal.clean).times(Estimate(rate.low / rate.share, 1.0, rate.high / rate.share))
 
 
-def _kept(trial: Trial) -> dict[str, Rate]:
-    tally = trial.tally
+def _kept(rehearsal: Rehearsal) -> dict[str, Rate]:
+    tally = rehearsal.tally
     return {source: Rate(tally.kept[source], count) for source, count in sorted(tally.candidates.items())}
 
 
@@ -132,6 +132,6 @@ def _named(found: Survey) -> dict[str, str]:
     return {shard.url: shard.damage.removeprefix(f"{shard.url}: ") for shard in found.left_out}
 
 
-def _trial(trial: Trial) -> dict[str, Any]:
-    values = {name: getattr(trial, name) for name in Trial.__dataclass_fields__ if name != "tally"}
-    return values | {"statuses": dict(trial.tally.statuses)}
+def _rehearsal(rehearsal: Rehearsal) -> dict[str, Any]:
+    values = {name: getattr(rehearsal, name) for name in Rehearsal.__dataclass_fields__ if name != "tally"}
+    return values | {"statuses": dict(rehearsal.tally.statuses)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from capfilt.config import BootstrapConfig
 from capfilt.estimates import Estimate, known, mean
-from capfilt.forecast.trial import Trial
+from capfilt.forecast.rehearsal import Rehearsal
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +26,18 @@ def told(rate: float) -> Pace:
     return Pace(known(1 / rate), "")
 
 
-def measured(trial: Trial, config: BootstrapConfig, in_flight: int) -> Pace:
-    """Return the pace of a worker, from what a trial took of one thread of each kind.
+def measured(rehearsal: Rehearsal, config: BootstrapConfig, in_flight: int) -> Pace:
+    """Return the pace of a worker, from what a rehearsal took of one thread of each kind.
 
     Units in flight overlap: each has its own threads that read and decode, and they take turns at the models. So the
     slowest of these sets the pace. On a CPU all of them share the worker's cores, too.
 
     Args:
-        trial: on the device of the workers.
+        rehearsal: on the device of the workers.
         config: the job.
         in_flight: units of a worker at once.
     """
-    model, decode, read = mean(trial.model), mean(trial.decode), mean(trial.read)
+    model, decode, read = mean(rehearsal.model), mean(rehearsal.decode), mean(rehearsal.read)
     bounds = {
         "the models": model,
         "decoding": decode.times(1 / (config.decode_threads * in_flight)),
@@ -51,8 +51,8 @@ def measured(trial: Trial, config: BootstrapConfig, in_flight: int) -> Pace:
     return Pace(
         seconds=Estimate(*(max(each[side] for each in bounds.values()) for side in range(3))),
         bound=bound,
-        load=trial.load,
-        export=trial.export,
+        load=rehearsal.load,
+        export=rehearsal.export,
         threads_needed=math.ceil(decode.high / model.likely / in_flight) if model.likely else 0,
         cores_needed=used + (decode.likely / model.likely if model.likely else 0.0),
     )

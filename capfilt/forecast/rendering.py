@@ -11,8 +11,8 @@ from capfilt.stats.terminal import Row, columns, shown
 
 LISTED = 10  # shards that cannot be used
 NOT_COVERED = (
-    "workers that share a machine and slow each other down, other disks, networks and devices than those of the trial,"
-    " waiting for nodes, and samples unlike the ones drawn"
+    "other work on the machines, workers that share one and slow each other down, other disks, networks and devices "
+    "than those of the rehearsal, waiting for nodes, and samples unlike the ones drawn"
 )
 
 
@@ -36,24 +36,26 @@ def _shards(found: Forecast) -> str:
 
 
 def _speed(found: Forecast) -> list[str]:
-    pace, trial = found.pace, found.trial
+    pace, rehearsal = found.pace, found.rehearsal
     if pace is None:
         return []
     rate = f"{1 / pace.seconds.likely:,.2f} images/s for a worker"
-    if trial is None:
+    if rehearsal is None:
         return [f"{rate}, as told"]
     rows: list[Row] = [
         ["a thread takes of an image", "ms", ""],
         *(
             [name, f"{1000 * min(values):.2f} to {1000 * max(values):.2f}", f"{len(values)} {what}"]
             for name, values, what in (
-                ("  captioner and filter", trial.model, "repeats"),
-                ("  decoding", trial.decode, "repeats"),
-                ("  reading", trial.read, "places"),
+                ("  captioner and filter", rehearsal.model, "repeats"),
+                ("  decoding", rehearsal.decode, "repeats"),
+                ("  reading", rehearsal.read, "places"),
             )
         ),
     ]
-    measured = f"measured here on {len(trial.model) * trial.samples} images in batches of {trial.batch_size}"
+    measured = (
+        f"measured here on {len(rehearsal.model) * rehearsal.samples} images in batches of {rehearsal.batch_size}"
+    )
     return [columns(rows), f"{rate}, {measured}\nbound by {pace.bound}: {_advice(pace)}"]
 
 
@@ -99,7 +101,7 @@ def _time(hours: float) -> str:
 
 
 def _kept(kept: dict[str, Rate]) -> list[str]:
-    rows: list[Row] = [["kept in the trial", "share", "from", "to", "texts"]]
+    rows: list[Row] = [["kept in the rehearsal", "share", "from", "to", "texts"]]
     rows += [
         [f"  {source}", *(f"{100 * each:.1f} %" for each in (r.share, r.low, r.high)), r.whole]
         for source, r in kept.items()
@@ -110,7 +112,7 @@ def _kept(kept: dict[str, Rate]) -> list[str]:
 def _range(found: Forecast) -> str:
     if found.hours is None:
         return ""
-    parts = ["of the trial's repeats"] if found.trial else []
+    parts = ["of the rehearsal's repeats"] if found.rehearsal else []
     parts += [] if found.survey.whole else ["of the shards that were looked at"]
     spread = f"the spread {' and '.join(parts)} (95 of 100 cases), " if parts else ""
     return (

@@ -1,4 +1,4 @@
-"""A trial: a throw-away run over some of a job's own samples, on the device at hand, which tells what they take.
+"""A rehearsal: a throw-away run over some of a job's own samples, on the device at hand, which tells what they take.
 
 Its samples are copied into a shard of its own. That goes the whole way of a run, with the code of a run: units are
 captioned, scored and committed, then folded and exported. The first unit warms up and is not counted.
@@ -32,7 +32,7 @@ PLACES = 16  # units that samples are drawn from; their neighbours in a shard co
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Rehearsal:
     """What some samples took. Lists have an entry for each repeat; seconds are those of a sample."""
 
     samples: int  # of a repeat
@@ -51,13 +51,13 @@ class Trial:
     attempted: int  # all samples that were done, those that warmed up included
 
 
-def hold_trial(
+def rehearse(
     build: Callable[[BootstrapConfig], CapFilt],
     config: BootstrapConfig,
     units: Sequence[Unit],
     images: int,
     repeats: int,
-) -> Trial:
+) -> Rehearsal:
     """Caption and score some samples of a job in a folder that is thrown away.
 
     Args:
@@ -77,9 +77,14 @@ def hold_trial(
         batch = _batch(models, config, units)
         each = math.ceil(images / batch) * batch
         drawn = _draw(units, batch + repeats * each, config.seed)
-        own = {"input": [f"{folder}/trial.tar"], "run": f"{folder}/run", "batch_size": batch, "max_failed_share": 1.0}
-        trial = _hold(models, config.model_copy(update=own | {"damage": "fail"}), drawn, each)
-    return replace(trial, load=load)
+        own = {
+            "input": [f"{folder}/rehearsal.tar"],
+            "run": f"{folder}/run",
+            "batch_size": batch,
+            "max_failed_share": 1.0,
+        }
+        rehearsal = _hold(models, config.model_copy(update=own | {"damage": "fail"}), drawn, each)
+    return replace(rehearsal, load=load)
 
 
 def _batch(models: CapFilt, config: BootstrapConfig, units: Sequence[Unit]) -> int:
@@ -109,7 +114,7 @@ def _draw(units: Sequence[Unit], count: int, seed: int) -> _Drawn:
     return _Drawn([samples[n % len(samples)] for n in range(count)], seconds)
 
 
-def _hold(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, each: int) -> Trial:
+def _hold(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, each: int) -> Rehearsal:
     write_tar(config.input[0], _members(drawn.samples))
     run = open_run(config, {"captioner": "", "filter": ""})
     (shard,) = index_shards(config.input)
@@ -133,7 +138,7 @@ def _hold(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, each: int) ->
     exported = export_shard(run, shard, settings)
     export = (time.perf_counter() - started) / shard.samples
     clean = sum(path.stat().st_size for path in Path(run.clean(settings)).glob(f"{shard.id}*"))
-    return Trial(
+    return Rehearsal(
         samples=each,
         batch_size=config.batch_size,
         load=0.0,

@@ -1,4 +1,4 @@
-"""The trial of a forecast: it goes the way of a run, on the job's own samples, and leaves nothing behind."""
+"""The rehearsal of a forecast: it goes the way of a run, on the job's own samples, and leaves nothing behind."""
 
 import tempfile
 from pathlib import Path
@@ -9,7 +9,7 @@ from fakes import NAMES, build_fakes, job_config, mixed_shards
 
 from capfilt.config import BootstrapConfig
 from capfilt.errors import CheckpointError
-from capfilt.forecast.trial import hold_trial
+from capfilt.forecast.rehearsal import rehearse
 from capfilt.planning import index_shards
 from capfilt.query import open_run
 from capfilt.records import Unit
@@ -29,41 +29,49 @@ def units(config: BootstrapConfig) -> list[Unit]:
 
 def test_all_samples_come_to_what_the_run_itself_comes_to(config):
     """Each of 63 samples is drawn once: four warm up, and the figures are those of the others."""
-    trial = hold_trial(build_fakes, config.model_copy(update={"batch_size": 1}), units(config), 31, 2)
+    rehearsal = rehearse(build_fakes, config.model_copy(update={"batch_size": 1}), units(config), 31, 2)
 
-    assert (trial.samples, trial.attempted) == (31, 63)
-    assert trial.tally.statuses.total() == 62
+    assert (rehearsal.samples, rehearsal.attempted) == (31, 63)
+    assert rehearsal.tally.statuses.total() == 62
     bootstrap.run(config, build_fakes, NAMES, local=True)
     with open_run(config.run) as run:
         kept = dict(run.candidates.filter("kept").aggregate("source, count(*)").fetchall())
     for source, count in kept.items():
-        assert count - 1 <= trial.tally.kept[source] <= count  # one sample warmed up
+        assert count - 1 <= rehearsal.tally.kept[source] <= count  # one sample warmed up
 
 
 def test_repeats_are_timed_apart_and_in_whole_batches(config):
-    trial = hold_trial(build_fakes, config, units(config), 5, 3)
-    assert trial.samples == 8
-    assert [len(each) for each in (trial.model, trial.decode, trial.whole, trial.ledger)] == [3, 3, 3, 3]
-    assert min(*trial.model, *trial.decode, *trial.read, *trial.whole, trial.export, *trial.ledger) > 0
-    assert all(whole > model for whole, model in zip(trial.whole, trial.model, strict=True))
+    rehearsal = rehearse(build_fakes, config, units(config), 5, 3)
+    assert rehearsal.samples == 8
+    assert [len(each) for each in (rehearsal.model, rehearsal.decode, rehearsal.whole, rehearsal.ledger)] == [
+        3,
+        3,
+        3,
+        3,
+    ]
+    assert (
+        min(*rehearsal.model, *rehearsal.decode, *rehearsal.read, *rehearsal.whole, rehearsal.export, *rehearsal.ledger)
+        > 0
+    )
+    assert all(whole > model for whole, model in zip(rehearsal.whole, rehearsal.model, strict=True))
 
 
 def test_units_of_few_samples_are_batches_of_few(config):
     few = [Unit(unit.shard, 0, 3) for unit in units(config)]
-    assert hold_trial(build_fakes, config.model_copy(update={"batch_size": 32}), few, 4, 2).samples == 6
+    assert rehearse(build_fakes, config.model_copy(update={"batch_size": 32}), few, 4, 2).samples == 6
 
 
 def test_a_batch_size_that_is_not_set_is_found_as_by_the_run(config, monkeypatch):
-    monkeypatch.setattr("capfilt.forecast.trial.find_batch_size", lambda models: 7)
-    trial = hold_trial(build_fakes, config.model_copy(update={"batch_size": 0}), units(config), 8, 2)
-    assert (trial.batch_size, trial.samples) == (7, 14)
+    monkeypatch.setattr("capfilt.forecast.rehearsal.find_batch_size", lambda models: 7)
+    rehearsal = rehearse(build_fakes, config.model_copy(update={"batch_size": 0}), units(config), 8, 2)
+    assert (rehearsal.batch_size, rehearsal.samples) == (7, 14)
 
 
 def test_nothing_is_left_behind_and_nothing_of_the_run_is_made(config, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
     before = torch.get_num_threads()
-    hold_trial(build_fakes, config.model_copy(update={"device": config.device}), units(config), 4, 2)
+    rehearse(build_fakes, config.model_copy(update={"device": config.device}), units(config), 4, 2)
     assert list((tmp_path / "scratch").iterdir()) == []
     assert not Path(config.run).exists()
     assert torch.get_num_threads() == before
@@ -74,4 +82,4 @@ def test_a_model_that_cannot_be_loaded_is_told(config):
         raise CheckpointError("no checkpoint at c")
 
     with pytest.raises(CheckpointError, match="no checkpoint at c"):
-        hold_trial(refuse, config, units(config), 4, 2)
+        rehearse(refuse, config, units(config), 4, 2)
