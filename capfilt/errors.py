@@ -57,6 +57,21 @@ class WorkerError(CapfiltError):
     """No worker can be built, or one unit after another fails: the fault is not in the data, and the job stops."""
 
 
+class JobError(CapfiltError):
+    """A job cannot be submitted, found or stopped as asked; the message names it, and says what to do."""
+
+
+class StoppedError(CapfiltError):
+    """A job has ended before its time because it was asked to; what was done is committed."""
+
+    exit_code = 4
+
+    def __init__(self, summary: str, failed: Sequence[str] = ()) -> None:
+        lead = "stopped as asked, and all that is done is committed; to go on, run the same again"
+        more = "".join(f"\n  failed until then: {reason}" for reason in failed)
+        super().__init__(f"{lead}\n{summary}{more}")
+
+
 class FailedUnitsError(CapfiltError):
     """Some units failed on every attempt; all the others are committed."""
 

@@ -5,6 +5,8 @@
     RUN/plan/index/SHARD.index               where the members of a tar are, so that each unit reads its own bytes alone
     RUN/journal.jsonl                        events, for people; never read back
     RUN/lease.json                           who is at work on the run, if anyone is
+    RUN/status.json                          how far the driver is; for people, never read for correctness
+    RUN/stop.json                            a request to stop, for the driver that is at work
     RUN/ledger/MODELS/SHARD.json             commit record: the shard is complete; SHARD.samples.parquet and
                                              SHARD.candidates.parquet beside it
     RUN/ledger/MODELS/SHARD/LO-HI.*          the same for a unit, while its shard is in work

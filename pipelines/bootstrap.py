@@ -10,7 +10,8 @@ from capfilt import storage
 from capfilt.bootstrap import CapFilt
 from capfilt.commits import read_commit
 from capfilt.config import BootstrapConfig, Cluster, ExportConfig
-from capfilt.errors import FailedUnitsError, RunError, ShardError
+from capfilt.errors import FailedUnitsError, RunError, ShardError, StoppedError
+from capfilt.export import finished_shards
 from capfilt.lease import Lease, hold_lease
 from capfilt.ledger import committed_units, complete_shards, fold, is_complete
 from capfilt.med.inference import settle
@@ -21,6 +22,8 @@ from capfilt.records import Shard, Unit, UnitResult
 from capfilt.rest import look_for_rest
 from capfilt.runs import Run, begun_with, open_run
 from capfilt.shards import find_shards
+from capfilt.status import Board, keep_status
+from capfilt.stop import Stop, heed_stop
 from capfilt.units import check_failures, cover, parse_name
 from pipelines.export import export_shards, finish
 from workers.bootstrap_worker import BootstrapWorker, try_batch_sizes
@@ -28,6 +31,7 @@ from workers.isolation import Isolation
 from workers.local import run_local
 from workers.pool import run_units
 from workers.session import on_a_worker, session
+from workers.signals import end_process, exit_on_sigterm, stop_on_interrupt
 
 logger = logging.getLogger(__name__)
 
@@ -56,29 +60,34 @@ def run(
     Raises:
         CapfiltError: nothing can be done: settings, inputs or models are at fault, or another driver is at work.
         FailedUnitsError: units or shards failed; all others are committed, and exported if asked for.
+        StoppedError: it was asked to stop, by a request in the run folder or by Ctrl-C; what was in hand is committed.
     """
     found = find_shards(config.input)  # first, so that a slip in the inputs leaves no run behind
-    with hold_lease(storage.absolute(config.run), force) as lease:
+    root = storage.absolute(config.run)
+    with hold_lease(root, force) as lease, _stoppable(root) as stop:
         config = _settled(config, build, local)
         folder = open_run(config, names)
         settings = ExportConfig(run=config.run, policy=config.policy)
-        with nullcontext() if force else _swept(folder, settings):
+        with keep_status(folder.root) as board, nullcontext() if force else _swept(folder, settings):
             shards = plan_shards(folder, found)
             left_out = [shard for shard in shards if unusable(shard, config)]
             if retry_quarantined:
                 _release(folder, shards)
-            job = _Job(folder, config, [shard for shard in shards if shard not in left_out], lease)
+            job = _Job(folder, config, [shard for shard in shards if shard not in left_out], lease, stop, board)
             folder.note("start", units=len(job.units), left_out=[shard.url for shard in left_out])
             failed = [remedy(shard) for shard in left_out] if config.damage == "fail" else []
             with nullcontext() if local else session(config.cluster):
                 failed += job.bootstrap(build, local)
-                failed += job.export(settings, local) if config.export else []
+                failed += job.export(settings, local) if config.export and not job.stopped else []
             summary = f"{len(shards)} shards, {len(left_out)} left out, {job.done} samples done before; {job.tally}"
+            if job.stopped:
+                folder.note("stop", summary=summary, failed=failed)
+                raise StoppedError(summary, failed)
             if config.export and not failed:
                 summary += "\n" + finish(folder, job.shards, settings)
-    folder.note("end", summary=summary, failed=failed)
-    if failed:
-        raise FailedUnitsError(failed, summary)
+            folder.note("end", summary=summary, failed=failed)
+            if failed:
+                raise FailedUnitsError(failed, summary)
     return summary
 
 
@@ -105,6 +114,13 @@ def _placed(config: BootstrapConfig) -> BootstrapConfig:
     """Return a config whose checkpoints are found from any folder, since an actor may run in another."""
     paths = {"captioner": storage.absolute(config.captioner), "filter": storage.absolute(config.filter)}
     return config.model_copy(update=paths)
+
+
+@contextmanager
+def _stoppable(root: str) -> Iterator[Stop]:
+    """Heed what asks a job to stop: requests in the run folder, Ctrl-C and SIGTERM."""
+    with exit_on_sigterm(), heed_stop(root, end_process) as stop, stop_on_interrupt(stop.ask):
+        yield stop
 
 
 @contextmanager
@@ -135,8 +151,12 @@ def _release(folder: Run, shards: Sequence[Shard]) -> None:
 class _Job:
     """The units that are left of a run, by shard; a shard is folded when its last one is in."""
 
-    def __init__(self, folder: Run, config: BootstrapConfig, shards: Sequence[Shard], lease: Lease) -> None:
-        self.folder, self.config, self.shards, self.lease, self.tally = folder, config, shards, lease, Tally()
+    def __init__(
+        self, folder: Run, config: BootstrapConfig, shards: Sequence[Shard], lease: Lease, stop: Stop, board: Board
+    ) -> None:
+        self.folder, self.config, self.shards, self.tally = folder, config, shards, Tally()
+        self.lease, self.stop, self.board = lease, stop, board
+        self.stopped = False  # before all was done
         rest = look_for_rest(folder, config, shards)
         self.units, self.ready, self.left = rest.units, rest.ready, dict(rest.left)
         self.total, self.done = rest.total, rest.done
@@ -147,19 +167,23 @@ class _Job:
         make = partial(BootstrapWorker, build, _placed(config), self.folder)
         isolation = Isolation(config.batch_size, 1 if local else config.cluster.attempts, config.max_quarantined)
         if local:
-            return self._collect(run_local(make, self.units, isolation))
-        return self._collect(run_units(make, self.units, config.cluster, isolation))
+            return self._collect(run_local(make, self.units, isolation, self.stop))
+        return self._collect(run_units(make, self.units, config.cluster, isolation, self.stop))
 
     def export(self, settings: ExportConfig, local: bool) -> list[str]:
         """Export the shards that are complete, and return what failed."""
         self.lease.check()
-        complete = complete_shards(self.folder)
+        self.board.turn("export")
+        complete, clean = complete_shards(self.folder), self.folder.clean(settings)
         ready = [shard for shard in self.shards if shard.id in complete]
-        return export_shards(self.folder, ready, settings, _for_export(self.config.cluster, local))
+        failed = export_shards(self.folder, ready, settings, _for_export(self.config.cluster, local), self.stop)
+        self.stopped = self.stop.asked and bool({shard.id for shard in ready} - finished_shards(clean))
+        return failed
 
     def _collect(self, results: Results) -> list[str]:
         """Take all results in, and return what failed."""
         failed = [reason for shard in self.ready for reason in self._complete(shard)]
+        self.board.begin(self.total, self.done)
         with closing(results), Progress(self.total, self.done) as progress:
             try:
                 for result in results:
@@ -167,12 +191,14 @@ class _Job:
                     samples = result.unit.hi - result.unit.lo
                     self.tally.add(result)
                     progress.add(samples, self.tally.shares)
+                    self.board.add(samples, self.tally)
                     self.left[result.unit.shard.id] -= samples
                     if not self.left[result.unit.shard.id]:
                         failed += self._complete(result.unit.shard)
             except FailedUnitsError as error:
                 failed += error.failed
-        assert failed or not any(self.left.values()), "units were lost that did not fail"
+        self.stopped = self.stop.asked and any(self.left.values())
+        assert failed or self.stopped or not any(self.left.values()), "units were lost that did not fail"
         return failed
 
     def _complete(self, shard: Shard) -> list[str]:
@@ -192,9 +218,10 @@ class _Job:
 
 
 def _for_export(cluster: Cluster, local: bool) -> Cluster:
-    """Return the same workers without their GPUs, or one in this process."""
+    """Return the same workers without their GPUs, on any node, or one in this process."""
     cpus = min(1.0, cluster.cpus_per_worker)  # what a private cluster has
-    return Cluster() if local else cluster.model_copy(update={"gpus_per_worker": 0.0, "cpus_per_worker": cpus})
+    changes = {"gpus_per_worker": 0.0, "cpus_per_worker": cpus, "labels": {}}
+    return Cluster() if local else cluster.model_copy(update=changes)
 
 
 def remedy(shard: Shard) -> str:

@@ -14,6 +14,7 @@ from capfilt.progress import Progress
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run, load_run
 from capfilt.shards import open_shard
+from capfilt.stop import Stop
 from workers.export_worker import ExportWorker
 from workers.local import run_local
 from workers.pool import run_units
@@ -30,7 +31,7 @@ def run(config: ExportConfig) -> str:
     """
     folder = load_run(config.run)
     shards, ready, failed = _ready(folder)
-    failed += export_shards(folder, ready, config, Cluster(workers=config.workers))
+    failed += export_shards(folder, ready, config, Cluster(workers=config.workers, address=config.address))
     if failed:
         raise FailedUnitsError(failed, f"{len(shards) - len(failed)} of {len(shards)} shards in {folder.clean(config)}")
     return finish(folder, shards, config)
@@ -65,14 +66,16 @@ def _ready(folder: Run) -> tuple[list[Shard], list[Shard], list[str]]:
     return shards, ready, [f"{shard.url}: its ledger is not complete; bootstrap again" for shard in missing]
 
 
-def export_shards(folder: Run, shards: Sequence[Shard], config: ExportConfig, cluster: Cluster) -> list[str]:
+def export_shards(
+    folder: Run, shards: Sequence[Shard], config: ExportConfig, cluster: Cluster, stop: Stop | None = None
+) -> list[str]:
     """Export those of some complete shards that are not, and return what failed. One worker needs no Ray."""
     finished = finished_shards(folder.clean(config))
     units = [Unit(shard, 0, shard.samples) for shard in shards if shard.id not in finished]
     samples = {unit.shard.id: unit.hi for unit in units}
     total = sum(shard.samples for shard in shards)
     make = partial(ExportWorker, folder, config)
-    results = run_local(make, units) if cluster.workers == 1 else run_units(make, units, cluster)
+    results = run_local(make, units, stop=stop) if cluster.workers == 1 else run_units(make, units, cluster, stop=stop)
     with closing(results), Progress(total, total - sum(samples.values())) as progress:
         try:
             for exported in results:

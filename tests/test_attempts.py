@@ -33,6 +33,16 @@ def test_units_are_tried_in_order_and_suspects_last(attempts):
     assert not attempts
 
 
+def test_drained_nothing_begins_and_what_fails_is_not_tried_again(attempts):
+    case = take(attempts)
+    attempts.drain()
+    attempts.fail(case, NO, "b")
+
+    assert attempts.take("a", idle=True, alternative=True) is None
+    assert len(attempts) == 0
+    assert attempts.failed == []
+
+
 def test_a_suspect_waits_for_an_idle_place(attempts):
     for _ in range(3):
         take(attempts)

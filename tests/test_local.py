@@ -2,6 +2,7 @@ import pytest
 
 from capfilt.errors import CheckpointError, FailedUnitsError, ShardError
 from capfilt.records import Shard, Unit
+from capfilt.stop import Stop
 from workers.local import run_local
 
 UNITS = [Unit(Shard(str(n), f"{n}.tar", 0, "", 8), 0, 8) for n in range(3)]
@@ -27,6 +28,15 @@ def test_a_fault_of_data_or_disk_fails_its_unit_alone(error):
         done.extend(run_local(lambda: Fails(error), UNITS))
 
     assert done == ["0", "2"]
+
+
+def test_a_stop_begins_no_other_unit():
+    stop, done = Stop(), []
+    for result in run_local(lambda: Fails(KeyError()), UNITS, stop=stop):
+        done.append(result)
+        stop.ask()
+
+    assert done == ["0"]
 
 
 def test_a_fault_of_the_program_stops_the_job():

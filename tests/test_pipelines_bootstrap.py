@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,15 @@ import pytest
 from drivers import start_driver, tables, wait_for_commits
 from fakes import NAMES, build_dying, build_fakes, build_nothing, job_config, mixed_shards, write_shard
 
+from capfilt import stop as stops
 from capfilt.batch_size import LEAST
-from capfilt.errors import ConfigError, FailedUnitsError, RunError, WorkerError
+from capfilt.errors import ConfigError, FailedUnitsError, RunError, StoppedError, WorkerError
 from capfilt.ledger import read_candidates, read_samples
 from capfilt.planning import plan_shards
 from capfilt.runs import load_run, open_run
 from capfilt.shards import find_shards
+from capfilt.status import read_record
+from capfilt.stop import request_stop
 from capfilt.verify import verify
 from pipelines import bootstrap
 
@@ -152,14 +156,75 @@ def test_a_killed_driver_is_resumed_to_the_same_bytes(folder, undisturbed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_job_that_is_asked_to_end_leaves_nothing_half_done(folder, undisturbed, number):
-    driver = start_driver(folder, local=False, delay=0.5)
+@pytest.mark.parametrize(
+    ("signals", "phase", "code"),
+    [
+        ([signal.SIGTERM], "ended", 128 + signal.SIGTERM),
+        ([signal.SIGINT], "stopped", 1),  # Python's own for an error that nobody catches
+        ([signal.SIGINT, signal.SIGINT], "ended", -signal.SIGINT),
+    ],
+)
+def test_a_job_that_is_asked_to_end_leaves_nothing_half_done(folder, undisturbed, signals, phase, code):
+    """SIGTERM and a second Ctrl-C end it at once, the first Ctrl-C when the units in hand are committed."""
+    driver = start_driver(folder, local=False, delay=1.5)
     wait_for_commits(folder, more=1, driver=driver)
-    driver.send_signal(number)
+    for number in signals:
+        driver.send_signal(number)
+        time.sleep(0.5)
 
-    assert driver.wait(timeout=60) == (128 + number if number == signal.SIGTERM else -number)
+    assert driver.wait(timeout=60) == code
+    assert read_record(f"{folder}/run").phase == phase  # type: ignore[union-attr]
     assert not list((folder / "run").rglob(".*"))
+    assert not (folder / "run/lease.json").exists()
+    bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+    assert tables(folder) == tables(undisturbed)
+
+
+@pytest.fixture
+def hasty(monkeypatch) -> None:
+    monkeypatch.setattr(stops, "POLL", 0.02)
+
+
+def stop_after_the_first_unit(folder: Path) -> threading.Thread:
+    """Ask a job to stop from another thread, when its first unit is committed."""
+
+    def ask() -> None:
+        while not list((folder / "run").glob("ledger/*/*/*.json")):
+            time.sleep(0.01)
+        request_stop(str(folder / "run"))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    return thread
+
+
+@pytest.mark.usefixtures("hasty", "ray_cluster")
+@pytest.mark.parametrize("local", [True, False])
+def test_a_stop_commits_what_is_in_hand_and_the_run_goes_on_to_the_same_bytes(folder, undisturbed, local):
+    asking = stop_after_the_first_unit(folder)
+    with pytest.raises(StoppedError, match=r"to go on, run the same again\n3 shards, 0 left out, 0 samples d") as stop:
+        bootstrap.run(job_config(folder, export=True), partial(build_fakes, delay=0.3), NAMES, local=local)
+    asking.join()
+
+    assert stop.value.exit_code == 4
+    assert not [name for name in ("stop.json", "lease.json", "clean") if (folder / "run" / name).exists()]
+    record = read_record(f"{folder}/run")
+    assert record is not None
+    assert record.phase == "stopped"
+    assert 0 < record.done < 63
+    summary = bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+    assert f"{record.done} samples done before" in summary
+    assert tables(folder) == tables(undisturbed)
+
+
+def test_a_stop_at_once_ends_a_unit_in_the_middle(folder, undisturbed):
+    driver = start_driver(folder, local=True, delay=0.3)
+    wait_for_commits(folder, more=1, driver=driver)
+    request_stop(str(folder / "run"), at_once=True)
+
+    assert driver.wait(timeout=60) == 143
+    assert read_record(f"{folder}/run").phase == "ended"  # type: ignore[union-attr]
+    assert not [name for name in ("stop.json", "lease.json") if (folder / "run" / name).exists()]
     bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
     assert tables(folder) == tables(undisturbed)
 

@@ -16,6 +16,8 @@ from ray.exceptions import ActorDiedError
 from capfilt.config import Cluster
 from capfilt.errors import CheckpointError, FailedUnitsError, ShardError, WorkerError
 from capfilt.records import Shard, Unit
+from capfilt.stop import Stop
+from workers import pool
 from workers.pool import _lost_node, run_units
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -144,6 +146,23 @@ def test_every_unit_is_done_once(workers, cluster, tmp_path):
     assert all(len(pids(tmp_path, shard)) == 1 for shard in "012345")
 
 
+def test_workers_that_find_no_room_hold_up_nothing(cluster, tmp_path):
+    more = cluster.model_copy(update={"workers": 6, "cpus_per_worker": 1.0})
+
+    assert sorted(run_units(partial(Raises, tmp_path, ""), UNITS, more)) == list("012345")
+
+
+def test_workers_wait_for_a_node_with_their_labels(cluster, monkeypatch, caplog):
+    monkeypatch.setattr(pool, "PATIENCE", 0.0)
+    stop = Stop()
+    caplog.handler.addFilter(lambda record: stop.ask() or True)
+    nowhere = cluster.model_copy(update={"labels": {"ray.io/accelerator-type": "A100"}})
+
+    assert list(run_units(Echo, UNITS, nowhere, stop=stop)) == []
+    assert "no worker is ready yet; cluster: address='local' workers=2" in caplog.text
+    assert "labels={'ray.io/accelerator-type': 'A100'}" in caplog.text
+
+
 def test_no_units_need_no_worker(cluster):
     assert list(run_units(no_checkpoint, [], cluster)) == []
 
@@ -230,6 +249,24 @@ def test_a_fault_of_every_unit_stops_the_job(cluster, tmp_path):
 
     with pytest.raises(WorkerError, match="10 units failed one after the other"):
         list(run_units(partial(Raises, tmp_path, [unit.shard.id for unit in units]), units, cluster))
+
+
+def test_a_stop_lets_units_in_hand_finish_and_begins_no_other(cluster, tmp_path):
+    stop, done = Stop(), []
+    for result in run_units(partial(Raises, tmp_path, ""), UNITS * 100, cluster, stop=stop):
+        done.append(result)
+        stop.ask()
+
+    begun = sum(len(pids(tmp_path, file.name)) for file in tmp_path.iterdir())
+    assert begun == len(done) <= 2 * 2 + 1
+
+
+def test_a_stop_before_the_first_unit_begins_nothing(cluster, tmp_path):
+    stop = Stop()
+    stop.ask()
+
+    assert list(run_units(partial(Raises, tmp_path, "0"), UNITS, cluster, stop=stop)) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_closing_the_results_ends_the_actors(cluster, tmp_path):

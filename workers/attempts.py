@@ -53,11 +53,16 @@ class Attempts:
         self._fresh = deque(Case(unit, tries, seconds) for unit in units)
         self._waiting: list[Case] = []  # for a disk or store
         self._suspects: deque[Case] = deque()
+        self._drained = False
         self.failed: list[str] = []
 
     def __len__(self) -> int:
-        """Return how many units wait to be tried."""
-        return len(self._fresh) + len(self._waiting) + len(self._suspects)
+        """Return how many units wait to be tried; none when no other is to begin."""
+        return 0 if self._drained else len(self._fresh) + len(self._waiting) + len(self._suspects)
+
+    def drain(self) -> None:
+        """Let no other unit begin. Those in hand may still succeed or fail; one that fails is not tried again."""
+        self._drained = True
 
     def take(self, place: object, *, idle: bool, alternative: bool) -> Case | None:
         """Take the next unit to try at a place, if there is one that may run there.
@@ -67,6 +72,8 @@ class Attempts:
             idle: nothing else runs at this place.
             alternative: there are other places, so that avoiding one is possible.
         """
+        if self._drained:
+            return None
         now = time.monotonic()
         for case in self._waiting:
             if case.not_before <= now and (idle or not case.suspect):

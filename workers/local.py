@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from capfilt.errors import CapfiltError, FailedUnitsError
 from capfilt.records import Unit
+from capfilt.stop import Stop
 from workers.attempts import Attempts
 from workers.faults import fault_of
 from workers.isolation import Isolation
@@ -14,13 +15,16 @@ R = TypeVar("R")
 
 
 def run_local(
-    make: Callable[[], Worker[R]], units: Iterable[Unit], isolation: Isolation | None = None
+    make: Callable[[], Worker[R]],
+    units: Iterable[Unit],
+    isolation: Isolation | None = None,
+    stop: Stop | None = None,
 ) -> Generator[R, None, None]:
     """Yield the result of each unit; of one that was narrowed down, those of its pieces.
 
     Units are tried once: they would meet the same process again. Data, disks and models that give no numbers are
     treated as by run_units; any other error is one of the program and stops the job with its traceback, and a sample
-    that ends or stops its process does so with this one.
+    that ends or stops its process does so with this one. Once a stop is asked for, no other unit begins.
 
     Raises:
         CapfiltError: the one that make raised, at the start.
@@ -39,5 +43,7 @@ def run_local(
             attempts.succeed(case)
             if not case.unit.trial:
                 yield result
+        if stop is not None and stop.asked:
+            attempts.drain()
     if attempts.failed:
         raise FailedUnitsError(attempts.failed)

@@ -27,6 +27,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from capfilt.config import Cluster
 from capfilt.errors import CapfiltError, FailedUnitsError, WorkerError
 from capfilt.records import Unit
+from capfilt.stop import Stop
 from workers.attempts import Attempts
 from workers.faults import Fault, death, fault_of, overdue
 from workers.isolation import Case, Isolation
@@ -50,7 +51,11 @@ class Worker(Protocol[R_co]):
 
 
 def run_units(
-    make: Callable[[], Worker[R]], units: Iterable[Unit], cluster: Cluster, isolation: Isolation | None = None
+    make: Callable[[], Worker[R]],
+    units: Iterable[Unit],
+    cluster: Cluster,
+    isolation: Isolation | None = None,
+    stop: Stop | None = None,
 ) -> Generator[R, None, None]:
     """Yield the result of each unit as it finishes; of one that was narrowed down, those of its pieces.
 
@@ -61,6 +66,7 @@ def run_units(
         units: in the order in which they are started.
         cluster: where and how often. A connection that exists is used as it is, and stays.
         isolation: how a unit that keeps failing is narrowed down; without it, it fails whole.
+        stop: once it is asked for, units in hand finish, no other begins, and that is no error.
 
     Raises:
         CapfiltError: the one that make raised, at the start.
@@ -69,7 +75,7 @@ def run_units(
     """
     attempts = Attempts(units, cluster.attempts, max(10, 4 * cluster.workers), cluster.deadline_seconds, isolation)
     with session(cluster):
-        crew = _Crew(make, attempts, cluster)
+        crew = _Crew(make, attempts, cluster, stop or Stop())
         try:
             yield from crew.results()
         finally:
@@ -103,8 +109,8 @@ class _Seat:
 class _Crew(Generic[R]):
     """The actors and the driver's loop over them."""
 
-    def __init__(self, make: Callable[[], Worker[R]], attempts: Attempts, cluster: Cluster) -> None:
-        self.make, self.attempts, self.cluster = make, attempts, cluster
+    def __init__(self, make: Callable[[], Worker[R]], attempts: Attempts, cluster: Cluster, stop: Stop) -> None:
+        self.make, self.attempts, self.cluster, self.stop = make, attempts, cluster, stop
         self.stillborn = 0  # actors that died while being built since the last that did not
         self.patience = time.monotonic() + PATIENCE
         self.seats = [self._hire() for _ in range(min(cluster.workers, len(attempts)))]
@@ -112,6 +118,8 @@ class _Crew(Generic[R]):
     def results(self) -> Iterator[R]:
         """Yield results until no unit waits and none is in hand."""
         while self.attempts or any(seat.calls for seat in self.seats):
+            if self.stop.asked:
+                self.attempts.drain()
             self._hand_out()
             for seat, call in self._finished():
                 yield from self._settle(seat, call)
@@ -127,6 +135,7 @@ class _Crew(Generic[R]):
         actor_class = ray.remote(_Actor).options(
             num_cpus=self.cluster.cpus_per_worker,
             num_gpus=self.cluster.gpus_per_worker,
+            label_selector=self.cluster.labels,
             max_restarts=0,
             max_task_retries=0,
             max_concurrency=IN_FLIGHT,

@@ -65,7 +65,10 @@ def on_a_worker(work: Callable[[], R], cluster: Cluster) -> R:
     """
     with session(cluster):
         task = ray.remote(_call).options(
-            num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker, max_retries=0
+            num_cpus=cluster.cpus_per_worker,
+            num_gpus=cluster.gpus_per_worker,
+            label_selector=cluster.labels,
+            max_retries=0,
         )
         try:
             return cast("R", ray.get(task.remote(work)))

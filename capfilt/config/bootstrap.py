@@ -117,6 +117,10 @@ class Cluster(Config):
     workers: PositiveInt = Field(1, description="actors; each holds both models")
     gpus_per_worker: NonNegativeFloat = Field(0.0, description="GPUs reserved for an actor; 0 runs on CPU")
     cpus_per_worker: NonNegativeFloat = Field(1.0, description="CPUs reserved for an actor")
+    labels: dict[str, str] = Field(
+        {},
+        description="labels of the nodes for the models, such as {ray.io/accelerator-type: A100} or {pool: '!spot'}",
+    )
     attempts: PositiveInt = Field(3, description="times a unit is tried before it is given up")
     deadline_seconds: PositiveFloat = Field(3600.0, description="a unit that takes longer is ended and tried again")
 
@@ -187,3 +191,4 @@ class ExportConfig(Config):
     policy: Policy = Field(Policy(), description="which candidates are kept")
     keep_empty: bool = Field(False, description="also write samples of which no text was kept")
     workers: PositiveInt = Field(1, description="processes, one shard each")
+    address: str = Field("local", description="where several workers run: local, or the address of a Ray cluster")

@@ -1,0 +1,131 @@
+"""How far a run is: a small record that its driver writes now and then, so that nobody has to count the ledger.
+
+The record counts what was done since the driver was started. It is for people and dashboards, and no result hangs
+on it: it may be some seconds old, and what a driver that was killed did last is missing in it.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
+
+from capfilt import storage
+from capfilt.display import shown
+from capfilt.errors import StoppedError
+from capfilt.progress import Tally
+
+WRITTEN = 10.0  # seconds between two records
+
+Phase = Literal["starting", "bootstrap", "export", "done", "stopped", "failed", "ended"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a driver last wrote. Times are in seconds since 1970; counts are of this start, but for samples and done."""
+
+    started: float
+    time: float
+    phase: Phase = "starting"  # ended: by a signal, or by a second request to stop
+    samples: int = 0  # of the run
+    done: int = 0  # of these, before this start too
+    done_before: int = 0
+    units: int = 0  # committed
+    statuses: dict[str, int] = field(default_factory=dict)  # samples
+    candidates: dict[str, int] = field(default_factory=dict)  # texts by source
+    kept: dict[str, int] = field(default_factory=dict)  # of these
+    reason: str = ""  # why it failed or stopped
+
+    @property
+    def rate(self) -> float:
+        """Samples a second since the start, the loading of the models included."""
+        return (self.done - self.done_before) / max(self.time - self.started, 1e-9)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until all samples are scored, at the rate of this start; None while nothing is known."""
+        return (self.samples - self.done) / self.rate if self.phase == "bootstrap" and self.rate else None
+
+
+class Board:
+    """Where a driver notes how far it is. A thread writes it down, so that a slow store does not hold up the job."""
+
+    def __init__(self, root: str) -> None:
+        self._path, self._written = status_path(root), None
+        now = time.time()
+        self.record = Record(now, now)
+
+    def begin(self, samples: int, done: int) -> None:
+        """Note that the units are begun, with some of the run's samples done before."""
+        self._note(phase="bootstrap", samples=samples, done=done, done_before=done)
+
+    def add(self, samples: int, tally: Tally) -> None:
+        """Note that a unit is committed, and what all of this start came to."""
+        counts = {"statuses": dict(tally.statuses), "candidates": dict(tally.candidates), "kept": dict(tally.kept)}
+        self._note(done=self.record.done + samples, units=self.record.units + 1, **counts)
+
+    def turn(self, phase: Phase, reason: str = "") -> None:
+        """Note that another phase has begun, or that the job has ended."""
+        self._note(phase=phase, reason=reason)
+
+    def write(self) -> None:
+        """Write the record down, whether or not it has changed: its age tells that the driver is alive."""
+        record = replace(self.record, time=time.time()) if self.record.phase in ("bootstrap", "export") else self.record
+        try:
+            storage.publish(self._path, json.dumps(asdict(record)).encode() + b"\n")
+        except OSError as error:  # the next one may do better, and nothing hangs on it
+            logger.warning("the status was not written: %s", error)
+
+    def _note(self, **changes: object) -> None:
+        self.record = replace(self.record, time=time.time(), **changes)  # type: ignore[arg-type]
+
+
+@contextmanager
+def keep_status(root: str) -> Iterator[Board]:
+    """Write a record of the job into its run folder every few seconds, and what became of it at the end."""
+    board, done = Board(root), threading.Event()
+    board.write()
+    thread = threading.Thread(target=_keep, args=(board, done), daemon=True)
+    thread.start()
+    try:
+        yield board
+        board.turn("done")
+    except BaseException as error:
+        board.turn(_end(error), shown(str(error)).partition("\n")[0])
+        raise
+    finally:
+        done.set()
+        thread.join()
+        board.write()
+
+
+def read_record(root: str) -> Record | None:
+    """Return what the last driver of a run wrote; None where there is nothing that can be read."""
+    try:
+        return Record(**json.loads(storage.read_bytes(status_path(root))))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        logger.warning("%s: is no status; it is left out", status_path(root))
+        return None
+
+
+def status_path(root: str) -> str:
+    """Return where the record of a run lies."""
+    return storage.join(root, "status.json")
+
+
+def _end(error: BaseException) -> Phase:
+    if isinstance(error, StoppedError):
+        return "stopped"
+    return "failed" if isinstance(error, Exception) else "ended"
+
+
+def _keep(board: Board, done: threading.Event) -> None:
+    while not done.wait(WRITTEN):
+        board.write()

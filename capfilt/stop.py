@@ -1,0 +1,103 @@
+"""Stopping a run in good order: a small file in its folder, which the driver looks for beside its lease.
+
+The first request lets the units in hand finish and be committed, and no other begin; a second one ends the driver at
+once, which costs what it had in hand and no more. A request is meant for the driver that is at work: the next one
+removes it, and so does the driver itself when it ends.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from capfilt import storage
+
+POLL = 2.0  # seconds between two looks at the file
+
+logger = logging.getLogger(__name__)
+
+
+class Stop:
+    """Whether a driver has been asked to stop. Threads and signal handlers may ask."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+
+    def ask(self) -> None:
+        """Ask that no other unit begins."""
+        self._asked.set()
+
+    @property
+    def asked(self) -> bool:
+        """Whether no other unit may begin."""
+        return self._asked.is_set()
+
+
+@contextmanager
+def heed_stop(root: str, end: Callable[[], None]) -> Iterator[Stop]:
+    """Look for requests to stop a run for a while.
+
+    Args:
+        root: the run folder.
+        end: called, from another thread, when the driver is to end at once.
+    """
+    path = stop_path(root)
+    storage.remove(path)  # what was meant for a driver before this one
+    stop, done = Stop(), threading.Event()
+    thread = threading.Thread(target=_watch, args=(path, stop, end, done), daemon=True)
+    thread.start()
+    try:
+        yield stop
+    finally:
+        done.set()
+        thread.join()
+        _forget(path)
+
+
+def request_stop(root: str, *, at_once: bool = False) -> None:
+    """Ask the driver of a run to stop: when the units in hand are committed, or at once."""
+    storage.publish(stop_path(root), json.dumps({"at_once": at_once, "time": time.time()}).encode() + b"\n")
+
+
+def stop_requested(root: str) -> bool:
+    """Return whether a request waits for the driver of a run."""
+    return storage.exists(stop_path(root))
+
+
+def stop_path(root: str) -> str:
+    """Return where a request to stop a run lies."""
+    return storage.join(root, "stop.json")
+
+
+def _watch(path: str, stop: Stop, end: Callable[[], None], done: threading.Event) -> None:
+    while not done.wait(POLL):
+        try:
+            request = storage.read_bytes(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:  # the next look may do better
+            logger.warning("no look for a request to stop: %s", error)
+            continue
+        if not stop.asked:
+            logger.warning("asked to stop: the units in hand finish, and no other begins")
+            stop.ask()
+        if _at_once(request):
+            end()
+            return
+
+
+def _at_once(request: bytes) -> bool:
+    """Return whether a request allows no delay. One that cannot be read, such as an empty file by hand, allows it."""
+    try:
+        return json.loads(request)["at_once"] is True
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _forget(path: str) -> None:
+    try:
+        storage.remove(path)
+    except OSError as error:  # must not hide the error that ends the job; the next driver removes it
+        logger.warning("the request to stop was not removed: %s", error)

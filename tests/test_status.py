@@ -1,0 +1,88 @@
+"""The record that a driver writes of how far it is."""
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from capfilt import status
+from capfilt.errors import ConfigError, FailedUnitsError, StoppedError
+from capfilt.progress import Tally
+from capfilt.status import Record, keep_status, read_record
+
+
+def tally(**statuses: int) -> Tally:
+    counted = Tally()
+    counted.statuses, counted.candidates, counted.kept = Counter(statuses), Counter(web=4), Counter(web=1)
+    return counted
+
+
+def record(root: Path) -> Record:
+    found = read_record(str(root))
+    assert found is not None
+    return found
+
+
+def test_a_record_is_there_from_the_start_and_tells_the_end(tmp_path):
+    with keep_status(str(tmp_path)) as board:
+        assert record(tmp_path).phase == "starting"
+        board.begin(samples=40, done=8)
+        board.add(8, tally(ok=7, not_an_image=1))
+        board.add(8, tally(ok=14, not_an_image=2))
+
+    found = record(tmp_path)
+    assert (found.phase, found.samples, found.done, found.done_before, found.units) == ("done", 40, 24, 8, 2)
+    assert (found.statuses, found.candidates, found.kept) == ({"ok": 14, "not_an_image": 2}, {"web": 4}, {"web": 1})
+
+
+def test_it_is_written_while_the_job_is_at_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(status, "WRITTEN", 0.02)
+    with keep_status(str(tmp_path)) as board:
+        board.begin(samples=40, done=0)
+        deadline = time.monotonic() + 5
+        while record(tmp_path).phase != "bootstrap":
+            assert time.monotonic() < deadline, "nothing is written"
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("error", "phase", "reason"),
+    [
+        (
+            StoppedError("8 samples"),
+            "stopped",
+            "stopped as asked, and all that is done is committed; to go on, run the",
+        ),
+        (FailedUnitsError(["1.tar"], "8 samples"), "failed", "8 samples"),
+        (ConfigError("no cluster\nthere"), "failed", "no cluster"),
+        (SystemExit(143), "ended", "143"),
+    ],
+)
+def test_it_tells_how_a_job_ended_that_was_not_done(tmp_path, error, phase, reason):
+    with pytest.raises(type(error)), keep_status(str(tmp_path)):
+        raise error
+
+    assert record(tmp_path).phase == phase
+    assert record(tmp_path).reason.startswith(reason)
+
+
+def test_rate_and_time_left_are_those_of_this_start():
+    found = Record(started=100.0, time=110.0, phase="bootstrap", samples=1000, done=600, done_before=500)
+
+    assert found.rate == 10.0
+    assert found.seconds_left == 40.0
+    assert Record(100.0, 110.0, "bootstrap", 1000, 500, 500).seconds_left is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"started": 1, "time": 2, "colour": 3}'])
+def test_what_is_no_record_counts_as_none(tmp_path, content):
+    (tmp_path / "status.json").write_bytes(content)
+
+    assert read_record(str(tmp_path)) is None
+
+
+def test_a_disk_that_takes_nothing_stops_no_job(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with keep_status(f"{tmp_path}/file/run") as board:
+        board.begin(samples=1, done=0)

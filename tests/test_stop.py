@@ -1,0 +1,66 @@
+"""A request to stop reaches the driver that is at work, and no other."""
+
+import threading
+import time
+
+import pytest
+
+from capfilt import stop as stops
+from capfilt.stop import heed_stop, request_stop, stop_path, stop_requested
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch):
+    monkeypatch.setattr(stops, "POLL", 0.02)
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "the request is not heard"
+        time.sleep(0.01)
+
+
+def test_a_request_is_heard_and_removed_with_the_driver(tmp_path):
+    ended = threading.Event()
+    with heed_stop(str(tmp_path), ended.set) as stop:
+        assert not stop.asked
+        request_stop(str(tmp_path))
+        wait_until(lambda: stop.asked)
+        assert stop_requested(str(tmp_path))
+
+    assert not ended.is_set()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_request_ends_the_driver(tmp_path):
+    ended = threading.Event()
+    with heed_stop(str(tmp_path), ended.set) as stop:
+        request_stop(str(tmp_path))
+        wait_until(lambda: stop.asked)
+        request_stop(str(tmp_path), at_once=True)
+        wait_until(ended.is_set)
+
+
+def test_a_request_that_was_meant_for_another_driver_is_not_heeded(tmp_path):
+    request_stop(str(tmp_path), at_once=True)
+    with heed_stop(str(tmp_path), pytest.fail) as stop:
+        time.sleep(0.1)
+        assert not stop.asked
+        assert not stop_requested(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"", b"please", b"[]", b'{"at_once": "no"}'])
+def test_a_file_made_by_hand_asks_for_a_stop_in_good_order(tmp_path, content):
+    with heed_stop(str(tmp_path), pytest.fail) as stop:
+        (tmp_path / "stop.json").write_bytes(content)
+        wait_until(lambda: stop.asked)
+        time.sleep(0.1)
+
+
+def test_a_request_can_lie_on_an_object_store():
+    with heed_stop("memory://stopped", pytest.fail) as stop:
+        request_stop("memory://stopped")
+        wait_until(lambda: stop.asked)
+    assert not stop_requested("memory://stopped")
+    assert stop_path("memory://stopped") == "memory://stopped/stop.json"
