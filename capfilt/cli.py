@@ -1,31 +1,38 @@
 """The capfilt command. Each command loads a config, runs one job and prints its summary.
 
 Exit codes: 0 done; 1 something that the user can mend, in one line; 2 a wrong command line;
-3 some units or shards failed, all others are done.
+3 some units or shards failed, all others are done; 4 stopped as asked; 75 a disk, a store or a cluster that did not
+answer, so that the same again may do.
 """
 
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from capfilt.cli_checkpoint import checkpoint
 from capfilt.cli_decide import calibrate, recut
+from capfilt.cli_jobs import logs, status, stop, submit
 from capfilt.cli_look import inspect, report
-from capfilt.cli_options import config_argument, dry_run_option, json_option, set_option, show_outlook
+from capfilt.cli_options import (
+    JOBS,
+    config_argument,
+    dry_run_option,
+    job_kind,
+    json_option,
+    set_option,
+    show_outlook,
+)
 from capfilt.cli_plan import plan
 from capfilt.cli_scan import scan
 from capfilt.cli_stats import compare, stats
 from capfilt.cli_train import evaluate, finetune, pretrain
 from capfilt.display import shown
-from capfilt.errors import CapfiltError
+from capfilt.errors import CapfiltError, StoppedError
+from capfilt.retries import may_pass
 
-if TYPE_CHECKING:
-    from capfilt.config import Config
-
-JOBS = ("bootstrap", "export", "pretrain", "finetune", "finetune_vqa", "finetune_nlvr2", "evaluate", "demo")
+PASSING = 75  # exit code of what may do another time, as in sysexits.h
 
 
 class _Group(click.Group):
@@ -35,8 +42,9 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except (CapfiltError, OSError) as error:
-            click.echo(shown(f"Error: {error}"), err=True)  # it may quote what came from the web
-            ctx.exit(error.exit_code if isinstance(error, CapfiltError) else 1)
+            word = "" if isinstance(error, StoppedError) else "Error: "
+            click.echo(shown(f"{word}{error}"), err=True)  # it may quote what came from the web
+            ctx.exit(error.exit_code if isinstance(error, CapfiltError) else PASSING if may_pass(error) else 1)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,7 +52,8 @@ class _Group(click.Group):
 def cli() -> None:
     """Caption and filter noisy web image-text shards, and train on what is kept.
 
-    Exit codes: 0 done, 1 an error to mend, 2 a wrong command line, 3 some shards failed and all others are done.
+    Exit codes: 0 done, 1 an error to mend, 2 a wrong command line, 3 some shards failed and all others are done,
+    4 stopped as asked, 75 a disk, a store or a cluster did not answer and may do so later.
     """
 
 
@@ -131,7 +140,7 @@ def show_config(job: str, config: Path | None, overrides: tuple[str, ...]) -> No
     """
     from capfilt.config import describe, dump, load
 
-    kind = _kind(job)
+    kind = job_kind(job)
     click.echo(dump(load(kind, config, overrides)) if config else describe(kind), nl=False)
 
 
@@ -166,24 +175,16 @@ cli.add_command(compare)
 cli.add_command(evaluate)
 cli.add_command(finetune)
 cli.add_command(inspect)
+cli.add_command(logs)
 cli.add_command(plan)
 cli.add_command(pretrain)
 cli.add_command(report)
 cli.add_command(recut)
 cli.add_command(scan)
 cli.add_command(stats)
-
-
-def _kind(job: str) -> "type[Config]":
-    from capfilt.config import BootstrapConfig, Config, ExportConfig
-    from capfilt.config.demo import DemoConfig
-    from capfilt.config.evaluation import EvaluateConfig
-    from capfilt.config.tasks import NLVR2Config, VQAConfig
-    from capfilt.config.training import FinetuneConfig, PretrainConfig
-
-    kinds: tuple[type[Config], ...] = (BootstrapConfig, ExportConfig, PretrainConfig)
-    kinds += (FinetuneConfig, VQAConfig, NLVR2Config, EvaluateConfig, DemoConfig)
-    return dict(zip(JOBS, kinds, strict=True))[job]
+cli.add_command(status)
+cli.add_command(stop)
+cli.add_command(submit)
 
 
 if __name__ == "__main__":

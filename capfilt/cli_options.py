@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 if TYPE_CHECKING:
+    from capfilt.config import Config
     from capfilt.outlook import Outlook
+
+JOBS = ("bootstrap", "export", "pretrain", "finetune", "finetune_vqa", "finetune_nlvr2", "evaluate", "demo")
 
 config_argument = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 set_option = click.option(
@@ -28,3 +31,16 @@ def show_outlook(outlook: "Outlook") -> NoReturn:
     """Print what a job would do, and end with exit code 1 if anything keeps it from that."""
     click.echo(str(outlook))
     sys.exit(1 if outlook.problems else 0)
+
+
+def job_kind(job: str) -> "type[Config]":
+    """Return the class of the configs of a job."""
+    from capfilt.config import BootstrapConfig, Config, ExportConfig
+    from capfilt.config.demo import DemoConfig
+    from capfilt.config.evaluation import EvaluateConfig
+    from capfilt.config.tasks import NLVR2Config, VQAConfig
+    from capfilt.config.training import FinetuneConfig, PretrainConfig
+
+    kinds: tuple[type[Config], ...] = (BootstrapConfig, ExportConfig, PretrainConfig)
+    kinds += (FinetuneConfig, VQAConfig, NLVR2Config, EvaluateConfig, DemoConfig)
+    return dict(zip(JOBS, kinds, strict=True))[job]

@@ -121,6 +121,12 @@ def require_free(root: str) -> None:
         )
 
 
+def find_driver(root: str) -> tuple[Owner, bool] | None:
+    """Return who holds a run, and whether that driver is alive as far as can be seen from here; None if nobody does."""
+    found = _read(storage.join(root, "lease.json"))
+    return None if found is None else (found, _alive(found, time.time()))
+
+
 def _keep(lease: Lease, done: threading.Event) -> None:
     while not done.wait(RENEWED):
         try:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from capfilt.cli import JOBS, _kind
+from capfilt.cli_options import JOBS, job_kind
 from capfilt.config import BootstrapConfig, Config, Sampling, describe, dump, load
 from capfilt.config.loading import section_of
 from capfilt.config.tasks import NLVR2Config
@@ -171,22 +171,22 @@ def fields(kind: type[Config]):
 
 @pytest.mark.parametrize("job", JOBS)
 def test_every_key_says_what_it_means(job):
-    assert not [name for name, field in fields(_kind(job)) if not field.description]
+    assert not [name for name, field in fields(job_kind(job)) if not field.description]
 
 
 @pytest.mark.parametrize("job", JOBS)
 def test_the_description_of_a_job_is_yaml_with_every_key(job):
-    assert set(yaml.safe_load(describe(_kind(job)))) == set(_kind(job).model_fields)
+    assert set(yaml.safe_load(describe(job_kind(job)))) == set(job_kind(job).model_fields)
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/**/*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_config_is_valid(path):
-    assert load(_kind(KINDS.get(path.stem, "demo")), path)
+    assert load(job_kind(KINDS.get(path.stem, "demo")), path)
 
 
 def test_every_key_is_read_by_some_code():
     code = "\n".join(
         p.read_text() for folder in ("capfilt", "workers", "pipelines") for p in (ROOT / folder).rglob("*.py")
     )
-    names = {name.partition(".")[2] for job in JOBS for name, _ in fields(_kind(job))}
+    names = {name.partition(".")[2] for job in JOBS for name, _ in fields(job_kind(job))}
     assert not sorted(name for name in names if f".{name}" not in code)

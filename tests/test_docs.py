@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from capfilt.cli import _kind, cli
+from capfilt.cli import cli
+from capfilt.cli_options import job_kind
 from capfilt.config import Config
 from capfilt.query import COLUMNS
 from capfilt.stats import DIMENSIONS
@@ -35,7 +36,8 @@ def test_every_command_of_the_readme_exists(line):
 
 @pytest.mark.parametrize("line", [line for line in LINES if "--set" in line])
 def test_every_key_of_the_readme_exists(line):
-    kind: type[Config] = _kind(line.partition("capfilt ")[2].split()[0])
+    command = line.partition("capfilt ")[2].split()[0]
+    kind: type[Config] = job_kind("bootstrap" if command == "submit" else command)
     for key in re.findall(r"--set ([\w.]+)=", line):
         section: object = kind
         for part in key.split("."):

@@ -184,7 +184,7 @@ def test_a_url_with_credentials_is_refused_and_not_repeated(tmp_path, url, key):
 
 
 @pytest.mark.parametrize("url", URLS)
-@pytest.mark.parametrize("command", ["verify", "stats"])
+@pytest.mark.parametrize("command", ["verify", "stats", "status", "logs", "stop"])
 def test_commands_do_not_repeat_credentials(url, command):
     result = CliRunner().invoke(cli, [command, url])
 

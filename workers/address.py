@@ -8,11 +8,15 @@ from capfilt.errors import ConfigError
 PATIENCE = 10.0  # seconds
 
 
-def require_answer(address: str) -> None:
+def require_answer(
+    address: str, key: str = "cluster.address", or_else: str = ", or set cluster.address: local"
+) -> None:
     """Raise ConfigError if nothing takes a connection at host:port or ray://host:port; other forms have no such place.
 
     Args:
         address: as Ray takes it.
+        key: where it was given, for the message.
+        or_else: what else can be done than to start a cluster or to give its address.
     """
     place = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)
     if place is None:
@@ -21,6 +25,6 @@ def require_answer(address: str) -> None:
         socket.create_connection((place[1].strip("[]"), int(place[2])), PATIENCE).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(
-            f"cluster.address: {address} does not answer ({error}); start the cluster (ray start --head), give its "
-            "address, or set cluster.address: local"
+            f"{key}: {address} does not answer ({error}); start the cluster (ray start --head), give its "
+            f"address{or_else}"
         ) from None

@@ -1,0 +1,232 @@
+"""Jobs on a cluster, and whatever is at work on a run: capfilt submit, status, logs and stop."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from capfilt.cli_options import job_kind, json_option, set_option
+from capfilt.display import CREDENTIALS, has_credentials, shown
+
+if TYPE_CHECKING:
+    from capfilt.config import Config
+    from workers.jobs import Jobs, JobState
+
+SUBMITTED = ("bootstrap", "export", "pretrain", "finetune")
+
+_address = click.option(
+    "--address",
+    envvar="RAY_API_SERVER_ADDRESS",
+    show_envvar=True,
+    metavar="URL",
+    help="URL of the dashboard of a Ray cluster, such as http://127.0.0.1:8265.",
+)
+
+
+@click.command()
+@click.argument("words", nargs=-1, required=True, metavar="[JOB] CONFIG")
+@set_option
+@_address
+@click.option("--retries", type=click.IntRange(min=0), default=3, show_default=True, help="Of a driver that died.")
+@click.option("--wait", is_flag=True, help="Wait for the end of the job, and exit as it did.")
+@click.option("--follow", is_flag=True, help="As --wait, and show what the job writes.")
+@click.option("--python", default="python", show_default=True, help="Interpreter on the head that has Ray and torch.")
+@click.option("--installed", is_flag=True, help="Run the capfilt that the nodes have, instead of shipping this one.")
+def submit(
+    words: tuple[str, ...],
+    overrides: tuple[str, ...],
+    address: str | None,
+    retries: int,
+    wait: bool,
+    follow: bool,
+    python: str,
+    installed: bool,
+) -> None:
+    """Submit JOB with CONFIG to a Ray cluster; JOB is bootstrap (the default), export, pretrain or finetune.
+
+    The job runs on the cluster at --address, whatever cluster.address says, and outlives this command. A job that is
+    at work on the same run is not submitted twice; when it has ended, the next one goes on where it was.
+
+    \b
+    Example:
+      capfilt submit my.yaml --address http://127.0.0.1:8265 --set cluster.workers=16
+      capfilt submit pretrain configs/pretrain.yaml --address http://127.0.0.1:8265 --follow
+    """
+    job, path = _job_and_config(words)
+    if address is None:
+        raise click.UsageError("give the dashboard of the cluster: --address http://HOST:8265")
+    config = _load(job, path, overrides)
+    from workers.submission import prepare
+
+    submission = prepare(job, config)
+    jobs = _jobs(address)
+    name = jobs.submit(submission, python, retries, code=not installed)
+    click.echo(f"submitted {name}")
+    for command in ("status", "logs", "stop"):
+        click.echo(f"  capfilt {command} {submission.folder} --address {address}")
+    if follow:
+        for text in jobs.follow(name):
+            click.echo(text, nl=False)
+    if wait or follow:
+        _exit_as(jobs.wait(name))
+
+
+@click.command()
+@click.argument("run")
+@_address
+@json_option
+def status(run: str, address: str | None, as_json: bool) -> None:
+    """Show who is at work on RUN, how far it is, and what to do next.
+
+    Read from the run folder; with --address also from the cluster that its job was submitted to.
+
+    \b
+    Example:
+      capfilt status runs/cc12m
+      capfilt status s3://bucket/cc12m --address http://127.0.0.1:8265 --json
+    """
+    from capfilt.errors import RunError
+    from capfilt.standing import look_at, render_standing
+
+    folder = _folder(run)
+    found = _jobs(address).of(folder) if address else []
+    standing = None
+    try:
+        standing = look_at(folder)
+    except RunError:  # it may lie where only the cluster sees it, or be the folder of a training
+        if not found:
+            raise
+    if as_json:
+        values = standing.to_json() if standing else {"run": folder, "state": None}
+        click.echo(json.dumps(values | {"jobs": [job.to_json() for job in found]}, indent=2))
+        return
+    click.echo(shown(render_standing(standing)) if standing else f"{folder}: no status can be seen from here")
+    for job in found:
+        click.echo(f"  job       {job.summary}")
+
+
+@click.command()
+@click.argument("run")
+@_address
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job ends.")
+@click.option("--attempt", type=click.IntRange(min=1), help="Of this job of the run, by number; else the newest.")
+def logs(run: str, address: str | None, follow: bool, attempt: int | None) -> None:
+    """Show what the job of RUN writes: with --address the log of its driver, without it the journal of the run folder.
+
+    \b
+    Example:
+      capfilt logs runs/cc12m --address http://127.0.0.1:8265 --follow
+    """
+    folder = _folder(run)
+    if address is None:
+        from capfilt.journal import read_journal
+
+        for line in read_journal(folder, follow):
+            click.echo(shown(line))
+        return
+    jobs = _jobs(address)
+    job = jobs.find(folder, attempt)
+    if not follow:
+        click.echo(jobs.log(job.id), nl=False)
+        return
+    for text in jobs.follow(job.id):
+        click.echo(text, nl=False)
+
+
+@click.command()
+@click.argument("run")
+@_address
+@click.option("--now", is_flag=True, help="End at once; what is in hand is lost, and done again when the run goes on.")
+@click.option("--wait", is_flag=True, help="Wait until the driver has ended.")
+def stop(run: str, address: str | None, now: bool, wait: bool) -> None:
+    """Stop what is at work on RUN: the units in hand finish and are committed, and no other begins.
+
+    The same again, or --now, ends it at once. Either way the run goes on when it is started or submitted again. A
+    driver of bootstrap hears of it by the run folder, wherever it runs. Other jobs are ended on their cluster, at
+    --address and with --now: training goes on from its last state, export with the next shard.
+
+    \b
+    Example:
+      capfilt stop runs/cc12m
+      capfilt stop runs/pretrain --address http://127.0.0.1:8265 --now
+    """
+    from capfilt.standing import at_work
+    from capfilt.stop import request_stop
+
+    folder, jobs = _folder(run), _jobs(address) if address else None
+    job = next((job for job in jobs.of(folder) if not job.is_over), None) if jobs else None
+    standing = at_work(folder)
+    at_once = now or (standing is not None and standing.state == "stopping")
+    if standing is not None:
+        request_stop(folder, at_once=at_once)
+        click.echo(f"{folder}: {standing.driver} {'ends at once' if at_once else 'finishes the units in hand'}")
+    elif job is None or not now:
+        raise _nothing_to_stop(folder, job)
+    if jobs is not None and job is not None and at_once:
+        jobs.end(job.id)
+        click.echo(f"{job.id}: ends at once")
+    click.echo("run or submit the same again to go on" + ("" if at_once else "; stop again to end it at once"))
+    while wait and at_work(folder) is not None:
+        time.sleep(1)
+
+
+def _job_and_config(words: tuple[str, ...]) -> tuple[str, Path]:
+    """Return the job and the path of its config in the arguments of a submission."""
+    job = words[0] if len(words) == 2 else "bootstrap"
+    if len(words) > 2 or job not in SUBMITTED:
+        raise click.UsageError(
+            f"give [JOB] CONFIG, where JOB is one of {', '.join(SUBMITTED)}; found {' '.join(words)}"
+        )
+    path = Path(words[-1])
+    if not path.is_file():
+        raise click.UsageError(f"{path}: no such file")
+    return job, path
+
+
+def _load(job: str, path: Path, overrides: tuple[str, ...]) -> "Config":
+    """Return a config of a job; that of finetune is told by its role."""
+    from capfilt.config import load
+
+    if job == "finetune":
+        from capfilt.config.tasks import FinetuneRole
+
+        role = load(FinetuneRole, path, overrides).role
+        job = f"finetune_{role}" if role in ("vqa", "nlvr2") else job
+    return load(job_kind(job), path, overrides)
+
+
+def _nothing_to_stop(folder: str, job: "JobState | None") -> Exception:
+    from capfilt.errors import JobError
+
+    if job is None:
+        return JobError(f"{folder}: nothing that can be seen from here is at work on it; capfilt status tells more")
+    return JobError(
+        f"{folder}: no driver in it that could finish its units, but {job.id} is {job.state}; end that at once by "
+        "--now, or, where its folder cannot be seen from here, run capfilt stop where it can"
+    )
+
+
+def _folder(run: str) -> str:
+    """Return a run folder as other machines know it."""
+    from capfilt.errors import RunError
+    from capfilt.storage import absolute
+
+    if has_credentials(run):
+        raise RunError(f"{run}: {CREDENTIALS}")
+    return absolute(run)
+
+
+def _jobs(address: str) -> "Jobs":
+    from workers.jobs import Jobs  # Ray takes seconds to import
+
+    return Jobs(address)
+
+
+def _exit_as(job: "JobState") -> None:
+    """Exit as a job did."""
+    click.echo(f"{job.id}: {job.state}" + (f": {job.message}" if job.message else ""), err=True)
+    if job.state != "SUCCEEDED":
+        sys.exit(job.exit_code or 1)

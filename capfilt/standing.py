@@ -1,0 +1,124 @@
+"""How a run stands, from its folder alone: who is at work on it, how far it is, and what to do next."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from capfilt import storage
+from capfilt.errors import RunError
+from capfilt.lease import Owner, find_driver
+from capfilt.ledger import complete_shards
+from capfilt.runs import load_run
+from capfilt.status import Record, read_record
+from capfilt.stop import stop_requested
+
+AGAIN = "run the same again to go on"
+
+_WORDS = {
+    "running": "running",
+    "stopping": "stopping: the units in hand finish, and no other begins",
+    "done": "done",
+    "stopped": f"stopped as asked; {AGAIN}",
+    "failed": "failed; mend it, then run the same again",
+    "ended": f"ended by a signal; {AGAIN}",
+    "died": f"its driver has died; {AGAIN}",
+    "idle": f"nobody is at work; {AGAIN}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a run folder tells. The record is None for a run of a version that wrote none."""
+
+    run: str
+    state: str  # one of running, stopping, done, stopped, failed, ended, died, idle
+    driver: Owner | None  # alive or not
+    record: Record | None
+    shards: tuple[int, int] | None = None  # complete ones and all; only counted where there is no record
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON values, with rate in samples a second and seconds left."""
+        record = self.record
+        more = {} if record is None else {"rate": record.rate, "seconds_left": record.seconds_left}
+        return {
+            "run": self.run,
+            "state": self.state,
+            "driver": self.driver and asdict(self.driver),
+            "progress": record and asdict(record) | more,
+            "shards": self.shards and dict(zip(("complete", "all"), self.shards, strict=True)),
+        }
+
+
+def look_at(root: str) -> Standing:
+    """Return how a run stands.
+
+    Raises:
+        RunError: the folder is no run, or cannot be seen from here.
+    """
+    root = storage.absolute(root)
+    driver, record = find_driver(root), read_record(root)
+    if driver is None and record is None:
+        run = load_run(root)  # of a version that wrote no record, or no run at all
+        shards = (len(complete_shards(run)), len(run.plan())) if run.has_plan() else None
+        return Standing(root, "idle", None, None, shards)
+    if driver is not None and driver[1]:
+        state = "stopping" if stop_requested(root) else "running"
+    elif record is not None and record.phase in ("done", "stopped", "failed", "ended"):
+        state = record.phase
+    else:
+        state = "died"
+    return Standing(root, state, driver and driver[0], record)
+
+
+def render_standing(standing: Standing) -> str:
+    """Return how a run stands as lines for people."""
+    return "\n".join(_lines(standing))
+
+
+def at_work(root: str) -> Standing | None:
+    """Return how a run stands that a driver is at work on; None where there is no such driver, or no such run."""
+    try:
+        standing = look_at(root)
+    except RunError:
+        return None
+    return standing if standing.state in ("running", "stopping") else None
+
+
+def _words(standing: Standing) -> str:
+    reason = standing.record.reason if standing.record else ""
+    return _WORDS[standing.state] + (f" ({reason})" if reason and standing.state == "failed" else "")
+
+
+def _lines(standing: Standing) -> Iterator[str]:
+    yield f"{standing.run}: {_words(standing)}"
+    if standing.driver is not None:
+        yield f"  driver    {standing.driver}, last seen {_ago(standing.driver.renewed)}"
+    if standing.shards is not None:
+        yield f"  shards    {standing.shards[0]:,} of {standing.shards[1]:,} complete"
+    if standing.record is not None:
+        yield from _progress(standing.record)
+
+
+def _progress(record: Record) -> Iterator[str]:
+    if not record.samples:
+        yield f"  begun     {_ago(record.started)}; no unit is begun yet"
+        return
+    yield f"  samples   {record.done:,} of {record.samples:,} ({record.done / record.samples:.1%})"
+    yield f"  since     {_ago(record.started)}: {record.units:,} units, {record.rate:,.1f} samples/s"
+    if record.seconds_left is not None:
+        yield f"  left      {timedelta(seconds=round(record.seconds_left))}"
+    if record.phase == "export":
+        yield "  export    of the clean shards, at work"
+    shares = [f"{source} {record.kept.get(source, 0) / n:.0%} of {n:,}" for source, n in record.candidates.items() if n]
+    if shares:
+        yield f"  kept      {', '.join(sorted(shares))}"
+    failed = [f"{count:,} {status}" for status, count in sorted(record.statuses.items()) if status != "ok"]
+    if failed:
+        yield f"  failed    {', '.join(failed)}"
+    yield f"  recorded  {_ago(record.time)}"
+
+
+def _ago(moment: float) -> str:
+    seconds = max(0.0, datetime.now().timestamp() - moment)
+    return f"{timedelta(seconds=round(seconds))} ago"

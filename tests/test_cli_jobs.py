@@ -1,0 +1,142 @@
+"""The commands of jobs, as far as they need no cluster."""
+
+import json
+import re
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from fakes import NAMES, build_fakes, job_config, mixed_shards
+
+from capfilt.cli import cli
+from capfilt.lease import hold_lease
+from pipelines import bootstrap
+
+
+@pytest.fixture(autouse=True)
+def _no_address(monkeypatch):
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Path:
+    """The folder of a run that is done."""
+    mixed_shards(tmp_path / "in")
+    bootstrap.run(job_config(tmp_path), build_fakes, NAMES, local=True)
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "job.yaml"
+    path.write_text("input: [a.tar]\nrun: run\ncaptioner: c\nfilter: f\n")
+    return path
+
+
+def capfilt(*args: object) -> Result:
+    return CliRunner().invoke(cli, [str(arg) for arg in args])
+
+
+def test_the_status_of_a_run_that_is_done_is_read_from_its_folder(done):
+    lines = capfilt("status", done).output.splitlines()
+
+    assert lines[:2] == [f"{done}: done", "  samples   63 of 63 (100.0%)"]
+    assert re.fullmatch(r"  since     0:00:\d\d ago: 9 units, [\d.]+ samples/s", lines[2])
+    assert lines[3:5] == ["  kept      synthetic 100% of 48, web 50% of 30", "  failed    15 not_an_image"]
+
+
+def test_the_status_as_json_holds_all_that_scripts_need(done):
+    values = json.loads(capfilt("status", done, "--json").output)
+
+    assert (values["state"], values["driver"], values["jobs"]) == ("done", None, [])
+    assert values["progress"]["statuses"] == {"not_an_image": 15, "ok": 48}
+    assert {"rate", "seconds_left", "samples", "done", "candidates", "kept"} <= set(values["progress"])
+
+
+def test_what_is_no_run_is_told(tmp_path):
+    result = capfilt("status", tmp_path)
+
+    assert result.exit_code == 1
+    assert (
+        result.output
+        == f"Error: {tmp_path}/run.yaml: not found, so this is no run folder; capfilt bootstrap makes one\n"
+    )
+
+
+def test_the_journal_stands_in_for_the_log_of_a_job(done):
+    lines = capfilt("logs", done).output.splitlines()
+
+    assert [line.split("  ")[1] for line in lines] == ["start", "end"]
+    assert lines[0].endswith("  units: 9  left_out: none")
+
+
+def test_there_is_nothing_to_stop_where_nobody_is_at_work(done):
+    result = capfilt("stop", done)
+
+    assert result.exit_code == 1
+    assert "nothing that can be seen from here is at work on it" in result.output
+    assert not (done / "stop.json").exists()
+
+
+def test_the_second_request_to_stop_allows_no_delay(tmp_path):
+    with hold_lease(str(tmp_path)):
+        first = capfilt("stop", tmp_path)
+        assert json.loads((tmp_path / "stop.json").read_text())["at_once"] is False
+        second = capfilt("stop", tmp_path)
+        assert json.loads((tmp_path / "stop.json").read_text())["at_once"] is True
+
+    assert (
+        "finishes the units in hand\nrun or submit the same again to go on; stop again to end it at once"
+        in first.output
+    )
+    assert "ends at once\nrun or submit the same again to go on\n" in second.output
+
+
+def test_a_submission_without_a_cluster_is_a_wrong_command_line(config):
+    result = capfilt("submit", config)
+
+    assert result.exit_code == 2
+    assert "give the dashboard of the cluster: --address http://HOST:8265" in result.output
+
+
+@pytest.mark.parametrize("words", [["evaluate"], ["demo", "x"], ["bootstrap", "a", "b"]])
+def test_what_cannot_be_submitted_is_a_wrong_command_line(config, words):
+    result = capfilt("submit", *words, config, "--address", "http://127.0.0.1:1")
+
+    assert result.exit_code == 2
+    assert "JOB is one of bootstrap, export, pretrain, finetune" in result.output
+
+
+def test_settings_are_checked_before_anything_is_sent(config):
+    result = capfilt("submit", config, "--address", "http://127.0.0.1:1", "--set", "bach_size=3")
+
+    assert result.exit_code == 1
+    assert "did you mean batch_size?" in result.output
+
+
+def test_a_dashboard_that_does_not_answer_is_told_at_once(config):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    result = capfilt("submit", config, "--address", f"http://127.0.0.1:{port}")
+
+    assert result.exit_code == 1
+    assert f"--address: 127.0.0.1:{port} does not answer" in result.output
+    assert result.output.count("\n") == 1
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8265", "ray://127.0.0.1:10001", "auto", "os.path://x"])
+def test_an_address_that_is_no_dashboard_is_told(config, address):
+    result = capfilt("status", config.parent, "--address", address)
+
+    assert result.exit_code == 1
+    assert f"--address: takes the URL of the dashboard, such as http://127.0.0.1:8265; found {address}" in result.output
+
+
+def test_an_address_with_credentials_is_refused(config):
+    result = capfilt("submit", config, "--address", "http://me:open-sesame@127.0.0.1:8265")
+
+    assert result.exit_code == 1
+    assert "a URL with credentials in it" in result.output
+    assert "open-sesame" not in result.output

@@ -1,0 +1,85 @@
+"""The driver of a submitted job is started again when that may help, and only then."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from capfilt.stop import request_stop
+from workers import entrypoint
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+starts = Path("starts")
+with starts.open("a") as file:
+    file.write(".")
+codes = sys.argv[1].split(",")
+code = codes[min(len(starts.read_text()), len(codes)) - 1]
+os.kill(os.getpid(), signal.SIGKILL) if code == "kill" else sys.exit(int(code))
+"""
+
+
+@pytest.fixture
+def drivers(tmp_path, monkeypatch):
+    """Run drivers that end in given ways, one after the other, and return the exit code and how many were started."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(entrypoint, "_DRIVER", SCRIPT)
+    monkeypatch.setattr(entrypoint, "FIRST_WAIT", 0.01)
+
+    def run(codes: str, retries: int = 3) -> tuple[int, int]:
+        code = entrypoint.main(
+            [codes, "job.yaml", "--results", str(tmp_path), "--folder", ".", "--retries", str(retries)]
+        )
+        return code, len(Path("starts").read_text())
+
+    return run
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 143])
+def test_what_another_driver_would_come_to_as_well_is_an_end(drivers, code):
+    assert drivers(f"{code},0") == (code, 1)
+
+
+@pytest.mark.parametrize("code", ["kill", 70, 75, 139])
+def test_a_driver_that_died_is_started_again(drivers, code, capsys):
+    assert drivers(f"{code},{code},0") == (0, 3)
+    assert "started again and goes on (3 times left)" in capsys.readouterr().err
+
+
+def test_it_is_started_again_a_counted_number_of_times(drivers, capsys):
+    assert drivers("kill", retries=2) == (137, 3)
+    assert "the driver was killed by signal 9, and is not started again; submit the job" in capsys.readouterr().err
+
+
+def test_one_that_died_while_it_was_asked_to_stop_is_not_started_again(drivers, tmp_path):
+    request_stop(str(tmp_path))
+
+    assert drivers("kill,0") == (4, 1)
+
+
+def test_a_folder_that_is_not_there_is_told(drivers, tmp_path, capsys):
+    entrypoint.main(["0", "job.yaml", "--results", str(tmp_path), "--folder", "/no/such/place", "--retries", "0"])
+
+    assert "/no/such/place is not on this machine; relative paths in the settings start from" in capsys.readouterr().err
+
+
+def test_the_driver_is_the_command_line_with_a_code_of_its_own_for_what_nobody_foresaw(tmp_path):
+    code = (
+        "import sys, click; from capfilt.cli import cli; from workers.entrypoint import drive\n"
+        "@cli.command()\ndef surprise():\n    raise KeyError('encoder')\n"
+        "drive(sys.argv[1:])"
+    )
+
+    def run(*words: str) -> tuple[int, str]:
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    assert run("verify", str(tmp_path)) == (
+        1,
+        f"Error: {tmp_path}/run.yaml: not found, so this is no run folder; capfilt bootstrap makes one\n",
+    )
+    crashed, error = run("surprise")
+    assert crashed == 70
+    assert error.endswith("KeyError: 'encoder'\n")

@@ -1,0 +1,137 @@
+"""Jobs on a real cluster by its Jobs API, from the command line: submitted, watched, stopped, killed and resumed."""
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from drivers import tables
+from head import start_head
+from models import small_checkpoint
+
+from capfilt.cli import cli
+from capfilt.med.checkpoints import save
+from capfilt.runs import load_run
+from capfilt.verify import verify
+from capfilt.world.noise import NoiseRates
+from capfilt.world.shards import World, write_world
+
+SECRET = "open-sesame-of-the-submitter"
+CONFIG = """
+input: [web]
+run: run
+captioner: captioner
+filter: filter
+batch_size: 4
+unit_size: 4
+cluster: {workers: 2, cpus_per_worker: 0.5}
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with a config of relative paths, shards, and checkpoints that take a while for each unit."""
+    write_world(tmp_path / "web", World(0, "web", NoiseRates(), 32), 120, 60)
+    save(small_checkpoint(tmp_path / "v", seed=1, encoder=False), tmp_path / "captioner")
+    save(small_checkpoint(tmp_path / "v", seed=2, decoder=False), tmp_path / "filter")
+    (tmp_path / "job.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+@pytest.fixture
+def address(root, monkeypatch) -> Iterator[str]:
+    with start_head(root) as url:
+        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", url)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        monkeypatch.chdir(root)
+        yield url
+
+
+def capfilt(*args: object) -> Result:
+    return CliRunner().invoke(cli, [str(arg) for arg in args])
+
+
+def submit(*more: str) -> Result:
+    return capfilt("submit", "job.yaml", "--python", sys.executable, "--set", "sampling.captions=24", *more)
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}\n{capfilt('logs', 'run').output}"
+        time.sleep(0.3)
+
+
+def state() -> dict[str, object]:
+    shown = capfilt("status", "run", "--json")
+    return json.loads(shown.output) if shown.exit_code == 0 else {"state": None, "progress": None, "jobs": []}
+
+
+def units(driver_of: object = None) -> int:
+    progress = state()["progress"]
+    return progress["units"] if progress else 0
+
+
+def job_state(attempt: int) -> str:
+    return next((job["state"] for job in state()["jobs"] if job["attempt"] == attempt), "")
+
+
+@pytest.mark.slow
+def test_a_job_is_submitted_watched_stopped_resumed_killed_and_done(root, address):
+    first = submit()
+    assert first.exit_code == 0, first.output
+    name = re.match(r"submitted (capfilt-bootstrap-run-[0-9a-f]{12}-1)\n", first.output)[1]
+
+    twice = submit()
+    assert twice.exit_code == 1
+    assert re.match(
+        rf"Error: {root}/run: {name} is at work on it \((PENDING|RUNNING)\); wait for its end", twice.output
+    )
+
+    wait_until(lambda: len(list((root / "run").glob("ledger/*/*/*.json"))) > 1, "nothing is committed")
+    assert re.search(rf"run: running\n  driver    pid \d+ on .*\n(.*\n)*  job       {name}: RUNNING", status())
+    assert "Running entrypoint" in capfilt("logs", "run").output
+    assert f"{root}/run: pid " in capfilt("stop", "run", "--wait").output
+    wait_until(lambda: job_state(1) == "STOPPED", "the job does not stop")
+    before = len(list((root / "run").glob("ledger/**/*.json")))
+    assert "stopped as asked, and all that is done is committed; to go on, run the same again" in (
+        capfilt("logs", "run").output
+    )
+    assert state()["state"] == "stopped"
+    assert 0 < state()["progress"]["done"] < state()["progress"]["samples"]
+
+    assert f"submitted {name[:-1]}2\n" in submit().output
+    wait_until(lambda: state()["state"] == "running", "the job does not go on")
+    driver = state()["driver"]["pid"]
+    os.kill(driver, signal.SIGKILL)
+    followed = capfilt("logs", "run", "--follow", "--attempt", "2").output
+    assert "the driver was killed by signal 9; in 5 s it is started again and goes on (3 times left)" in followed
+    wait_until(lambda: job_state(2) == "SUCCEEDED", "the job does not succeed")
+    assert before > 0
+    assert re.search(r"[1-9]\d* samples done before", followed)
+
+    check_no_secret(root, followed + status())
+    assert verify(load_run(f"{root}/run")) == []
+    local = capfilt("bootstrap", "job.yaml", "--local", "--set", "sampling.captions=24", "--set", "run=calm/run")
+    assert local.exit_code == 0, local.output
+    assert tables(root) == tables(root / "calm")
+
+
+def status() -> str:
+    return capfilt("status", "run").output
+
+
+def check_no_secret(root: Path, shown: str) -> None:
+    """What the submitter's environment holds stands nowhere: not in Ray's record of the jobs, logs, or run files."""
+    from ray.job_submission import JobSubmissionClient
+
+    record = str(JobSubmissionClient().list_jobs())
+    assert "capfilt-bootstrap-run-" in record
+    assert SECRET not in record + shown
+    assert not [path for path in (root / "run").rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]

@@ -1,0 +1,78 @@
+"""How a run stands follows from its lease, its record and a request to stop."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from fakes import NAMES, job_config, mixed_shards
+
+from capfilt.errors import RunError
+from capfilt.lease import EXPIRY, hold_lease
+from capfilt.runs import open_run
+from capfilt.standing import at_work, look_at, render_standing
+from capfilt.status import keep_status
+from capfilt.stop import request_stop
+
+
+def leave_lease(root: Path, **changes: object) -> None:
+    """Leave a lease as a driver does that is killed."""
+    with hold_lease(str(root)):
+        values = json.loads((root / "lease.json").read_text()) | changes
+    (root / "lease.json").write_text(json.dumps(values))
+
+
+def test_a_run_that_is_at_work(tmp_path):
+    with hold_lease(str(tmp_path)), keep_status(str(tmp_path)):
+        assert look_at(str(tmp_path)).state == "running"
+        request_stop(str(tmp_path))
+        standing = look_at(str(tmp_path))
+
+    assert standing.state == "stopping"
+    lines = render_standing(standing).splitlines()
+    assert lines[0] == f"{tmp_path}: stopping: the units in hand finish, and no other begins"
+    assert lines[1].startswith("  driver    pid ")
+    assert lines[2].endswith("no unit is begun yet")
+
+
+def test_a_run_whose_driver_was_killed(tmp_path):
+    with keep_status(str(tmp_path)):
+        written = (tmp_path / "status.json").read_bytes()
+    (tmp_path / "status.json").write_bytes(written)
+    leave_lease(tmp_path, host="elsewhere", renewed=time.time() - EXPIRY - 1)
+
+    standing = look_at(str(tmp_path))
+    assert standing.state == "died"
+    assert standing.driver is not None
+    assert standing.driver.host == "elsewhere"
+    assert at_work(str(tmp_path)) is None
+    assert render_standing(standing).startswith(f"{tmp_path}: its driver has died; run the same again to go on\n")
+
+
+def test_a_run_that_failed_says_why(tmp_path):
+    with pytest.raises(RunError), keep_status(str(tmp_path)):
+        raise RunError("the inputs are not those that the run was planned with")
+
+    assert render_standing(look_at(str(tmp_path))).startswith(
+        f"{tmp_path}: failed; mend it, then run the same again (the inputs are not those that the run was planned with)"
+    )
+
+
+def test_a_run_without_a_record_is_counted_by_its_ledger(tmp_path):
+    mixed_shards(tmp_path / "in", shards=2)
+    config = job_config(tmp_path)
+    run = open_run(config, NAMES)
+    assert look_at(config.run).shards is None
+
+    from capfilt.planning import plan_shards
+    from capfilt.shards import find_shards
+
+    plan_shards(run, find_shards(config.input))
+    assert look_at(config.run).shards == (0, 2)
+    assert render_standing(look_at(config.run)).splitlines()[1] == "  shards    0 of 2 complete"
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match="not found, so this is no run folder"):
+        look_at(str(tmp_path))
+    assert at_work(str(tmp_path)) is None

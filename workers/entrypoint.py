@@ -1,0 +1,106 @@
+"""What a submitted job runs: its driver, and the driver again when it died.
+
+    python -m workers.entrypoint JOB SETTINGS --results FOLDER --folder FOLDER --retries N
+
+Ray starts a job once and never again. Here a driver that was killed, or that ended through a fault which may pass (a
+store or the cluster that does not answer, an error that nobody foresaw), is started again a counted number of times,
+and goes on where the other was. What a user has to mend, a run of which some shards failed, and a job that was asked
+to stop are ends: another driver would come to the same.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from capfilt import storage
+from capfilt.errors import StoppedError
+from capfilt.stop import stop_requested
+from workers.signals import exit_on_sigterm
+
+CRASHED = 70  # exit code of a driver that met an error which nobody foresaw, as in sysexits.h
+FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0  # seconds before the driver is started again; doubled with each
+
+_ENDS = (0, 1, 2, 3, StoppedError.exit_code)
+_SIGNALLED = (130, 143, -2, -15)  # Ctrl-C and SIGTERM, as Python and as a shell report them: somebody ended it
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a job to its end and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m workers.entrypoint")
+    parser.add_argument("job")
+    parser.add_argument("settings", type=Path)
+    parser.add_argument("--results", required=True)
+    parser.add_argument("--folder", required=True, type=Path)
+    parser.add_argument("--retries", required=True, type=int)
+    args, flags = parser.parse_known_args(arguments)
+    settings = args.settings.absolute()
+    if args.folder.is_dir():
+        os.chdir(args.folder)  # relative paths mean the same as where the job was submitted
+    else:
+        _say(f"{args.folder} is not on this machine; relative paths in the settings start from {Path.cwd()}")
+    with exit_on_sigterm():
+        return _drive([args.job, str(settings), *flags], args.results, args.retries)
+
+
+def drive(arguments: Sequence[str]) -> None:
+    """Be the driver: the command line itself, but for an error that nobody foresaw, which is told from the others."""
+    from capfilt.cli import cli
+
+    try:
+        cli(list(arguments))
+    except Exception:
+        traceback.print_exc()
+        sys.exit(CRASHED)
+
+
+def _drive(arguments: Sequence[str], results: str, retries: int) -> int:
+    """Run drivers until one comes to an end that counts, or as often as they may be started again."""
+    wait = FIRST_WAIT
+    for left in range(retries, -1, -1):
+        code = _run(arguments)
+        if code in (*_ENDS, *_SIGNALLED):
+            break
+        if _stopping(results):
+            _say("the driver died when it was asked to stop; submit the job again to go on")
+            return StoppedError.exit_code
+        ended = f"the driver was killed by signal {-code}" if code < 0 else f"the driver ended with exit code {code}"
+        if not left:
+            _say(f"{ended}, and is not started again; submit the job again to go on")
+            break
+        _say(f"{ended}; in {wait:g} s it is started again and goes on ({left} times left)")
+        time.sleep(wait)
+        wait = min(2 * wait, LONGEST_WAIT)
+    return code if code >= 0 else 128 - code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run one driver and return its exit code. It hears of SIGTERM by itself, as Ray sends it to all processes."""
+    code = Path(__file__).parents[1]
+    paths = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH", "")]))
+    # -P: a folder named capfilt where the job was submitted must not be taken for the code
+    command = [sys.executable, "-P", "-c", _DRIVER, *arguments]
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths}) as driver:  # noqa: S603, the words are ours
+        return driver.wait()
+
+
+_DRIVER = "import sys; from workers.entrypoint import drive; drive(sys.argv[1:])"
+
+
+def _stopping(results: str) -> bool:
+    try:
+        return stop_requested(storage.absolute(results))
+    except OSError:
+        return False  # a store that does not answer is no request
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"capfilt: {text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,192 @@
+"""Jobs on a Ray cluster, by its Jobs API: submit, find, follow and end them.
+
+A job is one run of its driver, and Ray refuses an id that was used before. So an id is made of the folder that the job
+works on and of a number, and the next number is only given when the job before has ended: two people cannot start one
+job twice, and whoever knows the folder finds its jobs.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from ray.job_submission import JobSubmissionClient
+
+from capfilt.display import CREDENTIALS, has_credentials, shown
+from capfilt.errors import ConfigError, JobError, StoppedError
+from workers.address import require_answer
+from workers.submission import Submission, attempt_of, entrypoint, staged
+
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")  # states that a job stays in
+POLL = 1.0  # seconds between two looks at a job that is waited for
+
+_STOPPED = (StoppedError.exit_code, 143)  # exit codes of a driver that was asked to stop; Ray knows but zero and others
+_TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """A job as its cluster knows it. Times are in seconds since 1970."""
+
+    id: str
+    attempt: int
+    state: str  # PENDING, RUNNING, SUCCEEDED, FAILED, or STOPPED, also by a request in the run folder
+    message: str
+    started: float
+    ended: float | None
+    exit_code: int | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the job has ended, one way or another."""
+        return self.state in ENDED
+
+    @property
+    def summary(self) -> str:
+        """The job in a line, for people."""
+        code = "" if self.exit_code is None else f", exit code {self.exit_code}"
+        start = datetime.fromtimestamp(self.started).astimezone().isoformat(sep=" ", timespec="seconds")
+        return f"{self.id}: {self.state}{code}, submitted {start}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the job as JSON values."""
+        return asdict(self)
+
+
+class Jobs:
+    """The jobs of a cluster."""
+
+    def __init__(self, address: str) -> None:
+        """Connect to the dashboard of a cluster.
+
+        Raises:
+            ConfigError: the address is none of a dashboard, or nothing answers there.
+        """
+        self._client = _connect(address)
+
+    def of(self, folder: str) -> list[JobState]:
+        """Return the jobs that worked on a folder, the newest first."""
+        with _told():
+            found = [(job, attempt_of(job.submission_id or "", folder)) for job in self._client.list_jobs()]
+        states = [_state(job, attempt) for job, attempt in found if attempt is not None]
+        return sorted(states, key=lambda job: (job.started, job.attempt), reverse=True)
+
+    def find(self, folder: str, attempt: int | None = None) -> JobState:
+        """Return the newest job that worked on a folder, or the newest with a number.
+
+        Raises:
+            JobError: there is none.
+        """
+        for job in self.of(folder):
+            if attempt in (None, job.attempt):
+                return job
+        what = "no job" if attempt is None else f"no job number {attempt}"
+        raise JobError(f"{folder}: {what} of it on this cluster, which forgets its jobs when its head is replaced")
+
+    def submit(self, submission: Submission, python: str, retries: int, *, code: bool) -> str:
+        """Submit a job and return its id.
+
+        Args:
+            submission: the job.
+            python: the interpreter, as the head of the cluster knows it.
+            retries: times its driver is started again when it died.
+            code: ship the code too; else the nodes have it.
+
+        Raises:
+            JobError: a job is at work on the folder, or the cluster does not take this one.
+        """
+        before = [job for job in self.of(submission.folder) if job.id.startswith(f"{submission.stem}-")]
+        for job in before:
+            if not job.is_over:
+                raise JobError(
+                    f"{submission.folder}: {job.id} is at work on it ({job.state}); wait for its end, look at it by "
+                    "capfilt status, or end it by capfilt stop"
+                )
+        name = f"{submission.stem}-{max((job.attempt for job in before), default=0) + 1}"
+        command = entrypoint(submission, python, retries, Path.cwd())
+        with staged(submission, code) as folder, _told():
+            environment = {"working_dir": str(folder)}
+            metadata = {"capfilt_job": submission.job, "capfilt_folder": submission.folder}
+            self._client.submit_job(entrypoint=command, submission_id=name, runtime_env=environment, metadata=metadata)
+        return name
+
+    def wait(self, name: str) -> JobState:
+        """Return a job when it has ended."""
+        while True:
+            with _told():
+                info = self._client.get_job_info(name)
+            job = _state(info, int(name.rpartition("-")[2]))
+            if job.is_over:
+                return job
+            time.sleep(POLL)
+
+    def log(self, name: str) -> str:
+        """Return all that a job has written, fit to be shown."""
+        with _told():
+            return shown(self._client.get_job_logs(name))
+
+    def follow(self, name: str) -> Iterator[str]:
+        """Yield what a job has written and goes on to write, fit to be shown, until it ends."""
+        tail = self._client.tail_job_logs(name)
+        with asyncio.Runner() as runner, _told():
+            while (text := runner.run(anext(tail, None))) is not None:
+                yield shown(text)
+
+    def end(self, name: str) -> None:
+        """End a job at once: its driver gets SIGTERM, and some seconds later SIGKILL."""
+        with _told():
+            self._client.stop_job(name)
+
+
+def _connect(address: str) -> JobSubmissionClient:
+    if has_credentials(address):
+        raise ConfigError(f"--address {shown(address)}: {CREDENTIALS}")
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"--address: takes the URL of the dashboard, such as http://127.0.0.1:8265; found {address}")
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)  # else they tell of each upload
+    if not getproxies():  # else the proxy is asked, and not the host itself
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        require_answer(f"{parts.hostname}:{port}", "--address", ", or open a tunnel to it (ssh -L 8265:127.0.0.1:8265)")
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers what stands there to what it is given
+    with _told():
+        return JobSubmissionClient(address)
+
+
+def _state(job: Any, attempt: int) -> JobState:
+    """Return what counts of Ray's own record of a job."""
+    code = job.driver_exit_code
+    status = str(getattr(job.status, "value", job.status))
+    return JobState(
+        id=job.submission_id,
+        attempt=attempt,
+        state="STOPPED" if status == "FAILED" and code in _STOPPED else status,
+        message=shown(job.message or "").partition("\n")[0],
+        started=(job.start_time or 0) / 1000,
+        ended=job.end_time / 1000 if job.end_time else None,
+        exit_code=code,
+    )
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Make a failure of the Jobs API one line."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        lines = shown(str(error)).replace("\\n", "\n").strip().splitlines() or [type(error).__name__]
+        what = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
+        raise JobError(f"the cluster's Jobs API: {what[:600]}") from error

@@ -1,0 +1,99 @@
+"""What a job consists of that is submitted to a cluster: its name, its settings, and the code that it runs.
+
+The settings are shipped resolved, as one file; so overrides are in them, and the file of the submitter is not looked
+for on the cluster. The three packages are shipped beside it, a megabyte, so that driver and workers run the code
+that checked the settings. Everything else (Python, Ray, torch) is what the nodes have. No environment variable is
+shipped: what a job's runtime environment holds, everyone sees who sees the dashboard.
+"""
+
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from capfilt import storage
+from capfilt.config import Config, dump
+from capfilt.errors import ConfigError
+from capfilt.fingerprint import fingerprint
+
+PACKAGES = ("capfilt", "workers", "pipelines")
+SETTINGS = "job.yaml"
+_FOLDERS = ("run", "output")  # keys that name where a job leaves its results
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job that can be submitted to a cluster."""
+
+    job: str  # the command: bootstrap, export, pretrain or finetune
+    config: Config  # with the results' folder absolute, and with the cluster it is submitted to
+    folder: str  # where the results are left
+
+    @property
+    def stem(self) -> str:
+        """The submission id without the number of the attempt; equal for all attempts at one folder."""
+        return f"capfilt-{self.job}-{folder_id(self.folder)}"
+
+
+def folder_id(folder: str) -> str:
+    """Return what the submission ids of a folder's jobs have in common: its name, and a hash of its path."""
+    path = storage.absolute(folder).rstrip("/")
+    name = re.sub(r"[^A-Za-z0-9]+", "-", path.rpartition("/")[2]).strip("-")[:40] or "run"
+    return f"{name}-{fingerprint(path)}"
+
+
+def attempt_of(submission_id: str, folder: str) -> int | None:
+    """Return the number of the attempt in a submission id of a folder's job; None for an id of something else."""
+    found = re.fullmatch(rf"capfilt-[a-z]+-{re.escape(folder_id(folder))}-(\d+)", submission_id)
+    return None if found is None else int(found[1])
+
+
+def prepare(job: str, config: Config) -> Submission:
+    """Return a job as it runs on the cluster that it is submitted to.
+
+    Raises:
+        ConfigError: its settings lead to another cluster.
+    """
+    key = next(name for name in _FOLDERS if name in type(config).model_fields)
+    folder = storage.absolute(getattr(config, key))
+    changes: dict[str, Any] = {key: folder}
+    cluster = getattr(config, "cluster", None)
+    if cluster is not None:
+        _check_address(cluster.address)
+        changes["cluster"] = cluster.model_copy(update={"address": "auto"})
+    if "address" in type(config).model_fields:
+        changes["address"] = "auto"
+    return Submission(job, config.model_copy(update=changes), folder)
+
+
+def _check_address(address: str) -> None:
+    if address.startswith("ray://"):
+        raise ConfigError(
+            f"cluster.address: {address} is for drivers outside of the cluster; a submitted job runs inside of it: "
+            "leave cluster.address out, and give the dashboard's URL as --address"
+        )
+
+
+@contextmanager
+def staged(submission: Submission, code: bool) -> Iterator[Path]:
+    """Yield a folder that holds what is shipped: the settings and, if asked for, the code."""
+    with TemporaryDirectory(prefix="capfilt-") as name:
+        folder = Path(name)
+        (folder / SETTINGS).write_text(dump(submission.config), encoding="utf-8")
+        for package in PACKAGES if code else ():
+            source = Path(str(sys.modules["workers"].__file__)).parents[1] / package
+            shutil.copytree(source, folder / package, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        yield folder
+
+
+def entrypoint(submission: Submission, python: str, retries: int, folder: Path, flags: Sequence[str] = ()) -> str:
+    """Return the command line of a job; folder is the one that relative paths in the settings start from."""
+    words = [python, "-m", "workers.entrypoint", submission.job, SETTINGS, "--results", submission.folder]
+    words += ["--folder", str(folder), "--retries", str(retries), *flags]
+    return shlex.join(words)
