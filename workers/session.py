@@ -42,14 +42,15 @@ def session(cluster: Cluster) -> Iterator[None]:
     require_answer(cluster.address)
     # A private cluster warns of nothing but how its token is kept, which is of use where others can reach it.
     level = logging.ERROR if local else logging.WARNING
-    ray.init(cluster.address, log_to_driver=False, logging_level=level, **private if local else {})
-    try:
-        if local:
-            _check_gpus(cluster)
+    with exit_on_sigterm():  # until Ray sets a handler of its own, and again when it has left that behind
+        ray.init(cluster.address, log_to_driver=False, logging_level=level, **private if local else {})
         with exit_on_sigterm():
-            yield
-    finally:
-        ray.shutdown()
+            try:
+                if local:
+                    _check_gpus(cluster)
+                yield
+            finally:
+                ray.shutdown()
 
 
 def on_a_worker(work: Callable[[], R], cluster: Cluster) -> R:

@@ -58,4 +58,5 @@ def end_process() -> None:
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one, as Ray may send when it is shut down, must not cut this short
     raise SystemExit(128 + number)  # as a shell reports it

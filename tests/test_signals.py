@@ -1,0 +1,62 @@
+"""A job that is asked to end does so in good order, once."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from workers.signals import end_process, exit_on_sigterm, stop_on_interrupt
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_sigterm_ends_with_the_code_that_a_shell_reports_and_a_second_one_does_not_cut_the_end_short():
+    before, ends = signal.getsignal(signal.SIGTERM), []
+
+    def job() -> None:
+        with exit_on_sigterm():
+            try:
+                terminate()
+            finally:
+                terminate()
+                ends.append("in good order")
+
+    with pytest.raises(SystemExit) as ending:
+        job()
+
+    assert ending.value.code == 143
+    assert ends == ["in good order"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_another_thread_can_end_the_main_one_which_waits():
+    start = time.monotonic()
+    threading.Timer(0.2, end_process).start()
+    with exit_on_sigterm(), pytest.raises(SystemExit):
+        time.sleep(30)
+
+    assert time.monotonic() - start < 10
+
+
+def test_a_program_that_did_not_ask_for_it_is_not_ended():
+    end_process()
+
+
+def test_the_first_ctrl_c_asks_and_the_second_interrupts(capfd):
+    asked = []
+    with stop_on_interrupt(lambda: asked.append(1)):
+        interrupt()
+        assert asked == [1]
+        with pytest.raises(KeyboardInterrupt):
+            interrupt()
+
+    assert "press Ctrl-C again to end at once" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
