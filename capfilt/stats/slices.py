@@ -24,10 +24,14 @@ def _ranges(column: str, edges: Sequence[int]) -> str:
     return f"CASE {' '.join(cases)} END"
 
 
-def _tenths(column: str) -> str:
-    """Return SQL that names the tenth in which a score lies; an edge counts upwards, 1 to the last."""
-    floor = f"(least(floor(round({column}::double, 4) * 10), 9) + 0.0)"  # no minus zero
-    return f"CASE WHEN {column} IS NOT NULL THEN printf('%.1f to %.1f', {floor} / 10, ({floor} + 1) / 10) END"
+def _tenths(column: str, least: int) -> str:
+    """Return SQL that names the tenth of a score, from `least` to 1; an edge counts upwards, 1 to the last."""
+    cases = [
+        f"WHEN round({column}::double, 4) >= {tenth / 10} THEN '{tenth / 10} to {(tenth + 1) / 10}'"
+        for tenth in range(9, 10 * least, -1)
+    ]
+    lowest = f"WHEN {column} IS NOT NULL THEN '{float(least)} to {(10 * least + 1) / 10}'"
+    return f"CASE {' '.join([*cases, lowest])} END"
 
 
 Place = tuple[tuple[bool, float], ...]
@@ -54,8 +58,8 @@ DIMENSIONS = {
     "domain": Dimension("domain"),
     "format": Dimension("format"),
     "size": Dimension(_ranges(_SIDE, _SIDES), _SIDE),
-    "itm": Dimension(_tenths("itm"), "itm"),
-    "itc": Dimension(_tenths("itc"), "itc"),
+    "itm": Dimension(_tenths("itm", 0), "itm"),
+    "itc": Dimension(_tenths("itc", -1), "itc"),
     "reason": Dimension("reason"),
     "status": Dimension("status"),
 }

@@ -4,6 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from capfilt.policy import SOURCES
 from capfilt.query import OpenRun, filtered
@@ -16,7 +19,7 @@ MOST_WORDS = 1_000_000
 REPEATED = 5  # most repeated texts that are named
 
 # Everything but letters, marks and numbers parts words, so that a comma makes no new one.
-_WORDS = r"string_split(trim(regexp_replace(lower(text), '[^\p{L}\p{M}\p{N}]+', ' ', 'g')), ' ')"
+_WORDS = r"trim(regexp_replace(lower(text), '[^\p{L}\p{M}\p{N}]+', ' ', 'g'))"
 # Equal positions of all shards, spread evenly: Knuth's multiplicative hashing (TAOCP 3, 6.4).
 _CHANCE = "(position * 2654435761 % 4294967296) / 4294967296.0"
 
@@ -67,13 +70,15 @@ def _describe(rows: duckdb.DuckDBPyRelation, share: float) -> TextStats:
     quantiles = ", ".join(f"quantile_disc(words, {percent / 100}) AS p{percent}" for percent in QUANTILES)
     texts, *lengths = rows.aggregate(f"count(*) AS n, avg(words) AS mean, {quantiles}").fetchall()[0]
     alike = rows.aggregate("lower(text) AS folded, count(*) AS n")
-    sample = rows.filter(f"{_CHANCE} < {share}").project(f"{_WORDS} AS w")
-    words, vocabulary = _count(sample.project("unnest(w) AS part").filter("part <> ''"))
-    pairs, kinds = _count(sample.filter("len(w) > 1").project("unnest(list_zip(w[:-2], w[2:])) AS part"))
+    most = f"min({{'n': -n, 'folded': folded}}, {REPEATED}) FILTER (n > 1)"  # so that all texts are gone through once
+    distinct, repeated = alike.aggregate(f"count(*) AS n, {most} AS repeated").fetchall()[0]
+    # what is empty is not filtered here: the engine would search all texts for it, before the draw
+    sample = rows.filter(f"{_CHANCE} < {share}").project(f"{_WORDS} AS words")
+    words, vocabulary, pairs, kinds = _count(sample.to_arrow_table()["words"])
     return TextStats(
         texts=texts,
-        distinct=alike.aggregate("count(*) AS n").fetchall()[0][0],
-        repeated=alike.filter("n > 1").order("n DESC, folded").limit(REPEATED).fetchall(),
+        distinct=distinct,
+        repeated=[(each["folded"], -each["n"]) for each in repeated or ()],
         words=dict(zip(["mean", *(f"p{percent}" for percent in QUANTILES)], map(float, lengths), strict=True)),
         sampled_words=words,
         vocabulary=vocabulary,
@@ -82,7 +87,10 @@ def _describe(rows: duckdb.DuckDBPyRelation, share: float) -> TextStats:
     )
 
 
-def _count(parts: duckdb.DuckDBPyRelation) -> tuple[int, int]:
-    """Return how many parts there are, and how many different ones."""
-    total, different = parts.aggregate("count(*) AS n, count(DISTINCT part) AS different").fetchall()[0]
-    return total, different
+def _count(texts: pa.ChunkedArray) -> tuple[int, int, int, int]:
+    """Return how many words there are in texts, how many different ones, and the same of pairs of neighbours."""
+    lists = pc.split_pattern(texts.filter(pc.not_equal(texts, "")).combine_chunks(), " ")
+    words = lists.flatten().dictionary_encode()
+    codes, text = words.indices.to_numpy().astype(np.int64), pc.list_parent_indices(lists).to_numpy()
+    pairs = (codes[:-1] * len(words.dictionary) + codes[1:])[text[:-1] == text[1:]]
+    return len(codes), len(words.dictionary), len(pairs), len(np.unique(pairs))
