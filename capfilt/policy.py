@@ -66,8 +66,8 @@ def select(candidates: pa.Table, policy: Policy, texts: pa.Array | None = None) 
         again = _rank([columns["sample"][alive], text[alive]], [order["source"], order["index"]]) > 0
         reasons[alive[again]] = _code("duplicate")
     alive = np.flatnonzero(reasons == 0)
-    chance = _chance(shards, positions, policy.seed) if policy.mix == "weighted" else np.zeros(len(positions))
-    dropped = _mixed_out({name: column[alive] for name, column in columns.items()}, itm[alive], chance[alive], policy)
+    drawn = draws_own(shards, positions, policy) if policy.mix == "weighted" else np.zeros(len(positions), np.bool_)
+    dropped = _mixed_out({name: column[alive] for name, column in columns.items()}, itm[alive], drawn[alive], policy)
     reasons[alive[dropped]] = _code("mix")
     names = pa.array([None, *REASONS]).take(pa.array(reasons))
     return candidates.append_column("kept", pc.is_null(names)).append_column("reason", names)
@@ -78,6 +78,11 @@ def cleaned(texts: pa.ChunkedArray) -> pa.Array:
     array = texts.combine_chunks()
     dirty = pc.or_(pc.match_substring_regex(array, _DIRTY), pc.greater(pc.utf8_length(array), MAX_CHARACTERS))
     return pc.replace_with_mask(array, dirty, pa.array([clean(text.as_py()) for text in array.filter(dirty)], "string"))
+
+
+def draws_own(shards: pa.DictionaryArray, positions: Ints, policy: Policy) -> Bools:
+    """Return for each sample whether mix: weighted draws its own texts where it has synthetic ones too."""
+    return _chance(shards, positions, policy.seed) < policy.web_weight
 
 
 def _rules(
@@ -98,9 +103,7 @@ def _rules(
     return np.select(list(failed.values()), [np.int8(_code(reason)) for reason in failed], np.int8(0))
 
 
-def _mixed_out(
-    columns: dict[str, Ints], itm: NDArray[np.float32], chance: NDArray[np.float64], policy: Policy
-) -> Bools:
+def _mixed_out(columns: dict[str, Ints], itm: NDArray[np.float32], own_drawn: Bools, policy: Policy) -> Bools:
     """Return which of the candidates over the thresholds the mix does not take."""
     synthetic: Bools = columns["source"] == _SYNTHETIC
     if policy.mix == "web_only":
@@ -117,7 +120,7 @@ def _mixed_out(
     if policy.mix == "web_else_synthetic":
         return synthetic & has_own
     has_both = has_own & np.isin(columns["sample"], columns["sample"][synthetic])
-    not_drawn: Bools = has_both & (synthetic == (chance < policy.web_weight))
+    not_drawn: Bools = has_both & (synthetic == own_drawn)
     return not_drawn
 
 

@@ -1,12 +1,15 @@
 """The page in a real browser: what a reader sees and can do, and what hostile texts cannot."""
 
+import json
 import re
 
 import pytest
 from browsing import headless_browser, requests, resize
+from click.testing import CliRunner
 from galleries import ESCAPES, SCRIPT, gallery_run
 
-from capfilt.config import Policy
+from capfilt.cli import cli
+from capfilt.config import Policy, dump
 from capfilt.query import open_run
 from capfilt.report.make import make_report
 
@@ -135,17 +138,57 @@ def test_the_sliders_count_what_the_policy_keeps(page, folder, own, synthetic):
     with open_run(f"{folder}/run", Policy(web_itm=own, synthetic_itm=synthetic)) as opened:
         kept = dict(opened.sql("SELECT source, count_if(kept) FROM candidates GROUP BY ALL").fetchall())
         images = opened.samples.filter("texts_kept > 0").shape[0]
-        verdicts = opened.sql("SELECT key, text, kept FROM candidates WHERE shard = '00001'").fetchall()
     assert counts(page) == (kept["web"], kept["synthetic"], images)
     assert text_of(page, "#settings") == f"web_itm: {own:g}\nsynthetic_itm: {synthetic:g}"
+    assert shown_verdicts(page) == verdicts(folder, Policy(web_itm=own, synthetic_itm=synthetic))
+
+
+def shown_verdicts(page) -> list[tuple[str, ...]]:
+    """Return what the page says of the second shard's texts: the sample, the text, its mark and reason."""
     shown = page.execute_script(
         "return [...document.querySelectorAll('#random .card')].filter(c => c.textContent.includes('00001, position'))"
         ".flatMap(card => [...card.querySelectorAll('.text')].map(text => [card.getAttribute('aria-label'),"
-        " text.querySelector('.words').textContent.trim(), text.querySelector('.mark').textContent]))"
+        " ...['.words', '.mark', '.reason'].map(part => text.querySelector(part).textContent.trim())]))"
     )
-    assert sorted(map(tuple, shown)) == sorted(
-        (f"sample {k}", text, "✓" if kept else "✗") for k, text, kept in verdicts
+    return sorted(map(tuple, shown))
+
+
+def verdicts(folder, policy: Policy) -> list[tuple[str, ...]]:
+    """Return the same by the policy."""
+    with open_run(f"{folder}/run", policy) as opened:
+        rows = opened.sql("SELECT key, text, kept, reason FROM candidates WHERE shard = '00001'").fetchall()
+    reasons = {None: "", "low_itm": ""}
+    return sorted(
+        (f"sample {key}", text, "✓" if kept else "✗", reasons.get(r, (r or "").replace("_", " ")))
+        for key, text, kept, r in rows
     )
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        *({"mix": name} for name in ("web_else_synthetic", "best", "web_only", "synthetic_only", "weighted")),
+        {"mix": "top_k", "top_k": 2, "drop_duplicates": False, "min_words": 2},
+    ],
+    ids=lambda rules: rules["mix"],
+)
+def test_the_sliders_count_what_recut_keeps_under_every_mix(chrome, folder, tmp_path, rules):
+    with open_run(f"{folder}/run", Policy(**rules)) as opened:
+        make_report(opened, f"{tmp_path}/report.html", samples=24)
+    resize(chrome, 1280, 900)
+    chrome.get((tmp_path / "report.html").as_uri())
+
+    for own, synthetic in ((0.5, 0.5), (0.3, 0.2), (0.9, 0.3), (0.0, 0.0)):
+        policy = Policy(name="moved", web_itm=own, synthetic_itm=synthetic, **rules)
+        (tmp_path / "policy.yaml").write_text(dump(policy))
+        command = ["recut", f"{folder}/run", "--policy", f"{tmp_path}/policy.yaml", "--dry-run", "--json"]
+        found = json.loads(CliRunner().invoke(cli, command).output)
+        move(chrome, "own", own)
+        move(chrome, "synthetic", synthetic)
+
+        kept = [found["sources"][source]["kept_after"] for source in ("web", "synthetic")]
+        assert counts(chrome) == (*kept, found["samples_after"]), (own, synthetic)
+        assert shown_verdicts(chrome) == verdicts(folder, policy), (own, synthetic)
 
 
 def test_the_way_back_leads_to_the_policy(page):

@@ -1,3 +1,7 @@
+import random
+from dataclasses import replace
+from itertools import product
+
 import pytest
 from galleries import gallery_run
 from ledgers import SHARD, complete, new_run, record, synthetic, web
@@ -15,13 +19,11 @@ def run(tmp_path_factory):
     return gallery_run(tmp_path_factory.mktemp("run"))
 
 
-def counted(whatif: WhatIf, own: float, synthetic: float) -> tuple[int, int, int]:
+def counted(whatif: WhatIf, own: float, synthetic: float) -> tuple[int, ...]:
     """Return what the page's script counts: web texts, synthetic texts and images that two thresholds keep."""
-    at = {"web": whatif.edges.index(own), "synthetic": whatif.edges.index(synthetic)}
-    kept = {source: sum(whatif.counts[source][at[source] :]) for source in at}
-    repeats = sum(n for o, s, n in whatif.repeats if o >= at["web"] and s >= at["synthetic"])
-    images = sum(n for o, s, n in whatif.images if o >= at["web"] or s >= at["synthetic"])
-    return kept["web"], kept["synthetic"] - repeats, images
+    at = whatif.edges.index(own), whatif.edges.index(synthetic)
+    lists = (whatif.corners[name] for name in ("web", "synthetic", "images"))
+    return tuple(sum(n for i, j, n in corners if i >= at[0] and j >= at[1]) for corners in lists)
 
 
 def selected(run, policy: Policy) -> tuple[int, int, int]:
@@ -35,6 +37,13 @@ def selected(run, policy: Policy) -> tuple[int, int, int]:
     return web_texts, captions, images
 
 
+MIXES = [
+    *({"mix": name} for name in ("both", "web_else_synthetic", "best", "web_only", "synthetic_only", "weighted")),
+    *({"mix": "top_k", "top_k": most} for most in (1, 2, 3, 9)),
+    *({"mix": "weighted", "web_weight": weight, "seed": 5} for weight in (0.0, 0.2, 1.0)),
+]
+
+
 @pytest.mark.parametrize("rules", [{}, {"drop_duplicates": False}, {"web_itc": 0.0, "min_words": 2, "max_words": 300}])
 def test_the_counts_are_those_of_the_policy_at_every_step(run, rules):
     with open_run(run.root, Policy(**rules)) as opened:
@@ -46,6 +55,32 @@ def test_the_counts_are_those_of_the_policy_at_every_step(run, rules):
             assert counted(whatif, own, captions) == selected(run, policy), (own, captions)
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A run with and without own texts, up to four captions that repeat each other or it, and many equal scores."""
+    run = new_run(tmp_path_factory.mktemp("drawn"), [replace(SHARD, samples=300)])
+    chance = random.Random(7)
+    candidates = []
+    for n in range(300):
+        scores = {text: chance.choice([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]) for text in "abcd"}
+        own = [chance.choice("abcd")] * (chance.random() < 0.8)
+        candidates += [web(n, scores[text], text) for text in own]
+        captions = [chance.choice("abcd") for _ in range(chance.randint(0, 4))]
+        candidates += [synthetic(n, scores[text], text.upper(), index) for index, text in enumerate(captions)]
+    complete(run, run.plan()[0], [record(n) for n in range(300)], candidates)
+    return run
+
+
+@pytest.mark.parametrize("rules", [*MIXES, {"mix": "top_k", "top_k": 2, "drop_duplicates": False}])
+def test_every_mix_is_counted_as_the_policy_selects(drawn, rules):
+    with open_run(drawn.root, Policy(**rules)) as opened:
+        whatif = what_if(opened, "web")
+
+    for own, captions in product((0.2, 0.5, 1.0), repeat=2):
+        policy = Policy(web_itm=own, synthetic_itm=captions, **rules)
+        assert counted(whatif, own, captions) == selected(drawn, policy), (own, captions)
+
+
 def test_the_policys_own_thresholds_are_steps_too(run):
     policy = Policy(web_itm=0.4999, synthetic_itm=1 / 3)
 
@@ -53,7 +88,7 @@ def test_the_policys_own_thresholds_are_steps_too(run):
         whatif = what_if(opened, "web")
 
     assert counted(whatif, 0.4999, 1 / 3) == selected(run, policy)
-    assert (whatif.kept("web"), whatif.kept("synthetic")) == selected(run, policy)[:2]
+    assert tuple(map(whatif.kept, ("web", "synthetic", "images"))) == selected(run, policy)
 
 
 def test_a_text_without_a_score_is_kept_at_no_step(tmp_path):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from capfilt.config import Policy
 from capfilt.query.cards import Card
 from capfilt.stats.overview import Stats
 
@@ -39,9 +40,14 @@ class Slices:
     rows: list[SliceRow]
 
 
+Corner = tuple[int, int, int]
+"""(i, j, n): so many are kept more, or fewer where n < 0, while the cut of the own texts is at edges[i] or below it and
+that of the synthetic texts at edges[j] or below it. An index behind the last edge stands for any cut."""
+
+
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """All that it takes to count what other thresholds would keep, exact at the edges.
+    """All that it takes to count what other thresholds would keep, exact at the edges, the policy's mix included.
 
     A bin i holds the scores from edges[i] up to, not including, edges[i + 1]; the last one holds 1.0.
     """
@@ -49,19 +55,13 @@ class WhatIf:
     edges: list[float]  # ascending; 0 and the policy's own thresholds are among them
     own: str  # "web" or "human": the source of the texts that came with the images
     thresholds: dict[str, float]  # the policy's, by source
-    counts: dict[str, list[int]]  # by source: distinct texts that pass all other rules, by bin
-    repeats: list[tuple[int, int, int]]  # (own bin, synthetic bin, captions that repeat the own text of their image)
-    images: list[tuple[int, int, int]]  # (best own bin, best synthetic bin, samples); -1: has no such text
-    mix: str  # the policy's; any but "both" is not counted
-    drop_duplicates: bool  # the policy's
+    counts: dict[str, list[int]]  # by source: distinct texts that pass all rules but threshold and mix, by bin
+    corners: dict[str, list[Corner]]  # by source the texts that are kept, and under "images" the images with one
 
-    def kept(self, source: str) -> int:
-        """Return how many texts of a source the policy's own thresholds let pass."""
-        places = {name: self.edges.index(cut) for name, cut in self.thresholds.items()}
-        kept = sum(self.counts[source][places[source] :])
-        if source == "synthetic":
-            kept -= sum(n for own, other, n in self.repeats if own >= places[self.own] and other >= places[source])
-        return kept
+    def kept(self, what: str) -> int:
+        """Return how many texts of a source, or images, the policy's own thresholds keep."""
+        own, synthetic = (self.edges.index(self.thresholds[source]) for source in (self.own, "synthetic"))
+        return sum(n for i, j, n in self.corners[what] if i >= own and j >= synthetic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,7 @@ class Report:
     """One report."""
 
     run: str
-    policy: str  # its name
-    settings: str  # the policy as YAML
+    policy: Policy
     figures: Stats
     whatif: WhatIf
     sections: list[Section]

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from capfilt.config import dump
 from capfilt.query.cards import Place, load_cards
 from capfilt.query.opened import OpenRun
 from capfilt.query.picks import NEAR, Pick, pick
@@ -25,8 +24,7 @@ def gather(opened: OpenRun, samples: int, seed: int, share: float = 1.0) -> Repo
     own = next((source for source in figures.sources if source != "synthetic"), "web")
     return Report(
         run=opened.run.root,
-        policy=opened.policy.name,
-        settings=dump(opened.policy),
+        policy=opened.policy,
         figures=figures,
         whatif=what_if(opened, own),
         sections=_sections(opened, list(figures.sources), samples, seed),

@@ -1,9 +1,9 @@
 "use strict";
 
-// ---- The cut: counts from histograms, exact at the edges of their bins ----
+// ---- The cut: counts that were made for every edge, the policy's mix included ----
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const { edges, thresholds, counts, repeats, images } = data;
+const { edges, thresholds, corners } = data;
 const roles = Object.keys(thresholds); // "own" and "synthetic"; a run may lack one
 const number = new Intl.NumberFormat("en");
 const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)}\u00a0%` : "0\u00a0%");
@@ -19,13 +19,11 @@ function edgeOf(value) {
 /** What is kept under thresholds edges[at.own] and edges[at.synthetic]: texts by role, and images. */
 function outcome(at) {
   const kept = {};
-  for (const role of roles) kept[role] = counts[role].slice(at[role]).reduce((sum, n) => sum + n, 0);
-  for (const [own, synthetic, n] of repeats) {
-    if (own >= at.own && synthetic >= at.synthetic) kept.synthetic -= n;
-  }
-  kept.images = 0;
-  for (const [own, synthetic, n] of images) {
-    if (own >= (at.own ?? Infinity) || synthetic >= (at.synthetic ?? Infinity)) kept.images += n;
+  for (const [name, list] of Object.entries(corners)) {
+    kept[name] = 0;
+    for (const [own, synthetic, n] of list) {
+      if (own >= (at.own ?? 0) && synthetic >= (at.synthetic ?? 0)) kept[name] += n;
+    }
   }
   return kept;
 }
@@ -62,18 +60,34 @@ function showCut(role, kept) {
   for (const end of ["x1", "x2"]) box.querySelector("line").setAttribute(end, 100 * cut);
 }
 
-/** Show which texts of a card the thresholds keep. At the policy's own, what it really decided, mix included. */
+/** Show which texts of a card the thresholds keep: those over them, without repetitions, as the mix takes them. */
 function judge(card) {
-  const seen = new Set();
-  for (const text of card.querySelectorAll(".text")) {
-    const { source, itm, admitted, same } = text.dataset;
-    const over = admitted === "1" && Math.fround(itm) >= Math.fround(edges[at[source]]);
-    const repeat = over && data.dropDuplicates && seen.has(same);
-    if (over) seen.add(same);
-    const was = text.dataset.kept === "1";
-    const reason = isPolicy() || admitted === "0" ? text.dataset.reason : repeat ? "duplicate" : over ? "" : "low_itm";
-    decide(text, isPolicy() ? was : over && !repeat, reason);
-    text.classList.toggle("changed", text.classList.contains("kept") !== was);
+  const texts = [...card.querySelectorAll(".text")];
+  const over = texts.filter(({ dataset }) => dataset.admitted === "1" && score(dataset) >= Math.fround(edges[at[dataset.source]]));
+  const first = (text, n) => !data.dropDuplicates || over.findIndex((other) => other.dataset.same === text.dataset.same) === n;
+  const distinct = over.filter(first);
+  const kept = new Set(mixed(distinct, card.dataset.drawn === "own"));
+  for (const text of texts) {
+    const found = kept.has(text) ? "" : distinct.includes(text) ? "mix" : over.includes(text) ? "duplicate" : "low_itm";
+    decide(text, kept.has(text), text.dataset.admitted === "1" ? found : text.dataset.reason);
+    text.classList.toggle("changed", kept.has(text) !== (text.dataset.kept === "1"));
+  }
+}
+
+const score = (dataset) => Math.fround(dataset.itm);
+const isOwn = (text) => text.dataset.source === "own";
+
+/** Those of an image's texts, own ones first, that the policy's mix takes. */
+function mixed(texts, ownDrawn) {
+  const own = texts.filter(isOwn);
+  const captions = texts.filter((text) => !isOwn(text));
+  switch (data.mix) {
+    case "web_only": return own;
+    case "synthetic_only": return captions;
+    case "web_else_synthetic": return own.length ? own : captions;
+    case "weighted": return own.length && (ownDrawn || !captions.length) ? own : captions;
+    case "both": return texts;
+    default: return [...texts].sort((a, b) => score(b.dataset) - score(a.dataset)).slice(0, data.most); // best, top_k
   }
 }
 

@@ -13,9 +13,14 @@ from importlib import resources
 from typing import Any
 
 import jinja2
+import numpy as np
+import pyarrow as pa
 from markupsafe import Markup
 
-from capfilt.report.content import Report, WhatIf
+from capfilt.config import Policy, dump
+from capfilt.policy import draws_own
+from capfilt.query.cards import Card
+from capfilt.report.content import Report
 from capfilt.report.thumbnails import Picture
 from capfilt.visible import shorten, visible
 
@@ -42,7 +47,8 @@ def render(report: Report, pictures: Mapping[tuple[str, int], Picture]) -> str:
         figures=_figures(report),
         histograms=_histograms(report),
         data=_data(report),
-        model=_model(report.whatif),
+        model=_model(report.policy),
+        settings=dump(report.policy),
         style=_asset("page.css"),
         script=_asset("page.js"),
     )
@@ -56,6 +62,7 @@ def _template() -> jinja2.Template:
     environment.filters |= {
         "visible": visible,
         "cut": _cut,
+        "draws_own": _draws_own,
         "parts": _parts,
         "reason": lambda reason: "" if reason == "low_itm" else reason.replace("_", " "),
         "score": _score,
@@ -150,39 +157,55 @@ def _histogram(report: Report, role: str, source: str, threshold: float) -> Row:
     ]
     kept = whatif.kept(source)
     share = _share(kept, report.figures.sources[source].scored)
-    label = f"Histogram of P(match) of {sum(totals):,} {source} texts; {share} are at or over the cut {threshold}"
+    label = f"Histogram of P(match) of {sum(totals):,} {source} texts; with the cut at {threshold}, {share} are kept"
     row = {"role": role, "source": source, "threshold": threshold, "kept": kept, "share": share}
     return row | {"bars": bars, "width": _BARS, "label": label}
 
 
 def _data(report: Report) -> Row:
     """Return what the script counts with. Numbers and names of our own; the template encodes it for a script."""
-    whatif, roles = report.whatif, _roles(report)
+    whatif, roles, policy = report.whatif, _roles(report), report.policy
     return {
         "edges": whatif.edges,
         "thresholds": {role: whatif.thresholds[source] for role, source in roles.items()},
-        "counts": {role: whatif.counts[source] for role, source in roles.items()},
         "candidates": {role: report.figures.sources[source].scored for role, source in roles.items()},
         "keys": {role: f"{source}_itm" for role, source in roles.items()},
-        "repeats": whatif.repeats,
-        "images": whatif.images,
+        "corners": {role: whatif.corners[source] for role, source in roles.items()}
+        | {"images": whatif.corners["images"]},
         "scored": report.scored,
-        "dropDuplicates": whatif.drop_duplicates,
+        "dropDuplicates": policy.drop_duplicates,
+        "mix": policy.mix,
+        "most": policy.top_k if policy.mix == "top_k" else 1,
     }
 
 
-def _model(whatif: WhatIf) -> str:
-    """Return in words what the sliders count and what not."""
+def _draws_own(card: Card, policy: Policy) -> bool:
+    """Return whether mix: weighted draws the own text of a card."""
+    if policy.mix != "weighted":
+        return False
+    shard, position = card.place
+    return bool(draws_own(pa.array([shard]).dictionary_encode(), np.array([position]), policy)[0])
+
+
+_MIXES = {
+    "both": "Of the texts over their cuts an image keeps all.",
+    "web_else_synthetic": "Captions are kept where the image's own text is not.",
+    "best": "An image keeps the one text with the highest P(match).",
+    "top_k": "An image keeps at most as many texts as top_k says, those with the highest P(match).",
+    "web_only": "Captions are not kept, at any cut.",
+    "synthetic_only": "Own texts are not kept, at any cut; a caption that repeats one over its cut goes with it.",
+    "weighted": "Where own text and a caption are over their cuts, an image keeps the side that the seed draws.",
+}
+
+
+def _model(policy: Policy) -> str:
+    """Return in words what the sliders count."""
     parts = [
         "A slider moves the least P(match) of one source in steps of 0.005. All texts of the run are counted, not only "
-        "the samples that are shown, and the counts are exact at every step and at the policy's own thresholds.",
-        "The policy's other rules (words, cosine) stand as they are.",
+        "the samples that are shown. The counts are those that capfilt recut gives for the policy with these cuts, "
+        "exact at every step and at the policy's own; its other rules (words, cosine) stand as they are.",
+        f"The policy's mix is {policy.mix}. {_MIXES[policy.mix]}",
     ]
-    if whatif.drop_duplicates:
-        parts.append("Of equal texts of an image one counts: the web text first, as the policy keeps it.")
-    if whatif.mix != "both":
-        parts.append(
-            f"The policy's mix, {whatif.mix}, is not applied: the sliders count the texts that it would choose from. "
-            "The headline figures and the galleries, before a slider is moved, are with the mix."
-        )
+    if policy.drop_duplicates:
+        parts.append("Of equal texts of an image one counts: the own text first, as the policy keeps it.")
     return " ".join(parts)

@@ -1,25 +1,21 @@
-"""Count what other thresholds of P(match) would keep, from one pass over all candidates of a run."""
-
-from collections.abc import Iterator
+"""Count what other thresholds of P(match) would keep under the policy's mix, from one pass over all candidates."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from capfilt.query.cards import admitted, least_itm
+from capfilt.query.cards import least_itm
 from capfilt.query.opened import OpenRun
-from capfilt.report.content import WhatIf
+from capfilt.report.content import Corner, WhatIf
+from capfilt.report.mixes import Captions, Ints, Mixed, Samples, mix, read_samples
 
 STEPS = 200  # of a slider, from 0 to 1
-_ROWS = 100_000  # of a batch
-
-Bins = NDArray[np.int64]
 
 
 def what_if(opened: OpenRun, own: str) -> WhatIf:
     """Return the counts for every step of the two thresholds, and for the policy's own.
 
-    A text that repeats another of its image is counted once, at the best score of the two; a caption that repeats
-    the image's own text is counted apart, since which one stands depends on both thresholds.
+    Captions of an image that repeat each other count with the best of their scores, which is that of all of them: a
+    filter gives equal texts of an image equal scores.
 
     Args:
         opened: the run.
@@ -28,48 +24,55 @@ def what_if(opened: OpenRun, own: str) -> WhatIf:
     policy = opened.policy
     thresholds = {source: cut for source, cut in least_itm(policy).items() if source in (own, "synthetic")}
     edges = sorted({step / STEPS for step in range(STEPS + 1)} | set(thresholds.values()))
-    bounds = np.array(edges, np.float32)  # scores are compared as the float32 they are stored as
-    size = len(edges) + 1  # place 0 stands for no text, place i + 1 for bin i
-    texts, images = np.zeros((2, size, size), np.int64)
-    same = "same" if policy.drop_duplicates else "row_number() OVER ()"
-    opened.connection.execute(_TEXTS.format(admitted=admitted(policy), same=same))
-    for found, query in ((texts, _PAIRS), (images, _BEST)):
-        for pairs in _batches(opened, query):
-            places = [np.searchsorted(bounds, column, side="right") for column in pairs]
-            np.add.at(found, tuple(places), 1)
-    opened.connection.execute("DROP TABLE texts")
-    counts = {own: texts[1:].sum(axis=1).tolist(), "synthetic": texts[:, 1:].sum(axis=0).tolist()}
+    counts = {source: np.zeros(len(edges), np.int64) for source in (own, "synthetic")}
+    corners = {name: _Corners(len(edges)) for name in (own, "synthetic", "images")}
+    for samples in read_samples(opened, edges):
+        bins = {own: samples.bin[~np.isnan(samples.own)], "synthetic": samples.captions.bin}
+        for source, found in bins.items():
+            counts[source] += np.bincount(found, minlength=len(edges))
+        _count(samples, mix(samples, policy), *corners.values())
     return WhatIf(
         edges=edges,
         own=own,
         thresholds=thresholds,
-        counts=counts,
-        repeats=_cells(texts[1:, 1:], 0),
-        images=_cells(images, 1),
-        mix=policy.mix,
-        drop_duplicates=policy.drop_duplicates,
+        counts={source: each.tolist() for source, each in counts.items()},
+        corners={name: each.as_list() for name, each in corners.items()},
     )
 
 
-# a missing text has the score -1, which is below every edge
-_TEXTS = """
-    CREATE TEMP TABLE texts AS
-    SELECT shard, position, coalesce(max(itm) FILTER (source <> 'synthetic'), -1) AS own,
-           coalesce(max(itm) FILTER (source = 'synthetic'), -1) AS synthetic
-    FROM (SELECT *, {same} AS twin FROM candidates) WHERE {admitted} GROUP BY shard, position, twin
-"""
-_PAIRS = "SELECT own, synthetic FROM texts"
-_BEST = "SELECT max(own) AS own, max(synthetic) AS synthetic FROM texts GROUP BY shard, position"
+class _Corners:
+    """How much there is at each corner, added up."""
+
+    def __init__(self, edges: int) -> None:
+        self.any = edges  # the place of what counts at any cut
+        self._counts: NDArray[np.int64] = np.zeros((edges + 1, edges + 1), np.int64)
+
+    def add(self, own: Ints | int, synthetic: Ints | int, n: int) -> None:
+        """Add n at each of some places."""
+        places = np.ravel_multi_index(np.broadcast_arrays(own, synthetic), self._counts.shape)
+        self._counts += n * np.bincount(places, minlength=self._counts.size).reshape(self._counts.shape)
+
+    def as_list(self) -> list[Corner]:
+        """Return the corners at which there is something."""
+        rows, columns = np.nonzero(self._counts)
+        return list(zip(rows.tolist(), columns.tolist(), self._counts[rows, columns].tolist(), strict=True))
 
 
-def _batches(opened: OpenRun, query: str) -> Iterator[list[NDArray[np.float32]]]:
-    """Yield the columns of an answer, some rows at a time."""
-    for batch in opened.sql(query).to_arrow_reader(_ROWS):
-        yield [column.to_numpy() for column in batch.columns]
+def _count(samples: Samples, mixed: Mixed, own: _Corners, synthetic: _Corners, images: _Corners) -> None:
+    """Add the corners of some samples: what is kept alone, less that and more what is kept beside the own text."""
+    has_own = ~np.isnan(samples.own)
 
+    def add(corners: _Corners, captions: Captions, n: int) -> None:
+        near = captions.where(has_own[captions.sample])
+        corners.add(samples.bin[near.sample], near.bin, n)
 
-def _cells(counts: Bins, shift: int) -> list[tuple[int, int, int]]:
-    """Return the places and values of what is not 0."""
-    rows, columns = np.nonzero(counts)
-    values = counts[rows, columns].tolist()
-    return list(zip((rows - shift).tolist(), (columns - shift).tolist(), values, strict=True))
+    if mixed.own:
+        for corners in (own, images):
+            corners.add(samples.bin[has_own], own.any, 1)
+    add(own, mixed.rivals, -1)
+    for corners, alone in ((synthetic, mixed.alone), (images, mixed.alone.firsts())):
+        corners.add(corners.any, alone.bin, 1)
+        add(corners, alone, -1)
+    add(synthetic, mixed.beside, 1)
+    if not mixed.own:
+        add(images, mixed.beside.firsts(), 1)
