@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from capfilt.scan.look import TELLS_LOOKS
+from capfilt.scan.alike import TELLS_LOOKS, count_alike
 
 PLACEHOLDER = 5
 """One file under so many different texts shows none of them: "image removed", a logo, a tracking pixel."""
@@ -21,7 +21,6 @@ _SIZES = {
     "kilobytes": "round(bytes / 1024, 1)",
 }
 _WORDS = "len(string_split(text, ' '))"
-_NO_LOOK = "0000000000000000"  # no brightness differs from its neighbour's: equal for what has nothing in common
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ def count(connection: duckdb.DuckDBPyConnection, damaged: Sequence[str], max_fai
         "sizes": {name: _quantiles(shown, sql) for name, sql in _SIZES.items()} | {"words": _quantiles(said, _WORDS)},
         "blank": _number(shown, "count(*) FILTER (blank)"),
         **_copies(samples),
-        "alike": _alike(shown) if TELLS_LOOKS else None,
+        "alike": count_alike(connection, shown) if TELLS_LOOKS else None,
         "repeated_texts": _number(said.aggregate("lower(text), count(*) AS n").filter("n > 1"), "sum(n)"),
         "files": _repeated(samples.filter("sha256 <> ''"), "sha256", "lower(text)"),
         "texts": _repeated(said, "lower(text)", "sha256"),
@@ -93,11 +92,6 @@ def _copies(samples: duckdb.DuckDBPyRelation) -> dict[str, int]:
         "copied": _number(files, "count(*) FILTER (n > 1)"),
         "placeholders": _number(files.filter(f"texts >= {PLACEHOLDER}"), "sum(n)"),
     }
-
-
-def _alike(shown: duckdb.DuckDBPyRelation) -> int:
-    hashed = shown.filter(f"looks <> '{_NO_LOOK}'")
-    return _number(hashed.aggregate("looks, count(DISTINCT sha256) AS files"), "sum(files - 1)")
 
 
 def _repeated(rows: duckdb.DuckDBPyRelation, value: str, different: str) -> list[Repeated]:

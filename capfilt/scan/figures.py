@@ -41,7 +41,7 @@ class Scan:
     copies: int  # samples whose file is that of an earlier one
     copied: int  # files that are on several samples
     placeholders: int  # samples whose file stands under PLACEHOLDER different texts or more
-    alike: int | None  # files that look like an earlier, different file; None: the extra is not installed
+    alike: int | None  # files that look like another, the first of a kind left out; None: the extra is not installed
     repeated_texts: int  # samples whose text is that of another sample, case aside
     files: list[Repeated]  # what repeats most
     texts: list[Repeated]

@@ -12,22 +12,13 @@ import pyarrow.parquet as pq
 from capfilt.config import ImageLimits
 from capfilt.errors import ShardError
 from capfilt.examine import examine
-from capfilt.images import DecodedImage
 from capfilt.policy import cleaned
 from capfilt.query.facts import domains
 from capfilt.query.languages import Detect, detector
 from capfilt.query.scripts import scripts
 from capfilt.records import Sample
+from capfilt.scan.alike import hash_looks
 from capfilt.shards import open_shard
-
-try:
-    import imagehash
-    from PIL import Image
-except ImportError:  # the extra "duplicates" is not installed
-    imagehash = None
-
-TELLS_LOOKS = imagehash is not None
-"""Whether images that look alike can be told."""
 
 LEAST_SIDE = 128  # pixels; a JPEG is decoded no larger than it takes to tell what it shows
 _BLANK = 4  # levels of 255 between the darkest and the brightest value of a channel, of an image that shows nothing
@@ -46,7 +37,7 @@ FACTS = pa.schema(
         "format": pa.string(),
         "sha256": pa.string(),  # of the encoded image; empty when there is none
         "blank": pa.bool_(),
-        "looks": pa.string(),  # perceptual hash, null where it tells nothing
+        "looks": pa.uint64(),  # perceptual hash, null where it tells nothing
         "text": pa.string(),
         "url": pa.string(),
     }
@@ -115,15 +106,10 @@ def _row(task: Task, sample: Sample) -> dict[str, Any]:
         "format": record.format,
         "sha256": record.image_sha256,
         "blank": blank,
-        "looks": None if image is None or blank else _looks(image),
+        "looks": None if image is None or blank else hash_looks(image),
         "text": sample.text,
         "url": record.url,
     }
-
-
-def _looks(image: DecodedImage) -> str | None:
-    """Return the difference hash of an image: 64 signs of the brightness along rows of a tiny copy."""
-    return None if imagehash is None else str(imagehash.dhash(Image.fromarray(image.pixels)))
 
 
 def table(rows: Sequence[dict[str, Any]], detect: Detect | None = None) -> pa.Table:

@@ -54,7 +54,7 @@ def _images(found: Scan) -> str:
         "texts that another sample has too": found.repeated_texts,
     }
     if found.alike is not None:
-        counts["files that look like an earlier one"] = found.alike
+        counts["files that look like another one"] = found.alike
     rows += [[name, count, share(count, looked_at)] for name, count in counts.items()]
     hint = 'for files that look alike: pip install "capfilt[duplicates]"'
     return columns(rows) + ("" if found.alike is not None else f"\n{hint}")
