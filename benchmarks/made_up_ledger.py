@@ -2,9 +2,9 @@
 
     python benchmarks/made_up_ledger.py /tmp/big --candidates 10000000
 
-A shard holds 10,000 samples, 2 % of which failed; the others have a web text and a synthetic one. Lengths, words and
-domains are drawn by Zipf's law, a twentieth of the web texts is Cyrillic, a hundredth holds markup, synthetic texts
-repeat, web scores lie at both ends. Everything follows from the shard's number.
+A shard holds 10,000 samples, 2 % of which failed; the others have a web text and a synthetic one, and 2 % of these two
+control texts more. Lengths, words and domains are drawn by Zipf's law, a twentieth of the web texts is Cyrillic, a
+hundredth holds markup, synthetic texts repeat, web scores lie at both ends. Everything follows from the shard's number.
 """
 
 import argparse
@@ -12,17 +12,20 @@ import hashlib
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from capfilt import storage
 from capfilt.commits import Commit, write_commit
 from capfilt.config import BootstrapConfig
+from capfilt.controls import CAPTION, OWN
 from capfilt.ledger import CANDIDATES, SAMPLES, SCHEMAS, count_values, record_path, table_path
-from capfilt.records import Shard
+from capfilt.records import CONTROL, Shard
 from capfilt.runs import Run, open_run
 from capfilt.tables import parquet_bytes
 
 SAMPLES_PER_SHARD = 10_000
 VOCABULARY = 50_000
+CONTROLS = 0.02  # of the scored samples
 TEMPLATES = 5_000  # different synthetic texts of one shard, at most
 
 
@@ -41,7 +44,10 @@ def make(folder: str, candidates: int) -> Run:
 
 def _write(run: Run, shard: Shard, rng: np.random.Generator) -> None:
     samples = _samples(shard, rng)
-    tables = {"samples": samples, "candidates": _candidates(shard, np.asarray(samples["status"]) == "ok", rng)}
+    candidates = _candidates(shard, np.asarray(samples["status"]) == "ok", rng)
+    controls = _controls(candidates, rng)
+    order = [("position", "ascending")]  # stable, so that controls stand behind the texts of their sample
+    tables = {"samples": samples, "candidates": pa.concat_tables([candidates, controls]).sort_by(order)}
     hashes = {}
     for name, table in tables.items():
         data = parquet_bytes(table.cast(SCHEMAS[name]))
@@ -58,7 +64,7 @@ def _write(run: Run, shard: Shard, rng: np.random.Generator) -> None:
         statuses=count_values(tables["samples"]["status"]),
         text_statuses=count_values(tables["samples"]["text_status"]),
         candidates=count_values(tables["candidates"]["source"]),
-        tokens=10 * tables["candidates"].num_rows // 2,
+        tokens=10 * candidates.num_rows // 2,
         seconds={"caption": 100.0, "score": 50.0},
         sha256=hashes,
         units=[f"{0:08d}-{shard.samples:08d}"],
@@ -112,6 +118,23 @@ def _candidates(shard: Shard, scored: np.ndarray, rng: np.random.Generator) -> p
     return pa.table(
         {name: pa.array(list(values)).cast(CANDIDATES.field(name).type) for name, values in columns.items()}
     )
+
+
+def _controls(candidates: pa.Table, rng: np.random.Generator) -> pa.Table:
+    """Return texts of others for a share of the samples, with low scores."""
+    rows = np.flatnonzero(rng.random(candidates.num_rows // 2) < CONTROLS)
+    chosen = pa.array(np.stack([2 * rows, 2 * rows + 1], axis=1).ravel())  # a web text and a synthetic one each
+    controls = candidates.take(chosen)
+    values = {
+        "source": [CONTROL] * len(chosen),
+        "caption_index": [OWN, CAPTION] * len(rows),
+        "text": pc.take(candidates["text"], pc.subtract(candidates.num_rows - 1, pc.bit_wise_xor(chosen, 1))),
+        "itm": rng.beta(0.4, 3, len(chosen)),
+    }
+    for name, column in values.items():
+        place, kind = controls.schema.get_field_index(name), controls.schema.field(name).type
+        controls = controls.set_column(place, name, column if name == "text" else pa.array(column).cast(kind))
+    return controls
 
 
 def _web_texts(count: int, rng: np.random.Generator) -> list[str]:

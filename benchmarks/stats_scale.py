@@ -4,32 +4,44 @@
 
 Makes a ledger first (made_up_ledger.py) and leaves it there for the next time. Each figure is from a process of its
 own, as a user meets it: reading, judging and laying down the ledger, then the answer. One warm-up reads the files once,
-so that disks do not count. Seconds are the median of --rounds. Memory is the most that was resident at once.
+so that disks do not count. Seconds are the median of --rounds. Memory is the most that was resident at once; what the
+process had from the system's page cache is in it. The input shards are not there, so the report shows no images.
+--only asks some questions again and leaves the other answers in the file as they are.
 """
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import subprocess
 import sys
-from importlib.metadata import version
+import tempfile
 from pathlib import Path
 from statistics import median
 
+from machine import describe
 from made_up_ledger import make
 
-QUESTIONS = {
-    "open": [],
-    "stats": ["stats", "RUN"],
-    "stats --by domain": ["stats", "RUN", "--by", "domain"],
-    "stats --by source --by itm --where": ["stats", "RUN", "--by", "source", "--by", "itm", "--where", "words > 3"],
-    "stats --by language --share 0.1": ["stats", "RUN", "--by", "language", "--share", "0.1"],
-    "compare with itself": ["compare", "RUN", "RUN"],
-}
+STRICT = "name: strict\nweb_itm: 0.8\nsynthetic_itm: 0.8\n"
+"""Another policy, to compare with."""
 
-_OPEN = "import sys, capfilt; capfilt.open_run(sys.argv[1]).close()"
+QUESTIONS = {
+    "open_run": "-c import sys, capfilt; capfilt.open_run(sys.argv[1]).close()|RUN",
+    "stats": "stats|RUN",
+    "stats --where": "stats|RUN|--where|words > 3 AND domain <> 'site1.example'",
+    "stats --by domain": "stats|RUN|--by|domain",
+    "stats --by source --by itm --where": "stats|RUN|--by|source|--by|itm|--where|words > 3",
+    "stats --by language --share 0.1": "stats|RUN|--by|language|--share|0.1",
+    "inspect": "inspect|RUN",
+    "inspect --kept --source web --sort worst": "inspect|RUN|--kept|--source|web|--sort|worst",
+    "inspect --rejected --near-cut --where": "inspect|RUN|--rejected|--near-cut|--where|domain = 'site1.example'",
+    "inspect --failed": "inspect|RUN|--failed",
+    "inspect --disagree": "inspect|RUN|--disagree",
+    "report": "report|RUN|--output|FOLDER/report.html",
+    "calibrate": "calibrate|RUN",
+    "recut --dry-run": "recut|RUN|--policy|FOLDER/strict.yaml|--dry-run",
+    "compare with another policy": "compare|RUN|RUN|--policy-second|FOLDER/strict.yaml",
+}
+"""What is asked -> the command line, its words parted by bars."""
+
 _MEASURED = """
 import json, resource, subprocess, sys, time
 start = time.perf_counter()
@@ -39,13 +51,42 @@ wall = time.perf_counter() - start
 print(json.dumps({"seconds": wall, "cpu": used.ru_utime + used.ru_stime, "mib": used.ru_maxrss / 1024}))
 """
 
+_EVERY = """
+import sys, time, json, capfilt
+from capfilt.stats import DIMENSIONS, cut
+with capfilt.open_run(sys.argv[1]) as opened:
+    for name in DIMENSIONS:
+        if name != "language":
+            start = time.perf_counter()
+            cut(opened, [name])
+            print(json.dumps({"by": name, "seconds": round(time.perf_counter() - start, 2)}), flush=True)
+"""
+"""Cuts a run that is open by one kind after the other, and tells how long each took."""
 
-def ask(run: str, question: list[str]) -> dict[str, float]:
+
+def ask(run: str, question: str, folder: str) -> dict[str, float]:
     """Return what a question cost in a process of its own."""
-    command = ["-m", "capfilt.cli", *(run if word == "RUN" else word for word in question)]
-    child = [sys.executable, *(command if question else ["-c", _OPEN, run])]
-    done = subprocess.run([sys.executable, "-c", _MEASURED, *child], capture_output=True, check=True)
+    words = [word.replace("FOLDER", folder) if word != "RUN" else run for word in question.split("|")]
+    child = words[0].split(" ", 1) + words[1:] if words[0].startswith("-c") else ["-m", "capfilt.cli", *words]
+    done = subprocess.run([sys.executable, "-c", _MEASURED, sys.executable, *child], capture_output=True, check=True)
     return json.loads(done.stdout)
+
+
+def measure(run: str, name: str, rounds: int, folder: str) -> dict[str, object]:
+    costs = [ask(run, QUESTIONS[name], folder) for _ in range(rounds)]
+    seconds = [cost["seconds"] for cost in costs]
+    return {
+        "seconds": round(median(seconds), 1),
+        "least_and_most": [round(min(seconds), 1), round(max(seconds), 1)],
+        "cpu_seconds": round(median(cost["cpu"] for cost in costs), 1),
+        "mib": round(max(cost["mib"] for cost in costs)),
+    }
+
+
+def by_each(run: str) -> dict[str, float]:
+    """Return how long it takes to cut an open run by each kind, in seconds."""
+    lines = subprocess.run([sys.executable, "-c", _EVERY, run], capture_output=True, check=True).stdout.splitlines()
+    return {row["by"]: row["seconds"] for row in map(json.loads, lines)}
 
 
 def main() -> None:
@@ -53,30 +94,24 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=10_000_000)
     parser.add_argument("--folder", default="/tmp/capfilt-big-ledger")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--only", nargs="*", default=[*QUESTIONS, "by"], help="names of questions, and by for --by each"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    run = make(arguments.folder, arguments.candidates)
-    ask(run.root, [])
-    results = []
-    for name, question in QUESTIONS.items():
-        costs = [ask(run.root, question) for _ in range(arguments.rounds)]
-        seconds = [cost["seconds"] for cost in costs]
-        results.append(
-            {
-                "question": name,
-                "seconds": round(median(seconds), 2),
-                "least_and_most": [round(min(seconds), 2), round(max(seconds), 2)],
-                "cpu_seconds": round(median(cost["cpu"] for cost in costs), 2),
-                "mib": round(max(cost["mib"] for cost in costs)),
-            }
-        )
-        print(json.dumps(results[-1]), flush=True)
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
-    versions = {name: version(name) for name in ("duckdb", "pyarrow")}
-    size = {"candidates": arguments.candidates, "date": str(datetime.date.today())}
-    print(json.dumps(size | machine | versions))
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"results": results} | size | machine | versions, indent=1) + "\n")
+    run = make(arguments.folder, arguments.candidates).root
+    known = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}
+    results = known.get("results", {})
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "strict.yaml").write_text(STRICT)
+        ask(run, QUESTIONS["open_run"], folder)
+        for name in arguments.only:
+            results[name] = by_each(run) if name == "by" else measure(run, name, arguments.rounds, folder)
+            print(json.dumps({name: results[name]}), flush=True)
+            if arguments.json:  # each at once, so that what was measured is not lost
+                size = {"candidates": arguments.candidates, "rounds": arguments.rounds}
+                figures = size | describe("cpu", "duckdb", "pyarrow") | {"results": results}
+                arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":
