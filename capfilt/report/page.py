@@ -95,10 +95,10 @@ def _cut(text: str, limit: int) -> str:
 
 
 def _score(score: float | None) -> str:
-    """Return a score cut to three places, not rounded: 0.1999 must not look as if it reached a cut at 0.2."""
+    """Return a score cut to four places, as thresholds are told, not rounded: 0.19999 must not look like 0.2."""
     if score is None:
         return "no score"
-    return f"{math.floor(score * 1000 + 1e-4) / 1000:.3f}"  # 0.285 is stored as 0.28499999
+    return f"{math.floor(score * 10_000 + 1e-3) / 10_000:.4f}"  # 0.285 is stored as 0.28499999
 
 
 def _share(part: int, whole: int) -> str:
