@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _path = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Show what another policy changes; write its shards.")
 @click.argument("run")
 @click.option("--policy", type=_path, help="YAML of the new policy; without it, --set changes the run's own.")
 @set_option
@@ -66,14 +66,14 @@ def recut(
     sys.exit(1 if problems else 0)
 
 
-@click.command()
+@click.command(short_help="Propose the cut for a wished false-accept rate.")
 @click.argument("run")
 @click.option(
     "--error",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
-    help="Wished share of mismatches that are let in.",
+    help="Wished false-accept rate: share of known mismatches that are let in.",
 )
 @click.option("--labels", type=_path, help="CSV of key, text and label (1 or 0), for precision and recall.")
 @click.option("--policy", type=_path, help="YAML of the policy to calibrate; the run's own by default.")
@@ -82,13 +82,14 @@ def recut(
 def calibrate(
     run: str, error: float, labels: Path | None, policy: Path | None, output: Path | None, as_json: bool
 ) -> None:
-    """Propose thresholds by what they let in of known mismatches: the control pairs of RUN.
+    """Propose the cut for a wished false-accept rate, measured on known mismatches: the control pairs of RUN.
 
     A bootstrap scores a share of its images with texts of others (controls.share). What a threshold lets in of these
     is its false-accept rate on this data.
 
     \b
     Example:
+      capfilt calibrate runs/cc12m --error 0.05
       capfilt calibrate runs/cc12m --error 0.02 --output strict.yaml
       capfilt recut runs/cc12m --policy strict.yaml --dry-run
     """
@@ -105,6 +106,11 @@ def calibrate(
         click.echo(json.dumps(found.to_json(), indent=2))
     else:
         click.echo(calibrating.render_calibration(found, plain=plain_output()))
+        proposed = {source.source: source.proposed.threshold for source in found.sources if source.proposed}
+        changes = [f"--set {source}_itm={threshold:.4g}" for source, threshold in proposed.items()]
+        options = [f"--policy {output}"] if output else [f"--policy {policy}"] * bool(policy) + changes
+        if proposed:
+            click.echo(f"\nsee what it changes: capfilt recut {run} {' '.join(options)} --dry-run")
 
 
 def _policy(run: "Run", path: Path | None, overrides: tuple[str, ...]) -> "Policy":

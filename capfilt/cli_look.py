@@ -22,17 +22,22 @@ _share = click.option(
 _seed = click.option("--seed", default=0, show_default=True, help="Of the draw; the same seed shows the same samples.")
 
 
-@click.command()
+@click.command(short_help="Page through samples: worst kept, failed, by key ...")
 @click.argument("run")
-@click.option("--kept", is_flag=True, help="With a text that the policy keeps.")
-@click.option("--rejected", is_flag=True, help="With a text that the policy rejects.")
-@click.option("--near-cut", is_flag=True, help="With a text whose P(match) is within 0.05 of the cut.")
-@click.option("--disagree", is_flag=True, help="Of whose own and synthetic texts one side alone meets the thresholds.")
-@click.option("--failed", is_flag=True, help="That were not scored.")
-@click.option("--reason", "reasons", multiple=True, help="Why a text is rejected, or a sample was not scored.")
-@click.option("--source", type=click.Choice(["web", "human", "synthetic"]), help="The filters are about these texts.")
-@click.option("--key", help="With this key.")
-@click.option("--where", help="That meet an SQL condition, such as \"domain = 'example.org'\".")
+@click.option("--kept", is_flag=True, help="Samples with a text that the policy keeps.")
+@click.option("--rejected", is_flag=True, help="Samples with a text that the policy rejects.")
+@click.option("--near-cut", is_flag=True, help="Samples with a text whose P(match) is within 0.05 of the cut.")
+@click.option("--disagree", is_flag=True, help="Samples whose own text or best caption reaches its cut, and one alone.")
+@click.option("--failed", is_flag=True, help="Samples that were not scored, with what was found.")
+@click.option(
+    "--reason",
+    "reasons",
+    multiple=True,
+    help="Samples that failed, or with a text that is rejected, for this reason; stats names all that occur.",
+)
+@click.option("--source", type=click.Choice(["web", "human", "synthetic"]), help="All filters are about these texts.")
+@click.option("--key", help="The sample with this key.")
+@click.option("--where", help="Samples that meet an SQL condition, such as \"domain = 'example.org'\".")
 @click.option(
     "--sort",
     type=click.Choice(["random", "position", "best", "worst", "near", "disagreement"]),
@@ -48,11 +53,14 @@ _seed = click.option("--seed", default=0, show_default=True, help="Of the draw; 
 def inspect(run: str, limit: int, seed: int, policy: Path | None, share: float, as_json: bool, **filters: Any) -> None:
     """Page through samples of RUN: image, texts, scores, what is kept and what is not, and why.
 
-    On a terminal through your pager (PAGER), with images in half blocks. Else as plain text.
+    On a terminal through your pager (PAGER), with images in half blocks. Else as plain text. A sample begins with its
+    key, its shard and position, and its URL; a text with its source and P(match). Filters add up.
 
     \b
     Example:
-      capfilt inspect runs/cc12m --kept --source web --sort worst --limit 10
+      capfilt inspect runs/cc12m --kept --sort worst --limit 10    the worst kept texts
+      capfilt inspect runs/cc12m --failed                          why samples failed
+      capfilt inspect runs/cc12m --key 000420017                   what became of one sample
     """
     from capfilt.query.cards import load_cards
     from capfilt.query.picks import pick
@@ -61,11 +69,11 @@ def inspect(run: str, limit: int, seed: int, policy: Path | None, share: float, 
     with _opened(run, policy, share) as opened:
         cards = load_cards(opened, pick(opened, asked, limit, seed))
         if not cards:
-            click.echo(f"{run}: no sample meets this", err=True)
+            click.echo(f"{run}: no sample meets this{_occurring(opened) if asked.reasons else ''}", err=True)
         _show(opened, cards, as_json)
 
 
-@click.command()
+@click.command(short_help="Draw a run as an HTML page with sliders for the cut.")
 @click.argument("run")
 @click.option("--output", help="File or URL of the page. [default: RUN/report.html]")
 @_policy
@@ -100,6 +108,14 @@ def report(
     with _opened(run, policy, share, languages) as opened:
         path = output or storage.join(opened.run.root, "report.html")
         click.echo(make_report(opened, path, samples, seed, megabytes, share))
+
+
+def _occurring(opened: "OpenRun") -> str:
+    """Return the reasons that a reader can ask for, as the end of a sentence."""
+    found = opened.sql(
+        "SELECT DISTINCT coalesce(reason, status) AS why FROM outcomes WHERE kept IS NOT TRUE ORDER BY 1"
+    )
+    return f"; the reasons in it are {', '.join(why for (why,) in found.fetchall()) or 'none'}"
 
 
 def _opened(run: str, policy: Path | None, share: float, languages: bool = False) -> "OpenRun":

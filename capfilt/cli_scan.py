@@ -9,7 +9,7 @@ import click
 from capfilt.cli_options import json_option, set_option
 
 
-@click.command()
+@click.command(short_help="Tell what is wrong with input shards, before a GPU.")
 @click.argument("inputs", nargs=-1)
 @click.option(
     "--config",

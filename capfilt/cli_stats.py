@@ -22,7 +22,7 @@ _share = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Count what was scored, kept, rejected and failed.")
 @click.argument("run")
 @click.option("--policy", type=_path, help="YAML of another policy than the run's own.")
 @click.option("--by", multiple=True, metavar="NAME", help="Cut by source, words, domain, ... Several times: crosswise.")
@@ -76,7 +76,7 @@ def stats(
         click.echo(figures.render_text(overview, texts, plain_output()))
 
 
-@click.command()
+@click.command(short_help="Show in what two runs on the same images differ.")
 @click.argument("first")
 @click.argument("second")
 @click.option("--policy", type=_path, help="YAML of a policy for both, instead of each run's own.")

@@ -164,6 +164,13 @@ class TestLabels:
             read_labels(file)
 
 
+def test_of_the_thresholds_that_nothing_reaches_the_first_is_shown(tmp_path):
+    found = calibrate(opened(tmp_path, [web(0, 0.42), control(0, 0.31)]), 0.5)
+
+    thresholds = [line.split()[0] for line in render_calibration(found).splitlines() if line.startswith("0.")]
+    assert thresholds[-4:] == ["0.35", "0.4", "0.45", "0.5"]  # the last is in force
+
+
 def test_all_figures_are_told_in_text_and_json(run):
     found = calibrate(run, 0.05, [Label("key50", "text 50", True)])
 

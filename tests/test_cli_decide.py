@@ -1,12 +1,13 @@
 """The commands recut and calibrate, as they are typed."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from ledgers import complete, exported_run, new_run, record, web
+from ledgers import SHARD, complete, exported_run, new_run, record, synthetic, web
 
 from capfilt.cli import cli
 from capfilt.config import Policy, load
@@ -94,3 +95,36 @@ def test_calibrate_without_controls_says_so_in_one_line(run):
     assert result.exit_code == 1
     assert "no control pairs" in result.output
     assert result.output.count("\n") == 1
+
+
+@pytest.fixture
+def controlled(tmp_path) -> str:
+    """A run of four samples whose control texts score 0.1, 0.2, 0.3 and 0.4."""
+    run = new_run(tmp_path)
+    texts = []
+    for n in range(4):
+        kinds = ({"caption_index": 0}, {"caption_index": 1, "captioner": "c0ffee"})
+        controls = [Candidate(n, f"key{n}", "control", text="of another", itm=(n + 1) / 10, **kind) for kind in kinds]
+        texts += [web(n, 0.35), synthetic(n, 0.9), *controls]
+    complete(run, SHARD, [record(n) for n in range(4)], texts)
+    return run.root
+
+
+def test_what_calibrate_ends_with_can_be_typed(controlled):
+    last = capfilt("calibrate", controlled, "--error", 0.25).output.splitlines()[-1]
+
+    told, line = last.split(": capfilt ", 1)
+    assert told == "see what it changes"
+    assert line == f"recut {controlled} --set web_itm=0.3001 --set synthetic_itm=0.3001 --dry-run"
+    changed = json.loads(capfilt(*shlex.split(line), "--json").output)
+    assert (changed["sources"]["web"]["gained"], changed["written"]) == (4, None)
+
+
+def test_the_policy_that_calibrate_writes_is_the_one_that_recut_is_told_to_take(controlled, tmp_path):
+    policy = tmp_path / "strict.yaml"
+
+    last = capfilt("calibrate", controlled, "--error", 0.25, "--output", policy).output.splitlines()[-1]
+
+    assert last == f"see what it changes: capfilt recut {controlled} --policy {policy} --dry-run"
+    settings = json.loads(capfilt("recut", controlled, "--policy", policy, "--dry-run", "--json").output)["settings"]
+    assert settings == {"web_itm": [0.5, 0.3001], "synthetic_itm": [0.5, 0.3001]}

@@ -1,5 +1,6 @@
 """The documentation tells the truth: what it names exists."""
 
+import json
 import re
 from pathlib import Path
 
@@ -50,6 +51,33 @@ def test_every_make_target_of_the_readme_exists():
     targets = re.findall(r"^\$ make (\w+)$", README, re.MULTILINE)
     assert targets == ["demo", "test"]
     assert all(f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets)
+
+
+def table(page: str, benchmark: str) -> tuple[str, dict]:
+    """Return a page of the documentation, and what the benchmark behind its table recorded."""
+    results = ROOT / "benchmarks" / "results" / f"{benchmark}-zen4.json"
+    return (ROOT / "docs" / page).read_text(), json.loads(results.read_text())
+
+
+def test_the_table_of_calibration_is_that_of_its_benchmark():
+    page, results = table("deciding.md", "calibration")
+    for row in results["errors"][1:]:
+        truth = row["false_accepts_in_truth"]
+        cells = [
+            *(f"{row['wished']:g}", f"{row['threshold']:.3f}", f"{row['false_accepts_of_controls']:.3f}"),
+            f"{truth['share']:.3f} ({truth['low']:.3f} to {truth['high']:.3f})",
+            *(f"{row['own_kept']:.0%}".replace("%", " %"), f"{row['best_threshold']:.3f}"),
+            f"{row['own_kept_at_best']:.0%}".replace("%", " %"),
+        ]
+        assert f"| {' | '.join(cells)} |" in page
+
+
+def test_the_table_of_look_alikes_is_that_of_its_benchmark():
+    page, results = table("deciding.md", "look_alikes")
+    found = {change: f"{100 * share:.1f} %" for change, share in results["found"].items()}
+    cut = ", ".join(found.pop(f"{percent} % cut off each side") for percent in (1, 2, 4))
+    for change, share in {**found, "1 %, 2 %, 4 % cut off each side": cut}.items():
+        assert f"| {change.replace(', WebP', ', as WebP')} | {share} |" in page
 
 
 def test_every_column_of_a_run_is_documented():

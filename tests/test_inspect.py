@@ -127,5 +127,12 @@ def test_nothing_found_is_no_error(root):
     assert (result.exit_code, result.output) == (0, f"{root}: no sample meets this\n")
 
 
+def test_a_reason_that_does_not_occur_is_answered_with_those_that_do(root):
+    result = CliRunner().invoke(cli, ["inspect", root, "--failed", "--reason", "trunkated"])
+
+    reasons = "duplicate, low_itm, too_long, too_many_pixels, too_short, truncated"
+    assert (result.exit_code, result.output) == (0, f"{root}: no sample meets this; the reasons in it are {reasons}\n")
+
+
 def test_contradicting_filters_are_a_wrong_command_line(root):
     assert CliRunner().invoke(cli, ["inspect", root, "--kept", "--rejected"]).exit_code == 2

@@ -28,6 +28,7 @@ def test_the_text_shows_what_was_found(opened):
         "attempted 4",
         "too_large 1 25.0 %",
         "with a kept text 2 50.0 %",
+        "why samples failed: capfilt inspect RUN --failed",
         "web 2 1 50.0 % 1 low_itm",
         "synthetic itm 0.1 0.1 0.3 0.6 0.6",
         "caption 0.5 8.0",

@@ -32,7 +32,7 @@ def _curves(source: SourceCalibration, plain: bool) -> str:
         if point is not None:
             before = points.get(point.threshold, (point, ""))[1]
             points[point.threshold] = (point, ", ".join(filter(None, [before, mark])))
-    for _, (point, mark) in sorted(points.items()):
+    for point, mark in _told_apart([each for _, each in sorted(points.items())]):
         accepted = _share(point.false_accepts), _bar(point.false_accepts, plain)
         wrong = "" if point.wrong_at_most is None else _percent(point.wrong_at_most)
         kept = _share(point.kept), _bar(point.kept, plain)
@@ -41,6 +41,12 @@ def _curves(source: SourceCalibration, plain: bool) -> str:
     wrong = "" if noise is None else f", of which {_percent(noise)} at most are mismatches"
     head = f"{source.source}: {source.texts} texts{wrong}; {source.controls} control pairs"
     return f"{head}\n{columns(rows)}"
+
+
+def _told_apart(points: Sequence[tuple[Point, str]]) -> list[tuple[Point, str]]:
+    """Return the points without those at the end that nothing reaches but the first of them, and with marked ones."""
+    empty = [point.kept.part == 0 and point.false_accepts.part == 0 for point, _ in points]
+    return [each for n, each in enumerate(points) if each[1] or not (n and empty[n - 1] and empty[n])]
 
 
 def _proposal(source: SourceCalibration) -> str:

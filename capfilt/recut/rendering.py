@@ -39,7 +39,7 @@ def _examples(title: str, examples: Sequence[Example]) -> list[str]:
     rows: list[Row] = [
         [
             f"  {example.source} of {example.shard}/{example.position}",
-            "itm " + ("none" if example.itm is None else f"{example.itm:.3f}"),
+            "itm " + ("none" if example.itm is None else f"{example.itm:.4f}"),
             f"{example.before or 'kept'}, then {example.after or 'kept'}",
             shown(example.text, 70),
         ]

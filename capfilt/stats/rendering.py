@@ -70,7 +70,8 @@ def _samples(stats: Stats) -> str:
     rows += [["with a kept text", stats.samples_kept, share(stats.samples_kept, stats.samples)]]
     own = stats.text_statuses.items()
     rows += [[f"own text {status}", count, share(count, stats.samples)] for status, count in own]
-    return columns(rows)
+    failed = any(status != "ok" for status in stats.statuses)
+    return columns(rows) + ("\nwhy samples failed: capfilt inspect RUN --failed" if failed else "")
 
 
 def _sources(stats: Stats) -> str:
