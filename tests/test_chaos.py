@@ -45,7 +45,7 @@ def content(folder: Path) -> dict[str, bytes]:
     """Return all files of a run; those that hold times or paths count by their names alone."""
     root = folder / "run"
     files = {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-    told = (".json", "run.yaml", "plan/shards.parquet", "journal.jsonl")
+    told = (".json", "run.yaml", "plan/shards.parquet", ".index", "journal.jsonl")
     return {name: b"" if name.endswith(told) else data for name, data in files.items()}
 
 
