@@ -30,6 +30,7 @@ from capfilt.cli_stats import compare, stats
 from capfilt.cli_train import evaluate, finetune, pretrain
 from capfilt.display import shown
 from capfilt.errors import CapfiltError, StoppedError
+from capfilt.logs import STYLES, Style, configure, say_error
 from capfilt.retries import may_pass
 
 PASSING = 75  # exit code of what may do another time, as in sysexits.h
@@ -43,18 +44,28 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except (CapfiltError, OSError) as error:
             word = "" if isinstance(error, StoppedError) else "Error: "
-            click.echo(shown(f"{word}{error}"), err=True)  # it may quote what came from the web
+            say_error(f"{word}{error}")
             ctx.exit(error.exit_code if isinstance(error, CapfiltError) else PASSING if may_pass(error) else 1)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="capfilt")
-def cli() -> None:
+@click.option(
+    "--log-format",
+    type=click.Choice(STYLES),
+    default="text",
+    show_default=True,
+    envvar="CAPFILT_LOG_FORMAT",
+    show_envvar=True,
+    help="Of progress and warnings, which go to standard error, a line each.",
+)
+def cli(log_format: Style) -> None:
     """Caption and filter noisy web image-text shards, and train on what is kept.
 
     Exit codes: 0 done, 1 an error to mend, 2 a wrong command line, 3 some shards failed and all others are done,
     4 stopped as asked, 75 a disk, a store or a cluster did not answer and may do so later.
     """
+    configure(log_format)
 
 
 @cli.command()

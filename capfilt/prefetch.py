@@ -6,7 +6,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from capfilt.logs import bind, bound_fields
 
 AHEAD = 3  # batches in memory beside the one in the models
 
@@ -28,7 +30,8 @@ def prefetch(items: Iterable[T], size: int, prepare: Callable[[T], U], threads: 
         threads: that prepare.
     """
     source = iter(items)
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(threads) as pool:
+    start: dict[str, Any] = {"initializer": bind, "initargs": (bound_fields(),)}  # they log for the caller's unit
+    with ThreadPoolExecutor(1, **start) as reader, ThreadPoolExecutor(threads, **start) as pool:
 
         def load() -> list[Future[U]]:
             return [pool.submit(prepare, item) for item in islice(source, size)]

@@ -1,79 +1,73 @@
-"""How far a job is: a bar on a terminal, a plain line now and then in a log."""
+"""How far a job is: a bar on a terminal, a plain line now and then in a log, and a word when nothing gets done."""
 
 import sys
+import threading
 import time
-from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
 
-from capfilt.records import UnitResult
+from capfilt.logs import say
 
 INTERVAL = 30.0  # seconds between two lines of a log
-
-
-class Tally:
-    """What the units of a job came to so far."""
-
-    def __init__(self) -> None:
-        self.statuses: Counter[str] = Counter()
-        self.candidates: Counter[str] = Counter()
-        self.kept: Counter[str] = Counter()
-
-    def add(self, result: UnitResult) -> None:
-        """Count a unit in."""
-        self.statuses.update(result.statuses)
-        self.candidates.update(result.candidates)
-        self.kept.update(result.kept)
-
-    @property
-    def shares(self) -> str:
-        """The kept share of each source, for people."""
-        return ", ".join(f"{source} {self.kept[source] / n:.0%} kept" for source, n in sorted(self.candidates.items()))
-
-    def __str__(self) -> str:
-        failed = {status: count for status, count in sorted(self.statuses.items()) if status != "ok"}
-        reasons = ", ".join(f"{count} {status}" for status, count in failed.items())
-        return (
-            f"{self.statuses.total()} samples: {self.statuses['ok']} scored, {sum(failed.values())} failed"
-            + (f" ({reasons})" if reasons else "")
-            + f"; {self.candidates.total()} candidates"
-            + (f" ({self.shares})" if self.candidates else "")
-        )
+SILENCE = 300.0  # seconds without anything done until that is said
 
 
 class Progress:
     """Shows how many samples are done, how fast, and how long the rest will take."""
 
-    def __init__(self, total: int, done: int) -> None:
-        """Begin with `done` of `total` samples, which do not count towards the speed."""
-        self._total, self._done, self._fresh = total, done, 0
-        self._start = self._last = time.monotonic()
+    def __init__(self, total: int, done: int, waiting: Callable[[], str] = str) -> None:
+        """Begin with `done` of `total` samples, which do not count towards the speed.
+
+        Args:
+            total: samples.
+            done: of them, before.
+            waiting: tells what is being waited for, where nothing gets done for long; called by another thread.
+        """
+        self._total, self._done, self._fresh, self._waiting = total, done, 0, waiting
+        self._start = self._last = self._lately = time.monotonic()
         self._bar = tqdm(total=total, initial=done, unit=" images") if sys.stderr.isatty() else None
+        self._over = threading.Event()
 
     def __enter__(self) -> Self:
+        threading.Thread(target=self._watch, name="progress", daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
         if self._bar is not None:
             self._bar.close()
 
     def add(self, samples: int, note: str) -> None:
         """Show that samples were done, with a note."""
         self._done, self._fresh = self._done + samples, self._fresh + samples
+        self._lately = time.monotonic()
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(samples)
-        elif time.monotonic() - self._last >= INTERVAL:
-            self._last = time.monotonic()
-            sys.stderr.write(f"{self.line(self._last - self._start)}, {note}\n")
+        elif self._lately - self._last >= INTERVAL:
+            self._last = self._lately
+            say(f"{self.line(self._last - self._start)}, {note}")
 
     def line(self, seconds: float) -> str:
         """Return how far the job is after some seconds."""
         speed = self._fresh / seconds
         left = timedelta(seconds=round((self._total - self._done) / speed)) if speed else "unknown time"
         return f"{self._done:,} of {self._total:,} samples, {speed:,.1f} images/s, {left} left"
+
+    def _watch(self) -> None:
+        """Say when nothing was done for long, and again each time that it has been as long again."""
+        told = self._lately
+        while not self._over.wait(max(told, self._lately) + SILENCE - time.monotonic()):
+            now = time.monotonic()
+            if now >= max(told, self._lately) + SILENCE:
+                told = now
+                silent = timedelta(seconds=round(now - self._lately))
+                what = self._waiting()
+                line = f"{self._done:,} of {self._total:,} samples, nothing done for {silent}"
+                say(f"{line}; {what}" if what else line)

@@ -94,11 +94,15 @@ class Run:
 
     def note(self, event: str, **values: object) -> None:
         """Add an event to the journal, for people; a disk that does not take it stops nothing."""
-        line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **values})
+        self.add_notes([journal_line(event, **values)])
+
+    def add_notes(self, lines: Sequence[str]) -> None:
+        """Add lines to the journal in one go: on an object store each addition writes it anew."""
+        text = "\n".join(lines)
         try:
-            storage.append(storage.join(self.root, "journal.jsonl"), line.encode() + b"\n")
+            storage.append(storage.join(self.root, "journal.jsonl"), text.encode() + b"\n")
         except OSError as error:
-            logger.warning("not in the journal: %s, because of %s", line, error)
+            logger.warning("not in the journal: %s, because of %s", text, error)
 
     @property
     def _plan(self) -> str:
@@ -130,6 +134,11 @@ class RunRecord(Config):
     code: str
     checkpoints: dict[str, str]
     config: BootstrapConfig
+
+
+def journal_line(event: str, **values: object) -> str:
+    """Return an event of this moment as a line of the journal."""
+    return json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **values})
 
 
 def open_run(config: BootstrapConfig, names: dict[str, str]) -> Run:

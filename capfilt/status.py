@@ -16,7 +16,7 @@ from typing import Literal
 from capfilt import storage
 from capfilt.display import shown
 from capfilt.errors import StoppedError
-from capfilt.progress import Tally
+from capfilt.tally import Tally
 
 WRITTEN = 10.0  # seconds between two records
 

@@ -1,6 +1,7 @@
 """The bootstrap job: plan the shards, run the units that are left, complete the shards, and export them."""
 
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -14,9 +15,10 @@ from capfilt.errors import FailedUnitsError, RunError, ShardError, StoppedError
 from capfilt.export import finished_shards
 from capfilt.lease import Lease, hold_lease
 from capfilt.ledger import committed_units, complete_shards, fold, is_complete
+from capfilt.logs import everywhere
 from capfilt.med.inference import settle
 from capfilt.planning import plan_shards, unusable
-from capfilt.progress import Progress, Tally
+from capfilt.progress import Progress
 from capfilt.quarantine import quarantined_shards, release
 from capfilt.records import Shard, Unit, UnitResult
 from capfilt.rest import look_for_rest
@@ -26,9 +28,11 @@ from capfilt.status import Board, keep_status
 from capfilt.stop import Stop, heed_stop
 from capfilt.units import check_failures, cover, parse_name
 from pipelines.export import export_shards, finish
+from pipelines.follow import Follower
 from workers.bootstrap_worker import BootstrapWorker, try_batch_sizes
 from workers.isolation import Isolation
 from workers.local import run_local
+from workers.metrics import Metered, Metrics
 from workers.pool import run_units
 from workers.session import on_a_worker, session
 from workers.signals import end_process, exit_on_sigterm, stop_on_interrupt
@@ -47,7 +51,7 @@ def run(
     force: bool = False,
     retry_quarantined: bool = False,
 ) -> str:
-    """Bootstrap what is left of a run, and return what it came to in a line.
+    """Bootstrap what is left of a run, and return what it came to in a few lines.
 
     Args:
         config: the job.
@@ -64,7 +68,7 @@ def run(
     """
     found = find_shards(config.input)  # first, so that a slip in the inputs leaves no run behind
     root = storage.absolute(config.run)
-    with hold_lease(root, force) as lease, _stoppable(root) as stop:
+    with everywhere(run=root), hold_lease(root, force) as lease, _stoppable(root) as stop:
         config = _settled(config, build, local)
         folder = open_run(config, names)
         settings = ExportConfig(run=config.run, policy=config.policy)
@@ -79,12 +83,14 @@ def run(
             with nullcontext() if local else session(config.cluster):
                 failed += job.bootstrap(build, local)
                 failed += job.export(settings, local) if config.export and not job.stopped else []
-            summary = f"{len(shards)} shards, {len(left_out)} left out, {job.done} samples done before; {job.tally}"
+            summary = f"{len(shards)} shards, {len(left_out)} left out, {job.done} samples done before; "
+            summary += str(job.follower.tally)
             if job.stopped:
                 folder.note("stop", summary=summary, failed=failed)
                 raise StoppedError(summary, failed)
             if config.export and not failed:
                 summary += "\n" + finish(folder, job.shards, settings)
+                summary += f"\nnext: capfilt verify {shlex.quote(root)}, capfilt report {shlex.quote(root)}"
             folder.note("end", summary=summary, failed=failed)
             if failed:
                 raise FailedUnitsError(failed, summary)
@@ -154,7 +160,7 @@ class _Job:
     def __init__(
         self, folder: Run, config: BootstrapConfig, shards: Sequence[Shard], lease: Lease, stop: Stop, board: Board
     ) -> None:
-        self.folder, self.config, self.shards, self.tally = folder, config, shards, Tally()
+        self.folder, self.config, self.shards, self.follower = folder, config, shards, Follower(folder)
         self.lease, self.stop, self.board = lease, stop, board
         self.stopped = False  # before all was done
         rest = look_for_rest(folder, config, shards)
@@ -165,10 +171,14 @@ class _Job:
         """Do the units, complete the shards, and return what failed."""
         config = self.config
         make = partial(BootstrapWorker, build, _placed(config), self.folder)
-        isolation = Isolation(config.batch_size, 1 if local else config.cluster.attempts, config.max_quarantined)
+        tries, most, follower = config.cluster.attempts, config.max_quarantined, self.follower
         if local:
-            return self._collect(run_local(make, self.units, isolation, self.stop))
-        return self._collect(run_units(make, self.units, config.cluster, isolation, self.stop))
+            isolation = Isolation(config.batch_size, 1, most, follower)
+            return self._collect(run_local(make, self.units, isolation, self.stop, follower))
+        follower.metrics = Metrics(self.folder.root, self.total, self.done)
+        metered = partial(Metered, make, self.folder.root)
+        isolation = Isolation(config.batch_size, tries, most, follower)
+        return self._collect(run_units(metered, self.units, config.cluster, isolation, self.stop, follower))
 
     def export(self, settings: ExportConfig, local: bool) -> list[str]:
         """Export the shards that are complete, and return what failed."""
@@ -184,14 +194,15 @@ class _Job:
         """Take all results in, and return what failed."""
         failed = [reason for shard in self.ready for reason in self._complete(shard)]
         self.board.begin(self.total, self.done)
-        with closing(results), Progress(self.total, self.done) as progress:
+        progress = Progress(self.total, self.done, self.follower.told)
+        with closing(self.follower), closing(results), progress:
             try:
                 for result in results:
                     self.lease.check()
                     samples = result.unit.hi - result.unit.lo
-                    self.tally.add(result)
-                    progress.add(samples, self.tally.shares)
-                    self.board.add(samples, self.tally)
+                    self.follower.add(result)
+                    progress.add(samples, self.follower.tally.shares)
+                    self.board.add(samples, self.follower.tally)
                     self.left[result.unit.shard.id] -= samples
                     if not self.left[result.unit.shard.id]:
                         failed += self._complete(result.unit.shard)

@@ -4,7 +4,7 @@ from typing import Any
 
 from capfilt.config import BootstrapConfig
 from capfilt.forecast.rehearsal import Rehearsal
-from capfilt.progress import Tally
+from capfilt.tally import Tally
 from capfilt.records import Shard, Unit, UnitResult
 from capfilt.rest import Rest
 from capfilt.survey import Survey

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -61,9 +62,13 @@ def test_every_sample_of_every_shard_is_in_the_ledger(undisturbed):
 def test_the_summary_adds_up(folder):
     summary = bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
 
-    assert summary == (
-        "3 shards, 0 left out, 0 samples done before; 63 samples: 48 scored, 15 failed (15 not_an_image); "
-        "78 candidates (synthetic 100% kept, web 50% kept)"
+    first, texts, seconds = summary.splitlines()
+    assert first == ("3 shards, 0 left out, 0 samples done before; 63 samples: 48 scored, 15 failed (15 not_an_image)")
+    assert texts == ("78 candidates: synthetic 48 of 48 kept (100.0%), web 15 of 30 kept (50.0%); 192 tokens generated")
+    assert re.fullmatch(
+        r"\d:\d\d:\d\d, [\d.]+ images/s; of the workers' time: caption \d+%, score \d+%, models idle \d+%; "
+        r"beside that read \d+%, write \d+%",
+        seconds,
     )
 
 

@@ -1,28 +1,12 @@
 import io
 import sys
+import threading
+import time
 
 import pytest
 
 from capfilt import progress
-from capfilt.progress import Progress, Tally
-from capfilt.records import Shard, Unit, UnitResult
-
-UNIT = Unit(Shard("0", "0.tar", 0, "", 8), 0, 8)
-
-
-def test_a_tally_adds_up():
-    tally = Tally()
-    tally.add(UnitResult(UNIT, {"ok": 6, "truncated": 2}, {"web": 4, "synthetic": 6}, {"web": 1, "synthetic": 5}, 30))
-    tally.add(UnitResult(UNIT, {"ok": 7, "no_image": 1}, {"web": 4, "synthetic": 7}, {"synthetic": 7}, 30))
-
-    assert tally.shares == "synthetic 92% kept, web 12% kept"
-    assert str(tally) == (
-        "16 samples: 13 scored, 3 failed (1 no_image, 2 truncated); 21 candidates (synthetic 92% kept, web 12% kept)"
-    )
-
-
-def test_an_empty_tally_can_be_told():
-    assert str(Tally()) == "0 samples: 0 scored, 0 failed; 0 candidates"
+from capfilt.progress import Progress
 
 
 def test_a_line_counts_only_what_was_done_since_the_start_towards_the_speed():
@@ -32,9 +16,16 @@ def test_a_line_counts_only_what_was_done_since_the_start_towards_the_speed():
     assert bar.line(100.0) == "6,000 of 10,000 samples, 20.0 images/s, 0:03:20 left"
 
 
+def listen(monkeypatch) -> io.StringIO:
+    """Return what goes to a standard error that is no terminal, from now on."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr("capfilt.logs._style", None)
+    return stream
+
+
 def test_a_log_gets_plain_lines_now_and_then(monkeypatch):
-    log = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", log)
+    log = listen(monkeypatch)
     with Progress(100, 0) as bar:
         bar.add(10, "web 50% kept")
         assert log.getvalue() == ""
@@ -44,6 +35,38 @@ def test_a_log_gets_plain_lines_now_and_then(monkeypatch):
     (line,) = log.getvalue().splitlines()
     assert line.startswith("20 of 100 samples, ")
     assert line.endswith(" left, web 50% kept")
+
+
+def wait_for_lines(log: io.StringIO, count: int) -> list[str]:
+    deadline = time.monotonic() + 20
+    while len(log.getvalue().splitlines()) < count:
+        assert time.monotonic() < deadline, log.getvalue()
+        time.sleep(0.01)
+    return log.getvalue().splitlines()
+
+
+def test_it_is_said_when_nothing_gets_done_for_long_and_what_is_waited_for(monkeypatch):
+    log = listen(monkeypatch)
+    monkeypatch.setattr(progress, "SILENCE", 0.6)
+    with Progress(100, 0, lambda: "in hand: 7.tar") as bar:
+        bar.add(10, "")
+        lines = wait_for_lines(log, 2)
+
+    assert lines[0] == "10 of 100 samples, nothing done for 0:00:01; in hand: 7.tar"
+    assert lines[1] == "10 of 100 samples, nothing done for 0:00:01; in hand: 7.tar"
+
+
+def test_nothing_is_said_of_silence_while_things_get_done_nor_after_the_end(monkeypatch):
+    log = listen(monkeypatch)
+    monkeypatch.setattr(progress, "SILENCE", 0.5)
+    with Progress(100, 0) as bar:
+        for _ in range(8):
+            time.sleep(0.1)
+            bar.add(1, "")
+    time.sleep(0.7)
+
+    assert log.getvalue() == ""
+    assert not [thread for thread in threading.enumerate() if thread.name == "progress"]
 
 
 @pytest.mark.parametrize("done", [0, 50])

@@ -8,7 +8,7 @@ import pytest
 
 from capfilt import status
 from capfilt.errors import ConfigError, FailedUnitsError, StoppedError
-from capfilt.progress import Tally
+from capfilt.tally import Tally
 from capfilt.status import Record, keep_status, read_record
 
 

@@ -65,7 +65,7 @@ class TestWorkers:
             ray.util.remove_placement_group(others)
 
         monkeypatch.setattr("workers.train_worker.TOLD_EVERY", 0.2)
-        monkeypatch.setattr("workers.train_worker._say", make_room)
+        monkeypatch.setattr("workers.train_worker.say", make_room)
         launch(partial(try_once, lesson), TrainingRun(lesson.output, lesson), TWO)
         asked, free = "2 workers, each with 1 CPUs and 0 GPUs", "1 CPUs and 0 GPUs"
         assert said[0] == f"no worker can start yet; cluster: {asked}; free: {free}"

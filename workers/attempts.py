@@ -4,22 +4,21 @@ A unit that failed is a suspect. Suspects run after all others and each alone on
 that kills its actor takes no bystander along, and every later failure is its own.
 """
 
-import logging
 import math
 import time
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 
 from capfilt.errors import WorkerError
 from capfilt.records import Unit
+from workers.events import Event, Listener, Nobody, State, What, tell
 from workers.faults import Fault, Kind
 from workers.isolation import Case, Isolation, live
 
 MOST_LOSSES = 10  # times a unit may lose its node before that counts as its own failure
 MOST_OUTAGES = 6  # times a unit may meet a full disk or a store that does not answer
 BACKOFF = 1.0  # seconds before a unit is tried again that met one, doubled with each
-
-logger = logging.getLogger(__name__)
 
 
 class Attempts:
@@ -33,6 +32,7 @@ class Attempts:
         seconds: float = math.inf,
         isolation: Isolation | None = None,
         outages: int = MOST_OUTAGES,
+        listener: Listener | None = None,
     ) -> None:
         """Allow each unit a number of tries, and the job a number of strikes.
 
@@ -47,9 +47,11 @@ class Attempts:
             seconds: that a try may take.
             isolation: narrows units down to the samples at fault; without it they are given up whole.
             outages: of a disk or store, until a unit is given up.
+            listener: hears of each failure.
         """
         self._most_strikes, self._strikes = strikes, 0
         self._most_outages, self._isolation = outages, isolation
+        self._listener = listener or Nobody()
         self._fresh = deque(Case(unit, tries, seconds) for unit in units)
         self._waiting: list[Case] = []  # for a disk or store
         self._suspects: deque[Case] = deque()
@@ -63,6 +65,10 @@ class Attempts:
     def drain(self) -> None:
         """Let no other unit begin. Those in hand may still succeed or fail; one that fails is not tried again."""
         self._drained = True
+
+    def state(self) -> State:
+        """Return how many units wait, and for what."""
+        return State(len(self._fresh), len(self._waiting), len(self._suspects))
 
     def take(self, place: object, *, idle: bool, alternative: bool) -> Case | None:
         """Take the next unit to try at a place, if there is one that may run there.
@@ -99,7 +105,9 @@ class Attempts:
 
     def lose(self, case: Case, fault: Fault, place: object) -> None:
         """Return a unit whose node was lost, or count it as failed when that happens again and again."""
-        case.losses += 1
+        case.losses, fault = case.losses + 1, replace(fault, cause="node")
+        event = _event("lost", case.unit, fault, case.losses, place)
+        tell(self._listener, event, "%s: loss %d of %d: %s", case, case.losses, MOST_LOSSES, fault.reason)
         if case.losses > MOST_LOSSES:
             self.fail(case, fault, place)
         else:
@@ -114,12 +122,13 @@ class Attempts:
         if case.unit.trial and case.search and case.search.closed:
             return
         if fault.kind is Kind.STORE:
-            self._wait(case, fault)
+            self._wait(case, fault, place)
             return
         case.failures, case.failed_on = case.failures + 1, place
-        logger.warning("%s: attempt %d of %d: %s", case, case.failures, case.tries, fault.reason)
+        event = _event("failed", case.unit, fault, case.failures, place)
+        tell(self._listener, event, "%s: attempt %d of %d: %s", case, case.failures, case.tries, fault.reason)
         if fault.kind is Kind.DATA:
-            self._give_up(case, case.failures, fault.reason)
+            self._give_up(case, case.failures, fault)
             return
         if case.failures == 1 and not case.piece:
             self._strike(fault)
@@ -128,15 +137,18 @@ class Attempts:
             return
         smaller = self._isolation.narrow(case, fault) if self._isolation else None
         if smaller is None:
-            self._give_up(case, case.failures, fault.reason)
+            self._give_up(case, case.failures, fault)
         else:
+            event = _event("narrowed", case.unit, fault, len(smaller))
+            tell(self._listener, event, "%s: narrowed down; %d units to try in its place", case, len(smaller))
             self._suspects.extend(smaller)
 
-    def _wait(self, case: Case, fault: Fault) -> None:
+    def _wait(self, case: Case, fault: Fault, place: object) -> None:
         case.outages += 1
-        logger.warning("%s: outage %d of %d: %s", case, case.outages, self._most_outages, fault.reason)
+        event = _event("outage", case.unit, fault, case.outages, place)
+        tell(self._listener, event, "%s: outage %d of %d: %s", case, case.outages, self._most_outages, fault.reason)
         if case.outages >= self._most_outages:
-            self._give_up(case, case.outages, fault.reason)
+            self._give_up(case, case.outages, fault)
             self._strike(fault)
         else:
             case.not_before = time.monotonic() + BACKOFF * 2 ** (case.outages - 1)
@@ -149,17 +161,26 @@ class Attempts:
                 f"stopped, since {self._strikes} units failed one after the other; the last: {fault.reason}"
             )
 
-    def _give_up(self, case: Case, count: int, reason: str) -> None:
+    def _give_up(self, case: Case, count: int, fault: Fault) -> None:
         """Count a unit as failed for good; with a trial, the batch that is searched."""
+        self.failed.append(self._end(case, count, fault.reason))
+        unit = case.search.case.unit if case.search else case.unit
+        tell(self._listener, _event("given_up", unit, fault, count), "given up: %s", self.failed[-1])
+
+    def _end(self, case: Case, count: int, reason: str) -> str:
+        """Let go of all that was to be tried of a unit, and return what became of it."""
         search = case.search
         times = "once" if count == 1 else f"{count} times"
         if search is None:
-            self.failed.append(f"{case}: tried {times}: {reason}")
-            return
+            return f"{case}: tried {times}: {reason}"
         search.closed = True
         self._suspects = deque(other for other in self._suspects if other.search is not search)
         self._waiting = [other for other in self._waiting if other.search is not search]
         alone = ", ".join(str(held.position) for held in search.guilty)
         found = f"samples that fail alone: {alone}" if alone else "none of its samples fails alone"
         what = f"samples {', '.join(map(str, live(case.unit)))} of it" if case.unit.trial else "it"
-        self.failed.append(f"{search.case}: {found}; {what} tried {times}: {reason}")
+        return f"{search.case}: {found}; {what} tried {times}: {reason}"
+
+
+def _event(what: What, unit: Unit, fault: Fault, count: int, place: object = None) -> Event:
+    return Event(what, unit, fault.cause, fault.reason, count, str(place or ""))

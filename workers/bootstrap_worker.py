@@ -8,6 +8,7 @@ import torch
 from capfilt.batch_size import find_batch_size
 from capfilt.bootstrap import CapFilt, capfilt_unit
 from capfilt.config import BootstrapConfig
+from capfilt.logs import bound
 from capfilt.records import Unit, UnitResult
 from capfilt.runs import Run
 
@@ -22,7 +23,8 @@ class BootstrapWorker:
 
     def run(self, unit: Unit) -> UnitResult:
         """Bootstrap a unit. Two may run at once: one reads, decodes or writes while the other has the models."""
-        return capfilt_unit(unit, self._models, self._config, self._run, self._turn)
+        with bound(shard=unit.shard.id, unit=unit.name):
+            return capfilt_unit(unit, self._models, self._config, self._run, self._turn)
 
 
 def try_batch_sizes(build: Callable[[BootstrapConfig], CapFilt], config: BootstrapConfig) -> int:

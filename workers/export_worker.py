@@ -2,6 +2,7 @@
 
 from capfilt.config import ExportConfig
 from capfilt.export import Exported, export_shard
+from capfilt.logs import bound
 from capfilt.records import Unit
 from capfilt.runs import Run
 
@@ -14,4 +15,5 @@ class ExportWorker:
 
     def run(self, unit: Unit) -> Exported:
         """Write the clean shard of the unit's shard."""
-        return export_shard(self._run, unit.shard, self._config)
+        with bound(shard=unit.shard.id):
+            return export_shard(self._run, unit.shard, self._config)

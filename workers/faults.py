@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Literal
 
 from capfilt.errors import CapfiltError, ModelError
+
+Cause = Literal["data", "store", "model", "exception", "death", "deadline", "node"]
+"""What was met, in a few fixed words for logs and metrics; Kind says how it is treated."""
 
 
 class Kind(Enum):
@@ -21,25 +25,29 @@ class Fault:
     kind: Kind
     reason: str  # for people; may name processes and times
     error: str = ""  # of Kind.SAMPLE: the same words whenever the same happens, since they may end in the ledger
+    cause: Cause = "exception"
 
 
 def fault_of(error: Exception) -> Fault:
     """Return the fault that an exception of a worker tells of."""
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, OSError):
-        return Fault(Kind.STORE, reason)
+        return Fault(Kind.STORE, reason, cause="store")
     if isinstance(error, CapfiltError) and not isinstance(error, ModelError):
-        return Fault(Kind.DATA, reason)
+        return Fault(Kind.DATA, reason, cause="data")
     # A message may hold addresses or sizes of the moment, so only the type is told.
-    return Fault(Kind.SAMPLE, reason, f"makes the models raise {type(error).__name__}, alone in its batch")
+    cause: Cause = "model" if isinstance(error, ModelError) else "exception"
+    return Fault(Kind.SAMPLE, reason, f"makes the models raise {type(error).__name__}, alone in its batch", cause)
 
 
 def death(reason: str) -> Fault:
     """Return the fault of a unit whose worker died."""
-    return Fault(Kind.SAMPLE, f"its worker died: {reason}", "ends the process of its worker, alone in its batch")
+    return Fault(
+        Kind.SAMPLE, f"its worker died: {reason}", "ends the process of its worker, alone in its batch", "death"
+    )
 
 
 def overdue(seconds: float) -> Fault:
     """Return the fault of a unit that took longer than it may."""
     reason = f"not done in {seconds:g} seconds (deadline_seconds)"
-    return Fault(Kind.SAMPLE, reason, "does not come to an end, alone in its batch")
+    return Fault(Kind.SAMPLE, reason, "does not come to an end, alone in its batch", "deadline")

@@ -12,7 +12,6 @@ of which one fails, rather than two again and again. A piece is split further at
 cannot be done is known by then, and a death that was an accident costs one split too many and changes nothing.
 """
 
-import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -20,12 +19,11 @@ from dataclasses import dataclass, field, replace
 
 from capfilt.records import Held, Unit
 from capfilt.units import piece
+from workers.events import Event, Listener, Nobody, tell
 from workers.faults import Fault
 
 WAYS = 8  # pieces of a split
 LEAST_SECONDS = 120.0  # that a piece is given, where its unit was given more
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -67,16 +65,18 @@ class Search:
 class Isolation:
     """Narrows units down to their samples at fault, up to a number of samples of each shard."""
 
-    def __init__(self, batch_size: int, tries: int, most: int) -> None:
+    def __init__(self, batch_size: int, tries: int, most: int, listener: Listener | None = None) -> None:
         """Take the settings of the job.
 
         Args:
             batch_size: units are split at its multiples.
             tries: failures alone that make a sample one at fault.
             most: samples of a shard; with one more at fault, what is left of its units is given up. 0 splits nothing.
+            listener: hears of each sample at fault.
         """
         self._batch_size, self._tries, self._most = batch_size, tries, most
         self._guilty: Counter[str] = Counter()  # by shard
+        self._listener = listener or Nobody()
 
     def narrow(self, case: Case, fault: Fault) -> list[Case] | None:
         """Return what to try in place of a unit that failed as often as it may, or None to give it up."""
@@ -102,7 +102,9 @@ class Isolation:
             search.open -= 1
             return self._trials(search, samples, case.seconds)
         self._guilty[case.unit.shard.id] += 1
-        logger.warning("%s: sample %d fails alone and is quarantined: %s", search.case, samples[0], fault.reason)
+        event = Event("quarantined", search.case.unit, fault.cause, fault.reason, samples[0])
+        words = "%s: sample %d fails alone and is quarantined: %s"
+        tell(self._listener, event, words, search.case, samples[0], fault.reason)
         search.guilty.append(Held(samples[0], fault.error, fault.reason))
         return self._conclude(search)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from capfilt.config.training import TrainingCluster
+from capfilt.logs import everywhere
 from capfilt.training.folder import TrainingRun
 
 
@@ -14,9 +15,10 @@ def launch(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluster)
         run: the folder that it works in.
         cluster: where. One worker and address: local is this process.
     """
-    if cluster.workers == 1 and cluster.address == "local":
-        work()
-        return
-    from workers.train_worker import train_on_workers  # Ray Train takes seconds to import
+    with everywhere(run=run.folder):
+        if cluster.workers == 1 and cluster.address == "local":
+            work()
+            return
+        from workers.train_worker import train_on_workers  # Ray Train takes seconds to import
 
-    train_on_workers(work, run, cluster)
+        train_on_workers(work, run, cluster)

@@ -1,12 +1,14 @@
 """Run units one after the other in this process, without Ray."""
 
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 from capfilt.errors import CapfiltError, FailedUnitsError
 from capfilt.records import Unit
 from capfilt.stop import Stop
 from workers.attempts import Attempts
+from workers.events import Listener, Nobody
 from workers.faults import fault_of
 from workers.isolation import Isolation
 from workers.pool import Worker
@@ -19,6 +21,7 @@ def run_local(
     units: Iterable[Unit],
     isolation: Isolation | None = None,
     stop: Stop | None = None,
+    listener: Listener | None = None,
 ) -> Generator[R, None, None]:
     """Yield the result of each unit; of one that was narrowed down, those of its pieces.
 
@@ -31,10 +34,12 @@ def run_local(
         WorkerError: nothing but failures came back.
         FailedUnitsError: at the end, naming the units that failed.
     """
-    attempts = Attempts(units, tries=1, outages=1, strikes=10, isolation=isolation)
+    attempts = Attempts(units, tries=1, outages=1, strikes=10, isolation=isolation, listener=listener)
+    listener = listener or Nobody()
     worker: Worker[R] | None = None
     while (case := attempts.take(None, idle=True, alternative=False)) is not None:
         worker = worker or make()  # only when there is a unit: models take their time to load
+        listener.see(replace(attempts.state(), in_hand=((case, "this process"),), ready=1, wanted=1))
         try:
             result = worker.run(case.unit)
         except (CapfiltError, OSError) as error:

@@ -16,9 +16,10 @@ same bytes each time, and write them atomically.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import ray
@@ -26,9 +27,11 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from capfilt.config import Cluster
 from capfilt.errors import CapfiltError, FailedUnitsError, WorkerError
+from capfilt.logs import LogSettings
 from capfilt.records import Unit
 from capfilt.stop import Stop
 from workers.attempts import Attempts
+from workers.events import Listener, Nobody
 from workers.faults import Fault, death, fault_of, overdue
 from workers.isolation import Case, Isolation
 from workers.session import session
@@ -56,6 +59,7 @@ def run_units(
     cluster: Cluster,
     isolation: Isolation | None = None,
     stop: Stop | None = None,
+    listener: Listener | None = None,
 ) -> Generator[R, None, None]:
     """Yield the result of each unit as it finishes; of one that was narrowed down, those of its pieces.
 
@@ -67,15 +71,17 @@ def run_units(
         cluster: where and how often. A connection that exists is used as it is, and stays.
         isolation: how a unit that keeps failing is narrowed down; without it, it fails whole.
         stop: once it is asked for, units in hand finish, no other begins, and that is no error.
+        listener: hears what goes wrong, and sees how things are about once a second.
 
     Raises:
         CapfiltError: the one that make raised, at the start.
         WorkerError: make failed otherwise, or nothing but failures came back.
         FailedUnitsError: at the end, naming the units that never succeeded.
     """
-    attempts = Attempts(units, cluster.attempts, max(10, 4 * cluster.workers), cluster.deadline_seconds, isolation)
+    strikes = max(10, 4 * cluster.workers)
+    attempts = Attempts(units, cluster.attempts, strikes, cluster.deadline_seconds, isolation, listener=listener)
     with session(cluster):
-        crew = _Crew(make, attempts, cluster, stop or Stop())
+        crew = _Crew(make, attempts, cluster, stop or Stop(), listener or Nobody())
         try:
             yield from crew.results()
         finally:
@@ -87,10 +93,11 @@ def run_units(
 class _Actor:
     """The process of one worker. It is built by a call of its own, so that the error arrives as it was raised."""
 
-    def build(self, make: Callable[[], Worker[object]]) -> str:
-        """Build the worker and return the node it is on."""
+    def build(self, make: Callable[[], Worker[object]], logs: LogSettings) -> tuple[str, str]:
+        """Build the worker and return the id of the node it is on, and for people where that is."""
+        logs.apply()
         self.worker = make()
-        return str(ray.get_runtime_context().get_node_id())
+        return str(ray.get_runtime_context().get_node_id()), f"pid {os.getpid()} on {ray.util.get_node_ip_address()}"
 
     def run(self, unit: Unit) -> object:
         return self.worker.run(unit)
@@ -103,14 +110,21 @@ class _Seat:
     actor: Any
     building: Any  # the call that builds the worker; None when it is built
     node: str = ""
+    place: str = ""  # for people
     calls: dict[Any, Case] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.place
 
 
 class _Crew(Generic[R]):
     """The actors and the driver's loop over them."""
 
-    def __init__(self, make: Callable[[], Worker[R]], attempts: Attempts, cluster: Cluster, stop: Stop) -> None:
-        self.make, self.attempts, self.cluster, self.stop = make, attempts, cluster, stop
+    def __init__(
+        self, make: Callable[[], Worker[R]], attempts: Attempts, cluster: Cluster, stop: Stop, listener: Listener
+    ) -> None:
+        self.make, self.attempts, self.cluster = make, attempts, cluster
+        self.stop, self.listener = stop, listener
         self.stillborn = 0  # actors that died while being built since the last that did not
         self.patience = time.monotonic() + PATIENCE
         self.seats = [self._hire() for _ in range(min(cluster.workers, len(attempts)))]
@@ -121,6 +135,7 @@ class _Crew(Generic[R]):
             if self.stop.asked:
                 self.attempts.drain()
             self._hand_out()
+            self._show()
             for seat, call in self._finished():
                 yield from self._settle(seat, call)
             self._end_overdue()
@@ -142,7 +157,7 @@ class _Crew(Generic[R]):
             enable_task_events=False,  # they cost the head memory for each call, and nobody reads them
         )
         actor = actor_class.remote()
-        return _Seat(actor, actor.build.remote(self.make))
+        return _Seat(actor, actor.build.remote(self.make, LogSettings.here()))
 
     def _hand_out(self) -> None:
         built = [seat for seat in self.seats if seat.building is None]
@@ -173,7 +188,7 @@ class _Crew(Generic[R]):
             self._on_death(seat, error)
         else:
             if call is seat.building:
-                seat.building, seat.node, self.stillborn = None, value, 0
+                seat.building, (seat.node, seat.place), self.stillborn = None, value, 0
                 return
             case = seat.calls.pop(call)
             self.attempts.succeed(case)
@@ -216,6 +231,11 @@ class _Crew(Generic[R]):
                 self.attempts.fail(case, fault, seat)
             else:
                 self.attempts.give_back(case)
+
+    def _show(self) -> None:
+        in_hand = tuple((case, seat) for seat in self.seats for case in seat.calls.values())
+        ready = sum(seat.building is None for seat in self.seats)
+        self.listener.see(replace(self.attempts.state(), in_hand=in_hand, ready=ready, wanted=len(self.seats)))
 
     def _say_when_starved(self) -> None:
         now = time.monotonic()

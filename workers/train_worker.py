@@ -14,10 +14,10 @@ it begins again with each state, so that a job of weeks outlives many failures, 
 """
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -32,6 +32,7 @@ from ray.util import placement_group_table
 from capfilt.config import Cluster
 from capfilt.config.training import TrainingCluster
 from capfilt.errors import CapfiltError, WorkerError
+from capfilt.logs import LogSettings, say
 from capfilt.storage import absolute, exists, join, remove_folder
 from capfilt.training.folder import TrainingRun
 from workers.session import session
@@ -56,14 +57,14 @@ def train_on_workers(work: Callable[[], None], run: TrainingRun, cluster: Traini
                 raise WorkerError(
                     f"{run.folder}: failed {failures} times in a row at the state of step {newest}: {failure}"
                 )
-            _say(f"{run.folder}: goes on from the state of step {newest}, since {failure}")
+            say(f"{run.folder}: goes on from the state of step {newest}, since {failure}")
 
 
 def _attempt(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluster) -> str | None:
     """Start the workers and let them train; return why they failed, or None when they have finished."""
     home = str(Path.cwd())
     trainer = TorchTrainer(
-        lambda: _work_in(home, work),
+        partial(_work_in, home, LogSettings.here(), work),
         scaling_config=ScalingConfig(
             num_workers=cluster.workers,
             use_gpu=cluster.gpus_per_worker > 0,
@@ -85,8 +86,9 @@ def _attempt(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluste
     return None
 
 
-def _work_in(home: str, work: Callable[[], None]) -> None:
+def _work_in(home: str, logs: LogSettings, work: Callable[[], None]) -> None:
     """Work in the driver's folder, where there is one of its name, so that relative paths mean the same."""
+    logs.apply()
     if Path(home).is_dir():
         os.chdir(home)
     work()
@@ -112,7 +114,7 @@ def _told(run: TrainingRun, cluster: TrainingCluster) -> Iterator[None]:
             news = _starved(cluster) or _newest(run)
             if news not in ("", before):
                 before = news
-                _say(news)
+                say(news)
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -140,10 +142,6 @@ def _starved(cluster: TrainingCluster) -> str:
         f"no worker can start yet; cluster: {cluster.workers} workers, each with {cluster.cpus_per_worker:g} CPUs and "
         f"{cluster.gpus_per_worker:g} GPUs; free: {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs"
     )
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
 
 
 def _line(error: Exception) -> str:

@@ -23,10 +23,10 @@ from capfilt.config import BootstrapConfig, ExportConfig
 from capfilt.export import export_shard
 from capfilt.ledger import fold
 from capfilt.planning import index_shards
-from capfilt.progress import Tally
 from capfilt.records import Sample, Unit
 from capfilt.runs import Run, open_run
 from capfilt.shards import open_shard, write_tar
+from capfilt.tally import Tally
 
 PLACES = 16  # units that samples are drawn from; their neighbours in a shard cost one request with them
 

@@ -42,6 +42,8 @@ class Watch:
         self._since = (start, time.monotonic())
 
     def __enter__(self) -> Self:
+        if self._progress:
+            self._progress.__enter__()
         return self
 
     def __exit__(

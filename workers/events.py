@@ -1,0 +1,95 @@
+"""What happens to the units of a job, for those who follow it: its log, its journal, its metrics, its summary."""
+
+import logging
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from capfilt.records import Unit
+from workers.faults import Cause
+
+What = Literal["failed", "outage", "lost", "narrowed", "quarantined", "given_up"]
+
+TOLD = 4  # units in hand that are named
+
+logger = logging.getLogger(__name__)
+
+COUNTED: dict[What, str] = {
+    "failed": "attempt",  # the first is 1
+    "outage": "outage",  # of a disk or store
+    "lost": "loss",  # of the node that the unit ran on
+    "narrowed": "pieces",  # that are tried in place of the unit
+    "quarantined": "position",  # of the sample
+    "given_up": "attempts",
+}
+
+_LEVELS: dict[What, int] = {"narrowed": logging.INFO, "given_up": logging.ERROR}  # the others are warnings
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that went wrong with a unit, and what became of it."""
+
+    what: What
+    unit: Unit
+    cause: Cause
+    reason: str  # for people
+    count: int  # what COUNTED says
+    place: str = ""  # where: "pid 7 on 10.0.0.5"
+
+    @property
+    def failed_attempt(self) -> bool:
+        """Whether the unit was at a worker and did not succeed."""
+        return self.what in ("failed", "outage", "lost")
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """What a line of a log says beside its words."""
+        names = {"event": self.what, "shard": self.unit.shard.id, "unit": self.unit.name}
+        trial = {"trial": True} if self.unit.trial else {}
+        place = {"place": self.place} if self.place else {}
+        return {**names, **trial, COUNTED[self.what]: self.count, "cause": self.cause, **place}
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where the units are at a moment, and who is at work."""
+
+    waiting: int = 0  # not tried yet
+    outage: int = 0  # wait for a disk or store to come back
+    suspect: int = 0  # have failed, and wait to be tried alone
+    in_hand: tuple[tuple[object, object], ...] = ()  # units and where each is, both to be told as str does
+    ready: int = 0  # workers with their models loaded
+    wanted: int = 0  # workers that the job asks for
+
+    def __str__(self) -> str:
+        told = [f"{unit} ({place})" for unit, place in self.in_hand[:TOLD]]
+        more = [f"and {len(self.in_hand) - TOLD} more"] if len(self.in_hand) > TOLD else []
+        return f"{self.ready} of {self.wanted} workers ready; in hand: {'; '.join(told + more) or 'nothing'}"
+
+
+class Listener(Protocol):
+    """Follows a job. It is called by the driver's loop, so it must be quick, and must not raise."""
+
+    def hear(self, event: Event) -> None:
+        """Something went wrong with a unit."""
+        ...
+
+    def see(self, state: State) -> None:
+        """This is how things are; said about once a second, and by a job without Ray at each unit."""
+        ...
+
+
+class Nobody:
+    """Follows nothing."""
+
+    def hear(self, event: Event) -> None:
+        """Ignore it."""
+
+    def see(self, state: State) -> None:
+        """Ignore it."""
+
+
+def tell(listener: Listener, event: Event, words: str, *values: object) -> None:
+    """Log an event in words, with the fields to find it by, and let the listener hear of it."""
+    logger.log(_LEVELS.get(event.what, logging.WARNING), words, *values, extra=event.fields)
+    listener.hear(event)
