@@ -1,6 +1,8 @@
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,35 @@ def test_a_damaged_shard_fails_alone_with_exit_code_3(root):
     assert result.exit_code == 3
     assert "00001.tar" in result.output
     assert json.loads(capfilt("stats", root / "run", "--json").output)["shards"] == 1
+
+
+def test_a_job_under_nohup_outlives_its_terminal_and_leaves_a_log_of_whole_lines(root, tmp_path):
+    shard = root / "web" / "00001.tar"
+    shard.write_bytes(shard.read_bytes()[:-3000])
+    often = "from capfilt import progress; progress.INTERVAL = 0.0; from capfilt.cli import cli; cli()"
+    command = ["nohup", sys.executable, "-c", often, "--log-format", "json", "bootstrap", f"{root}/job.yaml", "--local"]
+
+    with (tmp_path / "log").open("wb") as log:
+        job = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
+        time.sleep(0.3)
+        job.send_signal(signal.SIGHUP)
+
+        assert job.wait(timeout=120) == 3
+    text = (tmp_path / "log").read_bytes()
+    assert b"\r" not in text
+    records = [json.loads(line) for line in text.decode().splitlines() if not line.startswith("nohup: ")]
+    told = [record for record in records if record["logger"] == "capfilt.progress"]
+    assert " of 6 samples, " in told[0]["message"]
+    assert {record["run"] for record in told} == {f"{root}/run"}
+    assert records[-1]["level"] == "error"
+    assert "00001.tar" in records[-1]["message"]
+
+
+def test_the_log_is_of_the_format_that_the_environment_names(root):
+    result = CliRunner(env={"CAPFILT_LOG_FORMAT": "json"}).invoke(cli, ["stats", f"{root}/none"])
+
+    assert result.exit_code == 1
+    assert json.loads(result.stderr)["message"].startswith("Error: ")
 
 
 def test_config_shows_keys_and_checks_values(root):

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -60,3 +62,39 @@ def test_the_first_ctrl_c_asks_and_the_second_interrupts(capfd):
 
     assert "press Ctrl-C again to end at once" in capfd.readouterr().err
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+CODE = """
+import signal, time
+from workers.signals import exit_on_sigterm
+{first}
+with exit_on_sigterm():
+    try:
+        print("ready", flush=True)
+        time.sleep({seconds})
+    finally:
+        print("in good order", flush=True)
+print("on", flush=True)
+"""
+
+
+def send(number: int, first: str = "", seconds: float = 60) -> tuple[int, str]:
+    """Return the exit code of a program that gets a signal while it is at work, and what it says then."""
+    code = CODE.format(first=first, seconds=seconds)
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    assert program.stdout.readline() == "ready\n"
+    program.send_signal(number)
+    said = program.stdout.read()
+    return program.wait(timeout=60), said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_program_that_is_asked_to_end_does_so_in_good_order(number):
+    assert send(number) == (128 + number, "in good order\n")
+
+
+def test_a_program_under_nohup_outlives_its_terminal():
+    ignored = "signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+
+    assert send(signal.SIGHUP, ignored, seconds=0.5) == (0, "in good order\non\n")

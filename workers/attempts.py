@@ -139,8 +139,9 @@ class Attempts:
         if smaller is None:
             self._give_up(case, case.failures, fault)
         else:
-            event = _event("narrowed", case.unit, fault, len(smaller))
-            tell(self._listener, event, "%s: narrowed down; %d units to try in its place", case, len(smaller))
+            if len(smaller) > 1:  # else a trial is over, and nothing is split
+                event = _event("narrowed", case.unit, fault, len(smaller))
+                tell(self._listener, event, "%s: narrowed down; %d units to try in its place", case, len(smaller))
             self._suspects.extend(smaller)
 
     def _wait(self, case: Case, fault: Fault, place: object) -> None:

@@ -2,14 +2,18 @@
 
 The driver sees every unit and every failure, so it tells all but the memory of devices, which each actor tells itself.
 Ray puts `ray_` before the names. No label names a shard, a unit or a sample, so that a run of any size has few series.
+
+Ray 2.60 forgets a gauge that was not set for two of its intervals, 20 seconds in all, so all are set again and again.
 """
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import ray
 from ray.util.metrics import Counter, Gauge
 
 from capfilt.records import Unit, UnitResult
@@ -17,6 +21,7 @@ from workers.events import Event, State
 from workers.pool import Worker
 
 EVERY = 1.0  # seconds between two looks at the state; Ray itself exports every 10
+MEMORY_EVERY = 5.0  # seconds between two looks at the memory of a GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +59,9 @@ METRICS = {
     "capfilt_last_commit_timestamp_seconds": Metric("gauge", "when a unit was last committed, seconds since 1970"),
     "capfilt_device_memory_bytes": Metric(
         "gauge",
-        "memory of an actor's GPU, by kind: allocated (by tensors), reserved (by PyTorch), peak (most allocated)",
-        ("kind",),
+        "memory of a GPU that an actor takes, by kind: allocated (by tensors), reserved (by PyTorch), peak (most "
+        "allocated)",
+        ("kind", "gpu"),
     ),
 }
 
@@ -65,10 +71,9 @@ class Metrics:
 
     def __init__(self, run: str, planned: int, done: int) -> None:
         """Begin with the numbers of samples of the run, and of those that were done before."""
-        self._series = _Series(run)
-        self._done, self._units_done, self._given_up, self._seen = done, 0, 0, 0.0
-        self._series.set("capfilt_run_samples", planned, extent="planned")
-        self._series.set("capfilt_run_samples", done, extent="done")
+        self._series, self._planned, self._done = _Series(run), planned, done
+        self._units = {"done": 0, "given_up": 0}
+        self._seen = self._committed = 0.0
 
     def add(self, result: UnitResult) -> None:
         """Count a unit that was committed."""
@@ -77,15 +82,15 @@ class Metrics:
         self._series.add_each("capfilt_candidates_kept_total", "source", result.kept)
         self._series.add_each("capfilt_stage_seconds_total", "stage", result.seconds)
         self._series.add("capfilt_tokens_total", result.tokens)
-        self._done, self._units_done = self._done + result.unit.hi - result.unit.lo, self._units_done + 1
-        self._series.set("capfilt_run_samples", self._done, extent="done")
-        self._series.set("capfilt_last_commit_timestamp_seconds", time.time())
+        self._done += result.unit.hi - result.unit.lo
+        self._units["done"] += 1
+        self._committed = time.time()
 
     def hear(self, event: Event) -> None:
         """Count a failure."""
         if event.failed_attempt:
             self._series.add("capfilt_failed_attempts_total", 1, cause=event.cause)
-        self._given_up += event.what == "given_up"
+        self._units["given_up"] += event.what == "given_up"
 
     def see(self, state: State, worker_seconds: float, *, last: bool = False) -> None:
         """Tell how things are, at most once a second but for the last time.
@@ -100,26 +105,33 @@ class Metrics:
             return
         self._seen = time.monotonic()
         units = {"waiting": state.waiting, "outage": state.outage, "suspect": state.suspect}
-        units |= {"in_hand": len(state.in_hand), "done": self._units_done, "given_up": self._given_up}
-        for name, count in units.items():
+        for name, count in {**units, "in_hand": len(state.in_hand), **self._units}.items():
             self._series.set("capfilt_units", count, state=name)
         self._series.set("capfilt_workers_ready", state.ready)
         self._series.set("capfilt_workers_wanted", state.wanted)
+        self._series.set("capfilt_run_samples", self._planned, extent="planned")
+        self._series.set("capfilt_run_samples", self._done, extent="done")
+        if self._committed:
+            self._series.set("capfilt_last_commit_timestamp_seconds", self._committed)
 
 
 class Metered:
-    """A worker of a run that tells after each unit how much of its GPU it takes."""
+    """A worker of a run whose process tells now and then how much of its GPU it takes."""
 
     def __init__(self, make: Callable[[], Worker[Any]], run: str) -> None:
         self._worker, self._series = make(), _Series(run)
+        threading.Thread(target=self._tell, name="device memory", daemon=True).start()
 
     def run(self, unit: Unit) -> Any:
         """Do a unit."""
-        try:
-            return self._worker.run(unit)
-        finally:
+        return self._worker.run(unit)
+
+    def _tell(self) -> None:
+        gpu = ",".join(map(str, ray.get_gpu_ids()))
+        while True:
             for kind, size in _device_memory().items():
-                self._series.set("capfilt_device_memory_bytes", size, kind=kind)
+                self._series.set("capfilt_device_memory_bytes", size, kind=kind, gpu=gpu)
+            time.sleep(MEMORY_EVERY)
 
 
 class _Series:

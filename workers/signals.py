@@ -12,18 +12,23 @@ _FIRST = b"\nstopping: the units in hand finish first; press Ctrl-C again to end
 
 @contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit for a while, so that what was begun is ended as after Ctrl-C.
+    """Turn SIGTERM and SIGHUP into SystemExit for a while, so that what was begun is ended as after Ctrl-C.
 
-    Ray's own handler aborts the process. Only the main thread can set one; in another, nothing changes.
+    Ray's own handler aborts the process. Under nohup SIGHUP stays ignored. Only the main thread can set a handler; in
+    another, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _exit)
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, _exit) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
