@@ -4,12 +4,21 @@ import logging
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+import ray
+from fakes import NAMES, ColourCaptioner, ColourFilter, job_config, write_shard
+from torch import Tensor
 
 from capfilt import logs
+from capfilt.bootstrap import CapFilt
+from capfilt.config import BootstrapConfig
 from capfilt.logs import LogSettings, bound, configure, everywhere, say, say_error
 from capfilt.prefetch import prefetch
+from capfilt.records import Caption
+from pipelines import bootstrap
 
 logger = logging.getLogger("capfilt.tests")
 
@@ -147,6 +156,32 @@ def test_settings_set_up_another_process_in_the_same_way(monkeypatch):
 
     record = json.loads(done.stderr)
     assert (record["message"], record["run"]) == ("here", "/runs/a")
+
+
+class NoisyCaptioner(ColourCaptioner):
+    def caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
+        logger.warning("at work on %d images", len(pixels))
+        return super().caption(pixels, noise)
+
+
+def build_noisy(config: BootstrapConfig) -> CapFilt:
+    return CapFilt(NoisyCaptioner(), ColourFilter())
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_an_actor_logs_as_the_driver_does_with_the_unit_it_is_at_into_the_files_of_ray(monkeypatch, tmp_path):
+    listen(monkeypatch, "json")
+    write_shard(tmp_path / "in/00007.tar", [("red", "")] * 11)
+    bootstrap.run(job_config(tmp_path, cluster={"workers": 1}), build_noisy, NAMES)
+
+    files = Path(ray.nodes()[0]["ObjectStoreSocketName"]).parents[1].glob("logs/worker-*.err")
+    lines = [line for file in files for line in file.read_text().splitlines() if "at work on" in line]
+    found = [record for line in lines if (record := json.loads(line))["run"] == f"{tmp_path}/run"]
+    assert sorted((record["shard"], record["unit"], record["message"]) for record in found) == [
+        ("00007", "00000000-00000008", "at work on 4 images"),
+        ("00007", "00000000-00000008", "at work on 4 images"),
+        ("00007", "00000008-00000011", "at work on 3 images"),
+    ]
 
 
 def test_a_program_that_sets_up_no_log_gets_plain_lines(monkeypatch):

@@ -23,9 +23,7 @@ Series = dict[tuple[str, ...], float]
 
 def scrape(run: str) -> dict[str, Series]:
     """Return all series of a run, by metric and values of the labels that are ours."""
-    node = ray.nodes()[0]
-    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-    with urllib.request.urlopen(url) as page:
+    with urllib.request.urlopen(metrics.endpoint()) as page:
         lines = page.read().decode().splitlines()
     found: dict[str, Series] = {}
     for line in lines:

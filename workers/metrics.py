@@ -6,6 +6,7 @@ Ray puts `ray_` before the names. No label names a shard, a unit or a sample, so
 Ray 2.60 forgets a gauge that was not set for two of its intervals, 20 seconds in all, so all are set again and again.
 """
 
+import logging
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
+import ray.util.client
 from ray.util.metrics import Counter, Gauge
 
 from capfilt.records import Unit, UnitResult
@@ -21,7 +23,10 @@ from workers.events import Event, State
 from workers.pool import Worker
 
 EVERY = 1.0  # seconds between two looks at the state; Ray itself exports every 10
+NONE = "none, since a driver that is connected by ray:// is outside of the cluster; run it inside, as a job"
 MEMORY_EVERY = 5.0  # seconds between two looks at the memory of a GPU
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class Metrics:
 
     def __init__(self, run: str, planned: int, done: int) -> None:
         """Begin with the numbers of samples of the run, and of those that were done before."""
+        logger.info("metrics: %s", endpoint() or NONE)
         self._series, self._planned, self._done = _Series(run), planned, done
         self._units = {"done": 0, "given_up": 0}
         self._seen = self._committed = 0.0
@@ -113,6 +119,15 @@ class Metrics:
         self._series.set("capfilt_run_samples", self._done, extent="done")
         if self._committed:
             self._series.set("capfilt_last_commit_timestamp_seconds", self._committed)
+
+
+def endpoint() -> str:
+    """Return where this process's node serves its metrics, or nothing where Ray exports none of this process."""
+    if ray.util.client.ray.is_connected():
+        return ""
+    here = ray.get_runtime_context().get_node_id()
+    (node,) = (node for node in ray.nodes() if node["NodeID"] == here)
+    return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
 
 class Metered:
