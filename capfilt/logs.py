@@ -126,7 +126,7 @@ class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
             super().emit(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        extra = {name: value for name, value in vars(record).items() if name not in _OWN}
+        extra = {name: value for name, value in vars(record).items() if name not in _OWN and name[0] != "_"}  # Ray's
         fields = _everywhere | bound_fields() | extra
         return _json(record, fields) if _style == "json" else _text(record, fields)
 

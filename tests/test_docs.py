@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -11,6 +12,9 @@ from capfilt.cli_options import job_kind
 from capfilt.config import Config
 from capfilt.query import COLUMNS
 from capfilt.stats import DIMENSIONS
+from workers.events import What
+from workers.faults import Cause
+from workers.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -89,6 +93,16 @@ def test_every_column_of_a_run_is_documented():
             if not re.search(rf"`{name}` \| \w+ \| {re.escape(meaning)} \|", page)
         ]
     assert not [name for name in DIMENSIONS if f"`{name}`" not in page]
+
+
+def test_every_metric_and_event_is_documented():
+    page = (ROOT / "docs" / "operations.md").read_text()
+    for name, metric in METRICS.items():
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        assert f"| `ray_{name}` | {metric.kind} |{f' {labels} ' if labels else ' '}| {metric.meaning} |" in page
+    assert set(re.findall(r"ray_(capfilt_\w+)", page)) == set(METRICS)
+    assert not [what for what in get_args(What) if what != "outage" and f"| `{what}` |" not in page]
+    assert not [cause for cause in get_args(Cause) if f"`{cause}`" not in page]
 
 
 def test_every_command_and_job_file_is_documented():
