@@ -12,7 +12,7 @@ from capfilt.forecast import Forecast, Pace, Rehearsal, forecast, measured, rehe
 from capfilt.survey import Survey
 from pipelines.bootstrap import as_begun
 from pipelines.bootstrap_outlook import Hashes, look
-from workers.pool import IN_FLIGHT
+from workers.seats import IN_FLIGHT
 
 
 @dataclass(frozen=True, slots=True)

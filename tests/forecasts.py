@@ -4,10 +4,10 @@ from typing import Any
 
 from capfilt.config import BootstrapConfig
 from capfilt.forecast.rehearsal import Rehearsal
-from capfilt.tally import Tally
 from capfilt.records import Shard, Unit, UnitResult
 from capfilt.rest import Rest
 from capfilt.survey import Survey
+from capfilt.tally import Tally
 
 
 def config(**changes: Any) -> BootstrapConfig:

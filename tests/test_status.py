@@ -8,8 +8,8 @@ import pytest
 
 from capfilt import status
 from capfilt.errors import ConfigError, FailedUnitsError, StoppedError
-from capfilt.tally import Tally
 from capfilt.status import Record, keep_status, read_record
+from capfilt.tally import Tally
 
 
 def tally(**statuses: int) -> Tally:

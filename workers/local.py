@@ -11,7 +11,7 @@ from workers.attempts import Attempts
 from workers.events import Listener, Nobody
 from workers.faults import fault_of
 from workers.isolation import Isolation
-from workers.pool import Worker
+from workers.seats import Worker
 
 R = TypeVar("R")
 

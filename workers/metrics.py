@@ -20,7 +20,7 @@ from ray.util.metrics import Counter, Gauge
 
 from capfilt.records import Unit, UnitResult
 from workers.events import Event, State
-from workers.pool import Worker
+from workers.seats import Worker
 
 EVERY = 1.0  # seconds between two looks at the state; Ray itself exports every 10
 NONE = "none, since a driver that is connected by ray:// is outside of the cluster; run it inside, as a job"

@@ -16,41 +16,30 @@ same bytes each time, and write them atomically.
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from capfilt.config import Cluster
 from capfilt.errors import CapfiltError, FailedUnitsError, WorkerError
-from capfilt.logs import LogSettings
 from capfilt.records import Unit
 from capfilt.stop import Stop
 from workers.attempts import Attempts
 from workers.events import Listener, Nobody
 from workers.faults import Fault, death, fault_of, overdue
 from workers.isolation import Case, Isolation
+from workers.seats import IN_FLIGHT, Seat, Worker, hire
 from workers.session import session
 
-IN_FLIGHT = 2  # units of an actor: one reads or writes while the other has the model
 MOST_BUILDS = 3  # actors in a row that died while they built their worker
 PATIENCE = 60.0  # seconds without a worker until that is said
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
-
-
-class Worker(Protocol[R_co]):
-    """What an actor holds. Two threads may call it at once."""
-
-    def run(self, unit: Unit) -> R_co:
-        """Do a unit; doing it again must change nothing."""
-        ...
 
 
 def run_units(
@@ -90,33 +79,6 @@ def run_units(
         raise FailedUnitsError(attempts.failed)
 
 
-class _Actor:
-    """The process of one worker. It is built by a call of its own, so that the error arrives as it was raised."""
-
-    def build(self, make: Callable[[], Worker[object]], logs: LogSettings) -> tuple[str, str]:
-        """Build the worker and return the id of the node it is on, and for people where that is."""
-        logs.apply()
-        self.worker = make()
-        return str(ray.get_runtime_context().get_node_id()), f"pid {os.getpid()} on {ray.util.get_node_ip_address()}"
-
-    def run(self, unit: Unit) -> object:
-        return self.worker.run(unit)
-
-
-@dataclass(eq=False)
-class _Seat:
-    """An actor and the calls it has in hand."""
-
-    actor: Any
-    building: Any  # the call that builds the worker; None when it is built
-    node: str = ""
-    place: str = ""  # for people
-    calls: dict[Any, Case] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return self.place
-
-
 class _Crew(Generic[R]):
     """The actors and the driver's loop over them."""
 
@@ -127,7 +89,7 @@ class _Crew(Generic[R]):
         self.stop, self.listener = stop, listener
         self.stillborn = 0  # actors that died while being built since the last that did not
         self.patience = time.monotonic() + PATIENCE
-        self.seats = [self._hire() for _ in range(min(cluster.workers, len(attempts)))]
+        self.seats = [hire(self.make, self.cluster) for _ in range(min(cluster.workers, len(attempts)))]
 
     def results(self) -> Iterator[R]:
         """Yield results until no unit waits and none is in hand."""
@@ -146,19 +108,6 @@ class _Crew(Generic[R]):
         for seat in self.seats:
             ray.kill(seat.actor)
 
-    def _hire(self) -> _Seat:
-        actor_class = ray.remote(_Actor).options(
-            num_cpus=self.cluster.cpus_per_worker,
-            num_gpus=self.cluster.gpus_per_worker,
-            label_selector=self.cluster.labels,
-            max_restarts=0,
-            max_task_retries=0,
-            max_concurrency=IN_FLIGHT,
-            enable_task_events=False,  # they cost the head memory for each call, and nobody reads them
-        )
-        actor = actor_class.remote()
-        return _Seat(actor, actor.build.remote(self.make, LogSettings.here()))
-
     def _hand_out(self) -> None:
         built = [seat for seat in self.seats if seat.building is None]
         for seat in built:
@@ -169,7 +118,7 @@ class _Crew(Generic[R]):
                 case.deadline = time.monotonic() + case.seconds
                 seat.calls[seat.actor.run.remote(case.unit)] = case
 
-    def _finished(self) -> list[tuple[_Seat, Any]]:
+    def _finished(self) -> list[tuple[Seat, Any]]:
         owners = {call: seat for seat in self.seats for call in seat.calls}
         owners |= {seat.building: seat for seat in self.seats if seat.building is not None}
         if not owners:
@@ -178,7 +127,7 @@ class _Crew(Generic[R]):
         done, _ = ray.wait(list(owners), num_returns=1, timeout=1.0, fetch_local=False)
         return [(owners[call], call) for call in done]
 
-    def _settle(self, seat: _Seat, call: Any) -> Iterator[R]:
+    def _settle(self, seat: Seat, call: Any) -> Iterator[R]:
         """Take a finished call off its seat: yield its result, or decide what becomes of its unit."""
         try:
             value = ray.get(call)
@@ -195,7 +144,7 @@ class _Crew(Generic[R]):
             if not case.unit.trial:
                 yield value
 
-    def _on_exception(self, seat: _Seat, call: Any, cause: Exception) -> None:
+    def _on_exception(self, seat: Seat, call: Any, cause: Exception) -> None:
         fault = fault_of(cause)
         if call is seat.building:
             raise cause if isinstance(cause, CapfiltError) else WorkerError(f"no worker can be built: {fault.reason}")
@@ -204,7 +153,7 @@ class _Crew(Generic[R]):
             return
         self.attempts.fail(seat.calls.pop(call), fault, seat)
 
-    def _on_death(self, seat: _Seat, error: RayError) -> None:
+    def _on_death(self, seat: Seat, error: RayError) -> None:
         fault = death(str(error).strip().splitlines()[-1].strip())
         if _lost_node(error, seat.node):
             for case in seat.calls.values():
@@ -222,10 +171,10 @@ class _Crew(Generic[R]):
             if late:  # any unit of the actor may be the one that keeps the model from the others
                 self._replace(seat, overdue(late[0].seconds), blamed=list(seat.calls.values()))
 
-    def _replace(self, seat: _Seat, fault: Fault, blamed: list[Case]) -> None:
+    def _replace(self, seat: Seat, fault: Fault, blamed: list[Case]) -> None:
         """End an actor and hire another; the units it had in hand fail if blamed, else they just go back."""
         ray.kill(seat.actor)  # one that is only out of reach must not go on
-        self.seats[self.seats.index(seat)] = self._hire()
+        self.seats[self.seats.index(seat)] = hire(self.make, self.cluster)
         for case in seat.calls.values():
             if case in blamed:
                 self.attempts.fail(case, fault, seat)

@@ -1,0 +1,67 @@
+"""The actors of a job: each holds a worker, and has some units in hand."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import ray
+
+from capfilt.config import Cluster
+from capfilt.logs import LogSettings
+from capfilt.records import Unit
+from workers.isolation import Case
+
+IN_FLIGHT = 2  # units of an actor: one reads or writes while the other has the model
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Worker(Protocol[R_co]):
+    """What an actor holds. Two threads may call it at once."""
+
+    def run(self, unit: Unit) -> R_co:
+        """Do a unit; doing it again must change nothing."""
+        ...
+
+
+class _Actor:
+    """The process of one worker. It is built by a call of its own, so that the error arrives as it was raised."""
+
+    def build(self, make: Callable[[], Worker[object]], logs: LogSettings) -> tuple[str, str]:
+        """Build the worker and return the id of the node it is on, and for people where that is."""
+        logs.apply()
+        self.worker = make()
+        return str(ray.get_runtime_context().get_node_id()), f"pid {os.getpid()} on {ray.util.get_node_ip_address()}"
+
+    def run(self, unit: Unit) -> object:
+        return self.worker.run(unit)
+
+
+@dataclass(eq=False)
+class Seat:
+    """An actor and the calls it has in hand."""
+
+    actor: Any
+    building: Any  # the call that builds the worker; None when it is built
+    node: str = ""
+    place: str = ""  # for people
+    calls: dict[Any, Case] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.place
+
+
+def hire(make: Callable[[], Worker[object]], cluster: Cluster) -> Seat:
+    """Start an actor, which builds its worker and logs as this process does."""
+    actor_class = ray.remote(_Actor).options(
+        num_cpus=cluster.cpus_per_worker,
+        num_gpus=cluster.gpus_per_worker,
+        label_selector=cluster.labels,
+        max_restarts=0,
+        max_task_retries=0,
+        max_concurrency=IN_FLIGHT,
+        enable_task_events=False,  # they cost the head memory for each call, and nobody reads them
+    )
+    actor = actor_class.remote()
+    return Seat(actor, actor.build.remote(make, LogSettings.here()))
