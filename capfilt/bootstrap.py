@@ -11,7 +11,7 @@ Source: BLIP, arXiv 2201.12086, section 3.3.
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,12 +41,20 @@ from capfilt.runs import Run
 from capfilt.texts import clean
 from capfilt.units import check_failures
 
+Sides = tuple[int, int]
+"""Sides of the captioner's and of the filter's square input, pixels."""
+
 
 class CapFilt(NamedTuple):
     """The two models of a bootstrap."""
 
     captioner: Captioner
     filter: Filter
+
+    @property
+    def sides(self) -> Sides:
+        """What images are made ready for."""
+        return self.captioner.image_size, self.filter.image_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +67,17 @@ class Prepared:
     for_filter: Tensor  # the same for the filter; the same tensor where the sizes are equal
 
 
+Source = Callable[[Unit, Sides], Generator[list[Prepared], None, None]]
+"""Yields the samples of a unit, made ready, in batches."""
+
+
 def capfilt_unit(
-    unit: Unit, models: CapFilt, config: BootstrapConfig, run: Run, turn: AbstractContextManager[object] | None = None
+    unit: Unit,
+    models: CapFilt,
+    config: BootstrapConfig,
+    run: Run,
+    turn: AbstractContextManager[object] | None = None,
+    source: Source | None = None,
 ) -> UnitResult:
     """Caption and score the samples of a unit and commit them. A unit that is committed already is left as it is.
 
@@ -72,6 +89,7 @@ def capfilt_unit(
         config: the job.
         run: where the ledger lies.
         turn: a lock that is held while a batch is in the models, for units that run at once.
+        source: where batches come from; by default they are read and decoded here.
 
     Raises:
         ShardError: the shard cannot be read, is not the one that was planned, or too many samples failed.
@@ -84,8 +102,7 @@ def capfilt_unit(
     clock = Stopwatch()
     records: list[SampleRecord] = []
     candidates: list[Candidate] = []
-    samples = _hold(open_planned(run, unit.shard).read(unit.lo, unit.hi), unit)
-    ready = prefetch(samples, config.batch_size, partial(prepare, models, config), config.decode_threads)
+    ready = (source or partial(ready_batches, config, run))(unit, models.sides)
     with closing(ready) as batches:
         for batch in clock.each("read", batches):
             with turn or nullcontext():
@@ -100,9 +117,14 @@ def capfilt_unit(
     return _result(unit, statuses, candidates_table(unit.shard.id, candidates), config.policy, clock.seconds)
 
 
-def prepare(models: CapFilt, config: BootstrapConfig, sample: Sample) -> Prepared:
+def ready_batches(config: BootstrapConfig, run: Run, unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
+    """Yield the samples of a unit, made ready for the models, in batches; reading and decoding run ahead in threads."""
+    samples = _hold(open_planned(run, unit.shard).read(unit.lo, unit.hi), unit)
+    return prefetch(samples, config.batch_size, partial(prepare, sides, config), config.decode_threads)
+
+
+def prepare(sides: Sides, config: BootstrapConfig, sample: Sample) -> Prepared:
     """Decode a sample's image, bring it to the models' sizes, and note what is known of the sample."""
-    sides = models.captioner.image_size, models.filter.image_size
     margin = config.images.jpeg_margin
     record, image = examine(sample, config.images, None if margin is None else margin * max(sides))
     if image is None:

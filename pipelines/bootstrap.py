@@ -30,6 +30,7 @@ from capfilt.units import check_failures, cover, parse_name
 from pipelines.export import export_shards, finish
 from pipelines.follow import Follower
 from workers.bootstrap_worker import BootstrapWorker, try_batch_sizes
+from workers.decoder import start_decoder
 from workers.isolation import Isolation
 from workers.local import run_local
 from workers.metrics import Metered, Metrics
@@ -143,8 +144,10 @@ def _swept(folder: Run, settings: ExportConfig) -> Iterator[None]:
         storage.sweep(folder.clean(settings))
 
     sweep()
-    yield
-    sweep()
+    try:
+        yield
+    finally:  # also of a job that is ended, whose workers may have died in the middle of a file
+        sweep()
 
 
 def _release(folder: Run, shards: Sequence[Shard]) -> None:
@@ -170,7 +173,8 @@ class _Job:
     def bootstrap(self, build: Callable[[BootstrapConfig], CapFilt], local: bool) -> list[str]:
         """Do the units, complete the shards, and return what failed."""
         config = self.config
-        make = partial(BootstrapWorker, build, _placed(config), self.folder)
+        apart = start_decoder if config.cluster.decode_cpus and not local else None
+        make = partial(BootstrapWorker, build, _placed(config), self.folder, apart)
         tries, most, follower = config.cluster.attempts, config.max_quarantined, self.follower
         if local:
             isolation = Isolation(config.batch_size, 1, most, follower)

@@ -16,7 +16,7 @@ FORBIDDEN = {
 }
 ALLOWED = {(f"capfilt/{name}.py", "pipelines") for name in ("cli", "cli_decide", "cli_plan", "cli_train")}
 ALLOWED |= {("capfilt/cli_jobs.py", "workers")}
-RAY = [f"workers/{name}.py" for name in ("jobs", "metrics", "pool", "seats", "session", "train_worker")]
+RAY = [f"workers/{name}.py" for name in ("decoder", "jobs", "metrics", "pool", "seats", "session", "train_worker")]
 MODULES = sorted(p.relative_to(ROOT).as_posix() for package in FORBIDDEN for p in (ROOT / package).rglob("*.py"))
 
 

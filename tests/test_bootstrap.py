@@ -53,7 +53,7 @@ def bootstrap(path, config, run, both=None):
 
 def batch_of(config, both, *images: bytes, text: str = ""):
     samples = [Sample(n, f"{n:06d}", image, text) for n, image in enumerate(images)]
-    return capfilt_batch([prepare(both, config, sample) for sample in samples], both, config)
+    return capfilt_batch([prepare(both.sides, config, sample) for sample in samples], both, config)
 
 
 def test_web_text_and_caption_are_scored_alike(tmp_path, config, run):
@@ -119,7 +119,7 @@ def test_a_large_jpeg_is_shrunk_to_the_margin_of_the_larger_model_and_recorded_w
 
     for margin, least_side in ((None, None), (1.0, 8), (2.0, 16), (2.5, 20), (2.6, None)):
         images = config.images.model_copy(update={"jpeg_margin": margin})
-        ready = prepare(both, config.model_copy(update={"images": images}), sample)
+        ready = prepare(both.sides, config.model_copy(update={"images": images}), sample)
         pixels = decode(sample.image, config.images, least_side).pixels
         assert torch.equal(ready.for_captioner, resize(pixels, 8))
         assert torch.equal(ready.for_filter, resize(pixels, 4))
@@ -163,7 +163,7 @@ def test_equal_texts_of_an_image_are_scored_once_and_each_keeps_its_row(config):
 @pytest.mark.parametrize("text", ["", "  ", "<br>", "\u200b"])
 def test_a_text_with_nothing_to_read_is_no_candidate(config, text):
     both = models()
-    ready = prepare(both, config, Sample(0, "0", picture("red"), text, text_status="ok" if text else "missing"))
+    ready = prepare(both.sides, config, Sample(0, "0", picture("red"), text, text_status="ok" if text else "missing"))
 
     assert [c.source for c in capfilt_batch([ready], both, config)] == ["synthetic"]
     assert ready.record.text_status == ("empty" if text else "missing")
@@ -176,13 +176,13 @@ def test_texts_of_people_are_recorded_as_such(tmp_path):
 
 
 def test_models_of_different_sizes_each_get_theirs(config):
-    ready = prepare(models(filter_size=4), config, Sample(0, "0", picture("red"), ""))
+    ready = prepare(models(filter_size=4).sides, config, Sample(0, "0", picture("red"), ""))
 
     assert (ready.for_captioner.shape, ready.for_filter.shape) == ((3, 8, 8), (3, 4, 4))
 
 
 def test_an_image_is_resized_once_for_models_of_one_size(config):
-    ready = prepare(models(), config, Sample(0, "0", picture("red"), ""))
+    ready = prepare(models().sides, config, Sample(0, "0", picture("red"), ""))
 
     assert ready.for_captioner is ready.for_filter
 

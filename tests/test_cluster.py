@@ -1,4 +1,4 @@
-"""A cluster of unlike nodes that changes while a job is at work: the models on GPU nodes alone, and the same bytes."""
+"""Unlike nodes that change while a job is at work: models on GPU nodes, decoders on the others, and the same bytes."""
 
 import json
 import os
@@ -41,7 +41,8 @@ def wait_for(condition):
 
 
 def drive():
-    settings = {"workers": 3, "gpus_per_worker": 1, "cpus_per_worker": 0.5, "labels": {"pool": "!spare"}}
+    settings = {"workers": 3, "gpus_per_worker": 1, "cpus_per_worker": 0.5, "decode_cpus": 0.2}
+    settings["labels"] = {"pool": "!spare"}
     ray.init(nodes.address, log_to_driver=False)
     config = job_config(folder, export=True, cluster=settings)
     bootstrap.run(config, partial(build, notes=folder / "notes"), NAMES)
@@ -65,10 +66,13 @@ ids["late"] = nodes.add_node(**size, **kinds["late"])  # from the main thread, a
 wait_for((folder / "notes" / ids["late"].node_id).exists)
 nodes.remove_node(ids["first"], allow_graceful=False)
 before = commits()
+actors = ray._private.state.actors().values()
+decoding = {actor["Address"]["NodeID"] for actor in actors if actor["ActorClassName"] == "_Decoder"}
 job.join()
 nodes.shutdown()
 hired = {kind: (folder / "notes" / node.node_id).exists() for kind, node in ids.items()}
-print(json.dumps({"hired": hired, "before": before}))
+decoding = [kind for kind, node in ids.items() if node.node_id in decoding]
+print(json.dumps({"hired": hired, "before": before, "decoding": decoding}))
 """
 
 
@@ -87,6 +91,7 @@ def test_nodes_that_are_unlike_lost_and_late_change_no_byte(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["hired"] == {"first": True, "plain": False, "spare": False, "late": True}
+    assert found["decoding"] == ["plain"]  # the one without GPUs
     assert 0 < found["before"] < 24
     assert tables(tmp_path / "wild") == tables(tmp_path / "calm")
     assert clean(tmp_path / "wild") == clean(tmp_path / "calm")

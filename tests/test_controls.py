@@ -105,7 +105,7 @@ def test_control_texts_are_scored_against_the_image_that_they_do_not_fit(tmp_pat
     both = build_fakes(config)
     samples = [Sample(0, "0", picture("red"), "my red car"), Sample(1, "1", picture("blue"), "my blue car")]
 
-    rows = capfilt_batch([prepare(both, config, sample) for sample in samples], both, config)
+    rows = capfilt_batch([prepare(both.sides, config, sample) for sample in samples], both, config)
 
     assert [(row.position, row.source, row.caption_index, row.itm) for row in rows] == [
         (0, "web", 0, 1.0),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from capfilt.batch_size import find_batch_size
-from capfilt.bootstrap import CapFilt, capfilt_unit
+from capfilt.bootstrap import CapFilt, Source, capfilt_unit
 from capfilt.config import BootstrapConfig
 from capfilt.logs import bound
 from capfilt.records import Unit, UnitResult
@@ -16,15 +16,23 @@ from capfilt.runs import Run
 class BootstrapWorker:
     """Builds the models once, then takes units through capfilt_unit."""
 
-    def __init__(self, build: Callable[[BootstrapConfig], CapFilt], config: BootstrapConfig, run: Run) -> None:
+    def __init__(
+        self,
+        build: Callable[[BootstrapConfig], CapFilt],
+        config: BootstrapConfig,
+        run: Run,
+        decoder: Callable[[BootstrapConfig, Run], Source] | None = None,
+    ) -> None:
+        """Take what builds the models and, where images are decoded apart, what starts a process for that."""
         torch.set_num_threads(config.device.threads)  # sums round differently for other numbers of threads
         self._models, self._config, self._run = build(config), config, run
         self._turn = threading.Lock()
+        self._source = decoder(config, run) if decoder else None
 
     def run(self, unit: Unit) -> UnitResult:
         """Bootstrap a unit. Two may run at once: one reads, decodes or writes while the other has the models."""
         with bound(shard=unit.shard.id, unit=unit.name):
-            return capfilt_unit(unit, self._models, self._config, self._run, self._turn)
+            return capfilt_unit(unit, self._models, self._config, self._run, self._turn, self._source)
 
 
 def try_batch_sizes(build: Callable[[BootstrapConfig], CapFilt], config: BootstrapConfig) -> int:

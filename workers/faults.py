@@ -28,6 +28,10 @@ class Fault:
     cause: Cause = "exception"
 
 
+class DecoderDied(Exception):  # noqa: N818, told of a process, not of this one
+    """The process that decodes for a worker died, perhaps of an image."""
+
+
 def fault_of(error: Exception) -> Fault:
     """Return the fault that an exception of a worker tells of."""
     reason = f"{type(error).__name__}: {error}"
@@ -35,6 +39,8 @@ def fault_of(error: Exception) -> Fault:
         return Fault(Kind.STORE, reason, cause="store")
     if isinstance(error, CapfiltError) and not isinstance(error, ModelError):
         return Fault(Kind.DATA, reason, cause="data")
+    if isinstance(error, DecoderDied):
+        return death(str(error))
     # A message may hold addresses or sizes of the moment, so only the type is told.
     cause: Cause = "model" if isinstance(error, ModelError) else "exception"
     return Fault(Kind.SAMPLE, reason, f"makes the models raise {type(error).__name__}, alone in its batch", cause)

@@ -17,7 +17,8 @@ from workers.signals import exit_on_sigterm
 
 R = TypeVar("R")
 
-STORE_BYTES = 100 * 2**20  # of a private cluster's object store, which holds nothing but units and their results
+STORE_BYTES = 100 * 2**20  # of a private cluster's object store, which holds nothing but units and their results,
+PIXEL_BYTES = 500 * 2**20  # and these for each worker whose batches of pixels come through it
 
 
 @contextmanager
@@ -33,10 +34,10 @@ def session(cluster: Cluster) -> Iterator[None]:
         yield
         return
     private = {
-        "num_cpus": max(1, math.ceil(cluster.workers * cluster.cpus_per_worker)),
+        "num_cpus": max(1, math.ceil(cluster.workers * (cluster.cpus_per_worker + cluster.decode_cpus))),
         "num_gpus": None if cluster.gpus_per_worker else 0,  # None counts the machine's own
         "include_dashboard": False,
-        "object_store_memory": STORE_BYTES,
+        "object_store_memory": STORE_BYTES + (cluster.workers * PIXEL_BYTES if cluster.decode_cpus else 0),
     }
     local = cluster.address == "local"
     require_answer(cluster.address)

@@ -164,7 +164,7 @@ def _decode(models: CapFilt, config: BootstrapConfig, samples: Sequence[Sample])
     """Return the seconds that one thread takes to make a sample ready for the models."""
     started = time.perf_counter()
     for sample in samples:
-        prepare(models, config, sample)
+        prepare(models.sides, config, sample)
     return (time.perf_counter() - started) / len(samples)
 
 

@@ -1,0 +1,120 @@
+"""Decoding apart from the models, on a real Ray: the same batches, and nothing lost when a decoder is."""
+
+import os
+import signal
+import threading
+import time
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from drivers import tables
+from fakes import NAMES, build_fakes, job_config, mixed_shards
+
+from capfilt.bootstrap import Prepared, ready_batches
+from capfilt.errors import ConfigError, ShardError
+from capfilt.planning import plan_shards
+from capfilt.records import Held, Unit
+from capfilt.runs import Run, open_run
+from capfilt.shards import find_shards
+from pipelines import bootstrap
+from workers import decoder
+from workers.decoder import start_decoder
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+SIDES = (8, 6)
+APART = {"workers": 2, "cpus_per_worker": 0.5, "decode_cpus": 0.25}
+
+
+@pytest.fixture
+def planned(tmp_path) -> tuple[Run, Unit]:
+    """A run, and a unit over the samples 4 to 18 of its first shard, one of them held."""
+    mixed_shards(tmp_path / "in", shards=1)
+    config = job_config(tmp_path)
+    run = open_run(config, NAMES)
+    (shard,) = plan_shards(run, find_shards(config.input))
+    return run, Unit(shard, 4, 19, (Held(7, "ends its worker"),))
+
+
+def content(batches: list[list[Prepared]]) -> list[list[tuple[object, ...]]]:
+    """Return what batches hold, comparable."""
+    return [
+        [(one.record, one.text, one.for_captioner.tolist(), one.for_filter.tolist()) for one in batch]
+        for batch in batches
+    ]
+
+
+def test_batches_are_those_that_the_worker_would_make_itself(tmp_path, planned):
+    (run, unit), config = planned, job_config(tmp_path, cluster=APART)
+    expected = list(ready_batches(config, run, unit, SIDES))
+
+    found = list(start_decoder(config, run)(unit, SIDES))
+
+    assert content(found) == content(expected)
+    assert [len(batch) for batch in found] == [4, 4, 4, 3]
+    assert found[0][0].for_captioner.dtype == torch.uint8
+
+
+def test_an_error_of_the_shard_arrives_as_it_was_raised(tmp_path, planned):
+    run, unit = planned
+    source = start_decoder(job_config(tmp_path, cluster=APART), run)
+    mixed_shards(tmp_path / "in", shards=1, samples=20)
+
+    with pytest.raises(ShardError, match="changed since it was planned"):
+        list(source(unit, SIDES))
+
+
+def test_a_stream_that_is_left_stops_no_other(tmp_path, planned):
+    run, unit = planned
+    source = start_decoder(job_config(tmp_path, batch_size=1, cluster=APART), run)
+
+    for _ in range(4):  # more than a decoder does at once
+        stream = source(unit, SIDES)
+        assert len(list(islice(stream, 2))) == 2
+        stream.close()
+
+    assert len(list(source(unit, SIDES))) == 15
+
+
+def test_a_cluster_without_room_for_a_decoder_is_told(tmp_path, planned, monkeypatch):
+    monkeypatch.setattr(decoder, "PATIENCE", 1.0)
+    with pytest.raises(ConfigError, match="no node has had 64 free CPUs for 1 seconds"):
+        start_decoder(job_config(tmp_path, cluster=APART | {"decode_cpus": 64}), planned[0])
+
+
+def decoders() -> list[int]:
+    """Return the pids of the decoders of this process's Ray, whose raylet is a child of this process."""
+    parents, found = {}, []
+    for process in Path("/proc").iterdir():
+        try:
+            status = (process / "stat").read_text().rpartition(")")[2].split()
+            parents[int(process.name)] = int(status[1])
+            found += [int(process.name)] if (process / "cmdline").read_bytes().startswith(b"ray::_Decoder") else []
+        except (OSError, ValueError):  # it has ended, or is no process
+            continue
+    return [pid for pid in found if parents.get(parents.get(pid, 0)) == os.getpid()]
+
+
+def test_decoders_that_are_killed_change_no_byte(tmp_path):
+    for name in ("calm", "wild"):
+        mixed_shards(tmp_path / name / "in")
+    bootstrap.run(job_config(tmp_path / "calm"), build_fakes, NAMES, local=True)
+    killed = []
+
+    def kill() -> None:
+        while len(killed) < 2:
+            for pid in decoders()[:1] if list((tmp_path / "wild/run").glob("ledger/*/**/*.json")) else []:
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+                time.sleep(1.0)
+            time.sleep(0.05)
+
+    threading.Thread(target=kill, daemon=True).start()
+    config = job_config(tmp_path / "wild", cluster=APART | {"attempts": 5})
+    bootstrap.run(config, partial(build_fakes, delay=0.3), NAMES)
+
+    assert tables(tmp_path / "wild") == tables(tmp_path / "calm")
+    assert len(killed) == 2

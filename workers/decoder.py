@@ -1,0 +1,71 @@
+"""Decoding apart from the models: a process for each worker, on a node that has CPUs to spare.
+
+A worker starts its decoder and owns it, so that both end together: a decoder that hangs on an image goes with the
+worker whose deadline has passed. Batches of pixels travel through the object store, a few ahead of the models.
+"""
+
+from collections.abc import Generator
+
+import ray
+import torch
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
+
+from capfilt.bootstrap import Prepared, Sides, Source, ready_batches
+from capfilt.config import BootstrapConfig
+from capfilt.errors import ConfigError
+from capfilt.records import Unit
+from capfilt.runs import Run
+from workers.faults import DecoderDied
+
+AHEAD = 3  # batches in the object store for a unit
+PATIENCE = 600.0  # seconds until a cluster must have room for a decoder
+
+
+class _Decoder:
+    """The process of one decoder. Two units may be in work at once."""
+
+    def __init__(self, config: BootstrapConfig, run: Run) -> None:
+        torch.set_num_threads(1)  # of each decoding thread
+        self._config, self._run = config, run
+
+    def ready(self) -> None:
+        """Return when the process is up."""
+
+    def batches(self, unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
+        yield from ready_batches(self._config, self._run, unit, sides)
+
+
+def start_decoder(config: BootstrapConfig, run: Run) -> Source:
+    """Start a decoder for this process, which has to run on Ray, and return where its batches come from.
+
+    Raises:
+        ConfigError: no node has room for it.
+    """
+    actor = ray.remote(_Decoder).options(
+        num_cpus=config.cluster.decode_cpus,
+        max_restarts=-1,
+        max_concurrency=2,
+        enable_task_events=False,
+    ).remote(config, run)  # fmt: skip
+    try:
+        ray.get(actor.ready.remote(), timeout=PATIENCE)
+    except GetTimeoutError:
+        raise ConfigError(
+            f"cluster.decode_cpus: no node has had {config.cluster.decode_cpus:g} free CPUs for {PATIENCE:g} seconds; "
+            "add nodes, or lower it"
+        ) from None
+
+    def source(unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
+        stream = actor.batches.options(num_returns="streaming", _generator_backpressure_num_objects=AHEAD)
+        try:
+            for batch in stream.remote(unit, sides):
+                yield ray.get(batch)
+        except RayTaskError as error:
+            raise error.cause from None
+        except ActorUnavailableError as error:
+            raise ConnectionError(f"a decoder is out of reach: {error}") from None
+        except RayError as error:
+            lost = "node has died" in str(error) or getattr(error, "preempted", False)
+            raise (ConnectionError if lost else DecoderDied)(f"a decoder died: {error}") from None
+
+    return source
