@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -29,6 +30,8 @@ from capfilt.runs import Run, Selection
 from capfilt.shards import write_tar
 from capfilt.tables import parquet_bytes
 from capfilt.texts import clean
+
+_READERS = 32  # threads that read what shards came to; they wait for the store
 
 IMAGE_MEMBER = "jpg"  # whatever the format, as img2dataset does: a loader wants one name for the images of a set
 
@@ -118,7 +121,8 @@ def finish_export(run: Run, shards: Sequence[Shard], config: ExportConfig) -> li
     if missing:
         some = ", ".join(missing[:10])
         raise RunError(f"{folder}: {len(missing)} of {len(shards)} shards are not exported ({some}); export again")
-    exported = [read_stats(folder, shard.id) for shard in shards]
+    with ThreadPoolExecutor(_READERS) as pool:
+        exported = list(pool.map(lambda shard: read_stats(folder, shard.id), shards))
     rows = [{name: getattr(stats, name) for name in MANIFEST.names} for stats in exported]
     manifest = parquet_bytes(pa.Table.from_pylist(rows, MANIFEST))
     storage.publish(storage.join(folder, "manifest.parquet"), manifest)

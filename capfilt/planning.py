@@ -86,9 +86,11 @@ def _indexed(run: Run, urls: Sequence[str]) -> list[Shard]:
 
 def _settled(run: Run, planned: Sequence[Shard]) -> list[Shard]:
     """Return the planned shards that need not be looked at again."""
+    damaged = [shard for shard in planned if shard.damage]
     with ThreadPoolExecutor(READERS) as pool:
-        settled = pool.map(lambda shard: not shard.damage or bool(committed_units(run, shard)), planned)
-        return [shard for shard, as_it_is in zip(planned, settled, strict=True) if as_it_is]
+        begun = pool.map(lambda shard: bool(committed_units(run, shard)), damaged)
+        new = {shard.id for shard, as_it_was in zip(damaged, begun, strict=True) if not as_it_was}
+    return [shard for shard in planned if shard.id not in new]
 
 
 def _look(id_: str, url: str) -> Shard:

@@ -120,3 +120,4 @@ class UnitResult:
     kept: dict[str, int]  # texts by source that the run's own policy keeps
     tokens: int  # generated
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    completes: bool = False  # its shard is complete, too

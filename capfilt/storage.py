@@ -100,14 +100,28 @@ def read_bytes(path: str, start: int = 0, length: int | None = None) -> bytes:
     return _ask(path, read)
 
 
+def list_entries(folder: str) -> tuple[list[str], list[str]]:
+    """Return the sorted names of the files and of the folders in a folder, by one listing; none if there is no such."""
+    try:
+        entries = _ask(folder, lambda store, name: store.ls(name, detail=True))
+    except FileNotFoundError:
+        return [], []
+    names: dict[str, list[str]] = {"file": [], "directory": []}
+    for entry in entries:
+        name = entry["name"].rstrip("/").rpartition("/")[2]
+        if not name.startswith("."):
+            names.setdefault(entry["type"], []).append(name)
+    return sorted(names["file"]), sorted(names["directory"])
+
+
 def list_files(folder: str) -> list[str]:
     """Return the sorted names of the files in a folder; none if there is no such folder."""
-    return _list(folder, "file")
+    return list_entries(folder)[0]
 
 
 def list_folders(folder: str) -> list[str]:
     """Return the sorted names of the folders in a folder; none if there is no such folder."""
-    return _list(folder, "directory")
+    return list_entries(folder)[1]
 
 
 def find_files(pattern: str) -> list[str]:
@@ -220,15 +234,6 @@ def _store(path: str) -> tuple[Any, str]:
     # other machines write here too, so a listing that was true a minute ago is of no use
     store, name = fsspec.core.url_to_fs(path, use_listings_cache=False)
     return store, name
-
-
-def _list(folder: str, kind: str) -> list[str]:
-    try:
-        entries = _ask(folder, lambda store, name: store.ls(name, detail=True))
-    except FileNotFoundError:
-        return []
-    names = [entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == kind]
-    return sorted(name for name in names if not name.startswith("."))
 
 
 def _sync(path: Path) -> None:

@@ -8,7 +8,7 @@ from capfilt.config import BootstrapConfig
 from capfilt.estimates import Estimate, total
 from capfilt.planning import index_shards, planned_shards, unusable
 from capfilt.records import Shard
-from capfilt.rest import Rest, look_for_rest
+from capfilt.remaining import Remaining
 from capfilt.runs import Run
 from capfilt.storage import absolute
 
@@ -22,7 +22,7 @@ class Survey:
     files: int  # that its inputs mean
     shards: list[Shard]  # that were looked at
     left_out: list[Shard]  # of these: a bootstrap does not take them as they are
-    rest: Rest  # of the others
+    rest: Remaining  # of the others
 
     @property
     def whole(self) -> bool:
@@ -42,17 +42,17 @@ class Survey:
     @property
     def samples_left(self) -> Estimate:
         """Samples that a bootstrap would still take."""
-        return self._total(lambda shard: self.rest.left.get(shard.id, 0))
+        return self._total(lambda shard: self.rest.uncommitted(shard))
 
     @property
     def bytes_left(self) -> Estimate:
         """Size of what a bootstrap would still take."""
-        return self._total(lambda shard: shard.size * self.rest.left.get(shard.id, 0) / max(1, shard.samples))
+        return self._total(lambda shard: shard.size * self.rest.uncommitted(shard) / max(1, shard.samples))
 
     @property
     def shards_left(self) -> Estimate:
         """Shards of which a bootstrap would still take samples."""
-        return self._total(lambda shard: float(self.rest.left.get(shard.id, 0) > 0))
+        return self._total(lambda shard: float(self.rest.uncommitted(shard) > 0))
 
     def _total(self, figure: Callable[[Shard], float]) -> Estimate:
         return total([figure(shard) for shard in self.shards], self.files)
@@ -85,4 +85,4 @@ def survey(run: Run, config: BootstrapConfig, found: Sequence[str], *, whole: bo
         shards = index_shards(urls if few else sorted(random.Random(config.seed).sample(urls, ENOUGH)))
     usable = [shard for shard in shards if not unusable(shard, config)]
     left_out = [shard for shard in shards if unusable(shard, config)]
-    return Survey(len(urls), shards, left_out, look_for_rest(run, config, usable))
+    return Survey(len(urls), shards, left_out, Remaining(run, config, usable))

@@ -18,7 +18,7 @@ def cut_units(
     Every unit begins at a multiple of the batch size, also when unit_size has changed since the others
     were cut. A shard without samples has one unit without samples.
     """
-    step = math.ceil(config.unit_size / config.batch_size) * config.batch_size
+    step = unit_step(config)
     done = sorted(parse_name(name) for name in committed)
     if not shard.samples:
         return [] if done else [Unit(shard, 0, 0)]
@@ -27,6 +27,11 @@ def cut_units(
         units += [piece(shard, start, min(start + step, lo), held) for start in range(position, lo, step)]
         position = max(position, hi)
     return units
+
+
+def unit_step(config: BootstrapConfig) -> int:
+    """Return the samples of a unit: unit_size, rounded up to whole batches."""
+    return math.ceil(config.unit_size / config.batch_size) * config.batch_size
 
 
 def piece(shard: Shard, lo: int, hi: int, held: Iterable[Held]) -> Unit:

@@ -2,31 +2,29 @@
 
 import logging
 import shlex
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 
 from capfilt import storage
 from capfilt.bootstrap import CapFilt
-from capfilt.commits import read_commit
+from capfilt.completion import complete_shard
 from capfilt.config import BootstrapConfig, Cluster, ExportConfig
 from capfilt.errors import FailedUnitsError, RunError, ShardError, StoppedError
 from capfilt.export import finished_shards
 from capfilt.lease import Lease, hold_lease
-from capfilt.ledger import committed_units, complete_shards, fold, is_complete
+from capfilt.ledger import complete_shards
 from capfilt.logs import everywhere
 from capfilt.med.inference import settle
 from capfilt.planning import plan_shards, unusable
 from capfilt.progress import Progress
 from capfilt.quarantine import quarantined_shards, release
-from capfilt.records import Shard, Unit, UnitResult
-from capfilt.rest import look_for_rest
+from capfilt.records import Shard, UnitResult
+from capfilt.remaining import Remaining
 from capfilt.runs import Run, begun_with, open_run
 from capfilt.shards import find_shards
 from capfilt.status import Board, keep_status
 from capfilt.stop import Stop, heed_stop
-from capfilt.units import check_failures, cover, parse_name
 from pipelines.export import export_shards, finish
 from pipelines.follow import Follower
 from workers.bootstrap_worker import BootstrapWorker, try_batch_sizes
@@ -78,13 +76,14 @@ def run(
             left_out = [shard for shard in shards if unusable(shard, config)]
             if retry_quarantined:
                 _release(folder, shards)
-            job = _Job(folder, config, [shard for shard in shards if shard not in left_out], lease, stop, board)
-            folder.note("start", units=len(job.units), left_out=[shard.url for shard in left_out])
+            usable = [shard for shard in shards if not unusable(shard, config)]
+            job = _Job(folder, config, usable, lease, stop, board)
+            folder.note("start", samples=job.left.total - job.left.done, left_out=[shard.url for shard in left_out])
             failed = [remedy(shard) for shard in left_out] if config.damage == "fail" else []
             with nullcontext() if local else session(config.cluster):
                 failed += job.bootstrap(build, local)
                 failed += job.export(settings, local) if config.export and not job.stopped else []
-            summary = f"{len(shards)} shards, {len(left_out)} left out, {job.done} samples done before; "
+            summary = f"{len(shards)} shards, {len(left_out)} left out, {job.left.done} samples done before; "
             summary += str(job.follower.tally)
             if job.stopped:
                 folder.note("stop", summary=summary, failed=failed)
@@ -158,7 +157,7 @@ def _release(folder: Run, shards: Sequence[Shard]) -> None:
 
 
 class _Job:
-    """The units that are left of a run, by shard; a shard is folded when its last one is in."""
+    """What is left of a run, and what has come of it so far."""
 
     def __init__(
         self, folder: Run, config: BootstrapConfig, shards: Sequence[Shard], lease: Lease, stop: Stop, board: Board
@@ -166,9 +165,7 @@ class _Job:
         self.folder, self.config, self.shards, self.follower = folder, config, shards, Follower(folder)
         self.lease, self.stop, self.board = lease, stop, board
         self.stopped = False  # before all was done
-        rest = look_for_rest(folder, config, shards)
-        self.units, self.ready, self.left = rest.units, rest.ready, dict(rest.left)
-        self.total, self.done = rest.total, rest.done
+        self.left = Remaining(folder, config, shards)
 
     def bootstrap(self, build: Callable[[BootstrapConfig], CapFilt], local: bool) -> list[str]:
         """Do the units, complete the shards, and return what failed."""
@@ -178,11 +175,11 @@ class _Job:
         tries, most, follower = config.cluster.attempts, config.max_quarantined, self.follower
         if local:
             isolation = Isolation(config.batch_size, 1, most, follower)
-            return self._collect(run_local(make, self.units, isolation, self.stop, follower))
-        follower.metrics = Metrics(self.folder.root, self.total, self.done)
+            return self._collect(run_local(make, self.left, isolation, self.stop, follower))
+        follower.metrics = Metrics(self.folder.root, self.left.total, self.left.done)
         metered = partial(Metered, make, self.folder.root)
         isolation = Isolation(config.batch_size, tries, most, follower)
-        return self._collect(run_units(metered, self.units, config.cluster, isolation, self.stop, follower))
+        return self._collect(run_units(metered, self.left, config.cluster, isolation, self.stop, follower))
 
     def export(self, settings: ExportConfig, local: bool) -> list[str]:
         """Export the shards that are complete, and return what failed."""
@@ -196,39 +193,32 @@ class _Job:
 
     def _collect(self, results: Results) -> list[str]:
         """Take all results in, and return what failed."""
-        failed = [reason for shard in self.ready for reason in self._complete(shard)]
-        self.board.begin(self.total, self.done)
-        progress = Progress(self.total, self.done, self.follower.told)
+        left, tally = self.left, self.follower.tally
+        failed = [reason for shard in left.ready for reason in self._complete(shard)]
+        self.board.begin(left.total, left.done)
+        progress = Progress(left.total, left.done, self.follower.told)
         with closing(self.follower), closing(results), progress:
             try:
                 for result in results:
                     self.lease.check()
                     samples = result.unit.hi - result.unit.lo
                     self.follower.add(result)
-                    progress.add(samples, self.follower.tally.shares)
-                    self.board.add(samples, self.follower.tally)
-                    self.left[result.unit.shard.id] -= samples
-                    if not self.left[result.unit.shard.id]:
+                    progress.add(samples, tally.shares)
+                    self.board.add(samples, tally)
+                    if left.count(result.unit) and not result.completes:
                         failed += self._complete(result.unit.shard)
             except FailedUnitsError as error:
                 failed += error.failed
-        self.stopped = self.stop.asked and any(self.left.values())
-        assert failed or self.stopped or not any(self.left.values()), "units were lost that did not fail"
+        self.stopped = self.stop.asked and left.unfinished
+        assert failed or self.stopped or not left.unfinished, "units were lost that did not fail"
         return failed
 
     def _complete(self, shard: Shard) -> list[str]:
-        """Fold a shard of which all units are committed; return why not, if it cannot be."""
-        statuses: Counter[str] = Counter()
+        """Complete a shard of which all units are committed; return why not, if it cannot be."""
         try:
-            committed = committed_units(self.folder, shard)
-            units = cover([Unit(shard, *parse_name(name)) for name in committed], shard.samples)
-            for unit in units if not is_complete(self.folder, shard) else ():
-                statuses.update(read_commit(storage.join(self.folder.parts(shard), f"{unit.name}.json")).statuses)
-            check_failures(shard, statuses, self.config)
-            fold(self.folder, shard, units)
+            complete_shard(self.folder, shard, self.config)
         except (ShardError, RunError, OSError) as error:
-            if not is_complete(self.folder, shard):  # else a forced driver was faster
-                return [str(error)]
+            return [str(error)]
         return []
 
 

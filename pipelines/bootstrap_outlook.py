@@ -4,6 +4,7 @@ It calls what the job calls before it writes: each check is made in one place.
 """
 
 from collections.abc import Callable
+from operator import length_hint
 
 from capfilt import storage
 from capfilt.config import BootstrapConfig, ExportConfig
@@ -88,7 +89,7 @@ def _tell(outlook: Outlook, config: BootstrapConfig, folder: Run, found: Survey)
         outlook.tell("run", "a new one")
     if not as_begun(config).batch_size:
         outlook.tell("batches", "their size is found by a trial when the run begins")
-    units = f"{len(rest.units):,} units" if found.whole else "units"
+    units = f"{length_hint(rest):,} units" if found.whole else "units"
     outlook.tell("does", f"{left:,.0f} samples in {units} of up to {config.unit_size:,}")
     ledger, clean = left * LEDGER_BYTES, found.bytes_left.high if config.export else 0.0
     outlook.tell("ledger", f"{folder.ledger}, up to {in_bytes(ledger)}")

@@ -71,8 +71,8 @@ def export_shards(
 ) -> list[str]:
     """Export those of some complete shards that are not, and return what failed. One worker needs no Ray."""
     finished = finished_shards(folder.clean(config))
-    units = [Unit(shard, 0, shard.samples) for shard in shards if shard.id not in finished]
-    samples = {unit.shard.id: unit.hi for unit in units}
+    samples = {shard.id: shard.samples for shard in shards if shard.id not in finished}
+    units = (Unit(shard, 0, shard.samples) for shard in shards if shard.id in samples)
     total = sum(shard.samples for shard in shards)
     make = partial(ExportWorker, folder, config)
     results = run_local(make, units, stop=stop) if cluster.workers == 1 else run_units(make, units, cluster, stop=stop)

@@ -52,7 +52,7 @@ def _pace(
 ) -> tuple[Rehearsal | None, Pace | None]:
     if wishes.rate is not None:
         return None, told(wishes.rate)
-    units = [unit for unit in found.rest.units if unit.hi > unit.lo]
+    units = [unit for unit in found.rest if unit.hi > unit.lo]
     if not wishes.timing or not units:
         return None, None
     if config.device.kind == "cuda" and not torch.cuda.is_available():

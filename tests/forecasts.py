@@ -5,7 +5,6 @@ from typing import Any
 from capfilt.config import BootstrapConfig
 from capfilt.forecast.rehearsal import Rehearsal
 from capfilt.records import Shard, Unit, UnitResult
-from capfilt.rest import Rest
 from capfilt.survey import Survey
 from capfilt.tally import Tally
 
@@ -15,18 +14,27 @@ def config(**changes: Any) -> BootstrapConfig:
     return BootstrapConfig.model_validate(values | changes)
 
 
+class Left(list[Unit]):
+    """What is left of a run that is nowhere on a disk: its units, one for each shard."""
+
+    def __init__(self, shards: list[Shard], done: int) -> None:
+        super().__init__(Unit(shard, 0, shard.samples) for shard in shards)
+        self.done = done  # samples
+
+    def uncommitted(self, shard: Shard) -> int:
+        return sum(unit.hi for unit in self if unit.shard == shard)
+
+
 def survey(shards: int = 4, files: int | None = None, samples: int = 1000, done: int = 0) -> Survey:
     """Return shards of a unit and of 10 bytes a sample each, the first `done` of which are done."""
     known = [Shard(f"{n:05d}", f"in/{n:05d}.tar", 10 * samples, "d", samples) for n in range(shards)]
-    left = {shard.id: 0 if n < done else samples for n, shard in enumerate(known)}
-    units = [Unit(shard, 0, samples) for shard in known[done:]]
-    return Survey(files or shards, known, [], Rest(units, [], left, shards * samples))
+    return Survey(files or shards, known, [], Left(known[done:], done * samples))  # type: ignore[arg-type]
 
 
 def rehearsal(**changes: Any) -> Rehearsal:
     """Return a rehearsal of 2 times 50 samples without spread."""
     tally = Tally()
-    tally.add(UnitResult(survey().rest.units[0], {"ok": 100}, {"web": 80, "synthetic": 100}, {"web": 20}, 0))
+    tally.add(UnitResult(next(iter(survey().rest)), {"ok": 100}, {"web": 80, "synthetic": 100}, {"web": 20}, 0))
     values: dict[str, Any] = {
         "samples": 50,
         "batch_size": 10,

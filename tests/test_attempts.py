@@ -1,4 +1,5 @@
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_no_further_unit_is_begun_while_many_wait_for_a_store(attempts):
         attempts.fail(take(attempts), NO_DISK, "a")
 
     assert attempts.take("a", idle=True, alternative=True) is None
-    assert len(attempts) == 4
+    assert attempts.waiting(9) == 4
 
 
 @pytest.mark.usefixtures("hasty")
@@ -158,3 +159,25 @@ def test_lost_nodes_are_no_fault_of_a_unit_but_not_for_ever(attempts):
 
     attempts.lose(case, NO, "a")
     assert case.failures == 1
+
+
+def test_units_are_made_when_it_is_their_turn():
+    made: list[int] = []
+
+    def units() -> Iterator[Unit]:
+        for n, unit in enumerate(UNITS):
+            made.append(n)
+            yield unit
+
+    attempts = Attempts(units(), tries=2, strikes=3)
+    assert made == []
+    assert attempts.waiting(2) == 2
+    case = take(attempts)
+    assert made == [0, 1]
+
+    attempts.give_back(case)
+    assert [take(attempts).unit for _ in range(3)] == UNITS[:3]
+    assert made == [0, 1, 2]
+    assert attempts
+    take(attempts)
+    assert not attempts

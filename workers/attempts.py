@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
+from operator import length_hint
 
 from capfilt.errors import WorkerError
 from capfilt.records import Unit
@@ -41,7 +42,7 @@ class Attempts:
         the code, the models or the machines.
 
         Args:
-            units: in the order in which they are started.
+            units: in the order in which they are started; each is made when it is its turn.
             tries: failures until a unit is given up, or narrowed down.
             strikes: that stop the job.
             seconds: that a try may take.
@@ -52,15 +53,26 @@ class Attempts:
         self._most_strikes, self._strikes = strikes, 0
         self._most_outages, self._isolation = outages, isolation
         self._listener = listener or Nobody()
-        self._fresh = deque(Case(unit, tries, seconds) for unit in units)
+        self._cases = (Case(unit, tries, seconds) for unit in units)  # made when they are asked for
+        self._unmade = length_hint(units)
+        self._fresh: deque[Case] = deque()  # made, or given back
         self._waiting: list[Case] = []  # for a disk or store
         self._suspects: deque[Case] = deque()
         self._drained = False
         self.failed: list[str] = []
 
-    def __len__(self) -> int:
-        """Return how many units wait to be tried; none when no other is to begin."""
-        return 0 if self._drained else len(self._fresh) + len(self._waiting) + len(self._suspects)
+    def waiting(self, most: int) -> int:
+        """Return how many units wait to be tried, up to a number; none when no other is to begin."""
+        if self._drained:
+            return 0
+        others = len(self._waiting) + len(self._suspects)
+        while len(self._fresh) + others < most and self._make():
+            pass
+        return min(most, len(self._fresh) + others)
+
+    def __bool__(self) -> bool:
+        """Return whether a unit waits to be tried."""
+        return bool(self.waiting(1))
 
     def drain(self) -> None:
         """Let no other unit begin. Those in hand may still succeed or fail; one that fails is not tried again."""
@@ -68,7 +80,16 @@ class Attempts:
 
     def state(self) -> State:
         """Return how many units wait, and for what."""
-        return State(len(self._fresh), len(self._waiting), len(self._suspects))
+        return State(self._unmade + len(self._fresh), len(self._waiting), len(self._suspects))
+
+    def _make(self) -> bool:
+        """Put the next unit that was never tried in its line, and return whether there was one."""
+        case = next(self._cases, None)
+        if case is None:
+            return False
+        self._fresh.append(case)
+        self._unmade = max(0, self._unmade - 1)
+        return True
 
     def take(self, place: object, *, idle: bool, alternative: bool) -> Case | None:
         """Take the next unit to try at a place, if there is one that may run there.
@@ -85,7 +106,8 @@ class Attempts:
             if case.not_before <= now and (idle or not case.suspect):
                 self._waiting.remove(case)
                 return case
-        if self._fresh and len(self._waiting) < self._most_strikes:  # else the store is to answer first
+        patient = len(self._waiting) < self._most_strikes  # else the store is to answer first
+        if patient and (self._fresh or self._make()):
             return self._fresh.popleft()
         for case in self._suspects if idle else ():
             if not (alternative and case.failed_on is place):

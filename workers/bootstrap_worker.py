@@ -2,11 +2,13 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from capfilt.batch_size import find_batch_size
 from capfilt.bootstrap import CapFilt, Source, capfilt_unit
+from capfilt.completion import complete_if_covered
 from capfilt.config import BootstrapConfig
 from capfilt.logs import bound
 from capfilt.records import Unit, UnitResult
@@ -30,9 +32,15 @@ class BootstrapWorker:
         self._source = decoder(config, run) if decoder else None
 
     def run(self, unit: Unit) -> UnitResult:
-        """Bootstrap a unit. Two may run at once: one reads, decodes or writes while the other has the models."""
+        """Bootstrap a unit, and complete its shard if it was the last.
+
+        Two may run at once: one reads, decodes or writes while the other has the models.
+        """
         with bound(shard=unit.shard.id, unit=unit.name):
-            return capfilt_unit(unit, self._models, self._config, self._run, self._turn, self._source)
+            result = capfilt_unit(unit, self._models, self._config, self._run, self._turn, self._source)
+            if unit.trial:
+                return result
+            return replace(result, completes=complete_if_covered(self._run, unit.shard, self._config))
 
 
 def try_batch_sizes(build: Callable[[BootstrapConfig], CapFilt], config: BootstrapConfig) -> int:

@@ -89,7 +89,7 @@ class _Crew(Generic[R]):
         self.stop, self.listener = stop, listener
         self.stillborn = 0  # actors that died while being built since the last that did not
         self.patience = time.monotonic() + PATIENCE
-        self.seats = [hire(self.make, self.cluster) for _ in range(min(cluster.workers, len(attempts)))]
+        self.seats = [hire(self.make, self.cluster) for _ in range(attempts.waiting(cluster.workers))]
 
     def results(self) -> Iterator[R]:
         """Yield results until no unit waits and none is in hand."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from operator import length_hint
 from typing import Any
 
 from capfilt.calibrate.curves import Rate
@@ -71,7 +72,7 @@ def forecast(
         price: of an hour of a device.
     """
     cluster = config.cluster
-    units = len(found.rest.units) * found.files / max(1, len(found.shards))
+    units = length_hint(found.rest) * found.files / max(1, len(found.shards))
     workers = max(1, min(cluster.workers, round(units)))
     each = cluster.gpus_per_worker or cluster.cpus_per_worker
     hours = None if pace is None else _hours(config, found, pace, workers, units)

@@ -1,0 +1,54 @@
+"""The end of a shard: when all of its units are committed, it is judged as a whole and folded.
+
+The worker that commits the last unit does it, so that the driver of many workers neither reads nor writes tables. Two
+that commit at the same time may both do it, and write the same bytes; what neither saw is left to the driver.
+"""
+
+from collections import Counter
+
+from capfilt import storage
+from capfilt.commits import read_commit
+from capfilt.config import BootstrapConfig
+from capfilt.errors import RunError, ShardError
+from capfilt.ledger import committed_units, fold, is_complete
+from capfilt.records import Shard, Unit
+from capfilt.runs import Run
+from capfilt.units import check_failures, cover, parse_name
+
+
+def complete_shard(run: Run, shard: Shard, config: BootstrapConfig) -> None:
+    """Fold a shard of which all units are committed.
+
+    Raises:
+        ShardError: too many of its samples failed.
+        RunError: its units do not make it up, or a file is not what its record says.
+        OSError: a file cannot be read or written.
+    """
+    statuses: Counter[str] = Counter()
+    units = cover(_committed(run, shard), shard.samples)
+    try:
+        for unit in units if not is_complete(run, shard) else ():
+            statuses.update(read_commit(storage.join(run.parts(shard), f"{unit.name}.json")).statuses)
+        check_failures(shard, statuses, config)
+        fold(run, shard, units)
+    except (RunError, OSError):
+        if not is_complete(run, shard):  # else another was faster, and its units went while they were read
+            raise
+
+
+def complete_if_covered(run: Run, shard: Shard, config: BootstrapConfig) -> bool:
+    """Complete a shard if its last unit was committed just now, and return whether it is complete.
+
+    What stands against it is no fault of the unit: the driver meets it again, and tells.
+    """
+    try:
+        if sum(unit.hi - unit.lo for unit in cover(_committed(run, shard), shard.samples)) != shard.samples:
+            return False
+        complete_shard(run, shard, config)
+    except (ShardError, RunError, OSError):
+        return False
+    return True
+
+
+def _committed(run: Run, shard: Shard) -> list[Unit]:
+    return [Unit(shard, *parse_name(name)) for name in committed_units(run, shard)]

@@ -1,0 +1,95 @@
+"""What is left of a run: found by one listing of its ledger when it starts, and cut into units as they are asked for.
+
+In memory are the shards, and the units of those that are in work: a run of a billion samples has a million units.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from capfilt import storage
+from capfilt.config import BootstrapConfig
+from capfilt.ledger import committed_units
+from capfilt.quarantine import quarantined, quarantined_shards
+from capfilt.records import Shard, Unit
+from capfilt.runs import Run
+from capfilt.units import cut_units, unit_step
+
+_READERS = 32  # threads that list the units of shards in work; they wait for the store
+
+
+class Remaining:
+    """The shards of a run, and which of their samples are not committed.
+
+    Attributes:
+        total: samples of the shards.
+        done: those of them that were committed when the run was started.
+        ready: shards of which nothing is left but to fold them, or to remove the parts of that.
+    """
+
+    def __init__(self, run: Run, config: BootstrapConfig, shards: Sequence[Shard]) -> None:
+        self._run, self._config, self._shards = run, config, shards
+        files, folders = storage.list_entries(run.ledger)
+        self._complete = {name.removesuffix(".json") for name in files if name.endswith(".json")}
+        begun = set(folders)
+        in_work = [shard for shard in shards if shard.id in begun and shard.id not in self._complete]
+        with ThreadPoolExecutor(_READERS) as pool:
+            names = pool.map(lambda shard: committed_units(run, shard), in_work)
+            self._committed = {shard.id: found for shard, found in zip(in_work, names, strict=True)}
+        self._with_held = quarantined_shards(run)
+        self._left: dict[str, int] = {}  # samples of the shards in work, by id
+        self.total = sum(shard.samples for shard in shards)
+        self._uncommitted = {shard.id: self._samples_left(shard) for shard in shards}
+        self._open = sum(self._uncommitted.values())  # samples that have not been counted
+        self.done = self.total - self._open
+        self.ready = [shard for shard in shards if shard.id in begun and not self._cut(shard)]
+
+    def __iter__(self) -> Iterator[Unit]:
+        """Yield the units that are left, shard by shard, in the order of the plan."""
+        for shard in self._shards:
+            units = self._cut(shard)
+            if units:
+                self._left[shard.id] = _samples(units)
+                yield from units
+
+    def __length_hint__(self) -> int:
+        """Return how many units were left when the run was started."""
+        return sum(self._count(shard) for shard in self._shards)
+
+    def count(self, unit: Unit) -> bool:
+        """Take note that a unit, or a piece of one, is committed; return whether it was the last of its shard."""
+        self._left[unit.shard.id] -= unit.hi - unit.lo
+        self._open -= unit.hi - unit.lo
+        if self._left[unit.shard.id]:
+            return False
+        del self._left[unit.shard.id]
+        return True
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether samples are left that have not been counted."""
+        return self._open > 0
+
+    def uncommitted(self, shard: Shard) -> int:
+        """Return how many samples of a shard were left when the run was started; 0 of a shard that is none of these."""
+        return self._uncommitted.get(shard.id, 0)
+
+    def _samples_left(self, shard: Shard) -> int:
+        if shard.id in self._committed:
+            return _samples(cut_units(shard, self._config, self._committed[shard.id]))
+        return 0 if shard.id in self._complete else shard.samples
+
+    def _count(self, shard: Shard) -> int:
+        if shard.id in self._committed:
+            return len(cut_units(shard, self._config, self._committed[shard.id]))
+        return 0 if shard.id in self._complete else max(1, math.ceil(shard.samples / unit_step(self._config)))
+
+    def _cut(self, shard: Shard) -> list[Unit]:
+        if shard.id in self._complete:
+            return []
+        held = quarantined(self._run, shard) if shard.id in self._with_held else ()
+        return cut_units(shard, self._config, self._committed.get(shard.id, ()), held)
+
+
+def _samples(units: Sequence[Unit]) -> int:
+    return sum(unit.hi - unit.lo for unit in units)

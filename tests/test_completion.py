@@ -1,0 +1,76 @@
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ledgers import SHARD, commit, new_run, record, web
+
+from capfilt import completion
+from capfilt.completion import complete_if_covered, complete_shard
+from capfilt.errors import RunError, ShardError
+from capfilt.ledger import fold, is_complete
+from capfilt.records import Unit
+from capfilt.runs import Run
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    return new_run(tmp_path)
+
+
+def commit_all(run: Run, cuts: list[int], status: str = "ok") -> list[Unit]:
+    records = [record(n, status=status if n else "ok") for n in range(4)]
+    return commit(run, SHARD, cuts, records, [web(n) for n in range(4) if records[n].status == "ok"])
+
+
+def test_a_shard_is_completed_with_its_last_unit_and_not_before(run):
+    commit_all(run, [0, 2])
+    assert not complete_if_covered(run, SHARD, run.config())
+    assert not is_complete(run, SHARD)
+
+    commit_all(run, [2, 4])
+    assert complete_if_covered(run, SHARD, run.config())
+    assert is_complete(run, SHARD)
+    assert not Path(run.parts(SHARD)).exists()
+    assert complete_if_covered(run, SHARD, run.config())
+
+
+def test_units_that_overlap_are_taken_once(run):
+    commit_all(run, [0, 1, 4])
+    commit_all(run, [0, 4])
+
+    assert complete_if_covered(run, SHARD, run.config())
+
+
+def test_a_shard_over_its_share_of_failures_is_left_to_the_driver_which_says_so(run):
+    commit_all(run, [0, 2, 4], status="undecodable")
+
+    assert not complete_if_covered(run, SHARD, run.config())
+    with pytest.raises(ShardError, match=r"3 of 4 samples failed \(3 undecodable\)"):
+        complete_shard(run, SHARD, run.config())
+    assert not is_complete(run, SHARD)
+
+
+def test_a_changed_table_is_left_to_the_driver_which_names_it(run):
+    commit_all(run, [0, 2, 4])
+    next(Path(run.parts(SHARD)).glob("*.samples.parquet")).write_bytes(b"changed")
+
+    assert not complete_if_covered(run, SHARD, run.config())
+    with pytest.raises(RunError, match=r"samples\.parquet: is not the file that was committed"):
+        complete_shard(run, SHARD, run.config())
+
+
+def test_one_that_was_slower_than_another_is_not_told_of_files_that_are_gone(run, monkeypatch):
+    commit_all(run, [0, 2, 4])
+
+    def read_late(path: str) -> Iterator[object]:
+        monkeypatch.undo()
+        fold(run, SHARD, [Unit(SHARD, 0, 2), Unit(SHARD, 2, 4)])
+        shutil.rmtree(run.parts(SHARD), ignore_errors=True)
+        return completion.read_commit(path)
+
+    monkeypatch.setattr(completion, "read_commit", read_late)
+
+    complete_shard(run, SHARD, run.config())
+
+    assert is_complete(run, SHARD)
