@@ -40,7 +40,7 @@ def test_drained_nothing_begins_and_what_fails_is_not_tried_again(attempts):
     attempts.fail(case, NO, "b")
 
     assert attempts.take("a", idle=True, alternative=True) is None
-    assert len(attempts) == 0
+    assert not attempts
     assert attempts.failed == []
 
 

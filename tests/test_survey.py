@@ -26,7 +26,7 @@ def test_of_very_many_shards_some_are_drawn_by_the_seed(folder):
     again = survey(nowhere, config, files)
     other = survey(nowhere, config.model_copy(update={"seed": 1}), files)
 
-    assert found == again
+    assert found.shards == again.shards
     assert [shard.url for shard in found.shards] != [shard.url for shard in other.shards]
     assert (found.files, len(found.shards), found.whole) == (12, 5, False)
     assert found.samples == (252, 252, 252)  # all hold 21
