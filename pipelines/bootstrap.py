@@ -16,10 +16,10 @@ from capfilt.lease import Lease, hold_lease
 from capfilt.ledger import complete_shards
 from capfilt.logs import everywhere
 from capfilt.med.inference import settle
-from capfilt.planning import plan_shards, unusable
+from capfilt.planning import index_here, plan_shards, unusable
 from capfilt.progress import Progress
 from capfilt.quarantine import quarantined_shards, release
-from capfilt.records import Shard, UnitResult
+from capfilt.records import Shard, Unit, UnitResult
 from capfilt.remaining import Remaining
 from capfilt.runs import Run, begun_with, open_run
 from capfilt.shards import find_shards
@@ -29,6 +29,7 @@ from pipelines.export import export_shards, finish
 from pipelines.follow import Follower
 from workers.bootstrap_worker import BootstrapWorker, try_batch_sizes
 from workers.decoder import start_decoder
+from workers.index_worker import IndexWorker
 from workers.isolation import Isolation
 from workers.local import run_local
 from workers.metrics import Metered, Metrics
@@ -37,6 +38,8 @@ from workers.session import on_a_worker, session
 from workers.signals import end_process, exit_on_sigterm, stop_on_interrupt
 
 logger = logging.getLogger(__name__)
+
+FEW = 64  # shards that the driver indexes itself, since starting workers takes some seconds
 
 Results = Generator[UnitResult, None, None]
 
@@ -71,8 +74,12 @@ def run(
         config = _settled(config, build, local)
         folder = open_run(config, names)
         settings = ExportConfig(run=config.run, policy=config.policy)
-        with keep_status(folder.root) as board, nullcontext() if force else _swept(folder, settings):
-            shards = plan_shards(folder, found)
+        with (
+            keep_status(folder.root) as board,
+            nullcontext() if force else _swept(folder, settings),
+            nullcontext() if local else session(config.cluster),
+        ):
+            shards = plan_shards(folder, found, index_here if local else partial(_index_on_workers, config.cluster))
             left_out = [shard for shard in shards if unusable(shard, config)]
             if retry_quarantined:
                 _release(folder, shards)
@@ -80,9 +87,8 @@ def run(
             job = _Job(folder, config, usable, lease, stop, board)
             folder.note("start", samples=job.left.total - job.left.done, left_out=[shard.url for shard in left_out])
             failed = [remedy(shard) for shard in left_out] if config.damage == "fail" else []
-            with nullcontext() if local else session(config.cluster):
-                failed += job.bootstrap(build, local)
-                failed += job.export(settings, local) if config.export and not job.stopped else []
+            failed += job.bootstrap(build, local)
+            failed += job.export(settings, local) if config.export and not job.stopped else []
             summary = f"{len(shards)} shards, {len(left_out)} left out, {job.left.done} samples done before; "
             summary += str(job.follower.tally)
             if job.stopped:
@@ -120,6 +126,14 @@ def _placed(config: BootstrapConfig) -> BootstrapConfig:
     """Return a config whose checkpoints are found from any folder, since an actor may run in another."""
     paths = {"captioner": storage.absolute(config.captioner), "filter": storage.absolute(config.filter)}
     return config.model_copy(update=paths)
+
+
+def _index_on_workers(cluster: Cluster, run: Run, shards: Sequence[Shard]) -> list[Shard]:
+    """Index shards on the job's workers: reading through all tars of a large run takes the network of all nodes."""
+    if len(shards) < FEW:
+        return index_here(run, shards)
+    units = (Unit(shard, 0, 0) for shard in shards)
+    return list(run_units(partial(IndexWorker, run), units, _without_gpus(cluster, local=False)))
 
 
 @contextmanager
@@ -187,7 +201,7 @@ class _Job:
         self.board.turn("export")
         complete, clean = complete_shards(self.folder), self.folder.clean(settings)
         ready = [shard for shard in self.shards if shard.id in complete]
-        failed = export_shards(self.folder, ready, settings, _for_export(self.config.cluster, local), self.stop)
+        failed = export_shards(self.folder, ready, settings, _without_gpus(self.config.cluster, local), self.stop)
         self.stopped = self.stop.asked and bool({shard.id for shard in ready} - finished_shards(clean))
         return failed
 
@@ -222,7 +236,7 @@ class _Job:
         return []
 
 
-def _for_export(cluster: Cluster, local: bool) -> Cluster:
+def _without_gpus(cluster: Cluster, local: bool) -> Cluster:
     """Return the same workers without their GPUs, on any node, or one in this process."""
     cpus = min(1.0, cluster.cpus_per_worker)  # what a private cluster has
     changes = {"gpus_per_worker": 0.0, "cpus_per_worker": cpus, "labels": {}}

@@ -121,6 +121,22 @@ def test_a_trial_that_fails_says_why(tmp_path):
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_shards_that_workers_index_are_planned_as_by_the_driver(folder, undisturbed, monkeypatch):
+    (folder / "in/00003.tar").write_bytes(b"no shard")
+    (folder / "in/00003.tar").rename(folder / "in/00003.tgz")
+    config = job_config(folder)
+    expected = plan_shards(open_run(job_config(folder, run=str(folder / "here")), NAMES), find_shards(config.input))
+    monkeypatch.setattr(bootstrap, "FEW", 1)
+
+    with pytest.raises(FailedUnitsError, match=r"1 failed(.|\n)*00003\.tgz"):
+        bootstrap.run(config, build_fakes, NAMES)
+
+    assert load_run(config.run).plan() == expected
+    assert tables(folder) == tables(undisturbed)
+    assert len(list((folder / "run/plan/index").iterdir())) == 3
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_actor_changes_no_byte(tmp_path, folder):
     write_shard(folder / "in/00003.tar", [("white", "snow")] * 9 + [("red", "my red car")] * 9)
     (tmp_path / "calm").mkdir()
