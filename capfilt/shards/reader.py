@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
+from threading import Lock
 from typing import Protocol
 
 from capfilt.errors import ShardError
@@ -11,6 +12,7 @@ from capfilt.shards.listing import LIST_SUFFIXES, ListShard
 from capfilt.shards.parquet import PARQUET_MAGIC, ParquetShard
 from capfilt.storage import exists, join, list_files, read_bytes
 
+_LISTING = Lock()  # else each of many threads would list a large folder, and hold its names
 _HEAD = 512  # bytes that tell the kind of a file
 
 
@@ -53,7 +55,9 @@ def _unfinished(url: str) -> str:
     for suffix in (".tar.gz", ".tgz", ".tar", ".parquet"):
         name = name.removesuffix(suffix)
     marker = f"{name}_stats.json"
-    if exists(join(folder or ".", marker)) or not _has_markers(folder or "."):
+    with _LISTING:
+        has_markers = _has_markers(folder or ".")
+    if not has_markers or exists(join(folder or ".", marker)):
         return ""
     return f"unfinished: {marker} is missing beside it"
 
