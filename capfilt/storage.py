@@ -66,9 +66,7 @@ def version(path: str) -> str:
     local = local_path(path)
     if local is not None:
         with naming(path):
-            found = (
-                local.stat()
-            )  # the time of the last change of anything cannot be set back, as that of the content can
+            found = local.stat()  # ctime cannot be set back, as mtime can
         return f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
     facts = _ask(path, lambda store, name: store.info(name))
     etag = facts.get("ETag") or facts.get("etag")
@@ -103,15 +101,10 @@ def read_bytes(path: str, start: int = 0, length: int | None = None) -> bytes:
 def list_entries(folder: str) -> tuple[list[str], list[str]]:
     """Return the sorted names of the files and of the folders in a folder, by one listing; none if there is no such."""
     try:
-        entries = _ask(folder, lambda store, name: store.ls(name, detail=True))
-    except FileNotFoundError:
-        return [], []
-    names: dict[str, list[str]] = {"file": [], "directory": []}
-    for entry in entries:
-        name = entry["name"].rstrip("/").rpartition("/")[2]
-        if not name.startswith("."):
-            names.setdefault(entry["type"], []).append(name)
-    return sorted(names["file"]), sorted(names["directory"])
+        kinds = sorted(pair for pair in _kinds(folder) if not pair[0].startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        kinds = []
+    return [name for name, is_folder in kinds if not is_folder], [name for name, is_folder in kinds if is_folder]
 
 
 def list_files(folder: str) -> list[str]:
@@ -225,8 +218,7 @@ def sweep(folder: str, *, deep: bool = True) -> None:
             for name in names:
                 if re.fullmatch(r"\.[0-9a-f]{32}\.partial", name):  # and nothing that others may have put there
                     Path(inner, name).unlink(missing_ok=True)
-            if not deep:
-                folders.clear()
+            folders[:] = folders if deep else []
 
 
 def _store(path: str) -> tuple[Any, str]:
@@ -235,8 +227,18 @@ def _store(path: str) -> tuple[Any, str]:
     if local is not None:
         return LocalFileSystem(), str(local.absolute())
     # other machines write here too, so a listing that was true a minute ago is of no use
-    store, name = fsspec.core.url_to_fs(path, use_listings_cache=False)
-    return store, name
+    return cast(tuple[Any, str], fsspec.core.url_to_fs(path, use_listings_cache=False))
+
+
+def _kinds(folder: str) -> Iterator[tuple[str, bool]]:
+    """Yield the name of each thing in a folder, and whether it is a folder too."""
+    local = local_path(folder)
+    if local is not None:  # without a look at each file, which is what listing a large folder takes its time for
+        with naming(folder), os.scandir(local) as found:
+            yield from ((entry.name, entry.is_dir()) for entry in found)
+        return
+    for entry in _ask(folder, lambda store, name: store.ls(name, detail=True)):
+        yield entry["name"].rstrip("/").rpartition("/")[2], entry["type"] == "directory"
 
 
 def _sync(path: Path) -> None:
