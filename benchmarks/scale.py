@@ -36,10 +36,10 @@ from null_models import CountingWorker, build_null, write_inputs
 
 from capfilt.config import BootstrapConfig, Cluster
 from capfilt.planning import plan_shards
-from capfilt.progress import Tally
 from capfilt.remaining import Remaining
 from capfilt.runs import Run, open_run
 from capfilt.shards import find_shards
+from capfilt.tally import Tally
 from pipelines import bootstrap
 from workers.pool import run_units
 
@@ -91,11 +91,11 @@ def schedule(folder: Path, options: argparse.Namespace) -> Figures:
     left, tally, units = Remaining(run, config, run.plan()), Tally(), 0
     begin, start = time.process_time(), time.perf_counter()
     with watched() as curve:
-        for result in run_units(CountingWorker, left.units(), Cluster(workers=options.workers, cpus_per_worker=0.5)):
+        for result in run_units(CountingWorker, left, Cluster(workers=options.workers, cpus_per_worker=0.5)):
             tally.add(result)
             left.count(result.unit)
             units += 1
-    assert not left
+    assert not left.unfinished
     seconds, cpu = time.perf_counter() - start, time.process_time() - begin
     return {"units": units, "loop_seconds": round(seconds, 2), "driver_cpu": round(cpu, 2), "curve": curve}
 
