@@ -12,7 +12,8 @@ from workers.address import require_answer
 def find_room(cluster: Cluster) -> str:
     """Return where the workers would go, in a line. Nothing is started.
 
-    What other jobs have in use counts as room, and a cluster that grows by itself may have more than it shows.
+    What other jobs have in use counts as room, and so do nodes that cluster.labels rules out; a cluster that grows by
+    itself may have more than it shows.
 
     Raises:
         ConfigError: nothing answers at the address, or there is too little room.
