@@ -4,8 +4,8 @@
 
 One shard goes through the run's own functions with texts that a model could have written: its index is read, images
 are hashed and their headers looked at, units are committed, the shard is folded, the run verified. Images are JPEGs of
-noise of about --kib. Counted is CPU time of this process, the least of --rounds, in microseconds an image. Decoding the
-same images is timed beside it, for scale, and is no cost of safety.
+noise of about --kib. Counted is CPU time of this process, the least of --rounds, in microseconds an image. Planning,
+which any run needs, and decoding the same images are timed beside it and are no cost of safety.
 
 Set against it is what models take: --cpu-seconds an image on a CPU (docs/performance.md) and --gpu-rate images a second
 on a GPU. A GPU does not wait for a CPU that works beside it: hashing is done in the threads that decode, and a unit is
@@ -17,7 +17,6 @@ import argparse
 import hashlib
 import io
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -38,6 +37,7 @@ from capfilt.shards import write_tar
 from capfilt.shards.headers import parse_header
 from capfilt.verify import verify
 
+PLANNING, DECODING = "walked and indexed when planned", "decoded"
 DECODED = 64  # images that are decoded, of all
 
 
@@ -45,18 +45,18 @@ def main() -> None:
     options = _options()
     rounds = [once(options) for _ in range(options.rounds)]
     costs = {name: round(min(costs[name] for costs in rounds), 2) for name in rounds[0]}
-    decoding = costs.pop("decoding, for scale")
+    beside = {name: costs.pop(name) for name in (PLANNING, DECODING)}
     total = sum(costs.values())
     result = {
         "microseconds_an_image": costs,
         "total": round(total, 2),
-        "decoding": decoding,
+        "beside": beside,
         "share_of_a_cpu_run": total / 1e6 / options.cpu_seconds,
         "share_of_one_core_at_gpu_rate": total / 1e6 * options.gpu_rate,
         "share_of_the_cores_at_gpu_rate": total / 1e6 * options.gpu_rate / options.cores,
     }
     result |= {name: getattr(options, name) for name in ("samples", "kib", "cpu_seconds", "gpu_rate", "cores", "load")}
-    result |= describe("cpu", "pyarrow", "torch") | {"arguments": sys.argv[1:]}
+    result |= describe("cpu", "pyarrow", "torch")
     print(json.dumps(result, indent=1))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
@@ -76,7 +76,8 @@ def once(options: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path, run, config = prepare(folder, picture, options.samples)
-        shard = index_shard(run, "00000", str(path))
+        shard = run.plan()[0]
+        timed(PLANNING, lambda: index_shard(run, "00000", str(path)))
         size = config.unit_size
         units = [Unit(shard, lo, min(lo + size, shard.samples)) for lo in range(0, shard.samples, size)]
         timed("index read, headers looked at", lambda: [look(run, unit) for unit in units])
@@ -88,7 +89,7 @@ def once(options: argparse.Namespace) -> dict[str, float]:
         timed("shard folded", lambda: complete_shard(run, shard, config))
         problems = timed("run verified", lambda: verify(run))
         assert problems == []
-        timed("decoding, for scale", lambda: [decode(picture, config.images) for _ in range(DECODED)], DECODED)
+        timed(DECODING, lambda: [decode(picture, config.images) for _ in range(DECODED)], DECODED)
     return costs
 
 

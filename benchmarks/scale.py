@@ -45,6 +45,7 @@ from workers.pool import run_units
 
 NAMES = {"captioner": "c0ffee", "filter": "f117e4"}
 PACKAGES = ("ray", "pyarrow", "duckdb", "torch")
+SETTINGS = ("samples", "unit", "workers", "load")
 Figures = dict[str, Any]
 Stage = Callable[[Path, argparse.Namespace], Figures]
 
@@ -220,7 +221,7 @@ def main() -> None:
             for stage, figures in (listed if options.listed else whole)(Path(name), shards, options):
                 rows.append({"shards": shards, "stage": stage, **figures})
                 print(json.dumps(rows[-1]), flush=True)
-    circumstances = describe("cpu", *PACKAGES) | {"load": options.load, "arguments": sys.argv[1:]}
+    circumstances = describe("cpu", *PACKAGES) | {name: getattr(options, name) for name in SETTINGS}
     if options.json:
         options.json.write_text(json.dumps({"rows": rows} | circumstances, indent=1) + "\n")
 
