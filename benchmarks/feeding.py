@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ from machine import describe
 from PIL import Image
 
 from capfilt import images
-from capfilt.bootstrap import CapFilt, prepare
+from capfilt.bootstrap import prepare
 from capfilt.config import BootstrapConfig
 from capfilt.prefetch import Stopwatch, prefetch
 from capfilt.records import Sample
@@ -103,9 +102,8 @@ def ours(prepare_one: Callable, sample: Sample) -> torch.Tensor:
 
 def prepared(options: argparse.Namespace, margin: float | None) -> Callable:
     """Return what prepares a sample for two models of the side, as in a bootstrap."""
-    model = SimpleNamespace(image_size=options.side)
     config = BootstrapConfig(input=["-"], run="-", captioner="-", filter="-", images={"jpeg_margin": margin})
-    return partial(prepare, CapFilt(model, model), config)
+    return partial(prepare, (options.side, options.side), config)
 
 
 def pictures(options: argparse.Namespace, width: int, height: int) -> list[Sample]:
