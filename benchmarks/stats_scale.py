@@ -4,9 +4,10 @@
 
 Makes a ledger first (made_up_ledger.py) and leaves it there for the next time. Each figure is from a process of its
 own, as a user meets it: reading, judging and laying down the ledger, then the answer. The cuts by each kind come first,
-on one open run, and read the files once, so that disks do not count for the others. Seconds are the median of --rounds.
-Memory is the most that was resident at once. The input shards are not there, so the report shows no images.
---only asks some questions again and leaves the other answers in the file as they are.
+on one open run, and read the files once, so that disks do not count for the others. Seconds are the median of --rounds;
+those of the processor hold where others are at work on the machine too. Memory is the most that was resident at once.
+The input shards are not there, so the report shows no images. --only asks some questions again and leaves the other
+answers in the file as they are.
 """
 
 import argparse
@@ -23,6 +24,17 @@ from made_up_ledger import make
 STRICT = "name: strict\nweb_itm: 0.8\nsynthetic_itm: 0.8\n"
 """Another policy, to compare with."""
 
+_DIFFERENCE = """
+import sys
+from pathlib import Path
+from capfilt.config import Policy, load
+from capfilt.recut import difference, render_difference
+from capfilt.runs import load_run
+run = load_run(sys.argv[1])
+print(render_difference(difference(run, run.config().policy, load(Policy, Path(sys.argv[2])))))
+"""
+"""What recut shows before it looks at the input shards, which a made-up run has none of."""
+
 QUESTIONS = {
     "open_run": "-c import sys, capfilt; capfilt.open_run(sys.argv[1]).close()|RUN",
     "stats": "stats|RUN",
@@ -30,7 +42,7 @@ QUESTIONS = {
     "inspect": "inspect|RUN",
     "inspect --kept --source web --sort worst": "inspect|RUN|--kept|--source|web|--sort|worst",
     "calibrate": "calibrate|RUN",
-    "recut --policy strict.yaml --dry-run": "recut|RUN|--policy|FOLDER/strict.yaml|--dry-run",
+    "recut, the difference alone": f"-c {_DIFFERENCE}|RUN|FOLDER/strict.yaml",
     "compare, under another policy": "compare|RUN|RUN|--policy-second|FOLDER/strict.yaml",
     "stats --where": "stats|RUN|--where|words > 3 AND domain <> 'site1.example'",
     "stats --by source --by itm --where": "stats|RUN|--by|source|--by|itm|--where|words > 3",

@@ -84,6 +84,14 @@ def test_the_table_of_look_alikes_is_that_of_its_benchmark():
         assert f"| {change.replace(', WebP', ', as WebP')} | {share} |" in page
 
 
+def test_the_table_of_a_large_ledger_is_that_of_its_benchmark():
+    page, results = table("query.md", "stats_scale")
+    by = results["results"].pop("by")
+    for name, row in results["results"].items():
+        assert f"| `{name}` | {row['cpu_seconds']:g} | {row['mib']:,} |" in page
+    assert f"takes {min(by.values()):.1f} to {max(by.values()):.1f} seconds" in page
+
+
 def test_every_column_of_a_run_is_documented():
     page = (ROOT / "docs" / "query.md").read_text()
     for relation in COLUMNS.values():

@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -284,3 +286,13 @@ def test_opening_changes_no_file_of_the_run(run):
     capfilt.open_run(run.root, unfinished=True).close()
 
     assert {path: path.read_bytes() for path in Path(run.root).rglob("*") if path.is_file()} == before
+
+
+def test_nothing_but_answers_goes_to_the_standard_output_of_a_short_program(run):
+    """DuckDB shows how far a long query is where it takes a program for a person at a prompt, as it does python -c."""
+    code = "import sys, capfilt; print(capfilt.open_run(sys.argv[1]).sql(sys.argv[2]).fetchall())"
+
+    query = "SELECT current_setting('enable_progress_bar')"
+    done = subprocess.run([sys.executable, "-c", code, run.root, query], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[(False,)]\n"

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import duckdb
 
+MEMORY = "2GiB"
+"""Of the engine; what needs more is spilled to disk, so that a look at a large run fits beside other work."""
+
 
 def connect(files: Mapping[str, Sequence[str]], spill: Path) -> duckdb.DuckDBPyConnection:
     """Return a connection that can read these Parquet files, as tables, and do nothing else outside of itself.
@@ -17,12 +20,14 @@ def connect(files: Mapping[str, Sequence[str]], spill: Path) -> duckdb.DuckDBPyC
         config={
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
+            "memory_limit": MEMORY,
             "python_enable_replacements": False,  # a name in a query is a table here, never a variable of a caller
             "temp_directory": str(spill),
         }
     )
     connection.execute("SET allowed_paths = ?", [[path for paths in files.values() for path in paths]])
     connection.execute("SET enable_external_access = false")
+    connection.execute("SET enable_progress_bar = false")  # of python -c it would go between the answers, on stdout
     connection.execute("SET lock_configuration = true")
     for name, paths in files.items():
         connection.read_parquet(paths).create_view(name)
