@@ -45,7 +45,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with open(options.json, "w") if options.json else io.StringIO() as file:  # noqa: PTH123, a path or nothing
         for line in (*by_size(options), *by_threads(options)):
-            text = json.dumps({**line, **_circumstances(options)})
+            text = json.dumps({**_circumstances(options), **line})
             print(text, flush=True)
             file.write(text + "\n")
 
@@ -72,10 +72,11 @@ def by_threads(options: argparse.Namespace) -> Iterator[dict[str, object]]:
     batch = len(samples) // options.batches
 
     def drain(threads: int, model_seconds: float = 0.0) -> float:
-        """Return the share of the time after the first batch that is spent waiting."""
+        """Return the share of the time, from when the first batch is there, that is spent waiting."""
         clock, source = Stopwatch(), prefetch(samples, batch, prepare_one, threads)
         next(source)
         start = time.perf_counter()
+        time.sleep(model_seconds)
         for _ in clock.each("wait", source):
             time.sleep(model_seconds)
         return clock.seconds["wait"] / (time.perf_counter() - start)

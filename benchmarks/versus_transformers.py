@@ -15,10 +15,9 @@ and the same greedy captions. Then they take each case in turns, so that what el
 
 transformers is used as well as it can be: an image is encoded once, its captions come from one call, and its texts are
 matched in one call against its states, padded to the longest. "As documented" matches one pair for each row instead.
-capfilt's filter also gives the ITC cosine of each pair, which transformers is spared. Ratios are those of the median
-seconds of the rounds that both took part in; the range beside them is the middle half of those rounds' own ratios.
-Operations are those that are needed, held against the fastest matrix product of the machine. Tables go to stderr as
-they come, JSON to stdout.
+Neither side gives the ITC cosine of a pair. Ratios are those of the median seconds of the rounds that both took part
+in; the range beside them is the middle half of those rounds' own ratios. Operations are those that are needed, held
+against the fastest matrix product of the machine. Tables go to stderr as they come, JSON to stdout.
 """
 
 import argparse
@@ -149,12 +148,12 @@ def operations(case: str, config: MEDConfig, texts: list[str]) -> float:
     """Return the operations that a case needs for an image with such texts; the ITC cosines are not counted."""
     kind, count = case.split("-")
     if kind == "itm":
-        return sum(filter_work(config, lengths(texts[: int(count)]), itc=False).values())
+        return sum(filter_work(config, lengths(texts[: int(count)])).values())
     captions = sum(captioner_work(config, int(count)).values())
     if kind == "caption":
         return captions
     scored = [*lengths(texts[:1]), *[NEW + 2] * int(count)]
-    return captions + sum(filter_work(config, scored, itc=False).values())
+    return captions + sum(filter_work(config, scored).values())
 
 
 def lengths(texts: list[str]) -> list[int]:
@@ -169,7 +168,7 @@ def profiles(
     if not options.profile or options.device != "cpu":  # a GPU runs behind the operators that the trace sees
         return {}
     found, n = {}, options.profile
-    scoring = [filter_work(config, lengths(texts), itc=True) for texts in inputs.texts]
+    scoring = [filter_work(config, lengths(texts)) for texts in inputs.texts]
     needed = {"captions": total([captioner_work(config, n)] * len(inputs.pixels)), "scores": total(scoring)}
     for side in sides:
         calls: dict[str, Callable[[], object]] = {

@@ -33,10 +33,9 @@ def captioner_work(config: MEDConfig, n: int) -> dict[str, float]:
     return {**image_work(config), "text": decode + n * NEW * _head(config)}
 
 
-def filter_work(config: MEDConfig, lengths: Sequence[int], itc: bool) -> dict[str, float]:
-    """Return the operations of scoring texts of so many tokens against one image; itc counts that cosine too."""
-    texts = sum(_text(config, length, cross=True) for length in lengths)
-    return {**image_work(config), "text": texts + itc * sum(_text(config, length, cross=False) for length in lengths)}
+def filter_work(config: MEDConfig, lengths: Sequence[int]) -> dict[str, float]:
+    """Return the operations of P(match) of texts of so many tokens with one image, by stage."""
+    return {**image_work(config), "text": sum(_text(config, length) for length in lengths)}
 
 
 def image_work(config: MEDConfig) -> dict[str, float]:
@@ -51,11 +50,11 @@ def image_work(config: MEDConfig) -> dict[str, float]:
     }
 
 
-def _text(config: MEDConfig, length: int, cross: bool) -> float:
-    whole = _block(config, length, length * length, length if cross else 0)
+def _text(config: MEDConfig, length: int) -> float:
+    whole = _block(config, length, length * length, length)
     width, inner = config.text.width, config.text.mlp_width
     last = 2 * (length * 2 * width**2 + 2 * width**2 + 2 * width * inner) + 4 * length * width
-    last += (4 * width**2 + 4 * _image_tokens(config) * width) * cross
+    last += 4 * width**2 + 4 * _image_tokens(config) * width
     return (config.text.depth - 1) * whole + last
 
 

@@ -201,9 +201,9 @@ class TestWork:
 
         assert giga[1] == pytest.approx({"vision": 110.97, "keys": 16.34, "text": 6.02}, abs=0.01)
         assert [giga[n]["text"] for n in (4, 10)] == pytest.approx([21.44, 52.29], abs=0.01)
-        one = filter_work(base, [16], itc=False)["text"] / 1e9
+        one = filter_work(base, [16])["text"] / 1e9
         assert one == pytest.approx(3.51 * 11 / 12 + 0.06, abs=0.01)  # the last block: keys, values and one token
-        assert filter_work(base, [16] * 3, itc=False)["text"] / 1e9 == pytest.approx(3 * one)
+        assert filter_work(base, [16] * 3)["text"] / 1e9 == pytest.approx(3 * one)
 
     def test_a_trace_is_cut_at_norms_look_ups_and_products_with_the_vocabulary(self):
         operations = [
