@@ -26,11 +26,11 @@ import numpy as np
 from machine import describe
 from PIL import Image
 
-from capfilt.completion import complete_shard
 from capfilt.config import BootstrapConfig
 from capfilt.images import decode
 from capfilt.indexing import index_shard, open_planned
 from capfilt.ledger import write_unit
+from capfilt.ledger.completion import complete_shard
 from capfilt.records import Candidate, SampleRecord, Unit
 from capfilt.runs import Run, open_run
 from capfilt.shards import write_tar

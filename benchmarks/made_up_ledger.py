@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from capfilt import storage
-from capfilt.commits import Commit, write_commit
 from capfilt.config import BootstrapConfig
 from capfilt.controls import CAPTION, OWN
 from capfilt.ledger import CANDIDATES, SAMPLES, SCHEMAS, count_values, record_path, table_path
+from capfilt.ledger.commits import Commit, write_commit
 from capfilt.records import CONTROL, Shard
 from capfilt.runs import Run, open_run
 from capfilt.tables import parquet_bytes

@@ -22,8 +22,8 @@ from versus_inputs import Folders, make_inputs, sizes, write_models, write_shard
 
 from capfilt import storage
 from capfilt.bootstrap import CapFilt
-from capfilt.commits import read_commit
 from capfilt.config import BootstrapConfig
+from capfilt.ledger.commits import read_commit
 from capfilt.med.build import build_models, checkpoint_names
 from capfilt.runs import load_run
 from pipelines import bootstrap

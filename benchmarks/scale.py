@@ -35,8 +35,8 @@ from machine import describe
 from null_models import CountingWorker, build_null, write_inputs
 
 from capfilt.config import BootstrapConfig, Cluster
+from capfilt.ledger.remaining import Remaining
 from capfilt.planning import plan_shards
-from capfilt.remaining import Remaining
 from capfilt.runs import Run, open_run
 from capfilt.shards import find_shards
 from capfilt.tally import Tally

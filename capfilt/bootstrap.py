@@ -24,7 +24,6 @@ from torch import Tensor
 
 from capfilt import storage
 from capfilt.captioners import Captioner
-from capfilt.commits import read_commit
 from capfilt.config import BootstrapConfig, Policy
 from capfilt.controls import add_controls
 from capfilt.errors import ModelError
@@ -33,9 +32,10 @@ from capfilt.filters import Filter, Scores
 from capfilt.images import resize
 from capfilt.indexing import open_planned
 from capfilt.ledger import candidates_table, checked_table, table_path, write_unit
+from capfilt.ledger.commits import read_commit
+from capfilt.ledger.quarantine import QUARANTINED, quarantine
 from capfilt.policy import select
 from capfilt.prefetch import Stopwatch, prefetch
-from capfilt.quarantine import QUARANTINED, quarantine
 from capfilt.records import Candidate, Caption, Sample, SampleRecord, Unit, UnitResult
 from capfilt.runs import Run
 from capfilt.texts import clean

@@ -7,9 +7,9 @@ from capfilt.config import BootstrapConfig
 from capfilt.errors import RunError, ShardError
 from capfilt.indexing import index_shard, indexed_shards, known_shard
 from capfilt.ledger import committed_units
-from capfilt.plans import shard_ids
 from capfilt.records import Shard
 from capfilt.runs import Run
+from capfilt.runs.plans import shard_ids
 from capfilt.shards import open_shard
 from capfilt.storage import absolute
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from capfilt.config import BootstrapConfig
 from capfilt.estimates import Estimate, total
+from capfilt.ledger.remaining import Remaining
 from capfilt.planning import index_shards, planned_shards, unusable
 from capfilt.records import Shard
-from capfilt.remaining import Remaining
 from capfilt.runs import Run
 from capfilt.storage import absolute
 

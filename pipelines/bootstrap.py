@@ -8,23 +8,23 @@ from functools import partial
 
 from capfilt import storage
 from capfilt.bootstrap import CapFilt
-from capfilt.completion import complete_shard
 from capfilt.config import BootstrapConfig, Cluster, ExportConfig
 from capfilt.errors import FailedUnitsError, RunError, ShardError, StoppedError
 from capfilt.export import finished_shards
-from capfilt.lease import Lease, hold_lease
 from capfilt.ledger import complete_shards
+from capfilt.ledger.completion import complete_shard
+from capfilt.ledger.quarantine import quarantined_shards, release
+from capfilt.ledger.remaining import Remaining
 from capfilt.logs import everywhere
 from capfilt.med.inference import settle
 from capfilt.planning import index_here, plan_shards, unusable
 from capfilt.progress import Progress
-from capfilt.quarantine import quarantined_shards, release
 from capfilt.records import Shard, Unit, UnitResult
-from capfilt.remaining import Remaining
 from capfilt.runs import Run, begun_with, open_run
+from capfilt.runs.lease import Lease, hold_lease
+from capfilt.runs.status import Board, keep_status
+from capfilt.runs.stop import Stop, heed_stop
 from capfilt.shards import find_shards
-from capfilt.status import Board, keep_status
-from capfilt.stop import Stop, heed_stop
 from pipelines.export import export_shards, finish
 from pipelines.follow import Follower
 from workers.bootstrap_worker import BootstrapWorker, try_batch_sizes

@@ -8,10 +8,10 @@ from operator import length_hint
 
 from capfilt import storage
 from capfilt.config import BootstrapConfig, ExportConfig
-from capfilt.lease import require_free
+from capfilt.ledger.quarantine import quarantined_shards
 from capfilt.outlook import Outlook, in_bytes
-from capfilt.quarantine import quarantined_shards
 from capfilt.runs import Run, begun_with, find_run
+from capfilt.runs.lease import require_free
 from capfilt.shards import find_shards
 from capfilt.survey import Survey, survey
 from pipelines.bootstrap import as_begun, remedy

@@ -13,8 +13,8 @@ from capfilt.planning import unusable
 from capfilt.progress import Progress
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run, load_run
+from capfilt.runs.stop import Stop
 from capfilt.shards import open_shard
-from capfilt.stop import Stop
 from workers.export_worker import ExportWorker
 from workers.local import run_local
 from workers.pool import run_units

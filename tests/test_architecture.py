@@ -14,8 +14,8 @@ FORBIDDEN = {
     "workers": {"pipelines"},
     "pipelines": {"ray"},
 }
-ALLOWED = {(f"capfilt/{name}.py", "pipelines") for name in ("cli", "cli_decide", "cli_plan", "cli_train")}
-ALLOWED |= {("capfilt/cli_jobs.py", "workers")}
+ALLOWED = {(f"capfilt/cli/{name}.py", "pipelines") for name in ("main", "decide", "plan", "train")}
+ALLOWED |= {("capfilt/cli/jobs.py", "workers")}
 RAY = [f"workers/{name}.py" for name in ("decoder", "jobs", "metrics", "pool", "seats", "session", "train_worker")]
 MODULES = sorted(p.relative_to(ROOT).as_posix() for package in FORBIDDEN for p in (ROOT / package).rglob("*.py"))
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from fakes import NAMES, build_fakes, job_config, mixed_shards
 
 from capfilt.cli import cli
-from capfilt.lease import hold_lease
+from capfilt.runs.lease import hold_lease
 from pipelines import bootstrap
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from capfilt.cli_options import JOBS, job_kind
+from capfilt.cli.options import JOBS, job_kind
 from capfilt.config import BootstrapConfig, Config, Sampling, describe, dump, load
 from capfilt.config.loading import section_of
 from capfilt.config.tasks import NLVR2Config

@@ -10,7 +10,7 @@ from models import small_checkpoint, write_vocabulary
 from safetensors.torch import load_file
 
 from capfilt.cli import cli
-from capfilt.cli_checkpoint import LAYOUTS
+from capfilt.cli.checkpoint import LAYOUTS
 from capfilt.med import exported
 from capfilt.med.checkpoints import Checkpoint, checkpoint_hash, load, load_any, save
 from capfilt.med.vision import resize_positions

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from capfilt.cli import cli
-from capfilt.cli_options import job_kind
+from capfilt.cli.options import job_kind
 from capfilt.config import Config
 from capfilt.query import COLUMNS
 from capfilt.stats import DIMENSIONS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from capfilt.stop import request_stop
+from capfilt.runs.stop import request_stop
 from workers import entrypoint
 
 SCRIPT = """

@@ -2,7 +2,7 @@ import pytest
 
 from capfilt.errors import CheckpointError, FailedUnitsError, ShardError
 from capfilt.records import Shard, Unit
-from capfilt.stop import Stop
+from capfilt.runs.stop import Stop
 from workers.local import run_local
 
 UNITS = [Unit(Shard(str(n), f"{n}.tar", 0, "", 8), 0, 8) for n in range(3)]

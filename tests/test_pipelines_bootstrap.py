@@ -15,15 +15,15 @@ import pytest
 from drivers import start_driver, tables, wait_for_commits
 from fakes import NAMES, build_dying, build_fakes, build_nothing, job_config, mixed_shards, write_shard
 
-from capfilt import stop as stops
 from capfilt.batch_size import LEAST
 from capfilt.errors import ConfigError, FailedUnitsError, RunError, StoppedError, WorkerError
 from capfilt.ledger import read_candidates, read_samples
 from capfilt.planning import plan_shards
 from capfilt.runs import load_run, open_run
+from capfilt.runs import stop as stops
+from capfilt.runs.status import read_record
+from capfilt.runs.stop import request_stop
 from capfilt.shards import find_shards
-from capfilt.status import read_record
-from capfilt.stop import request_stop
 from capfilt.verify import verify
 from pipelines import bootstrap
 

@@ -16,7 +16,7 @@ from ray.exceptions import ActorDiedError
 from capfilt.config import Cluster
 from capfilt.errors import CheckpointError, FailedUnitsError, ShardError, WorkerError
 from capfilt.records import Shard, Unit
-from capfilt.stop import Stop
+from capfilt.runs.stop import Stop
 from workers import pool
 from workers.pool import _lost_node, run_units
 

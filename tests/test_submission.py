@@ -60,7 +60,13 @@ def test_settings_and_code_are_shipped_and_nothing_else():
     with staged(submission, code=False) as folder:
         assert [path.name for path in folder.iterdir()] == ["job.yaml"]
 
-    assert {"job.yaml", "capfilt/cli.py", "capfilt/report/page.html", "workers/pool.py", "pipelines/export.py"} <= files
+    assert {
+        "job.yaml",
+        "capfilt/cli/main.py",
+        "capfilt/report/page.html",
+        "workers/pool.py",
+        "pipelines/export.py",
+    } <= files
     assert {name.partition("/")[0] for name in files} == {"job.yaml", "capfilt", "workers", "pipelines"}
     assert not [name for name in files if "__pycache__" in name or Path(name).name.startswith(".")]
     assert size < 4 * 2**20

@@ -8,8 +8,8 @@ import torch
 
 from capfilt.batch_size import find_batch_size
 from capfilt.bootstrap import CapFilt, Source, capfilt_unit
-from capfilt.completion import complete_if_covered
 from capfilt.config import BootstrapConfig
+from capfilt.ledger.completion import complete_if_covered
 from capfilt.logs import bound
 from capfilt.records import Unit, UnitResult
 from capfilt.runs import Run

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from capfilt import storage
 from capfilt.errors import StoppedError
-from capfilt.stop import stop_requested
+from capfilt.runs.stop import stop_requested
 from workers.signals import exit_on_sigterm
 
 CRASHED = 70  # exit code of a driver that met an error which nobody foresaw, as in sysexits.h

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from capfilt.errors import CapfiltError, FailedUnitsError
 from capfilt.records import Unit
-from capfilt.stop import Stop
+from capfilt.runs.stop import Stop
 from workers.attempts import Attempts
 from workers.events import Listener, Nobody
 from workers.faults import fault_of

@@ -27,7 +27,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from capfilt.config import Cluster
 from capfilt.errors import CapfiltError, FailedUnitsError, WorkerError
 from capfilt.records import Unit
-from capfilt.stop import Stop
+from capfilt.runs.stop import Stop
 from workers.attempts import Attempts
 from workers.events import Listener, Nobody
 from workers.faults import Fault, death, fault_of, overdue

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from capfilt import storage
-from capfilt.commits import Commit, read_commit
 from capfilt.errors import RunError
 from capfilt.ledger import CANDIDATES, SAMPLES, checked_table, committed_units, is_complete, table_path
+from capfilt.ledger.commits import Commit, read_commit
 from capfilt.records import Shard
 from capfilt.runs import Run
 

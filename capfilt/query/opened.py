@@ -14,10 +14,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from capfilt.commits import Commit, add_up
 from capfilt.config import Policy
 from capfilt.errors import QueryError
 from capfilt.ledger import complete_shards
+from capfilt.ledger.commits import Commit, add_up
 from capfilt.query.committed import draw_shards, read_parts
 from capfilt.query.engine import connect
 from capfilt.query.facts import tables

@@ -5,7 +5,7 @@ from typing import Any
 
 import duckdb
 
-from capfilt.commits import add_up
+from capfilt.ledger.commits import add_up
 from capfilt.policy import SOURCES
 from capfilt.query import OpenRun, filtered
 from capfilt.query.where import told

@@ -7,8 +7,8 @@ from typing import Any
 
 import duckdb
 
-from capfilt.commits import add_up
 from capfilt.errors import QueryError
+from capfilt.ledger.commits import add_up
 from capfilt.query import OpenRun, filtered
 from capfilt.query.where import told
 

@@ -4,11 +4,11 @@ from operator import length_hint
 import pytest
 from ledgers import SHARD, commit, new_run, record, web
 
-from capfilt import remaining, storage
+from capfilt import storage
 from capfilt.config import BootstrapConfig
-from capfilt.ledger import fold
+from capfilt.ledger import fold, remaining
+from capfilt.ledger.remaining import Remaining
 from capfilt.records import Shard
-from capfilt.remaining import Remaining
 from capfilt.runs import Run
 
 SHARDS = [replace(SHARD, id=f"{n:05d}", url=f"in/{n:05d}.tar") for n in range(4)]

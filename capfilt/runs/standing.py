@@ -7,11 +7,11 @@ from typing import Any
 
 from capfilt import storage
 from capfilt.errors import RunError
-from capfilt.lease import Owner, find_driver
 from capfilt.ledger import complete_shards
-from capfilt.runs import load_run
-from capfilt.status import Record, read_record
-from capfilt.stop import stop_requested
+from capfilt.runs.folder import load_run
+from capfilt.runs.lease import Owner, find_driver
+from capfilt.runs.status import Record, read_record
+from capfilt.runs.stop import stop_requested
 
 AGAIN = "run the same again to go on"
 

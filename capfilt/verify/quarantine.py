@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from capfilt import storage
 from capfilt.errors import RunError
-from capfilt.quarantine import QUARANTINED, quarantined, record_of
+from capfilt.ledger.quarantine import QUARANTINED, quarantined, record_of
 from capfilt.records import Shard
 from capfilt.runs import Run
 

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from capfilt import journal
 from capfilt.errors import RunError
-from capfilt.journal import read_journal
-from capfilt.lease import hold_lease
+from capfilt.runs import journal
+from capfilt.runs.journal import read_journal
+from capfilt.runs.lease import hold_lease
 
 
 def test_an_event_is_a_line_and_lists_are_below_it(tmp_path):

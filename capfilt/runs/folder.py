@@ -30,8 +30,8 @@ from capfilt.config.bootstrap import RESULTS
 from capfilt.display import CREDENTIALS, has_credentials, shown
 from capfilt.errors import RunError
 from capfilt.fingerprint import fingerprint
-from capfilt.plans import read_plan, write_plan
 from capfilt.records import Shard
+from capfilt.runs.plans import read_plan, write_plan
 
 CODE = "2"
 """Version of the code that decides what the models say; raised when equal settings come to give other results."""

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from capfilt import stop as stops
-from capfilt.stop import heed_stop, request_stop, stop_path, stop_requested
+from capfilt.runs import stop as stops
+from capfilt.runs.stop import heed_stop, request_stop, stop_path, stop_requested
 
 
 @pytest.fixture(autouse=True)

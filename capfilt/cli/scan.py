@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capfilt.cli_options import json_option, set_option
+from capfilt.cli.options import json_option, set_option
 
 
 @click.command(short_help="Tell what is wrong with input shards, before a GPU.")

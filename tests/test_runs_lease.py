@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from capfilt import lease as leases
 from capfilt.errors import RunError
-from capfilt.lease import hold_lease
+from capfilt.runs import lease as leases
+from capfilt.runs.lease import hold_lease
 
 
 def owner(root: object) -> dict[str, object]:

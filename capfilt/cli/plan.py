@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from capfilt.cli_options import config_argument, json_option, set_option
+from capfilt.cli.options import config_argument, json_option, set_option
 
 
 @click.command()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from capfilt.commits import Commit, add_up, merge, read_commit, write_commit
 from capfilt.errors import RunError
+from capfilt.ledger.commits import Commit, add_up, merge, read_commit, write_commit
 
 FIRST = Commit(
     shard="00000",

@@ -7,10 +7,10 @@ that commit at the same time may both do it, and write the same bytes; what neit
 from collections import Counter
 
 from capfilt import storage
-from capfilt.commits import read_commit
 from capfilt.config import BootstrapConfig
 from capfilt.errors import RunError, ShardError
-from capfilt.ledger import committed_units, fold, is_complete
+from capfilt.ledger.commits import read_commit
+from capfilt.ledger.tables import committed_units, fold, is_complete
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run
 from capfilt.units import check_failures, cover, parse_name

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from fakes import NAMES, build_dying, build_fakes, build_hanging, build_nan, build_nothing, job_config, write_shard
 
-from capfilt.commits import seal
 from capfilt.errors import FailedUnitsError
 from capfilt.ledger import read_candidates, read_samples, write_unit
+from capfilt.ledger.commits import seal
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run, load_run
 from capfilt.verify import verify

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from capfilt import storage
-from capfilt.commits import TABLES, Commit, merge, read_commit, write_commit
 from capfilt.errors import RunError
+from capfilt.ledger.commits import TABLES, Commit, merge, read_commit, write_commit
 from capfilt.records import Candidate, SampleRecord, Shard, Unit
 from capfilt.runs import Run
 from capfilt.tables import parquet_bytes

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import click
 
-from capfilt.cli_checkpoint import checkpoint
-from capfilt.cli_decide import calibrate, recut
-from capfilt.cli_jobs import logs, status, stop, submit
-from capfilt.cli_look import inspect, report
-from capfilt.cli_options import (
+from capfilt.cli.checkpoint import checkpoint
+from capfilt.cli.decide import calibrate, recut
+from capfilt.cli.jobs import logs, status, stop, submit
+from capfilt.cli.look import inspect, report
+from capfilt.cli.options import (
     JOBS,
     config_argument,
     dry_run_option,
@@ -24,10 +24,10 @@ from capfilt.cli_options import (
     set_option,
     show_outlook,
 )
-from capfilt.cli_plan import plan
-from capfilt.cli_scan import scan
-from capfilt.cli_stats import compare, stats
-from capfilt.cli_train import evaluate, finetune, pretrain
+from capfilt.cli.plan import plan
+from capfilt.cli.scan import scan
+from capfilt.cli.stats import compare, stats
+from capfilt.cli.train import evaluate, finetune, pretrain
 from capfilt.display import shown
 from capfilt.errors import CapfiltError, StoppedError
 from capfilt.logs import STYLES, Style, configure, say_error
@@ -196,7 +196,3 @@ cli.add_command(stats)
 cli.add_command(status)
 cli.add_command(stop)
 cli.add_command(submit)
-
-
-if __name__ == "__main__":
-    cli()

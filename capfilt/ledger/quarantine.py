@@ -14,8 +14,8 @@ what it does in words that hold no pid, host, time or number of attempts.
 import time
 
 from capfilt import storage
-from capfilt.commits import seal, unseal
 from capfilt.errors import RunError
+from capfilt.ledger.commits import seal, unseal
 from capfilt.records import Held, SampleRecord, Shard, Unit
 from capfilt.runs import Run
 

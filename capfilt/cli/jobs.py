@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capfilt.cli_options import job_kind, json_option, set_option
+from capfilt.cli.options import job_kind, json_option, set_option
 from capfilt.display import CREDENTIALS, has_credentials, shown
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def status(run: str, address: str | None, as_json: bool) -> None:
       capfilt status s3://bucket/cc12m --address http://127.0.0.1:8265 --json
     """
     from capfilt.errors import RunError
-    from capfilt.standing import look_at, render_standing
+    from capfilt.runs.standing import look_at, render_standing
 
     folder = _folder(run)
     found = _jobs(address).of(folder) if address else []
@@ -122,7 +122,7 @@ def logs(run: str, address: str | None, follow: bool, attempt: int | None) -> No
     """
     folder = _folder(run)
     if address is None:
-        from capfilt.journal import read_journal
+        from capfilt.runs.journal import read_journal
 
         for line in read_journal(folder, follow):
             click.echo(shown(line))
@@ -153,8 +153,8 @@ def stop(run: str, address: str | None, now: bool, wait: bool) -> None:
       capfilt stop runs/cc12m
       capfilt stop runs/pretrain --address http://127.0.0.1:8265 --now
     """
-    from capfilt.standing import at_work
-    from capfilt.stop import request_stop
+    from capfilt.runs.standing import at_work
+    from capfilt.runs.stop import request_stop
 
     folder, jobs = _folder(run), _jobs(address) if address else None
     job = next((job for job in jobs.of(folder) if not job.is_over), None) if jobs else None

@@ -4,7 +4,7 @@ import pytest
 from ledgers import SHARD, new_run
 
 from capfilt.errors import RunError
-from capfilt.plans import shard_ids
+from capfilt.runs.plans import shard_ids
 
 
 def test_the_plan_comes_back_in_order(tmp_path):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capfilt.cli_options import json_option, plain_output, set_option
+from capfilt.cli.options import json_option, plain_output, set_option
 
 if TYPE_CHECKING:
     from capfilt.config import Policy

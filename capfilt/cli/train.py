@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from capfilt.cli_options import config_argument, dry_run_option, set_option, show_outlook
+from capfilt.cli.options import config_argument, dry_run_option, set_option, show_outlook
 
 
 @click.command()

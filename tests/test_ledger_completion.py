@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 from ledgers import SHARD, commit, new_run, record, web
 
-from capfilt import completion
-from capfilt.completion import complete_if_covered, complete_shard
 from capfilt.errors import RunError, ShardError
-from capfilt.ledger import fold, is_complete
+from capfilt.ledger import completion, fold, is_complete
+from capfilt.ledger.completion import complete_if_covered, complete_shard
 from capfilt.records import Unit
 from capfilt.runs import Run
 

@@ -7,7 +7,6 @@ import pyarrow.parquet as pq
 import pytest
 from ledgers import SHARD, commit, complete, new_run, record, synthetic, web
 
-from capfilt.commits import read_commit
 from capfilt.errors import RunError
 from capfilt.ledger import (
     committed_units,
@@ -19,6 +18,7 @@ from capfilt.ledger import (
     read_samples,
     write_unit,
 )
+from capfilt.ledger.commits import read_commit
 from capfilt.records import Unit
 
 RECORDS = [

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from capfilt import status
 from capfilt.errors import ConfigError, FailedUnitsError, StoppedError
-from capfilt.status import Record, keep_status, read_record
+from capfilt.runs import status
+from capfilt.runs.status import Record, keep_status, read_record
 from capfilt.tally import Tally
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from capfilt import storage
 from capfilt.errors import RunError
-from capfilt.standing import look_at
+from capfilt.runs.standing import look_at
 
 POLL = 2.0  # seconds between two looks at a journal that is followed
 

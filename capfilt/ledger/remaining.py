@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from capfilt import storage
 from capfilt.config import BootstrapConfig
-from capfilt.ledger import committed_units
-from capfilt.quarantine import quarantined, quarantined_shards
+from capfilt.ledger.quarantine import quarantined, quarantined_shards
+from capfilt.ledger.tables import committed_units
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run
 from capfilt.units import cut_units, unit_step

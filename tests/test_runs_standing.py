@@ -8,11 +8,11 @@ import pytest
 from fakes import NAMES, job_config, mixed_shards
 
 from capfilt.errors import RunError
-from capfilt.lease import EXPIRY, hold_lease
 from capfilt.runs import open_run
-from capfilt.standing import at_work, look_at, render_standing
-from capfilt.status import keep_status
-from capfilt.stop import request_stop
+from capfilt.runs.lease import EXPIRY, hold_lease
+from capfilt.runs.standing import at_work, look_at, render_standing
+from capfilt.runs.status import keep_status
+from capfilt.runs.stop import request_stop
 
 
 def leave_lease(root: Path, **changes: object) -> None:

@@ -8,16 +8,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from capfilt import storage
-from capfilt.commits import TABLES, Commit, read_commit
 from capfilt.config import BootstrapConfig
 from capfilt.errors import RunError
 from capfilt.ledger import SCHEMA_VERSION, SCHEMAS, checked_table, count_values, is_complete, table_path
+from capfilt.ledger.commits import TABLES, Commit, read_commit
 from capfilt.planning import unusable
 from capfilt.records import Shard
 from capfilt.runs import Run
 from capfilt.units import parse_name
-from capfilt.verify_clean import verify_clean
-from capfilt.verify_quarantine import unplanned_records, verify_quarantine
+from capfilt.verify.clean import verify_clean
+from capfilt.verify.quarantine import unplanned_records, verify_quarantine
 
 
 def verify(run: Run) -> list[str]:

@@ -1,0 +1,5 @@
+"""The capfilt command."""
+
+from capfilt.cli.main import cli
+
+__all__ = ["cli"]

@@ -1,0 +1,41 @@
+"""The ledger: its tables and commit records, what is left to commit, and samples that are held."""
+
+from capfilt.ledger.tables import (
+    CANDIDATES,
+    SAMPLES,
+    SCHEMA_VERSION,
+    SCHEMAS,
+    candidates_table,
+    checked_table,
+    committed_units,
+    complete_shards,
+    count_values,
+    fold,
+    is_complete,
+    read_candidates,
+    read_record,
+    read_samples,
+    record_path,
+    table_path,
+    write_unit,
+)
+
+__all__ = [
+    "CANDIDATES",
+    "SAMPLES",
+    "SCHEMAS",
+    "SCHEMA_VERSION",
+    "candidates_table",
+    "checked_table",
+    "committed_units",
+    "complete_shards",
+    "count_values",
+    "fold",
+    "is_complete",
+    "read_candidates",
+    "read_record",
+    "read_samples",
+    "record_path",
+    "table_path",
+    "write_unit",
+]

@@ -1,0 +1,5 @@
+"""Checks of every file of a run."""
+
+from capfilt.verify.run import verify
+
+__all__ = ["verify"]
