@@ -68,7 +68,7 @@ def test_the_journal_stands_in_for_the_log_of_a_job(done):
     lines = capfilt("logs", done).output.splitlines()
 
     assert [line.split("  ")[1] for line in lines if line[0] != " "] == ["start", "end"]
-    assert lines[0].endswith("  units: 9  left_out: none")
+    assert lines[0].endswith("  samples: 63  left_out: none")
 
 
 def test_there_is_nothing_to_stop_where_nobody_is_at_work(done):
