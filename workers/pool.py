@@ -37,6 +37,7 @@ from workers.session import session
 
 MOST_BUILDS = 3  # actors in a row that died while they built their worker
 PATIENCE = 60.0  # seconds without a worker until that is said
+START = 5.0  # seconds that the process of an actor takes to start
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -104,7 +105,10 @@ class _Crew(Generic[R]):
             self._say_when_starved()
 
     def dismiss(self) -> None:
-        """End all actors."""
+        """End all actors. Ray loses sight of one that is killed while its process starts: it would keep its CPUs."""
+        starting = [seat.actor.__ray_ready__.remote() for seat in self.seats if seat.building is not None]
+        if starting:
+            ray.wait(starting, num_returns=len(starting), timeout=START)  # those that wait for room never start
         for seat in self.seats:
             ray.kill(seat.actor)
 
