@@ -26,7 +26,7 @@ _address = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Submit a job to a Ray cluster.")
 @click.argument("words", nargs=-1, required=True, metavar="[JOB] CONFIG")
 @set_option
 @_address
@@ -74,7 +74,7 @@ def submit(
         _exit_as(jobs.wait(name))
 
 
-@click.command()
+@click.command(short_help="Show how far a run is, and who works on it.")
 @click.argument("run")
 @_address
 @json_option
@@ -108,7 +108,7 @@ def status(run: str, address: str | None, as_json: bool) -> None:
         click.echo(f"  job       {job.summary}")
 
 
-@click.command()
+@click.command(short_help="Show the log of a job, or a run's journal.")
 @click.argument("run")
 @_address
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job ends.")
@@ -136,7 +136,7 @@ def logs(run: str, address: str | None, follow: bool, attempt: int | None) -> No
         click.echo(text, nl=False)
 
 
-@click.command()
+@click.command(short_help="Let a job finish its units in hand, and stop.")
 @click.argument("run")
 @_address
 @click.option("--now", is_flag=True, help="End at once; what is in hand is lost, and done again when the run goes on.")

@@ -68,7 +68,7 @@ def cli(log_format: Style) -> None:
     configure(log_format)
 
 
-@cli.command()
+@cli.command(short_help="Caption and score shards; write what is kept.")
 @config_argument
 @set_option
 @click.option("--local", is_flag=True, help="Run in this process, without Ray; the result is the same.")
@@ -116,7 +116,7 @@ def export(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     click.echo(job.run(settings))
 
 
-@cli.command()
+@cli.command(short_help="Check every file of a run.")
 @click.argument("run")
 @json_option
 def verify(run: str, as_json: bool) -> None:
@@ -137,7 +137,7 @@ def verify(run: str, as_json: bool) -> None:
     sys.exit(1 if problems else 0)
 
 
-@cli.command("config")
+@cli.command("config", short_help="Show the keys of a job; check a config.")
 @click.argument("job", type=click.Choice(JOBS))
 @click.argument("config", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @set_option
@@ -155,7 +155,7 @@ def show_config(job: str, config: Path | None, overrides: tuple[str, ...]) -> No
     click.echo(dump(load(kind, config, overrides)) if config else describe(kind), nl=False)
 
 
-@cli.command()
+@cli.command(short_help="The whole loop on a small rendered world.")
 @click.argument("config", default="configs/demo.yaml", type=click.Path(dir_okay=False, path_type=Path))
 @set_option
 @json_option

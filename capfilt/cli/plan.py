@@ -8,7 +8,7 @@ import click
 from capfilt.cli.options import config_argument, json_option, set_option
 
 
-@click.command()
+@click.command(short_help="Tell hours, cost and bytes of a bootstrap.")
 @config_argument
 @set_option
 @click.option(

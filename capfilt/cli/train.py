@@ -30,7 +30,7 @@ def pretrain(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     click.echo(f"checkpoint: {job.run(settings)}")
 
 
-@click.command()
+@click.command(short_help="Train a captioner, a filter, VQA or NLVR2.")
 @config_argument
 @set_option
 @dry_run_option
@@ -48,7 +48,7 @@ def finetune(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     click.echo(f"checkpoint: {job.run(config, overrides)}")
 
 
-@click.command()
+@click.command(short_help="Measure a checkpoint on annotated data.")
 @config_argument
 @set_option
 @dry_run_option
