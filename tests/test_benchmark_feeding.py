@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "feeding.py"
-SMALL = "--side 32 --rounds 1 --pictures 1 --batches 2 --threads 1 2"
+SMALL = "--side 32 --rounds 2 --pictures 1 --batches 2 --threads 1 2"
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ cluster: {workers: 2, cpus_per_worker: 0.5}
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A folder with a config of relative paths, shards, and checkpoints that take a while for each unit."""
-    write_world(tmp_path / "web", World(0, "web", NoiseRates(), 32), 120, 60)
+    write_world(tmp_path / "web", World(0, "web", NoiseRates(), 32), 480, 60)
     save(small_checkpoint(tmp_path / "v", seed=1, encoder=False), tmp_path / "captioner")
     save(small_checkpoint(tmp_path / "v", seed=2, decoder=False), tmp_path / "filter")
     (tmp_path / "job.yaml").write_text(CONFIG)

@@ -187,7 +187,7 @@ def test_a_killed_driver_is_resumed_to_the_same_bytes(folder, undisturbed):
 )
 def test_a_job_that_is_asked_to_end_leaves_nothing_half_done(folder, undisturbed, signals, phase, code):
     """SIGTERM and a second Ctrl-C end it at once, the first Ctrl-C when the units in hand are committed."""
-    driver = start_driver(folder, local=False, delay=1.5)
+    driver = start_driver(folder, local=False, delay=3.0)
     wait_for_commits(folder, more=1, driver=driver)
     for number in signals:
         driver.send_signal(number)
