@@ -39,6 +39,24 @@ def test_sigterm_ends_with_the_code_that_a_shell_reports_and_a_second_one_does_n
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_an_exit_that_ray_puts_in_place_of_the_one_asked_for_keeps_the_code():
+    """Its waits do: they turn what a handler raises into a status, and that into an exit with code 1."""
+
+    def wait() -> None:
+        try:
+            terminate()
+        except SystemExit:
+            sys.exit(1)
+
+    with pytest.raises(SystemExit) as ending, exit_on_sigterm(), exit_on_sigterm():
+        wait()
+    assert ending.value.code == 143
+
+    with pytest.raises(SystemExit) as ending, exit_on_sigterm():
+        sys.exit(1)
+    assert ending.value.code == 1  # nobody asked
+
+
 def test_another_thread_can_end_the_main_one_which_waits():
     start = time.monotonic()
     threading.Timer(0.2, end_process).start()

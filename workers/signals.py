@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_code: int | None = None  # that the process ends with, once a signal has asked for its end
 _FIRST = b"\nstopping: the units in hand finish first; press Ctrl-C again to end at once\n"
 
 
@@ -17,6 +18,7 @@ def exit_on_sigterm() -> Iterator[None]:
     Ray's own handler aborts the process. Under nohup SIGHUP stays ignored. Only the main thread can set a handler; in
     another, nothing changes.
     """
+    global _code
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -26,7 +28,12 @@ def exit_on_sigterm() -> Iterator[None]:
     before = {number: signal.signal(number, _exit) for number in numbers}
     try:
         yield
+    except SystemExit:
+        if _code is None:
+            raise
+        raise SystemExit(_code) from None  # Ray, when it is interrupted in a wait, raises one of its own with code 1
     finally:
+        _code = None
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -63,5 +70,7 @@ def end_process() -> None:
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one, as Ray may send when it is shut down, must not cut this short
-    raise SystemExit(128 + number)  # as a shell reports it
+    global _code
+    signal.signal(number, signal.SIG_IGN)  # a second one must not cut short what is ended in good order
+    _code = 128 + number  # as a shell reports it
+    raise SystemExit(_code)
