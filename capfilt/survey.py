@@ -42,7 +42,7 @@ class Survey:
     @property
     def samples_left(self) -> Estimate:
         """Samples that a bootstrap would still take."""
-        return self._total(lambda shard: self.rest.uncommitted(shard))
+        return self._total(self.rest.uncommitted)
 
     @property
     def bytes_left(self) -> Estimate:

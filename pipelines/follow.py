@@ -43,7 +43,7 @@ class Follower:
         self.state = state
         spent = self.tally.work(state.ready)
         if self.metrics:
-            self.metrics.see(state, spent, last=last)
+            self.metrics.see(state, spent)
         if self._lines and (last or time.monotonic() > self._written + JOURNAL_EVERY):
             self._folder.add_notes(self._lines)
             self._lines, self._written = [], time.monotonic()

@@ -58,10 +58,9 @@ def _tell(outlook: Outlook, config: C, job: Job[Data]) -> None:
     outlook.tell("model", f"{sum(parameter.numel() for parameter in learned):,} parameters are learned")
     outlook.tell("data", f"{len(source):,} samples, {source.epoch_steps:,} steps of {schedule.batch_size} an epoch")
     outlook.tell("does", f"{steps:,} steps, {steps / source.epoch_steps:.1f} epochs")
-    state = _bytes(job.objective) + 2 * sum(parameter.nbytes for parameter in learned)  # AdamW has two means of each
-    outlook.writes(
-        config.output, (KEPT + 1) * state + _bytes(job.objective)
-    )  # a new state comes before an old one goes
+    model = _bytes(job.objective)
+    state = model + 2 * sum(parameter.nbytes for parameter in learned)  # AdamW has two means of each
+    outlook.writes(config.output, (KEPT + 1) * state + model)  # a new state comes before an old one goes
 
 
 def _bytes(module: nn.Module) -> int:

@@ -6,11 +6,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-pytest.importorskip("transformers")
+pytest.importorskip("transformers", reason="transformers is not installed: the extra test has it")
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 from versus_equality import GREEDY, check, drift
 from versus_inputs import make_inputs, sizes, write_models, write_shard
@@ -129,7 +130,6 @@ class TestSides:
         torch.testing.assert_close(pairs, broadcast, rtol=0, atol=1e-5)
 
     def test_a_shard_becomes_rows_on_both_sides(self, ours, theirs, inputs, tmp_path):
-        pq = pytest.importorskip("pyarrow.parquet")
         tar = write_shard(inputs, tmp_path / "00000.tar")
         columns = ["key", "source", "itm"]
         rows = {}

@@ -83,7 +83,7 @@ def test_an_original_file_becomes_a_folder(original, tmp_path, name, text_heads,
 
 
 def test_an_original_file_becomes_a_transformers_folder_that_scores_as_the_original(original, shared, tmp_path):
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: the extra test has it")
     reference = load_file(shared / "fixtures" / "a" / "tensors.safetensors")
     result = convert(original("pretrain"), tmp_path / "hf", "--to", RETRIEVAL, "--vision-heads", 4, "--text-heads", 4)
     assert result.exit_code == 0, result.output

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 from drivers import tables
 from fakes import NAMES, build_fakes, job_config, mixed_shards
@@ -21,7 +22,9 @@ from capfilt.runs import Run, open_run
 from capfilt.shards import find_shards
 from pipelines import bootstrap
 from workers import decoder
+from workers.bootstrap_worker import BootstrapWorker
 from workers.decoder import start_decoder
+from workers.seats import hire
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -96,6 +99,20 @@ def decoders() -> list[int]:
         except (OSError, ValueError):  # it has ended, or is no process
             continue
     return [pid for pid in found if parents.get(parents.get(pid, 0)) == os.getpid()]
+
+
+def test_a_decoder_ends_with_its_worker(tmp_path, planned):
+    config = job_config(tmp_path, cluster=APART)
+    seat = hire(partial(BootstrapWorker, build_fakes, config, planned[0], start_decoder), config.cluster)
+    ray.get(seat.building)
+    (pid,) = decoders()
+
+    ray.kill(seat.actor)
+
+    end = time.monotonic() + 30
+    while pid in decoders():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_decoders_that_are_killed_change_no_byte(tmp_path):

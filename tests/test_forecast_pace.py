@@ -42,6 +42,13 @@ def test_on_a_cpu_all_threads_share_the_cores(monkeypatch):
     assert measured(rehearsal(), config(cluster={"workers": 4}), in_flight=2).bound == "the models"
 
 
+def test_decoding_apart_takes_no_cores_of_the_worker():
+    job = config(cluster={"address": "head:6379", "cpus_per_worker": 1, "decode_cpus": 2})
+    pace = measured(rehearsal(), job, in_flight=2)
+    assert pace.seconds.likely == pytest.approx(0.010)
+    assert pace.cores_needed == 1
+
+
 def test_a_worker_has_its_share_of_this_machine_and_elsewhere_what_is_reserved(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     assert cores(config(cluster={"workers": 4})) == 2

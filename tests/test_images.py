@@ -90,7 +90,7 @@ def test_lossless_files_come_back_exactly(form):
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 20}])
 def test_a_jpeg_has_the_pixels_of_pillow_with_and_without_simplejpeg(monkeypatch, mode, options):
-    pytest.importorskip("simplejpeg")
+    pytest.importorskip("simplejpeg", reason="the extra fast is not installed")
     if mode == "L":
         options = {key: value for key, value in options.items() if key != "subsampling"}
     data = encoded(photo(203, 101, mode), "JPEG", **options)
@@ -104,7 +104,7 @@ def test_a_jpeg_has_the_pixels_of_pillow_with_and_without_simplejpeg(monkeypatch
 
 
 def test_photographs_have_the_pixels_of_pillow_with_and_without_simplejpeg(monkeypatch, shared):
-    pytest.importorskip("simplejpeg")
+    pytest.importorskip("simplejpeg", reason="the extra fast is not installed")
     files = sorted((shared / "data/human/dev/images").glob("*.jpg"))[::600]
     fast = [decode(file.read_bytes(), LIMITS).pixels for file in files]
     monkeypatch.setattr(images, "simplejpeg", None)
@@ -115,7 +115,7 @@ def test_photographs_have_the_pixels_of_pillow_with_and_without_simplejpeg(monke
 
 
 def test_the_fast_path_refuses_what_pillow_refuses(monkeypatch):
-    pytest.importorskip("simplejpeg")
+    pytest.importorskip("simplejpeg", reason="the extra fast is not installed")
     data, rng = bytearray(encoded(photo(99, 99), "JPEG")), random.Random(0)
 
     for _ in range(100):
@@ -131,7 +131,7 @@ def test_the_fast_path_refuses_what_pillow_refuses(monkeypatch):
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}])
 @pytest.mark.parametrize("least_side", [100, 50, 7])
 def test_a_shrunk_jpeg_has_the_pixels_of_pillow_with_and_without_simplejpeg(monkeypatch, mode, options, least_side):
-    pytest.importorskip("simplejpeg")
+    pytest.importorskip("simplejpeg", reason="the extra fast is not installed")
     if mode == "L":
         options = {key: value for key, value in options.items() if key != "subsampling"}
     data = encoded(photo(411, 203, mode), "JPEG", **options)
@@ -159,7 +159,7 @@ def test_a_jpeg_is_shrunk_as_far_as_its_sides_allow_and_told_as_it_was(least_sid
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (5, 5), (7, 7), (8, 7), (8, 8), (9, 12), (15, 40)])
 def test_small_jpegs_are_the_same_with_and_without_simplejpeg(monkeypatch, size):
-    pytest.importorskip("simplejpeg")
+    pytest.importorskip("simplejpeg", reason="the extra fast is not installed")
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     data = encoded(Image.fromarray(noise), "JPEG")
 

@@ -18,6 +18,7 @@ from capfilt.errors import CheckpointError, FailedUnitsError, ShardError, Worker
 from capfilt.records import Shard, Unit
 from capfilt.runs.stop import Stop
 from workers import pool
+from workers.events import Event, State
 from workers.pool import _lost_node, run_units
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -161,6 +162,26 @@ def test_workers_wait_for_a_node_with_their_labels(cluster, monkeypatch, caplog)
     assert list(run_units(Echo, UNITS, nowhere, stop=stop)) == []
     assert "no worker is ready yet; cluster: address='local' workers=2" in caplog.text
     assert "labels={'ray.io/accelerator-type': 'A100'}" in caplog.text
+
+
+class Looks:
+    """A listener that counts its looks by the workers it sees ready."""
+
+    def __init__(self) -> None:
+        self.ready: list[int] = []
+
+    def hear(self, event: Event) -> None:
+        raise AssertionError(event)
+
+    def see(self, state: State) -> None:
+        self.ready.append(state.ready)
+
+
+def test_a_listener_sees_workers_come_and_does_not_look_at_every_unit(cluster):
+    listener, many = Looks(), UNITS * 50
+    assert len(list(run_units(Echo, many, cluster, listener=listener))) == 300
+    assert {0, 2} <= set(listener.ready)
+    assert len(listener.ready) < 100
 
 
 def test_no_units_need_no_worker(cluster):

@@ -29,3 +29,11 @@ def test_a_cluster_is_asked_for_what_its_nodes_have():
     )
     with pytest.raises(ConfigError, match=r"2 workers of 1 CPUs and 1 GPUs each, at auto there is room for 0;"):
         find_room(Cluster(address="auto", workers=2, gpus_per_worker=1))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_processes_that_decode_need_room_too():
+    apart = {"address": "auto", "cpus_per_worker": 0.5, "decode_cpus": 1.0}
+    assert find_room(Cluster(workers=1, **apart)) == "1 at auto, each with 0.5 CPUs and 0 GPUs, 1 CPUs to decode"
+    with pytest.raises(ConfigError, match=r"2 workers of .* 1 CPUs to decode each, at auto there is room for 1;"):
+        find_room(Cluster(workers=2, **apart))

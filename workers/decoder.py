@@ -13,18 +13,21 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, Ray
 from capfilt.bootstrap import Prepared, Sides, Source, ready_batches
 from capfilt.config import BootstrapConfig
 from capfilt.errors import ConfigError
+from capfilt.logs import LogSettings, bound
 from capfilt.records import Unit
 from capfilt.runs import Run
 from workers.faults import DecoderDied
+from workers.seats import IN_FLIGHT
 
 AHEAD = 3  # batches in the object store for a unit
 PATIENCE = 600.0  # seconds until a cluster must have room for a decoder
 
 
 class _Decoder:
-    """The process of one decoder. Two units may be in work at once."""
+    """The process of one decoder. As many units may be in work at once as its worker has in hand."""
 
-    def __init__(self, config: BootstrapConfig, run: Run) -> None:
+    def __init__(self, config: BootstrapConfig, run: Run, logs: LogSettings) -> None:
+        logs.apply()
         torch.set_num_threads(1)  # of each decoding thread
         self._config, self._run = config, run
 
@@ -32,7 +35,8 @@ class _Decoder:
         """Return when the process is up."""
 
     def batches(self, unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
-        yield from ready_batches(self._config, self._run, unit, sides)
+        with bound(shard=unit.shard.id, unit=unit.name):
+            yield from ready_batches(self._config, self._run, unit, sides)
 
 
 def start_decoder(config: BootstrapConfig, run: Run) -> Source:
@@ -44,9 +48,9 @@ def start_decoder(config: BootstrapConfig, run: Run) -> Source:
     actor = ray.remote(_Decoder).options(
         num_cpus=config.cluster.decode_cpus,
         max_restarts=-1,
-        max_concurrency=2,
+        max_concurrency=IN_FLIGHT,
         enable_task_events=False,
-    ).remote(config, run)  # fmt: skip
+    ).remote(config, run, LogSettings.here())  # fmt: skip
     try:
         ray.get(actor.ready.remote(), timeout=PATIENCE)
     except GetTimeoutError:

@@ -75,7 +75,7 @@ class Listener(Protocol):
         ...
 
     def see(self, state: State) -> None:
-        """This is how things are; said about once a second, and by a job without Ray at each unit."""
+        """This is how things are; said once a second, when a worker comes or goes, and without Ray at each unit."""
         ...
 
 

@@ -22,7 +22,6 @@ from capfilt.records import Unit, UnitResult
 from workers.events import Event, State
 from workers.seats import Worker
 
-EVERY = 1.0  # seconds between two looks at the state; Ray itself exports every 10
 NONE = "none, since a driver that is connected by ray:// is outside of the cluster; run it inside, as a job"
 MEMORY_EVERY = 5.0  # seconds between two looks at the memory of a GPU
 
@@ -79,7 +78,7 @@ class Metrics:
         logger.info("metrics: %s", endpoint() or NONE)
         self._series, self._planned, self._done = _Series(run), planned, done
         self._units = {"done": 0, "given_up": 0}
-        self._seen = self._committed = 0.0
+        self._committed = 0.0
 
     def add(self, result: UnitResult) -> None:
         """Count a unit that was committed."""
@@ -98,18 +97,14 @@ class Metrics:
             self._series.add("capfilt_failed_attempts_total", 1, cause=event.cause)
         self._units["given_up"] += event.what == "given_up"
 
-    def see(self, state: State, worker_seconds: float, *, last: bool = False) -> None:
-        """Tell how things are, at most once a second but for the last time.
+    def see(self, state: State, worker_seconds: float) -> None:
+        """Tell how things are.
 
         Args:
             state: of the job.
             worker_seconds: spent since the call before.
-            last: nothing follows.
         """
         self._series.add("capfilt_worker_seconds_total", worker_seconds)
-        if not last and time.monotonic() < self._seen + EVERY:
-            return
-        self._seen = time.monotonic()
         units = {"waiting": state.waiting, "outage": state.outage, "suspect": state.suspect}
         for name, count in {**units, "in_hand": len(state.in_hand), **self._units}.items():
             self._series.set("capfilt_units", count, state=name)

@@ -38,6 +38,7 @@ from workers.session import session
 MOST_BUILDS = 3  # actors in a row that died while they built their worker
 PATIENCE = 60.0  # seconds without a worker until that is said
 START = 5.0  # seconds that the process of an actor takes to start
+SHOWN = 1.0  # seconds between two looks of the listener, to whom it costs the more the more units are in hand
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -90,6 +91,7 @@ class _Crew(Generic[R]):
         self.stop, self.listener = stop, listener
         self.stillborn = 0  # actors that died while being built since the last that did not
         self.patience = time.monotonic() + PATIENCE
+        self.shown, self.ready = 0.0, -1  # when the listener last saw the workers, and how many of them were ready
         self.seats = [hire(self.make, self.cluster) for _ in range(attempts.waiting(cluster.workers))]
 
     def results(self) -> Iterator[R]:
@@ -186,8 +188,12 @@ class _Crew(Generic[R]):
                 self.attempts.give_back(case)
 
     def _show(self) -> None:
+        """Let the listener see how things are, now and then and whenever a worker comes or goes."""
+        now, ready = time.monotonic(), sum(seat.building is None for seat in self.seats)
+        if ready == self.ready and now < self.shown + SHOWN:
+            return
+        self.shown, self.ready = now, ready
         in_hand = tuple((case, seat) for seat in self.seats for case in seat.calls.values())
-        ready = sum(seat.building is None for seat in self.seats)
         self.listener.see(replace(self.attempts.state(), in_hand=in_hand, ready=ready, wanted=len(self.seats)))
 
     def _say_when_starved(self) -> None:

@@ -26,8 +26,10 @@ def find_room(cluster: Cluster) -> str:
 
         require_answer(cluster.address)
         where = f"at {cluster.address}"
-        room = sum(_fitting(node, cluster) for node in nodes(cluster))
+        there = nodes(cluster)
+        room = min(sum(_fitting(node, cluster) for node in there), _decoders(there, cluster))
     each = f"{cluster.cpus_per_worker:g} CPUs and {cluster.gpus_per_worker:g} GPUs"
+    each += f", {cluster.decode_cpus:g} CPUs to decode" if cluster.decode_cpus else ""
     if room < cluster.workers:
         raise ConfigError(
             f"cluster: {cluster.workers} workers of {each} each, {where} there is room for {room:.0f}; "
@@ -39,6 +41,14 @@ def find_room(cluster: Cluster) -> str:
 def _fitting(node: dict[str, float], cluster: Cluster) -> float:
     cpus = _most(node.get("CPU", 0.0), cluster.cpus_per_worker)
     return min(cpus, _most(node.get("GPU", 0.0), cluster.gpus_per_worker))
+
+
+def _decoders(nodes: list[dict[str, float]], cluster: Cluster) -> float:
+    """Return for how many workers there are CPUs to decode, on whatever nodes, beside those that workers take."""
+    if not cluster.decode_cpus:
+        return math.inf
+    cpus = sum(node.get("CPU", 0.0) for node in nodes)
+    return _most(cpus, cluster.cpus_per_worker + cluster.decode_cpus)
 
 
 def _most(there: float, each: float) -> float:

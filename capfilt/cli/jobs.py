@@ -191,10 +191,9 @@ def _load(job: str, path: Path, overrides: tuple[str, ...]) -> "Config":
     from capfilt.config import load
 
     if job == "finetune":
-        from capfilt.config.tasks import FinetuneRole
+        from capfilt.config.tasks import load_finetuning
 
-        role = load(FinetuneRole, path, overrides).role
-        job = f"finetune_{role}" if role in ("vqa", "nlvr2") else job
+        return load_finetuning(path, overrides)
     return load(job_kind(job), path, overrides)
 
 

@@ -41,11 +41,15 @@ def finetune(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     Example:
       capfilt finetune configs/finetune_captioner.yaml
     """
-    from pipelines import finetune_roles as job
+    from capfilt.config.tasks import load_finetuning
 
+    settings = load_finetuning(config, overrides)
+    from pipelines.finetune_roles import job_of
+
+    job = job_of(settings)
     if dry_run:
-        show_outlook(job.dry_run(config, overrides))
-    click.echo(f"checkpoint: {job.run(config, overrides)}")
+        show_outlook(job.dry_run())
+    click.echo(f"checkpoint: {job.run()}")
 
 
 @click.command(short_help="Measure a checkpoint on annotated data.")

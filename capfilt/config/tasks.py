@@ -1,13 +1,22 @@
 """Settings of VQA and NLVR2: their annotation files, how their models are trained, and how answers are measured."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from capfilt.config.bootstrap import ImageLimits
 from capfilt.config.data import Augmentation
-from capfilt.config.loading import Config
-from capfilt.config.training import Schedule, Tracking, TrainingCluster, TrainingDevice, require_equal_shares
+from capfilt.config.loading import Config, load
+from capfilt.config.training import (
+    FinetuneConfig,
+    Schedule,
+    Tracking,
+    TrainingCluster,
+    TrainingDevice,
+    require_equal_shares,
+)
 
 
 class QuestionFile(Config):
@@ -149,3 +158,14 @@ class FinetuneRole(Config):
     model_config = ConfigDict(extra="ignore")
 
     role: Literal["captioner", "filter", "vqa", "nlvr2"] = Field(description="what the checkpoint becomes")
+
+
+def load_finetuning(path: Path, overrides: Sequence[str] = ()) -> FinetuneConfig | VQAConfig | NLVR2Config:
+    """Return the config of a fine-tuning job, of the kind that its role asks for.
+
+    Raises:
+        ConfigError: the file lacks a known role, or its other keys are not those of the role.
+    """
+    role = load(FinetuneRole, path, overrides).role
+    kinds: dict[str, type[VQAConfig | NLVR2Config]] = {"vqa": VQAConfig, "nlvr2": NLVR2Config}
+    return load(kinds[role], path, overrides) if role in kinds else load(FinetuneConfig, path, overrides)

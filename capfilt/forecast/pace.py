@@ -30,7 +30,7 @@ def measured(rehearsal: Rehearsal, config: BootstrapConfig, in_flight: int) -> P
     """Return the pace of a worker, from what a rehearsal took of one thread of each kind.
 
     Units in flight overlap: each has its own threads that read and decode, and they take turns at the models. So the
-    slowest of these sets the pace. On a CPU all of them share the worker's cores, too.
+    slowest of these sets the pace. On a CPU all of them share the worker's cores, too, but for decoding apart.
 
     Args:
         rehearsal: on the device of the workers.
@@ -43,8 +43,10 @@ def measured(rehearsal: Rehearsal, config: BootstrapConfig, in_flight: int) -> P
         "decoding": decode.times(1 / (config.decode_threads * in_flight)),
         "reading": read.times(1 / in_flight),
     }
+    apart = bool(config.cluster.decode_cpus)
     if config.device.kind == "cpu":
-        busy = model.times(float(config.device.threads)).plus(decode).plus(read)
+        busy = model.times(float(config.device.threads))
+        busy = busy if apart else busy.plus(decode).plus(read)
         bounds["the CPU cores"] = busy.times(1 / cores(config))
     bound = max(bounds, key=lambda name: bounds[name].likely)
     used = config.device.threads if config.device.kind == "cpu" else 1  # a core waits on a GPU
@@ -54,7 +56,7 @@ def measured(rehearsal: Rehearsal, config: BootstrapConfig, in_flight: int) -> P
         load=rehearsal.load,
         export=rehearsal.export,
         threads_needed=math.ceil(decode.high / model.likely / in_flight) if model.likely else 0,
-        cores_needed=used + (decode.likely / model.likely if model.likely else 0.0),
+        cores_needed=used + (decode.likely / model.likely if model.likely and not apart else 0.0),
     )
 
 
