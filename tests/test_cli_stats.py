@@ -37,6 +37,20 @@ def test_stats_shows_the_figures_and_json_holds_them(run):
     assert values["texts"]["synthetic"]["duplicates"] == 0.5
 
 
+def test_a_share_of_a_large_run_is_told_in_the_figures_and_on_standard_error(run, monkeypatch):
+    monkeypatch.setattr("capfilt.query.opened.QUICK_SAMPLES", 1)
+    told = "a share of 0.25 of the shards was looked at, drawn by their ids; --share 1 looks at all\n"
+
+    result = call("stats", run)
+    assert (f"{run}: 1 shards, a share of 0.25 of the complete ones, drawn by their ids" in result.stdout) is True
+    assert result.stderr == told
+    for more in ([], ["--by", "source"]):
+        assert json.loads(call("stats", run, "--json", *more).stdout)["share"] == 0.25
+    assert call("stats", run, "--csv").stderr == call("inspect", run).stderr == told
+    assert call("inspect", run, "--key", record(0).key).stderr == ""  # it may lie in any shard
+    assert call("stats", run, "--share", "1").stderr == ""
+
+
 def test_stats_takes_another_policy(run, strict):
     assert json.loads(call("stats", run, "--policy", strict, "--json").stdout)["sources"]["web"]["kept"] == 0
 

@@ -200,6 +200,22 @@ def test_a_share_of_the_shards_is_the_same_each_time_and_part_of_a_larger_one(tm
     assert len(drawn(1.0)) == 10
 
 
+def test_of_a_large_run_as_many_shards_are_looked_at_as_are_quick_where_no_share_is_asked_for(tmp_path, monkeypatch):
+    shards = [replace(SHARD, id=f"{n:05d}", url=f"in/{n:05d}.tar", samples=2) for n in range(10)]
+    run = new_run(tmp_path, shards)
+    for shard in shards:
+        fold(run, shard, commit(run, shard, [0, 2], [record(0), record(1)], [web(0)]))
+
+    def looked_at(share):
+        with capfilt.open_run(run.root, share=share) as found:
+            return found.share, len(found.commits)
+
+    assert looked_at(None) == (1.0, 10)
+    monkeypatch.setattr(opened, "QUICK_SAMPLES", 6)
+    assert looked_at(None) == (0.3, 3)
+    assert looked_at(1.0) == (1.0, 10)
+
+
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.1])
 def test_a_share_is_more_than_none_and_at_most_all(run, share):
     with pytest.raises(QueryError, match=r"give one in \(0, 1\]"):

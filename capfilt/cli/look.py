@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from capfilt.cli.options import say_share, share_option
+
 if TYPE_CHECKING:
     from capfilt.query.cards import Card
     from capfilt.query.opened import OpenRun
@@ -15,9 +17,6 @@ _policy = click.option(
     "--policy",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML of another policy than the run's own.",
-)
-_share = click.option(
-    "--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Look at this share of the shards."
 )
 _seed = click.option("--seed", default=0, show_default=True, help="Of the draw; the same seed shows the same samples.")
 
@@ -46,11 +45,13 @@ _seed = click.option("--seed", default=0, show_default=True, help="Of the draw; 
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Most samples.")
 @_seed
 @_policy
-@_share
+@share_option
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a line of JSON for each sample, texts exactly as they came."
 )
-def inspect(run: str, limit: int, seed: int, policy: Path | None, share: float, as_json: bool, **filters: Any) -> None:
+def inspect(
+    run: str, limit: int, seed: int, policy: Path | None, share: float | None, as_json: bool, **filters: Any
+) -> None:
     """Page through samples of RUN: image, texts, scores, what is kept and what is not, and why.
 
     On a terminal through your pager (PAGER), with images in half blocks. Else as plain text. A sample begins with its
@@ -66,7 +67,8 @@ def inspect(run: str, limit: int, seed: int, policy: Path | None, share: float, 
     from capfilt.query.picks import pick
 
     asked = _asked(**filters)
-    with _opened(run, policy, share) as opened:
+    with _opened(run, policy, 1.0 if asked.key and not share else share) as opened:
+        say_share(opened.share)
         cards = load_cards(opened, pick(opened, asked, limit, seed))
         if not cards:
             click.echo(f"{run}: no sample meets this{_occurring(opened) if asked.reasons else ''}", err=True)
@@ -77,7 +79,7 @@ def inspect(run: str, limit: int, seed: int, policy: Path | None, share: float, 
 @click.argument("run")
 @click.option("--output", help="File or URL of the page. [default: RUN/report.html]")
 @_policy
-@_share
+@share_option
 @click.option("--samples", default=24, show_default=True, type=click.IntRange(1), help="Most samples of a gallery.")
 @_seed
 @click.option("--megabytes", default=8.0, show_default=True, help="Most that the images take; the last are left out.")
@@ -88,7 +90,7 @@ def report(
     run: str,
     output: str | None,
     policy: Path | None,
-    share: float,
+    share: float | None,
     samples: int,
     seed: int,
     megabytes: float,
@@ -106,8 +108,9 @@ def report(
     from capfilt.report.make import make_report
 
     with _opened(run, policy, share, languages) as opened:
+        say_share(opened.share)
         path = output or storage.join(opened.run.root, "report.html")
-        click.echo(make_report(opened, path, samples, seed, megabytes, share))
+        click.echo(make_report(opened, path, samples, seed, megabytes))
 
 
 def _occurring(opened: "OpenRun") -> str:
@@ -118,7 +121,7 @@ def _occurring(opened: "OpenRun") -> str:
     return f"; the reasons in it are {', '.join(why for (why,) in found.fetchall()) or 'none'}"
 
 
-def _opened(run: str, policy: Path | None, share: float, languages: bool = False) -> "OpenRun":
+def _opened(run: str, policy: Path | None, share: float | None, languages: bool = False) -> "OpenRun":
     from capfilt.config import Policy, load
     from capfilt.query.opened import open_run
 

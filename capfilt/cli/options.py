@@ -21,6 +21,19 @@ dry_run_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
+share_option = click.option(
+    "--share",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Look at this share of the shards. [default: 1; of a run of over 6 million samples, as many as hold these]",
+)
+
+
+def say_share(share: float) -> None:
+    """Say on standard error that not all of a run was looked at, where that is so."""
+    if share < 1:
+        told = f"a share of {share:.2g} of the shards was looked at, drawn by their ids; --share 1 looks at all"
+        click.echo(told, err=True)
+
 
 def plain_output() -> bool:
     """Return whether output must do without the characters of bars: it is no terminal, or not one for Unicode."""

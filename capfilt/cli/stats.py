@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capfilt.cli.options import json_option, plain_output
+from capfilt.cli.options import json_option, plain_output, say_share, share_option
 
 if TYPE_CHECKING:
     from capfilt.config import Policy
@@ -17,9 +17,6 @@ _path = click.Path(exists=True, dir_okay=False, path_type=Path)
 _where = click.option(
     "--where", metavar="SQL", help="Only what meets a condition, as \"source = 'web' AND itm > 0.9\"."
 )
-_share = click.option(
-    "--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Look at this share of the shards."
-)
 
 
 @click.command(short_help="Count what was scored, kept, rejected and failed.")
@@ -28,7 +25,7 @@ _share = click.option(
 @click.option("--by", multiple=True, metavar="NAME", help="Cut by source, words, domain, ... Several times: crosswise.")
 @_where
 @click.option("--top", type=click.IntRange(min=1), help="Parts shown one by one: 25 on a terminal, else all.")
-@_share
+@share_option
 @click.option("--unfinished", is_flag=True, help="Count the committed units of shards in work too.")
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: a line for each part; by source without --by.")
@@ -38,7 +35,7 @@ def stats(
     by: tuple[str, ...],
     where: str | None,
     top: int | None,
-    share: float,
+    share: float | None,
     unfinished: bool,
     as_json: bool,
     as_csv: bool,
@@ -60,6 +57,7 @@ def stats(
 
     languages = any(re.search(r"\blanguage\b", text) for text in (*by, where or ""))
     with _open(run, policy, unfinished, share, languages) as opened:
+        say_share(opened.share)
         if by or as_csv:
             shown = top or (None if as_json or as_csv else 25)
             slices = figures.cut(opened, by or ("source",), where, shown)
@@ -111,7 +109,7 @@ def compare(
 
 
 def _open(
-    run: str, policy: Path | None, unfinished: bool = False, share: float = 1.0, languages: bool = False
+    run: str, policy: Path | None, unfinished: bool = False, share: float | None = 1.0, languages: bool = False
 ) -> "OpenRun":
     from capfilt.query import open_run
 

@@ -26,6 +26,7 @@ from capfilt.records import CONTROL, Shard
 from capfilt.runs import Run, load_run
 
 SAMPLES_PER_FILE = 50_000  # of a scratch file: enough for long columns, few enough to hold in memory once per thread
+QUICK_SAMPLES = 6_000_000  # of which questions are answered in seconds, where no other share is asked for
 MOST_THREADS = 16  # each holds such a batch in memory
 
 _VARIED = {
@@ -53,8 +54,10 @@ class OpenRun:
     down in a scratch folder, from which the engine answers within its memory limit however large the run is.
     """
 
-    def __init__(self, run: Run, policy: Policy, shards: Sequence[Shard], planned: int, languages: bool) -> None:
-        self.run, self.policy, self.planned = run, policy, planned
+    def __init__(
+        self, run: Run, policy: Policy, shards: Sequence[Shard], planned: int, share: float, languages: bool
+    ) -> None:
+        self.run, self.policy, self.planned, self.share = run, policy, planned, share
         self._scratch = tempfile.TemporaryDirectory(prefix="capfilt-query-")
         try:
             folder = Path(self._scratch.name)
@@ -129,7 +132,7 @@ def open_run(
     policy: Policy | None = None,
     *,
     unfinished: bool = False,
-    share: float = 1.0,
+    share: float | None = 1.0,
     languages: bool = False,
 ) -> OpenRun:
     """Open a run's ledger to ask questions of it.
@@ -138,19 +141,21 @@ def open_run(
         path: folder or URL of the run; it may still be at work.
         policy: which candidates count as kept; the run's own by default.
         unfinished: also take the committed units of shards that are in work.
-        share: of the shards, drawn by their ids: for a first look at a run of many.
+        share: of the shards, drawn by their ids; None: all, or as many as hold QUICK_SAMPLES where there are more.
         languages: add the column `language`; it costs about ten times as much as all the rest.
 
     Raises:
         RunError: there is no run, or a file of its ledger is not what was committed.
         QueryError: share is not in (0, 1], or no detector of languages is installed.
     """
-    if not 0 < share <= 1:
+    if share is not None and not 0 < share <= 1:
         raise QueryError(f"share is {share}; give one in (0, 1]")
     run = load_run(path)
     plan, complete = run.plan(), complete_shards(run)
-    shards = draw_shards([shard for shard in plan if unfinished or shard.id in complete], share)
-    return OpenRun(run, policy or run.config().policy, shards, len(plan), languages)
+    there = [shard for shard in plan if unfinished or shard.id in complete]
+    if share is None:
+        share = min(1.0, QUICK_SAMPLES / max(1, sum(shard.samples for shard in there)))
+    return OpenRun(run, policy or run.config().policy, draw_shards(there, share), len(plan), share, languages)
 
 
 def _lay_down(

@@ -11,14 +11,13 @@ from capfilt.report.whatif import what_if
 from capfilt.stats.overview import summarise
 
 
-def gather(opened: OpenRun, samples: int, seed: int, share: float = 1.0) -> Report:
+def gather(opened: OpenRun, samples: int, seed: int) -> Report:
     """Return the content of a report.
 
     Args:
         opened: the run under a policy.
         samples: most samples of a gallery.
         seed: of the galleries that are drawn.
-        share: of the shards that the run was opened with, to tell the reader.
     """
     figures = summarise(opened)
     own = next((source for source in figures.sources if source != "synthetic"), "web")
@@ -30,7 +29,7 @@ def gather(opened: OpenRun, samples: int, seed: int, share: float = 1.0) -> Repo
         sections=_sections(opened, list(figures.sources), samples, seed),
         failures=_failures(opened, [status for status in figures.statuses if status != "ok"], samples, seed),
         slices=slice_run(opened),
-        notes=_notes(opened, samples, seed, share),
+        notes=_notes(opened, samples, seed),
     )
 
 
@@ -81,11 +80,13 @@ def _failures(opened: OpenRun, reasons: list[str], samples: int, seed: int) -> S
     return Section("failures", "Failures", how, load_cards(opened, places))
 
 
-def _notes(opened: OpenRun, samples: int, seed: int, share: float) -> list[str]:
+def _notes(opened: OpenRun, samples: int, seed: int) -> list[str]:
     figures = opened.figures
     shards = f"the {figures['shards']} shards that are complete"
-    if share < 1:
-        shards = f"a share of {share:g} of the complete shards, drawn by the hash of their ids: {figures['shards']}"
+    if opened.share < 1:
+        shards = (
+            f"a share of {opened.share:.2g} of the complete shards, drawn by the hash of their ids: {figures['shards']}"
+        )
     return [
         f"Figures, slices and sliders count all {figures['candidates']} texts of all {figures['samples']} samples in "
         f"{shards}.",

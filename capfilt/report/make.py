@@ -12,9 +12,7 @@ from capfilt.report.page import render
 from capfilt.report.thumbnails import LEFT_OUT, Picture, make_pictures
 
 
-def make_report(
-    opened: OpenRun, output: str, samples: int = 24, seed: int = 0, megabytes: float = 8.0, share: float = 1.0
-) -> str:
+def make_report(opened: OpenRun, output: str, samples: int = 24, seed: int = 0, megabytes: float = 8.0) -> str:
     """Write a run's report and return what it came to, in one line.
 
     Args:
@@ -23,9 +21,8 @@ def make_report(
         samples: most samples of a gallery.
         seed: of the galleries that are drawn.
         megabytes: most that the pictures take; those that come last are left out.
-        share: of the shards that the run was opened with, to tell the reader.
     """
-    report = gather(opened, samples, seed, share)
+    report = gather(opened, samples, seed)
     cards = [card for section in (*report.sections, report.failures) for card in section.cards]
     images = read_images(opened.run, {card.place: card.image_sha256 for card in cards})
     limits = opened.run.config().images

@@ -22,7 +22,7 @@ def render_text(stats: Stats, texts: Mapping[str, TextStats] | None = None, plai
         texts: those of the texts, if they are wanted too.
         plain: without characters beyond ASCII, but in texts.
     """
-    head = f"{stats.run}: {stats.shards} of {stats.planned} shards complete, policy {stats.policy}"
+    head = f"{stats.run}: {stats.extent}, policy {stats.policy}"
     sections = [head + (f", where {stats.where}" if stats.where else ""), _samples(stats), _sources(stats)]
     sections += [_histogram(stats, plain)] if stats.sources else []
     sections += [_texts(texts)] if texts else []

@@ -98,10 +98,11 @@ class Slices:
     others: Slice | None  # all parts that are left out together
     left_out: int  # how many these are
     total: Slice
+    share: float  # of the complete shards that was looked at
 
     def to_json(self) -> dict[str, Any]:
         """Return all figures as plain values for json.dumps."""
-        values = {name: getattr(self, name) for name in ("run", "policy", "where", "by", "left_out")}
+        values = {name: getattr(self, name) for name in ("run", "policy", "where", "by", "left_out", "share")}
         values["parts"] = [dict(zip(self.by, part.names, strict=True)) | part.figures() for part in self.parts]
         return values | {"others": self.others and self.others.figures(), "total": self.total.figures()}
 
@@ -133,6 +134,7 @@ def cut(opened: OpenRun, by: Sequence[str], where: str | None = None, top: int |
         others=_together(rest) if rest else None,
         left_out=len(rest),
         total=total,
+        share=opened.share,
     )
 
 
