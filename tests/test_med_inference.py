@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from capfilt.config import Device
 from capfilt.med import inference
 from capfilt.med.inference import packing_suits, ready, settle
-from capfilt.med.packed import PackedLinear
+from capfilt.med.linear import PackedLinear
+from capfilt.med.model import MED
 
 
 @pytest.fixture
@@ -83,6 +84,37 @@ def test_packed_layers_are_refused_on_gpus():
 @pytest.mark.parametrize("linear", ["plain", "packed"])
 def test_a_model_is_brought_to_its_type_and_form(tmp_path, linear):
     model = ready(lively_checkpoint(tmp_path).model, Device(dtype="bfloat16", linear=linear))
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    block = model.text.blocks[0]
+    assert block.mlp.up.weight.dtype == block.mlp.up.bias.dtype == model.vision.vit.blocks[0].attn.qkv.weight.dtype
+    assert block.mlp.up.weight.dtype == model.text.embeddings.words.weight.dtype == torch.bfloat16
+    assert block.mlp.norm.weight.dtype == model.vision.vit.norm.weight.dtype == torch.float32
+    assert model.itm_head.weight.dtype == model.vision.vit.pos_embed.dtype == torch.float32
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert any(isinstance(module, PackedLinear) for module in model.modules()) == (linear == "packed")
+
+
+@pytest.mark.parametrize("linear", ["plain", "packed"])
+@torch.inference_mode()
+def test_what_adds_up_over_the_blocks_is_not_rounded(tmp_path, linear):
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(5, 20, (8, 6), generator=torch.Generator().manual_seed(1))
+    keep = torch.ones_like(ids, dtype=torch.bool)
+
+    def said(model: MED, dtype: torch.dtype) -> list[torch.Tensor]:
+        tokens = model.encode_image(images.to(dtype))
+        assert tokens.dtype == dtype
+        image = model.project_image(tokens)
+        assert image[0][0].dtype == dtype
+        return [model.match(ids, keep, image), model.text_features(ids, keep), model.image_features(tokens)]
+
+    def load() -> MED:
+        return lively_checkpoint(tmp_path).model.eval().requires_grad_(False)
+
+    exact = said(load(), torch.float32)
+    ours = said(ready(load(), Device(dtype="bfloat16", linear=linear)), torch.bfloat16)
+    all_rounded = said(load().to(torch.bfloat16), torch.bfloat16)
+
+    for mine, rounded, expected in zip(ours, all_rounded, exact, strict=True):
+        assert mine.dtype == torch.float32
+        error, other = (mine - expected).norm(), (rounded.float() - expected).norm()
+        assert 0 < error < 0.9 * other

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from capfilt.config import Device
-from capfilt.med.packed import PackedLinear, pack
+from capfilt.med.linear import PackedLinear, replace_linear
+from capfilt.med.text import TextBlock, TextStack
 from capfilt.med.vision import VisionTower, normalise
 from capfilt.med.weights import on_meta
 
@@ -42,15 +43,31 @@ def ready(model: M, device: Device) -> M:
     """Bring a model to a settled device, in place, for inference alone; one without values stays where it is."""
     if on_meta():
         return model.eval().requires_grad_(False)
-    dtype = getattr(torch, device.dtype)
-    model = model.to(device.kind, dtype).eval().requires_grad_(False)
-    if device.linear == "packed":
-        pack(model)
-    if device.kind == "cpu" and dtype == torch.bfloat16:
+    model = model.to(device.kind).eval().requires_grad_(False)
+    if device.dtype == "bfloat16":
+        round_products(model)
+    if device.linear == "packed" or device.dtype == "bfloat16":
+        replace_linear(model, packed=device.linear == "packed")
+    if device.kind == "cpu" and device.dtype == "bfloat16":
         for module in model.modules():
             if isinstance(module, VisionTower):
                 module.unfuse_attention()
     return model
+
+
+def round_products(model: nn.Module) -> None:
+    """Bring the weights of a model's large products to bfloat16, in place.
+
+    The residual stream, its norms, and the heads that make scores of states stay in float32: they are a small part of
+    the work, and what is rounded there adds up over the blocks.
+    """
+    for module in model.modules():
+        if isinstance(module, VisionTower | TextBlock):
+            for part in module.modules():
+                if isinstance(part, nn.Linear | nn.Conv2d | nn.GroupNorm):
+                    part.to(torch.bfloat16)
+        if isinstance(module, TextStack):
+            module.embeddings.words.to(torch.bfloat16)
 
 
 def on_device(pixels: Tensor, device: Device) -> Tensor:

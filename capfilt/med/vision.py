@@ -78,8 +78,8 @@ class VisionTower(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images, float (B, 3, S, S), to tokens (B, M, D), M = 1 + patches."""
-        return self.vit.forward_features(images)  # type: ignore[no-any-return]
+        """Map normalised images, float (B, 3, S, S), to tokens (B, M, D) of the same type, M = 1 + patches."""
+        return self.vit.forward_features(images).to(images.dtype)  # type: ignore[no-any-return]
 
     def unfuse_attention(self) -> None:
         """Compute attention step by step, which is faster in bfloat16 on a CPU."""

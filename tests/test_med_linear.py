@@ -7,8 +7,8 @@ import torch
 from models import lively_checkpoint
 from torch import nn
 
+from capfilt.med.linear import PackedLinear, replace_linear
 from capfilt.med.model import MED
-from capfilt.med.packed import PackedLinear, pack
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_a_layer_is_the_product_with_its_activation(bias, gelu):
 @torch.inference_mode()
 def test_a_packed_model_says_what_it_said(plain):
     packed = deepcopy(plain)
-    pack(packed)
+    replace_linear(packed, packed=True)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     ids = torch.randint(5, 20, (4, 6), generator=torch.Generator().manual_seed(1))
     keep = torch.ones_like(ids, dtype=torch.bool)
@@ -50,6 +50,6 @@ def test_a_packed_model_says_what_it_said(plain):
 
 def test_no_linear_layer_and_no_second_activation_is_left(plain):
     packed = deepcopy(plain)
-    pack(packed)
+    replace_linear(packed, packed=True)
     assert not [name for name, module in packed.named_modules() if isinstance(module, nn.Linear | nn.GELU)]
     assert isinstance(packed.text.head.words, PackedLinear)
