@@ -45,11 +45,19 @@ Sides = tuple[int, int]
 """Sides of the captioner's and of the filter's square input, pixels."""
 
 
+class Turns(NamedTuple):
+    """What is held while a batch is in a model; nothing by default."""
+
+    captioner: AbstractContextManager[object] = nullcontext()
+    filter: AbstractContextManager[object] = nullcontext()
+
+
 class CapFilt(NamedTuple):
-    """The two models of a bootstrap."""
+    """The two models of a bootstrap, and the turns at them of units that run at once."""
 
     captioner: Captioner
     filter: Filter
+    turns: Turns = Turns()
 
     @property
     def sides(self) -> Sides:
@@ -76,7 +84,6 @@ def capfilt_unit(
     models: CapFilt,
     config: BootstrapConfig,
     run: Run,
-    turn: AbstractContextManager[object] | None = None,
     source: Source | None = None,
 ) -> UnitResult:
     """Caption and score the samples of a unit and commit them. A unit that is committed already is left as it is.
@@ -88,7 +95,6 @@ def capfilt_unit(
         models: both models.
         config: the job.
         run: where the ledger lies.
-        turn: a lock that is held while a batch is in the models, for units that run at once.
         source: where batches come from; by default they are read and decoded here.
 
     Raises:
@@ -105,8 +111,7 @@ def capfilt_unit(
     ready = (source or partial(ready_batches, config, run))(unit, models.sides)
     with closing(ready) as batches:
         for batch in clock.each("read", batches):
-            with turn or nullcontext():
-                candidates += capfilt_batch(batch, models, config, clock)
+            candidates += capfilt_batch(batch, models, config, clock)
             records += [prepared.record for prepared in batch]
     statuses = Counter(record.status for record in records)
     if not unit.trial:
@@ -148,21 +153,24 @@ def capfilt_batch(
     if all(prepared.record.status != "ok" for prepared in batch):
         return []
     noise = [noise_seed(config, prepared.record.image_sha256) for prepared in batch]
-    with clock("caption"):
-        captions = models.captioner.caption(torch.stack([p.for_captioner for p in batch]), noise)  # B lists
+    pixels = torch.stack([p.for_captioner for p in batch])  # (B, 3, S, S)
+    with models.turns.captioner, clock("caption"):
+        captions = models.captioner.caption(pixels, noise)  # B lists
     rows = [
         _unscored(prepared, written, seed, models.captioner.name, config)
         for prepared, written, seed in zip(batch, captions, noise, strict=True)
     ]
     rows = add_controls(rows, [p.record for p in batch], [p.text for p in batch], config)
-    # texts of an image that read the same are scored once
-    texts = [list(dict.fromkeys(clean(candidate.text) for candidate in group)) for group in rows]
-    with clock("score"):
-        scores = models.filter.score(torch.stack([p.for_filter for p in batch]), texts)  # B lists
+    read = [[clean(candidate.text) for candidate in group] for group in rows]
+    texts = [list(dict.fromkeys(group)) for group in read]  # texts of an image that read the same are scored once
+    if models.filter.image_size != models.captioner.image_size:
+        pixels = torch.stack([p.for_filter for p in batch])  # (B, 3, S, S)
+    with models.turns.filter, clock("score"):
+        scores = models.filter.score(pixels, texts)  # B lists
     return [
-        _scored(candidate, dict(zip(unique, values, strict=True)), models.filter.name)
-        for group, unique, values in zip(rows, texts, scores, strict=True)
-        for candidate in group
+        _scored(candidate, found[text], models.filter.name)
+        for group, seen, found in zip(rows, read, map(_by_text, texts, scores), strict=True)
+        for candidate, text in zip(group, seen, strict=True)
     ]
 
 
@@ -197,14 +205,18 @@ def _unscored(
     ]
 
 
-def _scored(candidate: Candidate, scores: dict[str, Scores], judge: str) -> Candidate:
-    itm, itc = scores[clean(candidate.text)]
+def _by_text(texts: Sequence[str], scores: Sequence[Scores]) -> dict[str, Scores]:
+    return dict(zip(texts, scores, strict=True))
+
+
+def _scored(candidate: Candidate, scores: Scores, judge: str) -> Candidate:
+    itm, itc = scores
     if not math.isfinite(itm) or not math.isfinite(itc or 0.0):
         raise ModelError(
             f"{candidate.key} at position {candidate.position}: filter {judge} gives itm {itm}, itc {itc} "
             f"to {candidate.text!r}; check its weights, or use device.dtype: float32"
         )
-    return replace(candidate, itm=itm, itc=itc)
+    return candidate.scored(itm, itc)
 
 
 def _hold(samples: Iterable[Sample], unit: Unit) -> Iterator[Sample]:

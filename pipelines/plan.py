@@ -12,7 +12,7 @@ from capfilt.forecast import Forecast, Pace, Rehearsal, forecast, measured, rehe
 from capfilt.survey import Survey
 from pipelines.bootstrap import as_begun
 from pipelines.bootstrap_outlook import Hashes, look
-from workers.seats import IN_FLIGHT
+from workers.seats import units_in_hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +61,4 @@ def _pace(
             "images/s of a worker that were measured there, or --no-timing"
         )
     rehearsal = rehearse(build, config, units, wishes.images, wishes.repeats)
-    return rehearsal, measured(rehearsal, config, IN_FLIGHT)
+    return rehearsal, measured(rehearsal, config, units_in_hand(config.cluster))

@@ -2,8 +2,10 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
+from numpy.random import Generator, Philox
 from torch import Tensor
 
 from capfilt.med.sampling import BANNED, ban, draw, nucleus, penalise, uniforms
@@ -109,6 +111,12 @@ class TestPenalty:
 
 
 class TestUniforms:
+    def test_noise_is_philox_keyed_by_image_and_caption(self):
+        noise = uniforms([42, 7], captions=3, steps=5)
+        for row, (seed, index) in zip(noise, [(s, i) for s in (42, 7) for i in range(3)], strict=True):
+            expected = Generator(Philox(key=np.array([seed, index], np.uint64))).random(5)
+            assert row.tolist() == expected.tolist()
+
     def test_a_captions_noise_depends_on_its_image_and_number_alone(self):
         alone = uniforms([42], captions=1, steps=5)
         among = uniforms([7, 42, 9], captions=3, steps=8)

@@ -39,6 +39,15 @@ def test_known_words_come_back(tokens, text):
     assert tokens.decode(tokens.encode(text, tokens.dec, 40)) == text
 
 
+def test_many_texts_are_encoded_and_decoded_as_one_by_one(tokens):
+    texts = ["", "a red dog on the grass", "Two DOGS!", "zebra [SEP] 犬", "dogs " * 30]
+    encoded = tokens.encode_all(texts, tokens.enc, 9)
+    assert encoded == [tokens.encode(text, tokens.enc, 9) for text in texts]
+    assert tokens.decode_all(encoded) == [tokens.decode(ids) for ids in encoded]
+    assert tokens.decode_all(encoded)[1] == "a red dog on the grass"
+    assert tokens.encode_all([], tokens.enc, 9) == tokens.decode_all([]) == []
+
+
 def test_case_and_accents_are_folded_and_unknown_words_told(tokens):
     assert tokens.pieces("A RÉD Dog") == tokens.pieces("a red dog")
     assert tokens.pieces("zebra 犬") == [1, 1]

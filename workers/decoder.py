@@ -17,7 +17,7 @@ from capfilt.logs import LogSettings, bound
 from capfilt.records import Unit
 from capfilt.runs import Run
 from workers.faults import DecoderDied
-from workers.seats import IN_FLIGHT
+from workers.seats import units_in_hand
 
 AHEAD = 3  # batches in the object store for a unit
 PATIENCE = 600.0  # seconds until a cluster must have room for a decoder
@@ -48,7 +48,7 @@ def start_decoder(config: BootstrapConfig, run: Run) -> Source:
     actor = ray.remote(_Decoder).options(
         num_cpus=config.cluster.decode_cpus,
         max_restarts=-1,
-        max_concurrency=IN_FLIGHT,
+        max_concurrency=units_in_hand(config.cluster),
         enable_task_events=False,
     ).remote(config, run, LogSettings.here())  # fmt: skip
     try:

@@ -32,7 +32,7 @@ from workers.attempts import Attempts
 from workers.events import Listener, Nobody
 from workers.faults import Fault, death, fault_of, overdue
 from workers.isolation import Case, Isolation
-from workers.seats import IN_FLIGHT, Seat, Worker, hire
+from workers.seats import Seat, Worker, hire, units_in_hand
 from workers.session import session
 
 MOST_BUILDS = 3  # actors in a row that died while they built their worker
@@ -115,9 +115,9 @@ class _Crew(Generic[R]):
             ray.kill(seat.actor)
 
     def _hand_out(self) -> None:
-        built = [seat for seat in self.seats if seat.building is None]
+        built, most = [seat for seat in self.seats if seat.building is None], units_in_hand(self.cluster)
         for seat in built:
-            while len(seat.calls) < IN_FLIGHT and not any(case.suspect for case in seat.calls.values()):
+            while len(seat.calls) < most and not any(case.suspect for case in seat.calls.values()):
                 case = self.attempts.take(seat, idle=not seat.calls, alternative=len(built) > 1)
                 if case is None:
                     break

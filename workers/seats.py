@@ -12,13 +12,11 @@ from capfilt.logs import LogSettings
 from capfilt.records import Unit
 from workers.isolation import Case
 
-IN_FLIGHT = 2  # units of an actor: one reads or writes while the other has the model
-
 R_co = TypeVar("R_co", covariant=True)
 
 
 class Worker(Protocol[R_co]):
-    """What an actor holds. Two threads may call it at once."""
+    """What an actor holds. Several threads may call it at once, as many as there are units in hand."""
 
     def run(self, unit: Unit) -> R_co:
         """Do a unit; doing it again must change nothing."""
@@ -52,6 +50,14 @@ class Seat:
         return self.place
 
 
+def units_in_hand(cluster: Cluster) -> int:
+    """Return how many units an actor does at once: one reads or writes while the others have the models.
+
+    On a GPU these are two, one at the captioner and one at the filter; on a CPU one.
+    """
+    return 3 if cluster.gpus_per_worker else 2
+
+
 def hire(make: Callable[[], Worker[object]], cluster: Cluster) -> Seat:
     """Start an actor, which builds its worker and logs as this process does."""
     actor_class = ray.remote(_Actor).options(
@@ -60,7 +66,7 @@ def hire(make: Callable[[], Worker[object]], cluster: Cluster) -> Seat:
         label_selector=cluster.labels,
         max_restarts=0,
         max_task_retries=0,
-        max_concurrency=IN_FLIGHT,
+        max_concurrency=units_in_hand(cluster),
         enable_task_events=False,  # they cost the head memory for each call, and nobody reads them
     )
     actor = actor_class.remote()

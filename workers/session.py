@@ -18,7 +18,7 @@ from workers.signals import exit_on_sigterm
 R = TypeVar("R")
 
 STORE_BYTES = 100 * 2**20  # of a private cluster's object store, which holds nothing but units and their results,
-PIXEL_BYTES = 500 * 2**20  # and these for each worker whose batches of pixels come through it
+PIXEL_BYTES = 750 * 2**20  # and these for each worker whose batches of pixels come through it
 
 
 @contextmanager

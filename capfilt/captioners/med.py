@@ -45,7 +45,7 @@ class MEDCaptioner:
     def _caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
         image = self.model.encode_image(on_device(pixels, self.device))  # (B, M, D)
         written = self._write(self.model.project_image(image), noise)
-        captions = [self._read(*row) for row in zip(written.ids.tolist(), written.logprobs.tolist(), strict=True)]
+        captions = self._read(written.ids.tolist(), written.logprobs.tolist())
         each = len(captions) // len(pixels)
         return [captions[i : i + each] for i in range(0, len(captions), each)]
 
@@ -60,7 +60,8 @@ class MEDCaptioner:
         numbers = uniforms(list(noise), settings.captions, settings.max_length).to(self.device.kind)  # (B * n, T)
         return sample(self.model, image, self.prompt, end, settings, numbers, self._recorder)
 
-    def _read(self, ids: list[int], logprob: float) -> Caption:
-        generated = ids[len(self.prompt) :]
-        stop = generated.index(self.tokens.end) + 1 if self.tokens.end in generated else len(generated)
-        return Caption(self.tokens.decode(generated), stop, logprob)
+    def _read(self, rows: list[list[int]], logprobs: list[float]) -> list[Caption]:
+        generated = [ids[len(self.prompt) :] for ids in rows]
+        end, texts = self.tokens.end, self.tokens.decode_all(generated)
+        lengths = [ids.index(end) + 1 if end in ids else len(ids) for ids in generated]
+        return list(map(Caption, texts, lengths, logprobs))

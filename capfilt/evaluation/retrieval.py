@@ -59,7 +59,7 @@ def encode_texts(judge: MEDFilter, texts: Sequence[str]) -> Texts:
     """Return captions in BLIP's normal form as token ids, padded to the longest."""
     tokens, most = judge.tokens, judge.settings.max_tokens
     words = [normalise_text(text, judge.settings.max_words) for text in texts]
-    return Texts(*tokens.batch([tokens.encode(text, tokens.cls, most) for text in words]))
+    return Texts(*tokens.batch(tokens.encode_all(words, tokens.cls, most)))
 
 
 @torch.inference_mode()

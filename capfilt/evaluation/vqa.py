@@ -116,9 +116,9 @@ def _answers(
     question = model.ask(normalise(batch.pixels), batch.ids, batch.keep)
     if settings.method == "generate":
         written = generate_answers(model, question, batch.keep, tokens, settings)
-        return [tokens.decode(ids) for ids in written.tolist()]
+        return tokens.decode_all(written.tolist())
     longest = model.config.text.positions
-    ids, keep = tokens.batch([tokens.encode(text, tokens.dec, longest) for text in candidates])  # (N, T), (N, T)
+    ids, keep = tokens.batch(tokens.encode_all(candidates, tokens.dec, longest))  # (N, T), (N, T)
     ids, keep = ids.to(batch.ids.device), keep.to(batch.ids.device)
     best = rank_answers(model, question, batch.keep, ids, keep, settings.top_k)
     return [candidates[index] for index in best.tolist()]

@@ -46,7 +46,7 @@ class MEDFilter:
 
     def _score(self, image: Tensor, rows: list[str], owners: Tensor) -> list[Scores]:
         words = [normalise_text(text, self.settings.max_words) for text in rows]
-        encoded = [self.tokens.encode(text, self.first, self.settings.max_tokens) for text in words]
+        encoded = self.tokens.encode_all(words, self.first, self.settings.max_tokens)
         ids, keep = self.tokens.batch(encoded)  # (R, L), (R, L)
         ids, keep = ids.to(self.device.kind), keep.to(self.device.kind)
         logits = self.model.match(ids, keep, self.model.project_image(image), owners).float()  # (R, 2)

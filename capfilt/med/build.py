@@ -41,8 +41,8 @@ def outline_models(config: BootstrapConfig) -> CapFilt:
 
 def describe_models(config: BootstrapConfig) -> list[str]:
     """Return a line about each checkpoint of a config. Errors as in outline_models."""
-    captioner, judge = outline_models(config)
-    parts = (("captioner", config.captioner, captioner), ("filter", config.filter, judge))
+    models = outline_models(config)
+    parts = (("captioner", config.captioner, models.captioner), ("filter", config.filter, models.filter))
     return [
         f"{role} {place}: {parameters(model.model):,} parameters, {model.image_size} pixels"
         for role, place, model in parts

@@ -1,0 +1,204 @@
+"""Does what the host does beside the models let a GPU wait?
+
+    python benchmarks/busy_gpu.py --json busy_gpu.json
+
+A bootstrap through the worker's own class, with one unit in hand and with as many as on Ray: tars are read,
+images decoded, captions turned from tokens into texts and texts into tokens, rows put into the ledger. Only the
+arithmetic is a stand-in: a device that takes --captioner and --filter milliseconds an image (by default what an
+H200 would take at 60 % of its roofline, ViT-B at 384 pixels), one batch at a time, while the host goes on, as
+it does while it waits for a GPU. Images are tiny: what decoding costs is told by feeding.py.
+
+Told are images a second, the share of the time in which the device had nothing to do, and the CPU time of an image, of
+all threads together, making the tiny images ready included.
+"""
+
+import argparse
+import itertools
+import json
+import random
+import statistics
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from machine import describe
+from null_models import write_inputs
+from torch import Tensor
+
+from capfilt.bootstrap import CapFilt
+from capfilt.captioners.med import MEDCaptioner
+from capfilt.config import BootstrapConfig, Cluster, Device, FilterSettings, Sampling
+from capfilt.filters.med import MEDFilter
+from capfilt.med.checkpoints import Checkpoint
+from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
+from capfilt.med.generation import Written
+from capfilt.med.model import MED
+from capfilt.med.sampling import uniforms
+from capfilt.med.tokens import SPECIAL, Tokens
+from capfilt.planning import plan_shards
+from capfilt.records import Unit
+from capfilt.runs import open_run
+from capfilt.units import cut_units
+from workers.bootstrap_worker import BootstrapWorker
+from workers.seats import units_in_hand
+
+WORDS = 30_000  # of the vocabulary
+ON_A_GPU = Cluster(gpus_per_worker=1)
+MADE_UP = 5_000  # captions that it draws from
+CAPTION = (6, 14)  # tokens of each, least and most
+
+
+class StandIn:
+    """A device that takes its time for each image of a batch, one batch after the other."""
+
+    def __init__(self) -> None:
+        self._busy = threading.Lock()
+        self.seconds = 0.0  # at work
+
+    def work(self, seconds: float) -> None:
+        """Return when that much work is done."""
+        with self._busy:
+            start = time.perf_counter()
+            time.sleep(seconds)
+            self.seconds += time.perf_counter() - start
+
+
+class Captioner(MEDCaptioner):
+    """Writes made-up captions."""
+
+    def __init__(self, checkpoint: Checkpoint, settings: Sampling, device: StandIn, seconds: float) -> None:
+        super().__init__("c0ffee", checkpoint, settings, Device(dtype="float32", linear="plain"))
+        self.model = stand_in(checkpoint)
+        self._device, self._seconds, draw = device, seconds, random.Random(0)
+        self._known = torch.tensor([self._made_up(draw) for _ in range(MADE_UP)])  # (MADE_UP, T)
+
+    def _write(self, image: list[tuple[Tensor, Tensor]], noise: Any) -> Written:
+        uniforms(list(noise), self.settings.captions, self.settings.max_length)
+        self._device.work(self._seconds * len(noise))
+        rows = [(seed + index) % len(self._known) for seed in noise for index in range(self.settings.captions)]
+        return Written(self._known[rows], torch.full((len(rows),), -9.5))
+
+    def _made_up(self, draw: random.Random) -> list[int]:
+        words = [draw.randrange(len(SPECIAL), len(SPECIAL) + 2000) for _ in range(draw.randint(*CAPTION))]
+        row = [*self.prompt, *words, self.tokens.end][: self.settings.max_length]
+        return row + [self.tokens.pad] * (self.settings.max_length - len(row))
+
+
+class Filter(MEDFilter):
+    """Finds that every text fits."""
+
+    def __init__(self, checkpoint: Checkpoint, device: StandIn, seconds: float) -> None:
+        super().__init__("f117e4", checkpoint, FilterSettings(), Device(dtype="float32", linear="plain"))
+        self.model = stand_in(checkpoint)
+        self.model.match = partial(self._match, device, seconds)
+
+    @staticmethod
+    def _match(device: StandIn, seconds: float, ids: Tensor, keep: Tensor, image: Tensor, owners: Tensor) -> Tensor:
+        device.work(seconds * len(image))
+        return torch.zeros(len(ids), 2)
+
+
+def stand_in(checkpoint: Checkpoint) -> Any:
+    """Return what answers as a model does, at once."""
+    return SimpleNamespace(
+        config=checkpoint.model.config,
+        encode_image=lambda images: torch.zeros(len(images), 1, 1),
+        project_image=lambda image: image,
+        text_features=lambda ids, keep: torch.zeros(len(ids), 8),
+        image_features=lambda image: torch.zeros(len(image), 8),
+    )
+
+
+def make_checkpoint(folder: Path) -> Checkpoint:
+    """Return a model that is never asked, and a tokenizer of made-up words."""
+    (folder / "vocab.txt").write_text("\n".join([*SPECIAL, *(f"w{number}" for number in range(WORDS))]) + "\n")
+    tokens = Tokens(folder / "vocab.txt")
+    vision = VisionConfig(image_size=8, patch_size=8, width=8, depth=1, heads=1)
+    text = TextConfig(vocabulary=len(tokens), width=8, depth=1, heads=1, mlp_width=8, positions=40)
+    return Checkpoint(MED(MEDConfig(vision=vision, text=text, projection=8)), tokens)
+
+
+def once(folder: Path, captions: int, in_hand: int, options: argparse.Namespace) -> dict[str, float]:
+    """Bootstrap all shards, so many units at once, and return what came of it."""
+    device, checkpoint = StandIn(), make_checkpoint(folder)
+    ids = write_inputs(folder, options.shards, options.unit)
+    config = BootstrapConfig(
+        input=[str(folder / f"in/{id_}.tar") for id_ in ids],
+        run=str(folder / "run"),
+        captioner="captioner",
+        filter="filter",
+        batch_size=options.batch,
+        unit_size=options.unit,
+        sampling=Sampling(captions=captions),
+        device=Device(kind="cuda"),  # the worker shares its models as on one
+        cluster=ON_A_GPU,
+    )
+    run = open_run(config, {"captioner": "c0ffee", "filter": "f117e4"})
+    units = [unit for shard in plan_shards(run, config.input) for unit in cut_units(shard, config)]
+
+    def build(config: BootstrapConfig) -> CapFilt:
+        seconds = (options.captioner / 1000, options.filter / 1000)
+        captioner = Captioner(checkpoint, config.sampling, device, seconds[0])
+        return CapFilt(captioner, Filter(checkpoint, device, seconds[1]))
+
+    return measure(BootstrapWorker(build, config, run), units, in_hand, device)
+
+
+def measure(worker: BootstrapWorker, units: list[Unit], in_hand: int, device: StandIn) -> dict[str, float]:
+    """Have the worker do all units, some at once as on Ray, and return what came of it."""
+    images = sum(unit.hi - unit.lo for unit in units)
+    start, busy = time.perf_counter(), time.process_time()
+    with ThreadPoolExecutor(in_hand) as pool:
+        list(pool.map(worker.run, units))
+    seconds, cpu = time.perf_counter() - start, time.process_time() - busy
+    return {"images_per_second": images / seconds, "idle": 1 - device.seconds / seconds, "cpu_us": cpu / images * 1e6}
+
+
+def main() -> None:
+    options = _options()
+    cases = list(itertools.product(options.captions, options.in_hand))
+    rounds: dict[str, list[dict[str, float]]] = {_name(*case): [] for case in cases}
+    for _, case in itertools.product(range(options.rounds), cases):
+        with tempfile.TemporaryDirectory() as folder:
+            rounds[_name(*case)].append(once(Path(folder), *case, options))
+    most = 1000 / (options.captioner + options.filter)
+    found = {}
+    for name, each in rounds.items():
+        found[name] = {key: statistics.median(one[key] for one in each) for key in each[0]}
+        rate, idle, cpu = found[name].values()
+        print(
+            f"{name}: {rate:.0f} images/s of {most:.0f}, the device idle for {idle:.1%}, {cpu:.0f} us of CPU an image"
+        )
+    if options.json:
+        circumstances = describe("cpu", "torch", "tokenizers", "numpy", "pyarrow")
+        result = {"options": vars(options), **circumstances, "median": found, "rounds": rounds}
+        options.json.write_text(json.dumps(result, indent=1, default=str) + "\n")
+
+
+def _name(captions: int, in_hand: int) -> str:
+    return f"n = {captions}, {in_hand} in hand"
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--captioner", type=float, default=0.423, help="milliseconds an image (0.423)")
+    parser.add_argument("--filter", type=float, default=0.283, help="milliseconds an image (0.283)")
+    parser.add_argument("--captions", type=int, nargs="+", default=[1, 4, 10], help="of an image (1 4 10)")
+    usual = units_in_hand(ON_A_GPU)
+    parser.add_argument("--in-hand", type=int, nargs="+", default=[1, usual], help=f"units at once (1 {usual})")
+    parser.add_argument("--batch", type=int, default=128, help="images (128)")
+    parser.add_argument("--unit", type=int, default=2048, help="images, all of a shard (2048)")
+    parser.add_argument("--shards", type=int, default=9, help="(9)")
+    parser.add_argument("--rounds", type=int, default=3, help="(3)")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Units that share the models of a device."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+from fakes import NAMES, ColourCaptioner, ColourFilter, job_config, write_shard
+from torch import Tensor
+
+from capfilt.bootstrap import CapFilt
+from capfilt.config import BootstrapConfig, Device
+from capfilt.filters import Scores
+from capfilt.planning import plan_shards
+from capfilt.records import Caption
+from capfilt.runs import open_run
+from capfilt.units import cut_units
+from workers.bootstrap_worker import BootstrapWorker, make_turns
+
+CPU, GPU = Device(), Device(kind="cuda")
+
+
+class Watch:
+    """Counts the batches that are in a model at once. Those to be scored wait until a second one is captioned."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience, self.inside, self.most, self.captioned = patience, 0, 0, 0
+        self.second = threading.Event()
+        self.lock = threading.Lock()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        yield
+        with self.lock:
+            self.inside -= 1
+
+
+class Captioner(ColourCaptioner):
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
+        with self.watch.batch():
+            self.watch.captioned += 1
+            if self.watch.captioned == 2:
+                self.watch.second.set()
+            return super().caption(pixels, noise)
+
+
+class Filter(ColourFilter):
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def score(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Scores]]:
+        with self.watch.batch():
+            self.watch.second.wait(self.watch.patience)
+            return super().score(pixels, texts)
+
+
+def build(watch: Watch, config: BootstrapConfig) -> CapFilt:
+    return CapFilt(Captioner(watch), Filter(watch))
+
+
+@pytest.mark.parametrize(("device", "patience", "most"), [(CPU, 0.2, 1), (GPU, 30.0, 2)])
+def test_a_gpu_captions_one_batch_while_it_scores_another_and_a_cpu_does_not(tmp_path, device, patience, most):
+    cluster = {"gpus_per_worker": int(device.kind == "cuda")}
+    config = job_config(tmp_path, batch_size=1, unit_size=1, device=device.model_dump(), cluster=cluster)
+    path = write_shard(tmp_path / "in/00000.tar", [("red", "my red car"), ("blue", "click here")])
+    run, watch = open_run(config, NAMES), Watch(patience)
+    units = [unit for shard in plan_shards(run, [path]) for unit in cut_units(shard, config)]
+    worker = BootstrapWorker(partial(build, watch), config, run)
+
+    with ThreadPoolExecutor(2) as pool:
+        kept = [result.kept for result in pool.map(worker.run, units)]
+
+    assert kept == [{"web": 1, "synthetic": 1}, {"synthetic": 1}]
+    assert watch.most == most
+
+
+@pytest.mark.parametrize(("device", "apart"), [(CPU, False), (GPU, True), (Device(kind="cuda", graphs=True), False)])
+def test_models_have_turns_of_their_own_on_a_gpu_without_graphs(device, apart):
+    turns = make_turns(device)
+    assert (turns.captioner is not turns.filter) == apart
