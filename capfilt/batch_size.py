@@ -10,6 +10,7 @@ from capfilt.bootstrap import CapFilt
 
 LEAST = 8  # images; control texts are drawn within a batch, so one must have some
 MOST = 512
+WARM = 2  # images of a first call, in which libraries set themselves up and towers are translated
 GAIN = 1.03  # times as many images a second, for which a larger batch is taken
 LONG = 5.0  # seconds; a batch that takes longer keeps its device busy at any size
 REPEATS = 3
@@ -38,8 +39,9 @@ def find_batch_size(models: CapFilt, clock: Callable[[], float] = time.perf_coun
 
 def _rates(models: CapFilt, clock: Callable[[], float]) -> Iterator[tuple[int, float]]:
     """Yield sizes, each twice the one before, and the images a second at each."""
+    _seconds(models, WARM, clock)
     size = LEAST
-    while size <= MOST and _seconds(models, size, clock) < LONG:  # this first call also warms the device up
+    while size <= MOST and _seconds(models, size, clock) < LONG:  # this first call also takes memory for the size
         yield size, size / min(_seconds(models, size, clock) for _ in range(REPEATS))
         size *= 2
 

@@ -10,14 +10,15 @@ from capfilt.bootstrap import CapFilt
 class Timed(ColourCaptioner):
     """A captioner that takes some seconds for a call and some for an image, of a time of its own."""
 
-    def __init__(self, call: float, image: float, room: int = MOST) -> None:
+    def __init__(self, call: float, image: float, room: int = MOST, first: float = 0.0) -> None:
         super().__init__()
-        self.cost, self.room, self.now = (call, image), room, 0.0
+        self.cost, self.room, self.first, self.now = (call, image), room, first, 0.0
 
     def caption(self, pixels, noise):
         call, image = self.cost
         parts = -(-len(pixels) // self.room)  # as often as a batch of this size is computed in parts
-        self.now += parts * call + len(pixels) * image
+        self.now += self.first + parts * call + len(pixels) * image
+        self.first = 0.0
         return super().caption(pixels, noise)
 
 
@@ -40,6 +41,10 @@ def test_a_batch_is_doubled_while_that_pays(call, image, size):
 
 def test_a_batch_that_does_not_fit_is_not_taken():
     assert found(Timed(0.1, 0.0001, room=64)) == 64
+
+
+def test_what_happens_once_in_a_worker_is_not_counted():
+    assert found(Timed(1.0, 0.0, first=60.0)) == MOST
 
 
 def test_the_trial_counts_the_filter_too():
