@@ -118,23 +118,3 @@ def test_what_adds_up_over_the_blocks_is_not_rounded(tmp_path, linear):
         assert mine.dtype == torch.float32
         error, other = (mine - expected).norm(), (rounded.float() - expected).norm()
         assert 0 < error < 0.9 * other
-
-
-@torch.inference_mode()
-def test_a_tower_is_translated_once_for_all_sizes_of_a_batch(tmp_path):
-    device = Device(dtype="float32", linear="plain").model_copy(update={"compile": True})  # tried on a CPU
-    plain, translated = (
-        ready(lively_checkpoint(tmp_path).model, it) for it in (Device(dtype="float32", linear="plain"), device)
-    )
-    translations = torch._dynamo.utils.counters["stats"]
-    before = translations["unique_graphs"]
-    for size in (4, 2, 7, 4):
-        images = torch.randn(size, 3, 32, 32, generator=torch.Generator().manual_seed(size))
-        torch.testing.assert_close(translated.encode_image(images), plain.encode_image(images), rtol=0, atol=1e-5)
-    assert translations["unique_graphs"] == before + 1
-
-
-@pytest.mark.parametrize("setting", ["graphs", "compile"])
-def test_what_is_for_gpus_is_refused_on_cpus(setting):
-    with pytest.raises(ValidationError, match=f"{setting}: true is for GPUs"):
-        Device.model_validate({setting: True})

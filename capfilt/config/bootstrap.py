@@ -99,20 +99,14 @@ class Device(Config):
         description="launch a step of decoding as one CUDA graph, for batches of up to 192 images; not measured on a "
         "GPU yet, so off",
     )
-    compile: bool = Field(
-        False,
-        description="translate the vision towers by torch.compile when a worker starts; not measured on a GPU yet, "
-        "so off",
-    )
     threads: PositiveInt = Field(1, description="CPU threads of a model; sums round differently for other values")
 
     @model_validator(mode="after")
     def _on_its_kind(self) -> Self:
         if self.kind == "cuda" and self.linear == "packed":
             raise ValueError("linear: packed is for CPUs; leave it at auto")
-        for name in ("graphs", "compile"):
-            if self.kind == "cpu" and getattr(self, name):
-                raise ValueError(f"{name}: true is for GPUs; leave it out, or set kind: cuda")
+        if self.kind == "cpu" and self.graphs:
+            raise ValueError("graphs: true is for GPUs; leave it out, or set kind: cuda")
         return self
 
 

@@ -48,13 +48,10 @@ def ready(model: M, device: Device) -> M:
         round_products(model)
     if device.linear == "packed" or device.dtype == "bfloat16":
         replace_linear(model, packed=device.linear == "packed")
-    for module in model.modules():
-        if isinstance(module, VisionTower):
-            if device.kind == "cpu" and device.dtype == "bfloat16":
+    if device.kind == "cpu" and device.dtype == "bfloat16":
+        for module in model.modules():
+            if isinstance(module, VisionTower):
                 module.unfuse_attention()
-            if device.compile:
-                # One translation for all sizes of a batch: else what a batch gives would depend on those before it.
-                module.compile(dynamic=True)
     return model
 
 
