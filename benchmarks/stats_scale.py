@@ -37,17 +37,18 @@ print(render_difference(difference(run, run.config().policy, load(Policy, Path(s
 
 QUESTIONS = {
     "open_run": "-c import sys, capfilt; capfilt.open_run(sys.argv[1]).close()|RUN",
-    "stats": "stats|RUN",
-    "report": "report|RUN|--output|FOLDER/report.html",
-    "inspect": "inspect|RUN",
-    "inspect --kept --source web --sort worst": "inspect|RUN|--kept|--source|web|--sort|worst",
+    "stats": "stats|RUN|--share|1",
+    "report": "report|RUN|--output|FOLDER/report.html|--share|1",
+    "inspect": "inspect|RUN|--share|1",
+    "inspect --kept --source web --sort worst": "inspect|RUN|--kept|--source|web|--sort|worst|--share|1",
     "calibrate": "calibrate|RUN",
     "recut, the difference alone": f"-c {_DIFFERENCE}|RUN|FOLDER/strict.yaml",
     "compare, under another policy": "compare|RUN|RUN|--policy-second|FOLDER/strict.yaml",
-    "stats --where": "stats|RUN|--where|words > 3 AND domain <> 'site1.example'",
-    "stats --by source --by itm --where": "stats|RUN|--by|source|--by|itm|--where|words > 3",
+    "stats --where": "stats|RUN|--where|words > 3 AND domain <> 'site1.example'|--share|1",
+    "stats --by source --by itm --where": "stats|RUN|--by|source|--by|itm|--where|words > 3|--share|1",
     "stats --by language --share 0.1": "stats|RUN|--by|language|--share|0.1",
-    "inspect --rejected --near-cut --where": "inspect|RUN|--rejected|--near-cut|--where|domain = 'site1.example'",
+    "inspect --rejected --near-cut --where": "inspect|RUN|--rejected|--near-cut|--share|1"
+    "|--where|domain = 'site1.example'",
 }
 """What is asked -> the command line, its words parted by bars."""
 

@@ -3,8 +3,10 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from torch import Tensor
 
 from capfilt.bootstrap import CapFilt
 
@@ -41,19 +43,31 @@ def _rates(models: CapFilt, clock: Callable[[], float]) -> Iterator[tuple[int, f
     """Yield sizes, each twice the one before, and the images a second at each."""
     _seconds(models, WARM, clock)
     size = LEAST
-    while size <= MOST and _seconds(models, size, clock) < LONG:  # this first call also takes memory for the size
+    while size <= MOST and _seconds(models, size, clock) < LONG:
+        if models.turns and models.turns.apart:
+            _fill(models, size)
         yield size, size / min(_seconds(models, size, clock) for _ in range(REPEATS))
         size *= 2
 
 
 def _seconds(models: CapFilt, size: int, clock: Callable[[], float]) -> float:
     """Return how long both models take for a batch of noise, each image with one web text and its captions."""
-    sides = {models.captioner.image_size, models.filter.image_size}
-    generator = torch.Generator().manual_seed(size)
-    shapes = {side: (size, 3, side, side) for side in sides}
-    noise = {side: torch.randint(256, shapes[side], dtype=torch.uint8, generator=generator) for side in sides}
+    for_captioner, for_filter = (_noise(side, size) for side in models.sides)  # (B, 3, S, S) each
     start = clock()
-    captions = models.captioner.caption(noise[models.captioner.image_size], range(size))  # B lists
+    captions = models.captioner.caption(for_captioner, range(size))  # B lists
     texts = [[WEB_TEXT, *(caption.text for caption in group)] for group in captions]
-    models.filter.score(noise[models.filter.image_size], texts)
+    models.filter.score(for_filter, texts)
     return clock() - start
+
+
+def _fill(models: CapFilt, size: int) -> None:
+    """Have a batch in each model at once, as units do that share a device. What does not fit is computed in parts."""
+    for_captioner, for_filter = (_noise(side, size) for side in models.sides)  # (B, 3, S, S) each
+    with ThreadPoolExecutor(2) as pool:
+        captioning = pool.submit(models.captioner.caption, for_captioner, range(size))
+        scoring = pool.submit(models.filter.score, for_filter, [[WEB_TEXT] * 2] * size)
+        captioning.result(), scoring.result()
+
+
+def _noise(side: int, size: int) -> Tensor:
+    return torch.randint(256, (size, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(size))

@@ -12,7 +12,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -39,17 +39,11 @@ from capfilt.prefetch import Stopwatch, prefetch
 from capfilt.records import Candidate, Caption, Sample, SampleRecord, Unit, UnitResult
 from capfilt.runs import Run
 from capfilt.texts import clean
+from capfilt.turns import Turns
 from capfilt.units import check_failures
 
 Sides = tuple[int, int]
 """Sides of the captioner's and of the filter's square input, pixels."""
-
-
-class Turns(NamedTuple):
-    """What is held while a batch is in a model; nothing by default."""
-
-    captioner: AbstractContextManager[object] = nullcontext()
-    filter: AbstractContextManager[object] = nullcontext()
 
 
 class CapFilt(NamedTuple):
@@ -57,7 +51,7 @@ class CapFilt(NamedTuple):
 
     captioner: Captioner
     filter: Filter
-    turns: Turns = Turns()
+    turns: Turns | None = None  # one after the other without
 
     @property
     def sides(self) -> Sides:
@@ -149,12 +143,12 @@ def capfilt_batch(
     Raises:
         ModelError: a score is not a number.
     """
-    clock = clock or Stopwatch()
+    clock, turns = clock or Stopwatch(), models.turns or Turns()
     if all(prepared.record.status != "ok" for prepared in batch):
         return []
     noise = [noise_seed(config, prepared.record.image_sha256) for prepared in batch]
     pixels = torch.stack([p.for_captioner for p in batch])  # (B, 3, S, S)
-    with models.turns.captioner, clock("caption"):
+    with turns("caption", clock):
         captions = models.captioner.caption(pixels, noise)  # B lists
     rows = [
         _unscored(prepared, written, seed, models.captioner.name, config)
@@ -165,7 +159,7 @@ def capfilt_batch(
     texts = [list(dict.fromkeys(group)) for group in read]  # texts of an image that read the same are scored once
     if models.filter.image_size != models.captioner.image_size:
         pixels = torch.stack([p.for_filter for p in batch])  # (B, 3, S, S)
-    with models.turns.filter, clock("score"):
+    with turns("score", clock):
         scores = models.filter.score(pixels, texts)  # B lists
     return [
         _scored(candidate, found[text], models.filter.name)

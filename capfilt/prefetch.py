@@ -59,7 +59,11 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+            self.add(stage, time.perf_counter() - start)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Add seconds to a stage."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def each(self, stage: str, items: Iterable[T]) -> Iterator[T]:
         """Yield items, adding the time that each is waited for to a stage."""

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 TESTS = Path(__file__).parent
+ERRORS = "driver.err"  # in the folder of a job: what its driver writes to standard error
 
 
 def tables(folder: Path) -> dict[str, bytes]:
@@ -26,7 +27,16 @@ def start_driver(folder: Path, local: bool, delay: float = 0.1) -> "subprocess.P
     )
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     environment = {**os.environ, "PYTHONPATH": paths, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
+    with (folder / ERRORS).open("ab") as errors:
+        return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=errors)
+
+
+def wait_until_told(folder: Path, text: str) -> None:
+    """Wait until a driver says something on standard error."""
+    deadline = time.monotonic() + 60
+    while text not in (folder / ERRORS).read_text():
+        assert time.monotonic() < deadline, f"the job never says {text!r}"
+        time.sleep(0.02)
 
 
 def wait_for_commits(folder: Path, more: int, driver: "subprocess.Popen[bytes]") -> None:

@@ -3,8 +3,9 @@
 import pytest
 from fakes import ColourCaptioner, ColourFilter
 
-from capfilt.batch_size import LEAST, MOST, find_batch_size
+from capfilt.batch_size import LEAST, MOST, WEB_TEXT, find_batch_size
 from capfilt.bootstrap import CapFilt
+from capfilt.turns import Turns
 
 
 class Timed(ColourCaptioner):
@@ -45,6 +46,14 @@ def test_a_batch_that_does_not_fit_is_not_taken():
 
 def test_what_happens_once_in_a_worker_is_not_counted():
     assert found(Timed(1.0, 0.0, first=60.0)) == MOST
+
+
+def test_on_a_gpu_both_models_have_to_fit_at_once():
+    captioner, judge = Timed(1.0, 0.0), ColourFilter()
+    models = CapFilt(captioner, judge, Turns(apart=True))
+    assert find_batch_size(models, lambda: captioner.now) == MOST
+    together = [len(texts) for texts in judge.texts if texts == [[WEB_TEXT] * 2] * len(texts)]
+    assert together == [8, 16, 32, 64, 128, 256, 512]
 
 
 def test_the_trial_counts_the_filter_too():

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
-from fakes import NAMES, ColourCaptioner, ColourFilter, job_config, write_shard
+from drivers import tables
+from fakes import NAMES, ColourCaptioner, ColourFilter, build_fakes, job_config, write_shard
 from torch import Tensor
 
 from capfilt.bootstrap import CapFilt
@@ -86,5 +87,21 @@ def test_a_gpu_captions_one_batch_while_it_scores_another_and_a_cpu_does_not(tmp
 
 @pytest.mark.parametrize(("device", "apart"), [(CPU, False), (GPU, True), (Device(kind="cuda", graphs=True), False)])
 def test_models_have_turns_of_their_own_on_a_gpu_without_graphs(device, apart):
-    turns = make_turns(device)
-    assert (turns.captioner is not turns.filter) == apart
+    assert make_turns(device).apart == apart
+
+
+def test_units_that_share_a_gpu_leave_the_bytes_of_units_one_after_the_other(tmp_path):
+    def ledger(name: str, at_once: int) -> dict[str, bytes]:
+        folder = tmp_path / name
+        gpu = {"device": GPU.model_dump(), "cluster": {"gpus_per_worker": 1}}
+        config = job_config(folder, batch_size=2, unit_size=2, **gpu)
+        colours = [(colour, f"a {colour} thing") for colour in ("red", "blue", "green") * 4]
+        path = write_shard(folder / "in/00000.tar", colours)
+        run = open_run(config, NAMES)
+        units = [unit for shard in plan_shards(run, [path]) for unit in cut_units(shard, config)]
+        worker = BootstrapWorker(partial(build_fakes, delay=0.01), config, run)
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(worker.run, units))
+        return {name.removeprefix(str(folder)): content for name, content in tables(folder).items()}
+
+    assert ledger("alone", 1) == ledger("together", 3) != {}

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -37,15 +38,21 @@ def test_stats_shows_the_figures_and_json_holds_them(run):
     assert values["texts"]["synthetic"]["duplicates"] == 0.5
 
 
-def test_a_share_of_a_large_run_is_told_in_the_figures_and_on_standard_error(run, monkeypatch):
+def test_a_share_of_a_large_run_is_told_in_the_figures_and_on_standard_error(tmp_path, monkeypatch):
+    shards = [replace(SHARD, id=f"{n:05d}", url=f"in/{n:05d}.tar", samples=1) for n in range(2)]
+    folder = new_run(tmp_path, shards)
+    for shard in shards:
+        complete(folder, shard, [record(0)], [web(0, 0.9)])
+    run = folder.root
+    assert call("stats", run).stderr == ""
     monkeypatch.setattr("capfilt.query.opened.QUICK_SAMPLES", 1)
-    told = "a share of 0.25 of the shards was looked at, drawn by their ids; --share 1 looks at all\n"
+    told = "looking at 1 of 2 shards, drawn by their ids; --share 1 looks at all\n"
 
     result = call("stats", run)
-    assert (f"{run}: 1 shards, a share of 0.25 of the complete ones, drawn by their ids" in result.stdout) is True
+    assert f"{run}: 1 of 2 shards, drawn by their ids, policy default" in result.stdout
     assert result.stderr == told
     for more in ([], ["--by", "source"]):
-        assert json.loads(call("stats", run, "--json", *more).stdout)["share"] == 0.25
+        assert json.loads(call("stats", run, "--json", *more).stdout)["share"] == 0.5
     assert call("stats", run, "--csv").stderr == call("inspect", run).stderr == told
     assert call("inspect", run, "--key", record(0).key).stderr == ""  # it may lie in any shard
     assert call("stats", run, "--share", "1").stderr == ""

@@ -1,27 +1,51 @@
 """What the models ask of a GPU, seen without one: tensors that have a device and a shape and no values.
 
-Such tensors refuse what fails on a GPU, a product of tensors on two devices or of two types, and what makes the host
-wait for the GPU: a shape or a branch that depends on values.
+Such tensors refuse a product of tensors on two devices, and a shape or a branch that depends on values, for which the
+host would wait. A watch refuses products of two types, which a GPU has not, and notes copies that the host waits for.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from models import small_config
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
 from capfilt.config import Device, Sampling
 from capfilt.med.attention import KeysValues
 from capfilt.med.draft import Draft
 from capfilt.med.generation import sample
-from capfilt.med.inference import on_device, round_products
-from capfilt.med.linear import replace_linear
+from capfilt.med.inference import on_device, shape
 from capfilt.med.model import MED
+from capfilt.med.ragged import Places
+from capfilt.med.text import Reading
 
 VOCABULARY, IMAGES = 300, 3
 GPU = torch.device("cuda:0")
+PRODUCTS = ("linear", "matmul", "__matmul__", "conv2d", "layer_norm", "scaled_dot_product_attention")
+COPIES = ("to", "cpu", "cuda", "tensor", "tolist", "item")
+
+
+class Watch(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[str] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        tensors = [each for each in args if isinstance(each, Tensor)]
+        if name in PRODUCTS:
+            kinds = {each.dtype for each in tensors if each.is_floating_point()}
+            assert len(kinds) == 1, f"{name} of {kinds}"
+        result = func(*args, **kwargs)
+        came_from = tensors[0].device if tensors else torch.device("cpu")
+        if name in COPIES and getattr(result, "device", came_from) != came_from and not kwargs.get("non_blocking"):
+            self.waits.append(name)
+        return result
 
 
 @pytest.fixture(params=["bfloat16", "float32"])
@@ -30,23 +54,42 @@ def device(request) -> Device:
 
 
 @pytest.fixture
-def model(device) -> Iterator[MED]:
-    """A model on a GPU, as ready brings it there, without values; everything else is then without values, too."""
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture
+def model(device, watch, monkeypatch) -> Iterator[MED]:
+    """A model on a GPU, shaped as ready does it, without values; everything else is then without values, too.
+
+    How texts are laid out, which follows from values on the host, is known: 9, 4 and 9 tokens of texts of the first
+    image, 2, 9 and 9 of the last.
+    """
+    keep = torch.arange(9) < torch.tensor([9, 4, 9, 2, 9, 9])[:, None]  # (R, L)
+    reading = Reading.of(keep, torch.tensor([0, 0, 0, 2, 2, 2]), IMAGES)
     with torch.device("meta"):
-        model = MED(small_config(VOCABULARY)).eval()
-        if device.dtype == "bfloat16":
-            round_products(model)
-            replace_linear(model, packed=False)
-    with FakeTensorMode(), torch.inference_mode():
+        model = shape(MED(small_config(VOCABULARY)).eval(), device)
+    with FakeTensorMode() as mode, torch.inference_mode():
         for module in model.modules():
             for name, parameter in module.named_parameters(recurse=False):
                 there = torch.empty(parameter.shape, dtype=parameter.dtype, device=GPU)
                 setattr(module, name, torch.nn.Parameter(there, requires_grad=False))
-        yield model
+        without_values = strip(reading, mode)
+        monkeypatch.setattr(Reading, "of", lambda keep, owners, images: without_values)
+        monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)  # needs a driver
+        with watch:
+            yield model
 
 
-def see(model: MED, device: Device, monkeypatch: pytest.MonkeyPatch) -> Tensor:
-    monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)  # needs a driver
+def strip(part: Any, mode: FakeTensorMode) -> Any:
+    if isinstance(part, Tensor):
+        return mode.from_tensor(part)
+    if isinstance(part, Places):
+        return replace(part, index=mode.from_tensor(part.index))
+    return type(part)(*(strip(each, mode) for each in part))
+
+
+def see(model: MED, device: Device) -> Tensor:
     pixels = torch.zeros((IMAGES, 3, 32, 32), dtype=torch.uint8)
     return model.encode_image(on_device(pixels, device))  # (B, M, D)
 
@@ -57,27 +100,38 @@ def write(model: MED, image: list[KeysValues], **settings: object) -> Tensor:
     return sample(model, image, [5, 6, 7], 2, chosen, noise).ids  # (R, T)
 
 
-def test_images_are_seen_on_the_gpu_in_the_type_of_the_products(model, device, monkeypatch):
-    image = see(model, device, monkeypatch)
+def test_images_are_seen_on_the_gpu_in_the_type_of_the_products(model, device, watch):
+    image = see(model, device)
     assert (image.device, image.dtype) == (GPU, getattr(torch, device.dtype))
     for tensor in (tensor for pair in model.project_image(image) for tensor in pair):
         assert (tensor.device, tensor.dtype, tensor.shape) == (GPU, image.dtype, (IMAGES, 2, 17, 16))
     assert (model.image_features(image).device, model.image_features(image).dtype) == (GPU, torch.float32)
+    assert watch.waits == []
+
+
+def test_texts_are_read_on_the_gpu_without_waiting_for_it(model, device, watch):
+    image = model.project_image(see(model, device))
+    ids = torch.zeros((6, 9), dtype=torch.long).to(GPU, non_blocking=True)
+    keep, owners = torch.ones((6, 9), dtype=torch.bool), torch.zeros(6, dtype=torch.long)  # on the host
+    logits, features = model.match(ids, keep, image, owners), model.text_features(ids, keep)
+    for found, width in ((logits, 2), (features, 16)):
+        assert (found.device, found.dtype, found.shape) == (GPU, torch.float32, (6, width))
+    assert watch.waits == []
 
 
 @pytest.mark.parametrize("settings", [{}, {"top_k": 10}, {"top_p": 1.0}, {"temperature": 0.7, "min_length": 9}])
-def test_no_token_makes_the_host_wait(model, device, monkeypatch, settings):
+def test_between_two_looks_no_token_makes_the_host_wait(model, device, watch, monkeypatch, settings):
     looks: list[int] = []
     monkeypatch.setattr(Draft, "shrink", lambda self, step: looks.append(step) or True)
-    image = model.project_image(see(model, device, monkeypatch))
-    ids = write(model, image, **settings)
+    ids = write(model, model.project_image(see(model, device)), **settings)
     assert (ids.device, ids.shape) == (GPU, (IMAGES * 2, 20))
     assert looks == list(range(3, 19))
+    assert watch.waits == ["tensor", "tensor"]  # for the prompt, once as read and once as written
 
 
 def test_a_nucleus_of_all_tokens_makes_it_wait(model, device, monkeypatch):
     monkeypatch.setattr(Draft, "shrink", lambda self, step: True)
-    image = model.project_image(see(model, device, monkeypatch))
+    image = model.project_image(see(model, device))
     with pytest.raises(DataDependentOutputException):
         write(model, image, top_k=0)
 
@@ -93,13 +147,3 @@ def test_what_is_finished_is_looked_for_at_every_fourth_token():
         except DynamicOutputShapeException:
             waiting.append(step)
     assert waiting == [4, 8]
-
-
-def test_texts_are_matched_on_the_gpu(model, device, monkeypatch):
-    image = model.project_image(see(model, device, monkeypatch))
-    ids = torch.zeros((IMAGES * 2, 9), dtype=torch.long, device=GPU)
-    keep = torch.ones_like(ids, dtype=torch.bool)
-    with torch.inference_mode(False), torch.no_grad():  # as training computes it, padding and all
-        logits, features = model.match(ids, keep, image), model.text_features(ids, keep)
-    for found, width in ((logits, 2), (features, 16)):
-        assert (found.device, found.dtype, found.shape) == (GPU, torch.float32, (IMAGES * 2, width))

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from drivers import start_driver, tables, wait_for_commits
+from drivers import start_driver, tables, wait_for_commits, wait_until_told
 from fakes import NAMES, build_dying, build_fakes, build_nothing, job_config, mixed_shards, write_shard
 
 from capfilt.batch_size import LEAST
@@ -189,9 +189,10 @@ def test_a_job_that_is_asked_to_end_leaves_nothing_half_done(folder, undisturbed
     """SIGTERM and a second Ctrl-C end it at once, the first Ctrl-C when the units in hand are committed."""
     driver = start_driver(folder, local=False, delay=3.0)
     wait_for_commits(folder, more=1, driver=driver)
-    for number in signals:
+    driver.send_signal(signals[0])
+    for number in signals[1:]:
+        wait_until_told(folder, "stopping")  # a wait of Ray looks for signals once a second: two would become one
         driver.send_signal(number)
-        time.sleep(0.5)
 
     assert driver.wait(timeout=60) == code
     assert read_record(f"{folder}/run").phase == phase  # type: ignore[union-attr]

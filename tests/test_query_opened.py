@@ -119,7 +119,7 @@ def test_every_column_is_documented_and_every_documented_column_is_there(run):
 
 def test_committed_units_count_when_they_are_asked_for(run):
     with capfilt.open_run(run.root, unfinished=True) as found:
-        assert found.figures["shards"] == "3 of 3"
+        assert found.figures["shards"] == "3 of 3 complete"
         rows = found.samples.filter("shard = '00002'").project("position, texts, texts_kept").fetchall()
 
     assert rows == [(0, 1, 1), (1, 0, 0), (2, 0, 0), (3, 1, 0)]
@@ -208,12 +208,13 @@ def test_of_a_large_run_as_many_shards_are_looked_at_as_are_quick_where_no_share
 
     def looked_at(share):
         with capfilt.open_run(run.root, share=share) as found:
-            return found.share, len(found.commits)
+            return found.share, len(found.commits), found.extent
 
-    assert looked_at(None) == (1.0, 10)
-    monkeypatch.setattr(opened, "QUICK_SAMPLES", 6)
-    assert looked_at(None) == (0.3, 3)
-    assert looked_at(1.0) == (1.0, 10)
+    every = (1.0, 10, "10 of 10 shards complete")
+    assert looked_at(None) == looked_at(0.99) == every  # at least as many as were asked for
+    monkeypatch.setattr(opened, "QUICK_SAMPLES", 5)
+    assert looked_at(None) == (0.3, 3, "3 of 10 shards, drawn by their ids")
+    assert looked_at(1.0) == every
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.1])
@@ -252,7 +253,8 @@ def test_pandas_and_arrow_come_on_demand(run):
 
 def test_it_shows_what_it_is(run):
     with capfilt.open_run(run.root) as found:
-        assert repr(found) == f"OpenRun(run: {run.root}, policy: default, shards: 2 of 3, samples: 6, candidates: 7)"
+        told = f"run: {run.root}, policy: default, shards: 2 of 3 complete, samples: 6, candidates: 7"
+        assert repr(found) == f"OpenRun({told})"
         assert "<tr><th>candidates</th><td>7</td></tr>" in found._repr_html_()
 
 

@@ -1,19 +1,18 @@
 """What runs where the models are: both on one device. It holds no logic of its own."""
 
-import os
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
 from capfilt.batch_size import find_batch_size
-from capfilt.bootstrap import CapFilt, Source, Turns, capfilt_unit
+from capfilt.bootstrap import CapFilt, Source, capfilt_unit
 from capfilt.config import BootstrapConfig, Device
 from capfilt.ledger.completion import complete_if_covered
 from capfilt.logs import bound
 from capfilt.records import Unit, UnitResult
 from capfilt.runs import Run
+from capfilt.turns import Turns
 
 
 class BootstrapWorker:
@@ -28,7 +27,6 @@ class BootstrapWorker:
     ) -> None:
         """Take what builds the models and, where images are decoded apart, what starts a process for that."""
         torch.set_num_threads(config.device.threads)  # sums round differently for other numbers of threads
-        os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, int(config.cluster.cpus_per_worker))))  # of the tokenizer
         self._models = build(config)._replace(turns=make_turns(config.device))
         self._config, self._run = config, run
         self._source = decoder(config, run) if decoder else None
@@ -36,7 +34,7 @@ class BootstrapWorker:
     def run(self, unit: Unit) -> UnitResult:
         """Bootstrap a unit, and complete its shard if it was the last.
 
-        Two may run at once: one reads, decodes, writes or turns tokens into texts while the other has the models.
+        Some may run at once: one reads, decodes, writes or turns tokens into texts while the others have the models.
         """
         with bound(shard=unit.shard.id, unit=unit.name):
             result = capfilt_unit(unit, self._models, self._config, self._run, self._source)
@@ -46,16 +44,15 @@ class BootstrapWorker:
 
 
 def make_turns(device: Device) -> Turns:
-    """Return the locks for units that share the models of a device.
+    """Return the turns of units that share the models of a device.
 
     A CPU's cores are taken by one model. A GPU has nothing to do while a batch of one turns from tokens into texts, so
     that the other model may have it. A graph, though, is recorded while no other thread uses the GPU.
     """
-    lock = threading.Lock()
-    return Turns(lock, threading.Lock() if device.kind == "cuda" and not device.graphs else lock)
+    return Turns(apart=device.kind == "cuda" and not device.graphs)
 
 
 def try_batch_sizes(build: Callable[[BootstrapConfig], CapFilt], config: BootstrapConfig) -> int:
-    """Build the models and return the batch size that suits them on this device."""
+    """Build the models and return the batch size that suits them on this device, shared as in a run."""
     torch.set_num_threads(config.device.threads)
-    return find_batch_size(build(config))
+    return find_batch_size(build(config)._replace(turns=make_turns(config.device)))

@@ -26,9 +26,10 @@ class Worker(Protocol[R_co]):
 class _Actor:
     """The process of one worker. It is built by a call of its own, so that the error arrives as it was raised."""
 
-    def build(self, make: Callable[[], Worker[object]], logs: LogSettings) -> tuple[str, str]:
+    def build(self, make: Callable[[], Worker[object]], cpus: float, logs: LogSettings) -> tuple[str, str]:
         """Build the worker and return the id of the node it is on, and for people where that is."""
         logs.apply()
+        os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, int(cpus))))  # the tokenizer's
         self.worker = make()
         return str(ray.get_runtime_context().get_node_id()), f"pid {os.getpid()} on {ray.util.get_node_ip_address()}"
 
@@ -51,10 +52,7 @@ class Seat:
 
 
 def units_in_hand(cluster: Cluster) -> int:
-    """Return how many units an actor does at once: one reads or writes while the others have the models.
-
-    On a GPU these are two, one at the captioner and one at the filter; on a CPU one.
-    """
+    """Return how many units an actor does at once: one reads or writes while another, on a GPU two, has a model."""
     return 3 if cluster.gpus_per_worker else 2
 
 
@@ -70,4 +68,4 @@ def hire(make: Callable[[], Worker[object]], cluster: Cluster) -> Seat:
         enable_task_events=False,  # they cost the head memory for each call, and nobody reads them
     )
     actor = actor_class.remote()
-    return Seat(actor, actor.build.remote(make, LogSettings.here()))
+    return Seat(actor, actor.build.remote(make, cluster.cpus_per_worker, LogSettings.here()))

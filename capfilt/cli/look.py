@@ -68,7 +68,7 @@ def inspect(
 
     asked = _asked(**filters)
     with _opened(run, policy, 1.0 if asked.key and not share else share) as opened:
-        say_share(opened.share)
+        say_share(opened)
         cards = load_cards(opened, pick(opened, asked, limit, seed))
         if not cards:
             click.echo(f"{run}: no sample meets this{_occurring(opened) if asked.reasons else ''}", err=True)
@@ -108,7 +108,7 @@ def report(
     from capfilt.report.make import make_report
 
     with _opened(run, policy, share, languages) as opened:
-        say_share(opened.share)
+        say_share(opened)
         path = output or storage.join(opened.run.root, "report.html")
         click.echo(make_report(opened, path, samples, seed, megabytes))
 

@@ -9,6 +9,7 @@ import click
 if TYPE_CHECKING:
     from capfilt.config import Config
     from capfilt.outlook import Outlook
+    from capfilt.query.opened import OpenRun
 
 JOBS = ("bootstrap", "export", "pretrain", "finetune", "finetune_vqa", "finetune_nlvr2", "evaluate", "demo")
 
@@ -24,15 +25,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 share_option = click.option(
     "--share",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Look at this share of the shards. [default: 1; of a run of over 6 million samples, as many as hold these]",
+    help="Look at this share of the shards. [default: as many as hold 6 million samples]",
 )
 
 
-def say_share(share: float) -> None:
-    """Say on standard error that not all of a run was looked at, where that is so."""
-    if share < 1:
-        told = f"a share of {share:.2g} of the shards was looked at, drawn by their ids; --share 1 looks at all"
-        click.echo(told, err=True)
+def say_share(opened: "OpenRun") -> None:
+    """Say on standard error that not all of a run is looked at, where that is so."""
+    if opened.share < 1:
+        click.echo(f"looking at {opened.extent}; --share 1 looks at all", err=True)
 
 
 def plain_output() -> bool:

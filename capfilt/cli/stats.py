@@ -57,7 +57,7 @@ def stats(
 
     languages = any(re.search(r"\blanguage\b", text) for text in (*by, where or ""))
     with _open(run, policy, unfinished, share, languages) as opened:
-        say_share(opened.share)
+        say_share(opened)
         if by or as_csv:
             shown = top or (None if as_json or as_csv else 25)
             slices = figures.cut(opened, by or ("source",), where, shown)

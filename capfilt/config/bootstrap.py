@@ -180,7 +180,9 @@ class BootstrapConfig(Config):
     max_quarantined: NonNegativeInt = Field(
         16, description="samples of a shard that one start sets aside because they kill, stop or break workers"
     )
-    decode_threads: PositiveInt = Field(2, description="threads that decode images for an actor")
+    decode_threads: PositiveInt = Field(
+        2, description="threads that decode images for a unit; an actor has two in hand, three on a GPU"
+    )
     cluster: Cluster = Field(Cluster(), description="the Ray side")
     export: bool = Field(True, description="write clean shards under the policy when the ledger is complete")
     policy: Policy = Field(Policy(), description="which candidates are kept")

@@ -39,22 +39,22 @@ class MEDFilter:
     def _score_all(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Scores]]:
         if not any(texts):
             return [[] for _ in texts]
-        image = self.model.encode_image(on_device(pixels, self.device))  # (B, M, D)
-        owners = torch.tensor([i for i, group in enumerate(texts) for _ in group], device=self.device.kind)  # (R,)
-        scores = iter(self._score(image, [text for group in texts for text in group], owners))
+        rows = [normalise_text(text, self.settings.max_words) for group in texts for text in group]
+        owners = torch.tensor([i for i, group in enumerate(texts) for _ in group])  # (R,)
+        encoded = self.tokens.encode_all(rows, self.first, self.settings.max_tokens)
+        scores = iter(self._score(pixels, *self.tokens.batch(encoded), owners))
         return [list(islice(scores, len(group))) for group in texts]
 
-    def _score(self, image: Tensor, rows: list[str], owners: Tensor) -> list[Scores]:
-        words = [normalise_text(text, self.settings.max_words) for text in rows]
-        encoded = self.tokens.encode_all(words, self.first, self.settings.max_tokens)
-        ids, keep = self.tokens.batch(encoded)  # (R, L), (R, L)
-        ids, keep = ids.to(self.device.kind), keep.to(self.device.kind)
-        logits = self.model.match(ids, keep, self.model.project_image(image), owners).float()  # (R, 2)
-        match = logits.softmax(dim=1)[:, 1].tolist()  # R numbers
+    def _score(self, pixels: Tensor, ids: Tensor, keep: Tensor, owners: Tensor) -> list[Scores]:
+        """Return the scores of ids and keep (R, L), texts of the images that owners (R,) names; all lie on the host."""
+        image = self.model.encode_image(on_device(pixels, self.device))  # (B, M, D)
+        there = ids.to(image.device, non_blocking=True)  # (R, L)
+        logits = self.model.match(there, keep, self.model.project_image(image), owners).float()  # (R, 2)
+        match = logits.softmax(dim=1)[:, 1]  # (R,)
         if not self.settings.itc:
-            return [Scores(itm, None) for itm in match]
-        ids[:, 0] = self.tokens.cls
-        features = self.model.text_features(ids, keep).float()  # (R, E)
+            return [Scores(itm, None) for itm in match.tolist()]
+        there[:, 0] = self.tokens.cls
+        features = self.model.text_features(there, keep).float()  # (R, E)
         images = self.model.image_features(image).float()  # (B, E)
-        cosine = (features * images[owners]).sum(dim=1).tolist()  # R numbers
-        return [Scores(*pair) for pair in zip(match, cosine, strict=True)]
+        cosine = (features * images[owners.to(image.device, non_blocking=True)]).sum(dim=1)  # (R,)
+        return [Scores(*pair) for pair in zip(match.tolist(), cosine.tolist(), strict=True)]

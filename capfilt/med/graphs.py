@@ -1,4 +1,4 @@
-"""The decoding step as CUDA graphs: one launch in place of some three hundred.
+"""The decoding step as CUDA graphs: one launch in place of some four hundred.
 
 For up to some two hundred images a step takes the GPU less time than the processor takes to launch its kernels one by
 one. A graph reads and writes fixed addresses, so a tape holds tensors that stay, for drafts of one shape, and a graph

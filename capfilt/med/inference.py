@@ -43,7 +43,11 @@ def ready(model: M, device: Device) -> M:
     """Bring a model to a settled device, in place, for inference alone; one without values stays where it is."""
     if on_meta():
         return model.eval().requires_grad_(False)
-    model = model.to(device.kind).eval().requires_grad_(False)
+    return shape(model.to(device.kind).eval().requires_grad_(False), device)
+
+
+def shape(model: M, device: Device) -> M:
+    """Give a model, in place, the types and the layers that a settled device computes with."""
     if device.dtype == "bfloat16":
         round_products(model)
     if device.linear == "packed" or device.dtype == "bfloat16":
@@ -58,8 +62,8 @@ def ready(model: M, device: Device) -> M:
 def round_products(model: nn.Module) -> None:
     """Bring the weights of a model's large products to bfloat16, in place.
 
-    The residual stream, its norms, and the heads that make scores of states stay in float32: they are a small part of
-    the work, and what is rounded there adds up over the blocks.
+    The residual stream, its norms, and the heads of ITM and ITC stay in float32: they are a small part of the work, and
+    what is rounded there adds up over the blocks.
     """
     for module in model.modules():
         if isinstance(module, VisionTower | TextBlock):

@@ -74,6 +74,7 @@ class MED(nn.Module):
         """Map texts that start with [ENC], ids and keep (R, L), to ITM logits (R, 2); class 1 is a match.
 
         owners, int64 (R,), names the image of each text in inference, not decreasing; R / B texts an image by default.
+        In inference keep and owners may lie on the host, so that a GPU is not waited for.
         """
         return self.itm_head(self._first_states(ids, keep, image, owners))  # type: ignore[no-any-return]
 

@@ -6,7 +6,7 @@ tokens travel as one list, and are laid out in a rectangle only where they look 
 Shapes: T rows of the list, G groups, W places of a group, D width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -28,6 +28,10 @@ class Places:
         width = int(counts.max())
         before = counts.cumsum(0) - counts  # (G,)
         return cls(torch.arange(len(owners), device=owners.device) - before[owners] + owners * width, groups, width)
+
+    def to(self, device: torch.device) -> Self:
+        """Return the same places on a device, which is not waited for."""
+        return replace(self, index=self.index.to(device, non_blocking=True))
 
     def pad(self, rows: Tensor) -> Tensor:
         """Lay rows (T, D) out, (G, W, D), with zeros in between."""

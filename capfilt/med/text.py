@@ -47,6 +47,38 @@ class Layout(NamedTuple):
     images: Places  # of B images
     mask: Tensor  # bool (R, 1, 1, L), True for the real tokens of each text
 
+    def to(self, device: torch.device) -> "Layout":
+        """Return the same on a device, which is not waited for."""
+        return Layout(self.texts.to(device), self.images.to(device), self.mask.to(device, non_blocking=True))
+
+
+class Reading(NamedTuple):
+    """How texts are read as a list of their T real tokens, of which the last block needs the R first ones alone."""
+
+    real: Tensor  # int64 (T,), places of the real tokens in the padded rectangle
+    starts: Tensor  # int64 (R,), places of the first tokens in the list
+    tokens: Layout
+    firsts: Layout
+
+    @classmethod
+    def of(cls, keep: Tensor, owners: Tensor, images: int) -> "Reading":
+        """Lay out texts, keep bool (R, L), of the images that owners (R,) names. It waits for the device of both."""
+        rows = torch.arange(len(keep), device=keep.device)  # (R,)
+        texts = keep.nonzero()[:, 0]  # (T,), of each real token
+        places = Places.of(texts, len(keep))
+        mask = keep[:, None, None, : places.width]  # (R, 1, 1, L)
+        return cls(
+            real=keep.flatten().nonzero().squeeze(1),
+            starts=torch.searchsorted(texts, rows),
+            tokens=Layout(places, Places.of(owners[texts], images), mask),
+            firsts=Layout(Places.of(rows, len(keep)), Places.of(owners, images), mask),
+        )
+
+    def to(self, device: torch.device) -> "Reading":
+        """Return the same on a device, which is not waited for."""
+        real, starts = (place.to(device, non_blocking=True) for place in (self.real, self.starts))
+        return Reading(real, starts, self.tokens.to(device), self.firsts.to(device))
+
 
 class TextBlock(nn.Module):
     """A transformer block with two self-attentions and one of everything else.
@@ -170,27 +202,22 @@ class TextStack(nn.Module):
 
         Args:
             ids: (R, L).
-            keep: bool (R, L), True for real tokens.
+            keep: bool (R, L), True for real tokens; on the host, too, so that a GPU is not waited for.
             image: of B images; None for mode "text".
-            owners: int64 (R,), the image of each text, not decreasing; R / B texts an image by default.
+            owners: int64 (R,), the image of each text, not decreasing, where keep is; R / B texts an image by default.
         """
-        rows = torch.arange(len(ids), device=ids.device)  # (R,)
         images = len(image[0][0]) if image else len(ids)
-        owners = rows // (len(ids) // images) if owners is None else owners
-        texts = keep.nonzero()[:, 0]  # (T,), of each real token
-        places = Places.of(texts, len(ids))
-        mask = keep[:, None, None, : places.width]  # (R, 1, 1, L)
-        tokens = Layout(places, Places.of(owners[texts], images), mask)
-        firsts = Layout(Places.of(rows, len(ids)), Places.of(owners, images), mask)
-        x: Tensor = self.embeddings(ids)[keep]  # (T, D)
+        if owners is None:
+            owners = torch.arange(len(ids), device=keep.device) // (len(ids) // images)  # (R,)
+        reading = Reading.of(keep, owners, images).to(ids.device)
+        x: Tensor = self.embeddings(ids).flatten(0, 1)[reading.real]  # (T, D)
         for layer, block in enumerate(self._blocks()):
-            text = block.encoder_attn.project(x, tokens.texts)  # (R, H, L, K) each
+            text = block.encoder_attn.project(x, reading.tokens.texts)  # (R, H, L, K) each
             seen = image[layer] if image else None
             if layer + 1 < len(self.blocks):
-                x = block.read(x, text, seen, tokens)  # (T, D)
+                x = block.read(x, text, seen, reading.tokens)  # (T, D)
             else:
-                starts = torch.searchsorted(texts, rows)  # (R,)
-                x = block.read(x[starts], text, seen, firsts)  # (R, D)
+                x = block.read(x[reading.starts], text, seen, reading.firsts)  # (R, D)
         return x
 
     def decode(

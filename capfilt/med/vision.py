@@ -94,8 +94,9 @@ def _conv_stem(img_size: int, patch_size: int, embed_dim: int, **_: object) -> C
 
 def normalise(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Map RGB pixels, uint8 (B, 3, S, S), to the tower's input, float (B, 3, S, S)."""
-    mean = torch.tensor(MEAN, device=pixels.device).view(3, 1, 1)  # (3, 1, 1)
-    std = torch.tensor(STD, device=pixels.device).view(3, 1, 1)  # (3, 1, 1)
+    mean, std = (  # (3, 1, 1) each; a GPU is not waited for
+        torch.tensor(each).view(3, 1, 1).to(pixels.device, non_blocking=True) for each in (MEAN, STD)
+    )
     return ((pixels.float() / 255 - mean) / std).to(dtype)
 
 

@@ -55,9 +55,10 @@ class OpenRun:
     """
 
     def __init__(
-        self, run: Run, policy: Policy, shards: Sequence[Shard], planned: int, share: float, languages: bool
+        self, run: Run, policy: Policy, shards: Sequence[Shard], there: int, planned: int, languages: bool
     ) -> None:
-        self.run, self.policy, self.planned, self.share = run, policy, planned, share
+        self.run, self.policy, self.planned = run, policy, planned
+        self._drawn, self._there = len(shards), there
         self._scratch = tempfile.TemporaryDirectory(prefix="capfilt-query-")
         try:
             folder = Path(self._scratch.name)
@@ -106,15 +107,26 @@ class OpenRun:
         return self.connection.sql(query)
 
     @property
+    def share(self) -> float:
+        """Of the shards that are there, those that are looked at."""
+        return self._drawn / self._there if self._there else 1.0
+
+    @property
+    def extent(self) -> str:
+        """Which shards are looked at, for people."""
+        if self._drawn < self._there:
+            return f"{self._drawn:,} of {self._there:,} shards, drawn by their ids"
+        return f"{len({commit.shard for commit in self.commits}):,} of {self.planned:,} shards complete"
+
+    @property
     def figures(self) -> dict[str, str]:
         """What this is, for people."""
         counts = add_up(commit.candidates for commit in self.commits)
         texts = sum(count for source, count in counts.items() if source != CONTROL)
-        shards = len({commit.shard for commit in self.commits})
         return {
             "run": self.run.root,
             "policy": self.policy.name,
-            "shards": f"{shards:,} of {self.planned:,}",
+            "shards": self.extent.replace(" shards", ""),
             "samples": f"{sum(commit.hi - commit.lo for commit in self.commits):,}",
             "candidates": f"{texts:,}",
         }
@@ -155,7 +167,8 @@ def open_run(
     there = [shard for shard in plan if unfinished or shard.id in complete]
     if share is None:
         share = min(1.0, QUICK_SAMPLES / max(1, sum(shard.samples for shard in there)))
-    return OpenRun(run, policy or run.config().policy, draw_shards(there, share), len(plan), share, languages)
+    drawn = draw_shards(there, share)
+    return OpenRun(run, policy or run.config().policy, drawn, len(there), len(plan), languages)
 
 
 def _lay_down(

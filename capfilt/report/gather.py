@@ -82,14 +82,9 @@ def _failures(opened: OpenRun, reasons: list[str], samples: int, seed: int) -> S
 
 def _notes(opened: OpenRun, samples: int, seed: int) -> list[str]:
     figures = opened.figures
-    shards = f"the {figures['shards']} shards that are complete"
-    if opened.share < 1:
-        shards = (
-            f"a share of {opened.share:.2g} of the complete shards, drawn by the hash of their ids: {figures['shards']}"
-        )
     return [
-        f"Figures, slices and sliders count all {figures['candidates']} texts of all {figures['samples']} samples in "
-        f"{shards}.",
+        f"Figures, slices and sliders count all {figures['candidates']} texts of all {figures['samples']} samples that "
+        f"were looked at: {opened.extent}.",
         f"A gallery shows at most {samples} samples. Draws go by the md5 of seed {seed}, shard and position, so the "
         "same seed shows the same samples.",
         "Control, direction and other characters that cannot be seen are shown by their number, as <U+202E>.",

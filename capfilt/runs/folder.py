@@ -33,7 +33,7 @@ from capfilt.fingerprint import fingerprint
 from capfilt.records import Shard
 from capfilt.runs.plans import read_plan, write_plan
 
-CODE = "2"
+CODE = "3"
 """Version of the code that decides what the models say; raised when equal settings come to give other results."""
 
 EXPORT_FORMAT = "1"

@@ -37,7 +37,8 @@ class Stats:
     where: str | None  # the condition on all that follows
     shards: int  # complete, or with committed units where these count
     planned: int
-    share: float  # of the complete shards that was looked at
+    share: float  # of these shards that was looked at
+    extent: str  # which shards were looked at, for people
     samples: int
     samples_kept: int  # of which at least one text is kept
     statuses: dict[str, int]  # samples by status
@@ -45,11 +46,6 @@ class Stats:
     sources: dict[str, SourceStats]
     tokens: int  # generated
     seconds: dict[str, float]  # by stage, summed over the workers; stages may overlap; empty under a condition
-
-    @property
-    def extent(self) -> str:
-        """Which shards were looked at, for people."""
-        return extent(self.shards, self.planned, self.share)
 
     @property
     def rates(self) -> dict[str, float]:
@@ -67,13 +63,6 @@ class Stats:
         for name, source in self.sources.items():
             values["sources"][name]["noise"] = source.noise
         return values | {"samples_per_second": self.rates, "tokens_per_second": self.tokens_per_second}
-
-
-def extent(shards: int, planned: int, share: float) -> str:
-    """Return which shards were looked at, for people: all complete ones, or a share of these."""
-    if share < 1:
-        return f"{shards:,} shards, a share of {share:.2g} of the complete ones, drawn by their ids"
-    return f"{shards:,} of {planned:,} shards complete"
 
 
 def summarise(opened: OpenRun, where: str | None = None) -> Stats:
@@ -100,6 +89,7 @@ def summarise(opened: OpenRun, where: str | None = None) -> Stats:
         shards=len({commit.shard for commit in opened.commits}),
         planned=opened.planned,
         share=opened.share,
+        extent=opened.extent,
         samples=sum(statuses.values()),
         samples_kept=kept,
         statuses=statuses,
