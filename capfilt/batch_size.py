@@ -12,7 +12,7 @@ from capfilt.bootstrap import CapFilt
 
 LEAST = 8  # images; control texts are drawn within a batch, so one must have some
 MOST = 512
-WARM = 2  # images of a first call, in which libraries set themselves up and towers are translated
+WARM = 2  # images of a first call, in which a GPU's libraries set themselves up
 GAIN = 1.03  # times as many images a second, for which a larger batch is taken
 LONG = 5.0  # seconds; a batch that takes longer keeps its device busy at any size
 REPEATS = 3
