@@ -67,6 +67,18 @@ def test_a_setting_that_changes_results_is_refused_with_both_values(tmp_path, ch
     assert Path(tmp_path, "run", "run.yaml").read_bytes() == before
 
 
+def test_a_run_of_a_version_that_says_other_things_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr("capfilt.runs.folder.CODE", "2")
+        open_run(config(tmp_path), CHECKPOINTS)
+
+    with pytest.raises(RunError) as caught:
+        open_run(config(tmp_path), CHECKPOINTS)
+
+    assert str(caught.value).splitlines()[1:] == ["  version of capfilt's results: '2' in the run, '3' here"]
+    assert load_run(f"{tmp_path}/run").root == f"{tmp_path}/run"  # it can be looked at all the same
+
+
 def test_damage_once_accepted_stays_accepted(tmp_path):
     open_run(config(tmp_path, damage="keep-readable"), CHECKPOINTS)
 

@@ -36,6 +36,8 @@ from capfilt.runs.plans import read_plan, write_plan
 CODE = "3"
 """Version of the code that decides what the models say; raised when equal settings come to give other results."""
 
+VERSION = "version of capfilt's results"  # how CODE is told to people
+
 EXPORT_FORMAT = "1"
 """Version of the clean shards; raised when an equal selection comes to be written in another way."""
 
@@ -206,8 +208,8 @@ def _read_record(path: str) -> RunRecord:
 def _differences(stored: RunRecord, config: BootstrapConfig, names: dict[str, str]) -> Iterator[str]:
     """Yield a line for each setting in which a stored run differs so that it cannot be gone on with."""
     before, after = (_flat(c.model_dump(mode="json", include={*RESULTS, "input"})) for c in (stored.config, config))
-    before |= {f"checkpoint of the {name}": value for name, value in stored.checkpoints.items()} | {"code": stored.code}
-    after |= {f"checkpoint of the {name}": value for name, value in names.items()} | {"code": CODE}
+    before |= {VERSION: stored.code} | {f"checkpoint of the {name}": it for name, it in stored.checkpoints.items()}
+    after |= {VERSION: CODE} | {f"checkpoint of the {name}": it for name, it in names.items()}
     for key in {**before, **after}:
         if before.get(key) != after.get(key):
             yield f"{key}: {before.get(key)!r} in the run, {after.get(key)!r} here"
