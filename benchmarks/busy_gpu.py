@@ -37,7 +37,7 @@ from capfilt.config import BootstrapConfig, Cluster, Device, FilterSettings, Sam
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
-from capfilt.med.generation import Written
+from capfilt.med.draft import Written
 from capfilt.med.model import MED
 from capfilt.med.sampling import uniforms
 from capfilt.med.tokens import SPECIAL, Tokens
@@ -78,7 +78,7 @@ class Captioner(MEDCaptioner):
         self._device, self._seconds, draw = device, seconds, random.Random(0)
         self._known = torch.tensor([self._made_up(draw) for _ in range(MADE_UP)])  # (MADE_UP, T)
 
-    def _write(self, image: list[tuple[Tensor, Tensor]], noise: Any) -> Written:
+    def _write(self, states: Tensor, noise: Any) -> Written:
         uniforms(list(noise), self.settings.captions, self.settings.max_length)
         self._device.work(self._seconds * len(noise))
         rows = [(seed + index) % len(self._known) for seed in noise for index in range(self.settings.captions)]

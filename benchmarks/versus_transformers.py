@@ -2,7 +2,7 @@
 
     python benchmarks/versus_transformers.py > versus.json                      ViT-B/16 at 384, about ten minutes
     python benchmarks/versus_transformers.py --batch 4 --cases 'both-*' --rounds 3 --documented 0
-    python benchmarks/versus_transformers.py --device cuda --batch 64 --shard-images 512 --graphs
+    python benchmarks/versus_transformers.py --device cuda --batch 128 --shard-images 512
     python benchmarks/versus_transformers.py --tiny
 
 First both sides have to give the same: features, logits, log-probabilities of captions, P(match) in float32 to 1e-4,
@@ -66,7 +66,7 @@ def run(
     options: argparse.Namespace, config: MEDConfig, inputs: Inputs, models: Folders, folder: Path
 ) -> dict[str, object]:
     """Check, measure and profile, and return all that was found."""
-    common = {"kind": options.device, "graphs": options.graphs, "threads": torch.get_num_threads()}
+    common = {"kind": options.device, "threads": torch.get_num_threads()}
     devices = [Device(dtype=dtype, **common) for dtype in DTYPES]
     ours, theirs = [Ours(models, device) for device in devices], [Theirs(models, device) for device in devices]
     few, some, sides = inputs.first(CHECKED), inputs.first(options.drift_images), [*ours, *theirs]
@@ -192,7 +192,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", choices=["base", "large", "tiny"], default="base", help="size (base)")
     parser.add_argument("--tiny", dest="model", action="store_const", const="tiny", help="the same as --model tiny")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--graphs", action="store_true", help="capfilt decodes with CUDA graphs")
     parser.add_argument("--cases", nargs="+", default=["caption-*", "itm-*", "both-*", "shard-4"], help="patterns")
     for name, default, meaning in (
         ("batch", 1, "images of a call"),

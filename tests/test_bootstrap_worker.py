@@ -85,8 +85,8 @@ def test_a_gpu_captions_one_batch_while_it_scores_another_and_a_cpu_does_not(tmp
     assert watch.most == most
 
 
-@pytest.mark.parametrize(("device", "apart"), [(CPU, False), (GPU, True), (Device(kind="cuda", graphs=True), False)])
-def test_models_have_turns_of_their_own_on_a_gpu_without_graphs(device, apart):
+@pytest.mark.parametrize(("device", "apart"), [(CPU, False), (GPU, True)])
+def test_models_have_turns_of_their_own_on_a_gpu(device, apart):
     assert make_turns(device).apart == apart
 
 

@@ -103,7 +103,7 @@ def test_finished_captions_leave_and_the_others_stay_as_they_are(write, each, wo
 def test_where_looking_makes_the_device_wait_it_is_done_now_and_then(write, monkeypatch):
     settings = Sampling(captions=2, min_length=0)
     expected = write(settings)
-    monkeypatch.setitem(draft.LOOK_EVERY, "cpu", 4)
+    monkeypatch.setitem(generation.SPELL, "cpu", 4)
     found = write(settings)
     assert found.ids.equal(expected.ids)
     torch.testing.assert_close(found.logprobs, expected.logprobs, rtol=0, atol=1e-4)

@@ -46,10 +46,10 @@ class BootstrapWorker:
 def make_turns(device: Device) -> Turns:
     """Return the turns of units that share the models of a device.
 
-    A CPU's cores are taken by one model. A GPU has nothing to do while a batch of one turns from tokens into texts, so
-    that the other model may have it. A graph, though, is recorded while no other thread uses the GPU.
+    A CPU's cores are taken by one model. A GPU has nothing to do while a batch of one turns from tokens into texts, and
+    waits for its memory while that one writes, so that the other model may have it.
     """
-    return Turns(apart=device.kind == "cuda" and not device.graphs)
+    return Turns(apart=device.kind == "cuda")
 
 
 def try_batch_sizes(build: Callable[[BootstrapConfig], CapFilt], config: BootstrapConfig) -> int:

@@ -9,7 +9,9 @@ from capfilt.config import Device, Sampling
 from capfilt.errors import ConfigError
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.generation import Written, logprobs, sample
+from capfilt.med.draft import Written
+from capfilt.med.generation import Pen, logprobs, write
+from capfilt.med.gpu import own_stream, send
 from capfilt.med.graphs import Recorder
 from capfilt.med.inference import on_device, ready, settle
 from capfilt.med.sampling import uniforms
@@ -27,7 +29,9 @@ class MEDCaptioner:
         self.tokens = checkpoint.tokens
         self.settings = settings
         self._in_parts = InParts(self._caption)
-        self._recorder = Recorder() if self.device.graphs else None
+        self._recorder = Recorder() if self.device.kind == "cuda" else None
+        # Its steps are many and small: they are not to queue behind the large products of the filter.
+        self._stream = own_stream(self.device.kind, urgent=True)
         self.image_size = self.model.config.vision.image_size
         self.prompt = [self.tokens.dec, *self.tokens.pieces(settings.prompt)]
         positions = self.model.config.text.positions
@@ -39,26 +43,32 @@ class MEDCaptioner:
 
     def caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
         """Return the captions of each image of pixels, uint8 (B, 3, S, S); noise is one seed for each image."""
-        return self._in_parts(pixels, noise)
+        with self._stream:
+            return self._in_parts(pixels, noise)
 
     @torch.inference_mode()
     def _caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
-        image = self.model.encode_image(on_device(pixels, self.device))  # (B, M, D)
-        written = self._write(self.model.project_image(image), noise)
+        states = self.model.encode_image(on_device(pixels, self.device))  # (B, M, D)
+        written = self._write(states, noise)
         captions = self._read(written.ids.tolist(), written.logprobs.tolist())
         each = len(captions) // len(pixels)
         return [captions[i : i + each] for i in range(0, len(captions), each)]
 
-    def _write(self, image: list[tuple[Tensor, Tensor]], noise: Sequence[int]) -> Written:
+    def _write(self, states: Tensor, noise: Sequence[int]) -> Written:
         settings, end = self.settings, self.tokens.end
         if settings.method == "beam":
+            image = self.model.project_image(states)
             written = beam_search(self.model, image, self.prompt, end, settings)
             # The search sums scores under its repetition penalty; a caption's logprob is the model's own.
             return written._replace(logprobs=logprobs(self.model, image, written.ids, len(self.prompt), end))
-        if settings.method == "greedy":
-            return sample(self.model, image, self.prompt, end, settings, recorder=self._recorder)
-        numbers = uniforms(list(noise), settings.captions, settings.max_length).to(self.device.kind)  # (B * n, T)
-        return sample(self.model, image, self.prompt, end, settings, numbers, self._recorder)
+        numbers = None
+        if settings.method == "nucleus":
+            drawn = uniforms(list(noise), settings.captions, settings.max_length)  # (B * n, T)
+            numbers = send(drawn, states.device)
+        pen = Pen(self.model, self.prompt, end, settings)
+        if self._recorder is None:
+            return write(pen, self.model.project_image(states), numbers)
+        return self._recorder.write(pen, states, numbers)
 
     def _read(self, rows: list[list[int]], logprobs: list[float]) -> list[Caption]:
         generated = [ids[len(self.prompt) :] for ids in rows]

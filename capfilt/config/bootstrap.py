@@ -94,19 +94,12 @@ class Device(Config):
         description="form of the linear layers; packed: weights laid out for oneDNN, CPUs only; auto: packed for "
         "bfloat16 and on AMD's processors, where that is faster; a run keeps what it began with",
     )
-    graphs: bool = Field(
-        False,
-        description="launch a step of decoding as one CUDA graph, for batches of up to 192 images; not measured on a "
-        "GPU yet, so off",
-    )
     threads: PositiveInt = Field(1, description="CPU threads of a model; sums round differently for other values")
 
     @model_validator(mode="after")
     def _on_its_kind(self) -> Self:
         if self.kind == "cuda" and self.linear == "packed":
             raise ValueError("linear: packed is for CPUs; leave it at auto")
-        if self.kind == "cpu" and self.graphs:
-            raise ValueError("graphs: true is for GPUs; leave it out, or set kind: cuda")
         return self
 
 

@@ -10,6 +10,7 @@ from capfilt.config import Device, FilterSettings
 from capfilt.errors import ConfigError
 from capfilt.filters import Scores
 from capfilt.med.checkpoints import Checkpoint
+from capfilt.med.gpu import own_stream, send
 from capfilt.med.inference import on_device, ready, settle
 from capfilt.memory import InParts
 from capfilt.texts import normalise as normalise_text
@@ -25,6 +26,7 @@ class MEDFilter:
         self.tokens = checkpoint.tokens
         self.settings = settings
         self._in_parts = InParts(self._score_all)
+        self._stream = own_stream(self.device.kind)
         self.image_size = self.model.config.vision.image_size
         positions = self.model.config.text.positions
         if settings.max_tokens > positions:
@@ -33,7 +35,8 @@ class MEDFilter:
 
     def score(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Scores]]:
         """Return the scores of texts[i], which belong to pixels[i]; pixels are uint8 (B, 3, S, S)."""
-        return self._in_parts(pixels, texts)
+        with self._stream:
+            return self._in_parts(pixels, texts)
 
     @torch.inference_mode()
     def _score_all(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Scores]]:
@@ -48,7 +51,7 @@ class MEDFilter:
     def _score(self, pixels: Tensor, ids: Tensor, keep: Tensor, owners: Tensor) -> list[Scores]:
         """Return the scores of ids and keep (R, L), texts of the images that owners (R,) names; all lie on the host."""
         image = self.model.encode_image(on_device(pixels, self.device))  # (B, M, D)
-        there = ids.to(image.device, non_blocking=True)  # (R, L)
+        there = send(ids, image.device)  # (R, L)
         logits = self.model.match(there, keep, self.model.project_image(image), owners).float()  # (R, 2)
         match = logits.softmax(dim=1)[:, 1]  # (R,)
         if not self.settings.itc:
@@ -56,5 +59,5 @@ class MEDFilter:
         there[:, 0] = self.tokens.cls
         features = self.model.text_features(there, keep).float()  # (R, E)
         images = self.model.image_features(image).float()  # (B, E)
-        cosine = (features * images[owners.to(image.device, non_blocking=True)]).sum(dim=1)  # (R,)
+        cosine = (features * images[send(owners, image.device)]).sum(dim=1)  # (R,)
         return [Scores(*pair) for pair in zip(match.tolist(), cosine.tolist(), strict=True)]

@@ -1,7 +1,7 @@
 """Attention: the heads of MED's text blocks, their cache, and the kernel that is fastest where they run.
 
 Shapes: B groups of rows that look at one context (an image, a text), R rows of text, L tokens of a row, T tokens listed
-without padding, Q queries of a group, M context tokens, D width, H heads, K = D // H.
+without padding, Q queries of a group, M context tokens, S of them listed, D width, H heads, K = D // H.
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from capfilt.med.config import TextConfig
+from capfilt.med.gpu import Spans, few_suit, kernels_suit, listed_attention, lists_suit
 from capfilt.med.ragged import Places
+from capfilt.med.residual import post_norm
 
 KeysValues = tuple[Tensor, Tensor]  # each (B, H, M, K)
+FEW = 64  # queries of an image, for which a GPU has a kernel of its own
 
 
 def attention(
@@ -51,35 +54,61 @@ class Heads(nn.Module):
         self.value = nn.Linear(context_width, config.width)
         self.out = nn.Linear(config.width, config.width)
         self.attention_dropout = config.dropout
+        self.joint: nn.Module | None = None  # all three of them in one product, for inference
 
-    def project(self, context: Tensor, places: Places | None = None) -> KeysValues:
-        """Return the keys and values of context (B, M, D_context), or of a list (T, D_context) in its places."""
-        keys, values = self.key(context), self.value(context)  # (B, M, D) each
+    def project(self, context: Tensor) -> KeysValues:
+        """Return the keys and values of context (B, M, D_context)."""
+        return self._split(self.key(context)), self._split(self.value(context))  # (B, H, M, K) each
+
+    def project_all(
+        self, x: Tensor, places: Places | None = None, rows: Tensor | None = None
+    ) -> tuple[Tensor, KeysValues]:
+        """Return the queries, and the keys and values, of tokens that look at each other.
+
+        Args:
+            x: (R, L, D); or a list (T, D) in its places, which a GPU takes as one row.
+            places: of the list.
+            rows: of the list, whose queries are needed; those of all by default.
+        """
+        if self.joint is not None:
+            q, keys, values = self.joint(x).chunk(3, dim=-1)  # (..., D) each
+            q = q if rows is None else q[rows]
+        else:
+            q, keys, values = self.query(x if rows is None else x[rows]), self.key(x), self.value(x)
         if places is not None:
-            keys, values = places.pad(keys), places.pad(values)
-        return self._split(keys), self._split(values)  # (B, H, M, K) each
+            keys, values = ((each[None] if lists_suit(each) else places.pad(each)) for each in (keys, values))
+        return q, (self._split(keys), self._split(values))
 
     def attend(
         self,
-        x: Tensor,
+        q: Tensor,
         context: KeysValues,
         mask: Tensor | None = None,
         causal: bool = False,
         places: Places | None = None,
+        spans: Spans | None = None,
     ) -> Tensor:
-        """Return what x (R, L, D) sees in the context, (R, L, D); R may be a multiple of the context's B.
+        """Return what queries q (R, L, D) see in the context, (R, L, D); R may be a multiple of the context's B.
 
         Rows that share a context are folded into its query length, so that the keys and values of
-        an image are never copied for its texts. With places they need not be equally many an image: x is
-        (T, D) then, or (T, 1, D), and so is the result.
+        an image are never copied for its texts. With places they need not be equally many an image: q is
+        (T, D) then, or (T, 1, D), and so is the result. spans are those of the context where it is a list.
         """
         keys, values = context
-        q = self.query(x)
-        q = q.view(len(keys), -1, q.shape[-1]) if places is None else places.pad(q.flatten(0, -2))  # (B, Q, D)
+        if places is not None and spans is not None and lists_suit(q):
+            queries = q.view(len(q), self.heads, -1)  # (T, H, K)
+            listed = [each.transpose(1, 2).flatten(0, 1) for each in context]  # (S, H, K) each
+            seen = listed_attention(queries, listed[0], listed[1], places.spans, spans)  # (T, H, K)
+            return self.out(seen.flatten(1))  # type: ignore[no-any-return]
+        groups = q.view(len(keys), -1, q.shape[-1]) if places is None else places.pad(q.flatten(0, -2))  # (B, Q, D)
+        if mask is None and not causal and groups.shape[1] <= FEW and few_suit(groups):
+            from capfilt.med.kernels import attend_few
+
+            return self.out(attend_few(groups.contiguous(), keys, values).view(q.shape))  # type: ignore[no-any-return]
         dropout = self.attention_dropout if self.training else 0.0
-        y = attention(self._split(q), keys, values, mask, dropout, causal)  # (B, H, Q, K)
+        y = attention(self._split(groups), keys, values, mask, dropout, causal)  # (B, H, Q, K)
         y = y.transpose(1, 2).flatten(2)  # (B, Q, D)
-        return self.out((y if places is None else places.pack(y)).view(x.shape))  # type: ignore[no-any-return]
+        return self.out((y if places is None else places.pack(y)).view(q.shape))  # type: ignore[no-any-return]
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)  # (B, L, D) -> (B, H, L, K)
@@ -100,10 +129,24 @@ class Attention(Heads):
         mask: Tensor | None = None,
         causal: bool = False,
         places: Places | None = None,
+        spans: Spans | None = None,
+        q: Tensor | None = None,
     ) -> Tensor:
-        """Map x (R, L, D) to (R, L, D), or (T, D) to (T, D); arguments as in attend."""
-        seen = self.attend(x, context, mask, causal, places)
-        return self.norm(x + self.dropout(seen))  # type: ignore[no-any-return]
+        """Map x (R, L, D) to (R, L, D), or (T, D) to (T, D); q are its queries, if known; the rest as in attend."""
+        seen = self.attend(self.query(x) if q is None else q, context, mask, causal, places, spans)
+        return post_norm(x, self.dropout(seen), self.norm)
+
+    def go_on(self, x: Tensor, cache: "SelfCache | None", start: int) -> Tensor:
+        """Map tokens x (R, L, D) to (R, L, D): the next ones of texts of which a cache has seen those up to start."""
+        if cache is not None and self.joint is not None and x.shape[1] == 1 and kernels_suit(x):
+            from capfilt.med.kernels import attend_last
+
+            seen = attend_last(self.joint(x).squeeze(1), cache.keys, cache.values, start)  # (R, D)
+            return post_norm(x, self.out(seen)[:, None], self.norm)
+        q, new = self.project_all(x)
+        # Captions are padded on the right, behind every real token, so causality alone hides the padding.
+        # A single new token may see all that came before it and needs no mask.
+        return self(x, cache.extend(new, start) if cache else new, causal=x.shape[1] > 1, q=q)  # type: ignore[no-any-return]
 
 
 @dataclass(slots=True)

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from capfilt.config import Sampling
 from capfilt.med.attention import KeysValues
-from capfilt.med.draft import Writer, next_logits, prefill
-from capfilt.med.generation import Written
+from capfilt.med.draft import Writer, Written, next_logits, prefill
 from capfilt.med.sampling import ban, penalise
 
 NEVER = -1e9
@@ -55,8 +54,8 @@ def beam_search(
     Log-probabilities are those that the search maximises, with the repetition penalty in them.
     """
     images, beams = len(image[0][0]), settings.beams
-    caches, logits = prefill(model, image, prompt, images * beams, settings.max_length, seen)  # logits (R, V)
-    ids = torch.tensor([prompt] * images * beams, device=logits.device)  # (R, P), grows by one a step
+    caches, ids, logits = prefill(model, image, prompt, images * beams, settings.max_length, seen)  # logits (R, V)
+    ids = ids[:, : len(prompt)]  # (R, P), grows by one a step
     # All beams of an image start equal: only the first may be continued in the first step.
     totals = logits.new_full((images, beams), NEVER)  # (B, K)
     totals[:, 0] = 0.0

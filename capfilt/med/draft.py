@@ -5,7 +5,7 @@ T the most tokens of a caption with the prompt, L new tokens, D width, V vocabul
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from capfilt.med.ragged import Places
 from capfilt.med.text import TextStack
 
 WORTH = 0.75  # share of the rows that may be left for the move to pay
-LOOK_EVERY = {"cpu": 1, "cuda": 4}  # steps; a look makes the processor wait for the GPU
 
 
 class Writer(Protocol):
@@ -26,6 +25,13 @@ class Writer(Protocol):
         """The stack that decodes."""
 
 
+class Written(NamedTuple):
+    """Captions as token ids."""
+
+    ids: Tensor  # int64 (R, T), prompt first, 0 ([PAD]) behind the end token
+    logprobs: Tensor  # float32 (R,), summed over the generated tokens, the end token included; nats
+
+
 @dataclass(slots=True)
 class Draft:
     """The captions that are being written: r of the R rows, those of b of the B images."""
@@ -33,23 +39,52 @@ class Draft:
     image: list[KeysValues]  # of b images
     caches: list[SelfCache]
     ids: Tensor  # int64 (r, T), prompt first, 0 ([PAD]) behind the end token
+    logprobs: Tensor  # float32 (r,), of what is written
+    done: Tensor  # bool (r,)
+    noise: Tensor | None  # float64 (r, T)
     rows: Tensor  # int64 (r,), the place of each among all captions
     owners: Tensor  # int64 (r,), the image of each
-    done: Tensor  # bool (r,)
+    left: Written | None = None  # all captions, as far as their rows have left
     places: Places | None = None  # of the rows among their image's; None while these are equally many
     fixed: bool = False  # its shape must not change
 
-    def shrink(self, step: int) -> bool:
-        """Let finished captions leave when that saves enough, and return whether any is left to write."""
-        if step % LOOK_EVERY[self.done.device.type]:
-            return True
+    @classmethod
+    def of(cls, image: list[KeysValues], caches: list[SelfCache], ids: Tensor, noise: Tensor | None) -> "Draft":
+        """Return captions that hold their prompt, ids (R, T) with 0 behind it."""
+        rows = torch.arange(len(ids), device=ids.device)  # (R,)
+        logprobs, done = rows.new_zeros(len(ids), dtype=torch.float32), torch.zeros_like(rows, dtype=torch.bool)
+        owners = rows // (len(ids) // len(image[0][0]))  # (R,)
+        # A GPU's steps are recorded for one shape, and round as those do where they are not.
+        return cls(image, caches, ids, logprobs, done, noise, rows, owners, fixed=ids.is_cuda)
+
+    def write(self, token: Tensor, step: int, logprob: Tensor, end: int) -> None:
+        """Write the token (r,) at a step to what is not finished, with its log-probability (r,)."""
+        self.logprobs += logprob.masked_fill(self.done, 0.0)
+        self.ids[:, step] = token.masked_fill(self.done, 0)
+        self.done |= token == end
+
+    def shrink(self) -> bool:
+        """Let finished captions leave where that saves enough, and return whether any is left to write."""
         open_ = (~self.done).nonzero().squeeze(1)
         if 0 < len(open_) <= WORTH * len(self.done) and not self.fixed:
             self._keep(open_)
         return len(open_) > 0
 
+    def finish(self) -> Written:
+        """Return all captions as they stand."""
+        if self.left is None:
+            return Written(self.ids.clone(), self.logprobs.clone())
+        self._leave()
+        return self.left
+
+    def _leave(self) -> None:
+        self.left = self.left or Written(self.ids.clone(), self.logprobs.clone())
+        self.left.ids[self.rows], self.left.logprobs[self.rows] = self.ids, self.logprobs
+
     def _keep(self, rows: Tensor) -> None:
+        self._leave()
         self.ids, self.rows, self.done = self.ids[rows], self.rows[rows], self.done[rows]
+        self.logprobs, self.noise = self.logprobs[rows], None if self.noise is None else self.noise[rows]
         for cache in self.caches:
             cache.reorder(rows)
         images, self.owners = torch.unique(self.owners[rows], return_inverse=True)
@@ -58,28 +93,25 @@ class Draft:
         self.places = Places.of(self.owners, len(images))
 
 
-def begin(model: Writer, image: list[KeysValues], prompt: list[int], each: int, length: int) -> tuple[Draft, Tensor]:
-    """Return captions of at most length tokens that hold the prompt, and the logits (R, V) after it."""
-    rows = len(image[0][0]) * each
-    caches, logits = prefill(model, image, prompt, rows, length)
-    ids = logits.new_zeros((rows, length), dtype=torch.long)  # (R, T)
-    ids[:, : len(prompt)] = torch.tensor(prompt, device=ids.device)
-    numbers = torch.arange(rows, device=ids.device)  # (R,)
-    return Draft(image, caches, ids, numbers, numbers // each, torch.zeros_like(numbers, dtype=torch.bool)), logits
-
-
 def prefill(
     model: Writer, image: list[KeysValues], prompt: list[int], rows: int, length: int, seen: Tensor | None = None
-) -> tuple[list[SelfCache], Tensor]:
-    """Read the prompt once for each image, and return caches for rows captions and the logits (R, V) after it."""
+) -> tuple[list[SelfCache], Tensor, Tensor]:
+    """Read the prompt once for each image.
+
+    Returns:
+        Caches for rows captions, their ids (R, T) with the prompt and 0 behind it, and the logits (R, V) after it.
+    """
     images = len(image[0][0])
-    caches = model.text.caches(images, length)
-    ids = torch.tensor([prompt] * images, device=image[0][0].device)  # (B, P)
-    logits = next_logits(model, ids, image, caches, 0, seen)  # (B, V)
-    spread = torch.arange(images, device=logits.device).repeat_interleave(rows // images)  # (R,)
-    for cache in caches:
-        cache.reorder(spread)
-    return caches, logits[spread]
+    each = rows // images
+    read = model.text.caches(images, len(prompt))
+    ids = torch.zeros((rows, length), dtype=torch.long, device=image[0][0].device)  # (R, T)
+    for place, token in enumerate(prompt):  # a number reaches a GPU without being waited for
+        ids[:, place] = token
+    logits = next_logits(model, ids[::each, : len(prompt)], image, read, 0, seen)  # (B, V)
+    caches = model.text.caches(rows, length)
+    for cache, short in zip(caches, read, strict=True):
+        cache.extend((short.keys.repeat_interleave(each, 0), short.values.repeat_interleave(each, 0)), 0)
+    return caches, ids, logits.repeat_interleave(each, 0)
 
 
 def next_logits(

@@ -5,24 +5,70 @@ T the most tokens of a caption with the prompt, V vocabulary.
 Source: BLIP, arXiv 2201.12086, sections 3.3 and 5.1; beam search is in beam.py.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from capfilt.config import Sampling
 from capfilt.med.attention import KeysValues
-from capfilt.med.draft import Writer, begin, next_logits
-from capfilt.med.graphs import Recorder
+from capfilt.med.draft import Draft, Writer, Written, next_logits, prefill
 from capfilt.med.model import MED
 from capfilt.med.sampling import ban, draw, nucleus, penalise
 
+SPELL = {"cpu": 1, "cuda": 4}  # steps between two looks at what is finished, for which the host waits for a GPU
 
-class Written(NamedTuple):
-    """Captions as token ids."""
 
-    ids: Tensor  # int64 (R, T), prompt first, 0 ([PAD]) behind the end token
-    logprobs: Tensor  # float32 (R,), summed over the generated tokens, the end token included; nats
+@dataclass(frozen=True, slots=True)
+class Pen:
+    """Writes captions."""
+
+    model: Writer  # with a decoder
+    prompt: list[int]  # ids that every caption starts with, [DEC] first
+    end: int  # id of the end token, [SEP]
+    settings: Sampling  # lengths count the prompt
+
+    def begin(self, image: list[KeysValues], noise: Tensor | None = None) -> Draft:
+        """Read the prompt and write the first token behind it.
+
+        Args:
+            image: cross-attention keys and values of B images, from model.project_image.
+            noise: float64 (R, T) in [0, 1), one number for each draw; without it the likeliest token is taken, for one
+                caption an image.
+        """
+        each = self.settings.captions if noise is not None else 1
+        rows = len(image[0][0]) * each
+        caches, ids, logits = prefill(self.model, image, self.prompt, rows, self.settings.max_length)
+        draft = Draft.of(image, caches, ids, noise)
+        self._write(draft, logits, len(self.prompt))
+        return draft
+
+    def spells(self, kind: str) -> Iterator[range]:
+        """Yield the steps behind the first token, those at once that a device of a kind takes without a look."""
+        first, last = len(self.prompt) + 1, self.settings.max_length
+        for step in range(first, last, SPELL[kind]):
+            yield range(step, min(step + SPELL[kind], last))
+
+    def go_on(self, draft: Draft, steps: range) -> None:
+        """Write a token at each of some steps."""
+        for step in steps:
+            last = draft.ids[:, step - 1 : step]  # (r, 1)
+            logits = next_logits(self.model, last, draft.image, draft.caches, step - 1, places=draft.places)  # (r, V)
+            self._write(draft, logits, step)
+
+    def _write(self, draft: Draft, logits: Tensor, step: int) -> None:
+        settings = self.settings
+        scores = penalise(logits, draft.ids[:, :step], settings.repetition_penalty)  # (r, V)
+        if step < settings.min_length:
+            scores = ban(scores, self.end)
+        if draft.noise is None:
+            token = scores.argmax(dim=1)  # (r,)
+        else:
+            scores = scores if settings.temperature == 1.0 else scores / settings.temperature
+            token = draw(*nucleus(scores, settings.top_k, settings.top_p), draft.noise[:, step])  # (r,)
+        draft.write(token, step, -F.cross_entropy(logits, token, reduction="none"), self.end)
 
 
 @torch.inference_mode()
@@ -33,45 +79,19 @@ def sample(
     end: int,
     settings: Sampling,
     noise: Tensor | None = None,
-    recorder: Recorder | None = None,
 ) -> Written:
-    """Write captions by nucleus sampling, or greedily when noise is None.
+    """Write captions by nucleus sampling, or greedily when noise is None; arguments as those of Pen."""
+    return write(Pen(model, prompt, end, settings), image, noise)
 
-    Args:
-        model: with a decoder.
-        image: cross-attention keys and values of B images, from model.project_image.
-        prompt: ids that every caption starts with, [DEC] first.
-        end: id of the end token, [SEP].
-        settings: lengths count the prompt.
-        noise: float64 (R, T) in [0, 1), one number for each draw.
-        recorder: of the steps, for a GPU.
-    """
-    each = settings.captions if noise is not None else 1
-    draft, logits = begin(model, image, prompt, each, settings.max_length)  # logits (R, V)
-    tape = recorder.take(model, draft) if recorder else None
-    written = Written(draft.ids.clone(), logits.new_zeros(len(logits)))
-    for step in range(len(prompt), settings.max_length):
-        scores = penalise(logits, draft.ids[:, :step], settings.repetition_penalty)  # (r, V)
-        if step < settings.min_length:
-            scores = ban(scores, end)
-        if noise is None:
-            token = scores.argmax(dim=1)  # (r,)
-        else:
-            chances = nucleus(scores / settings.temperature, settings.top_k, settings.top_p)
-            token = draw(*chances, noise[draft.rows, step])  # (r,)
-        gained = logits.gather(1, token[:, None]).squeeze(1) - logits.logsumexp(dim=1)  # (r,)
-        written.logprobs[draft.rows] += gained.masked_fill(draft.done, 0.0)
-        draft.ids[:, step] = token.masked_fill(draft.done, 0)
-        written.ids[draft.rows, step] = draft.ids[:, step]
-        draft.done |= token == end
-        if step + 1 == settings.max_length or not draft.shrink(step):
+
+def write(pen: Pen, image: list[KeysValues], noise: Tensor | None = None) -> Written:
+    """Write captions to their end; arguments as in Pen.begin."""
+    draft = pen.begin(image, noise)
+    for steps in pen.spells(image[0][0].device.type):
+        if not draft.shrink():
             break
-        last = draft.ids[:, step : step + 1]  # (r, 1)
-        if tape:
-            logits = tape.next_logits(last, step)  # (r, V)
-        else:
-            logits = next_logits(model, last, draft.image, draft.caches, step, places=draft.places)  # (r, V)
-    return written
+        pen.go_on(draft, steps)
+    return draft.finish()
 
 
 @torch.inference_mode()

@@ -1,98 +1,78 @@
-"""The decoding step as CUDA graphs: one launch in place of some four hundred.
+"""Decoding as CUDA graphs: one launch for some steps in place of hundreds for each.
 
-For up to some two hundred images a step takes the GPU less time than the processor takes to launch its kernels one by
-one. A graph reads and writes fixed addresses, so a tape holds tensors that stay, for drafts of one shape, and a graph
-for each step. Captions that are finished do not leave such a draft: its shape is what the graphs stand for.
+A step takes the GPU less time than the processor takes to launch its kernels one by one. A graph reads and writes fixed
+addresses, so a tape holds tensors that stay, for batches of one shape. Captions that are finished do not leave such a
+batch; when all are, the rest of the steps is not taken.
 
-Shapes: B images, R captions, T the most tokens of a caption, V vocabulary.
+Shapes: B images, M image tokens, D width, R captions, T the most tokens of a caption.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from capfilt.med.attention import KeysValues, SelfCache
-from capfilt.med.draft import Draft, Writer, next_logits
+from capfilt.med.draft import Draft, Written
+from capfilt.med.generation import Pen, write
 
-MOST_IMAGES = 192  # of a draft; with more the GPU is busy enough, and rows that leave save more than launches do
-
+T = TypeVar("T")
 Replay = Callable[[], object]
-Record = Callable[[Callable[[], None]], Replay]
+Record = Callable[[Callable[[], T]], tuple[T, Replay]]
 
 
 class Recorder:
-    """Keeps the tape of the largest drafts that were met, which are those of whole batches; others go without one."""
+    """Keeps the tape of the largest batches that were met, which are the whole ones; others are written without."""
 
-    def __init__(self, record: Record | None = None) -> None:
-        """Take what makes a replay out of a step that can be done again and again."""
-        self._record = record or graph
+    def __init__(self, record: Callable[[], Record[Any]] | None = None) -> None:
+        """Take what makes a recorder for the steps of one tape. It does a step and makes a replay of it."""
+        self._record = record or graphs
         self._tape: Tape | None = None
 
-    def take(self, model: Writer, draft: Draft) -> "Tape | None":
-        """Return a tape that goes on with a draft, if there is one for its shape."""
-        if len(draft.image[0][0]) > MOST_IMAGES:
-            return None
-        if self._tape is None or len(self._tape.last) < len(draft.ids):
+    def write(self, pen: Pen, states: Tensor, noise: Tensor | None = None) -> Written:
+        """Write captions of image tokens, states (B, M, D); noise as in Pen.begin. The pen is always the same."""
+        if self._tape is None or len(self._tape.states) < len(states):
+            write(pen, pen.model.text.project_image(states), noise)  # libraries set themselves up at a first call
             self._tape = None  # gives its memory back before the next one takes some
-            self._tape = Tape(model, draft, self._record)
-        return self._tape if self._tape.load(draft) else None
+            self._tape = Tape(pen, states, noise, self._record())
+        if self._tape.states.shape == states.shape:
+            return self._tape.write(states, noise)
+        return write(pen, pen.model.text.project_image(states), noise)
 
 
 class Tape:
-    """The steps of drafts of one shape, on tensors that stay where they are."""
+    """The writing of batches of one shape, on tensors that stay where they are."""
 
-    def __init__(self, model: Writer, draft: Draft, record: Record) -> None:
-        self._model, self._record = model, record
-        self._image = [(torch.empty_like(keys), torch.empty_like(values)) for keys, values in draft.image]
-        self._caches = [SelfCache(torch.empty_like(one.keys), torch.empty_like(one.values)) for one in draft.caches]
-        self.last = torch.empty_like(draft.ids[:, :1])  # int64 (R, 1)
-        vocabulary = len(model.text.embeddings.words.weight)
-        self._logits = self.last.new_empty((len(self.last), vocabulary), dtype=torch.float32)  # (R, V)
-        self._replays: dict[int, Replay] = {}  # by position of the last token
+    def __init__(self, pen: Pen, states: Tensor, noise: Tensor | None, record: Record[Any]) -> None:
+        self.states, self._noise = states.clone(), None if noise is None else noise.clone()
+        self._draft: Draft
+        self._draft, begin = record(lambda: pen.begin(pen.model.text.project_image(self.states), self._noise))
+        self._draft.fixed = True
+        spells = [record(partial(pen.go_on, self._draft, steps)) for steps in pen.spells("cuda")]
+        self._replays = [begin, *(replay for _, replay in spells)]
 
-    def load(self, draft: Draft) -> bool:
-        """Take over what a draft has read so far, and return whether it has the shape for that."""
-        mine, its = _tensors(self._image, self._caches), _tensors(draft.image, draft.caches)
-        draft.fixed = all(one.shape == other.shape for one, other in zip(mine, its, strict=True))
-        for one, other in zip(mine, its, strict=True) if draft.fixed else ():
-            one.copy_(other)
-        return draft.fixed
-
-    def next_logits(self, last: Tensor, position: int) -> Tensor:
-        """Return the logits (R, V) after the tokens last (R, 1) at a position; the next call overwrites them."""
-        self.last.copy_(last)
-        if position not in self._replays:
-            self._replays[position] = self._record(partial(self._step, position))
-        self._replays[position]()
-        return self._logits
-
-    def _step(self, position: int) -> None:
-        self._logits.copy_(next_logits(self._model, self.last, self._image, self._caches, position))
+    def write(self, states: Tensor, noise: Tensor | None) -> Written:
+        """Write captions of states (B, M, D)."""
+        self.states.copy_(states)
+        if self._noise is not None and noise is not None:
+            self._noise.copy_(noise)
+        for replay in self._replays:
+            replay()
+            if not self._draft.shrink():
+                break
+        return self._draft.finish()
 
 
-def _tensors(image: list[KeysValues], caches: list[SelfCache]) -> list[Tensor]:
-    return [tensor for pair in image for tensor in pair] + [
-        one for cache in caches for one in (cache.keys, cache.values)
-    ]
+def graphs() -> Record[Any]:
+    """Return what records steps as graphs that share their memory: they are replayed one after the other."""
+    pool = torch.cuda.graph_pool_handle()
 
+    def record(step: Callable[[], T]) -> tuple[T, Replay]:
+        captured = torch.cuda.CUDAGraph()
+        # Other threads go on using the GPU meanwhile.
+        with torch.cuda.graph(captured, pool, torch.cuda.current_stream(), capture_error_mode="thread_local"):
+            result = step()
+        return result, captured.replay
 
-def graph(step: Callable[[], None]) -> Replay:
-    """Return a replay of a step on the GPU."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # libraries set themselves up at a first call, which cannot be captured
-        step()
-    torch.cuda.current_stream().wait_stream(stream)
-    captured = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(captured, pool=_pool()):
-        step()
-    return captured.replay
-
-
-@cache
-def _pool() -> Any:
-    """Return the memory that all graphs share: one is replayed at a time, and nothing is read from it afterwards."""
-    return torch.cuda.graph_pool_handle()
+    return record

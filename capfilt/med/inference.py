@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from capfilt.config import Device
+from capfilt.med.gpu import send
 from capfilt.med.linear import PackedLinear, replace_linear
 from capfilt.med.text import TextBlock, TextStack
 from capfilt.med.vision import VisionTower, normalise
@@ -51,7 +52,7 @@ def shape(model: M, device: Device) -> M:
     if device.dtype == "bfloat16":
         round_products(model)
     if device.linear == "packed" or device.dtype == "bfloat16":
-        replace_linear(model, packed=device.linear == "packed")
+        replace_linear(model, device.kind, packed=device.linear == "packed")
     if device.kind == "cpu" and device.dtype == "bfloat16":
         for module in model.modules():
             if isinstance(module, VisionTower):
@@ -76,8 +77,7 @@ def round_products(model: nn.Module) -> None:
 
 def on_device(pixels: Tensor, device: Device) -> Tensor:
     """Bring RGB pixels, uint8 (B, 3, S, S), to a tower's input there, float (B, 3, S, S). Bytes travel, not floats."""
-    pinned = pixels.pin_memory() if device.kind == "cuda" else pixels
-    return normalise(pinned.to(device.kind, non_blocking=True), getattr(torch, device.dtype))
+    return normalise(send(pixels, torch.device(device.kind)), getattr(torch, device.dtype))
 
 
 @cache

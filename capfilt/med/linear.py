@@ -1,8 +1,13 @@
-"""Linear layers for inference: those whose weight is in another type than the states, and those laid out for a CPU.
+"""Linear layers for inference, in the forms that are fastest where they run.
 
-torch hands a float32 product to MKL, which takes an older, slower path on processors of other makers, and is slow for
-the few rows of a decoding step. oneDNN, which is part of torch too, is not, once a weight is laid out for it. The way
-there is the operators of torch's own compiler: the public layout (torch.utils.mkldnn) copies at every call.
+A GPU takes queries, keys and values in one product, patches as rows of a product, the words of the vocabulary in a
+number that divides well, and the activation that follows a product within it.
+
+On a CPU torch hands a float32 product to MKL, which takes an older, slower path on processors of other makers, and is
+slow for the few rows of a decoding step. oneDNN, which is part of torch too, is not, once a weight is laid out for it.
+The way there is the operators of torch's own compiler: the public layout (torch.utils.mkldnn) copies at every call.
+
+Shapes: R rows, D_in and D_out widths, B images of side S, N = S // P patches a side, D width, V vocabulary.
 """
 
 from typing import cast
@@ -12,7 +17,9 @@ import torch.nn.functional as F
 from timm.layers import Mlp as VisionMlp
 from torch import Tensor, nn
 
-from capfilt.med.text import LanguageHead, Mlp, TextStack
+from capfilt.med.sampling import CHUNK
+from capfilt.med.text import LanguageHead, Mlp, TextBlock, TextStack
+from capfilt.med.vision import VisionTower
 
 ROWS = 512  # that a layout is chosen for; any number works
 FOLLOWED = {VisionMlp: ("fc1", "act"), Mlp: ("up", "act"), LanguageHead: ("dense", "act")}
@@ -22,15 +29,41 @@ FOLLOWED = {VisionMlp: ("fc1", "act"), Mlp: ("up", "act"), LanguageHead: ("dense
 class CastLinear(nn.Module):
     """What nn.Linear computes in the type of its weight, whatever the type of the input."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Take a weight (D_out, D_in)."""
+    def __init__(self, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> None:
+        """Take a weight (D_out, D_in).
+
+        With gelu, the layer ends in that activation: on a GPU in its approximation by tanh, which moves outputs by a
+        seventh of what bfloat16 does.
+        """
         super().__init__()
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach().to(weight.dtype), requires_grad=False)
+        self.gelu = gelu
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., D_in) to (..., D_out)."""
-        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+        x = x.to(self.weight.dtype)
+        if self.gelu and self.bias is not None:
+            rows = torch._addmm_activation(self.bias, x.flatten(0, -2), self.weight.t(), use_gelu=True)  # (R, D_out)
+            return rows.view(*x.shape[:-1], -1)
+        y = F.linear(x, self.weight, self.bias)
+        return F.gelu(y, approximate="tanh") if self.gelu else y
+
+
+class PatchLinear(nn.Module):
+    """What a convolution computes whose stride is its size, as a product: a GPU takes a tenth of the time."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.size = conv.stride[0]
+        self.product = CastLinear(conv.weight.flatten(1), conv.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, 3, S, S) to patch tokens (B, D, N, N)."""
+        side = images.shape[-1] // self.size  # N
+        patches = images.view(len(images), -1, side, self.size, side, self.size)  # (B, 3, N, P, N, P)
+        rows = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (B, N, N, 3 P P)
+        return cast("Tensor", self.product(rows)).permute(0, 3, 1, 2)
 
 
 class PackedLinear(nn.Module):
@@ -50,19 +83,53 @@ class PackedLinear(nn.Module):
         return cast("Tensor", torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, activation, [], kind))
 
 
-def replace_linear(model: nn.Module, packed: bool) -> None:
+def replace_linear(model: nn.Module, kind: str, packed: bool) -> None:
     """Replace the linear layers of a model, in place. It can then neither be trained nor saved.
 
-    An activation that follows a packed layer becomes part of it.
+    An activation that follows a packed layer, or one in bfloat16 on a GPU, becomes part of it.
+
+    Args:
+        model: its large products are in the type that they are computed in.
+        kind: of the device, "cpu" or "cuda".
+        packed: lay weights out for oneDNN.
     """
+    make = PackedLinear if packed else CastLinear
     for module in list(model.modules()):
-        followed, activation = FOLLOWED.get(type(module), ("", "")) if packed else ("", "")
+        if kind == "cuda":
+            _suit_gpu(module)
+        followed, activation = FOLLOWED.get(type(module), ("", ""))
+        if followed and not (packed or (kind == "cuda" and _rounded(getattr(module, followed)))):
+            followed, activation = "", ""
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
-                layer = (child.weight, child.bias)
-                setattr(module, name, PackedLinear(*layer, gelu=name == followed) if packed else CastLinear(*layer))
+                setattr(module, name, make(child.weight, child.bias, gelu=name == followed))
         if activation:
             setattr(module, activation, nn.Identity())
-        if isinstance(module, TextStack) and hasattr(module, "head"):
-            words = (module.embeddings.words.weight, module.head.bias)
-            module.head.words = PackedLinear(*words) if packed else CastLinear(*words)
+        if isinstance(module, TextStack) and hasattr(module, "head") and module.head.words is None:
+            words = module.embeddings.words.weight, module.head.bias
+            module.head.words = make(*(_whole_chunks(*words) if kind == "cuda" else words))
+
+
+def _suit_gpu(module: nn.Module) -> None:
+    if isinstance(module, VisionTower) and isinstance(module.vit.patch_embed.proj, nn.Conv2d):
+        conv = module.vit.patch_embed.proj
+        if conv.stride == conv.kernel_size:
+            module.vit.patch_embed.proj = PatchLinear(conv)
+    if isinstance(module, TextBlock):
+        for name in ("encoder_attn", "decoder_attn"):
+            attention = getattr(module, name, None)
+            if attention is not None and attention.joint is None:
+                parts = [attention.query, attention.key, attention.value]
+                weight, bias = torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
+                attention.joint = CastLinear(weight, bias)
+                del attention.query, attention.key, attention.value
+
+
+def _rounded(layer: nn.Linear) -> bool:
+    return layer.weight.dtype == torch.bfloat16
+
+
+def _whole_chunks(words: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the words' matrix (V, D) and biases (V,) with words behind them that are never written."""
+    missing = -len(words) % CHUNK
+    return F.pad(words, (0, 0, 0, missing)), F.pad(bias, (0, missing), value=float("-inf"))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from capfilt.med.attention import Attention, Heads
 from capfilt.med.config import NLVR2Sizes, TextConfig
+from capfilt.med.residual import post_norm
 from capfilt.med.text import Embeddings, Mlp
 from capfilt.med.vision import VisionTower
 
@@ -32,9 +33,9 @@ class TwinAttention(nn.Module):
     def forward(self, x: Tensor, images: tuple[Tensor, Tensor]) -> Tensor:
         """Map x (B, L, D) to (B, L, D); images are the tokens (B, M, D_image) of the left and the right one."""
         sides = zip(cast("Iterable[Heads]", self.sides), images, strict=True)
-        left, right = (side.attend(x, side.project(image)) for side, image in sides)  # (B, L, D) each
+        left, right = (side.attend(side.query(x), side.project(image)) for side, image in sides)  # (B, L, D) each
         both = (left + right) / 2 if self.merge is None else self.merge(torch.cat([left, right], dim=-1))  # (B, L, D)
-        return self.norm(x + self.dropout(both))  # type: ignore[no-any-return]
+        return post_norm(x, self.dropout(both), self.norm)
 
 
 class TwinBlock(nn.Module):
@@ -48,7 +49,8 @@ class TwinBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, images: tuple[Tensor, Tensor]) -> Tensor:
         """Map x (B, L, D) to (B, L, D); mask (B, 1, 1, L) marks real tokens."""
-        x = self.encoder_attn(x, self.encoder_attn.project(x), mask)  # (B, L, D)
+        q, text = self.encoder_attn.project_all(x)
+        x = self.encoder_attn(x, text, mask, q=q)  # (B, L, D)
         return self.mlp(self.cross_attn(x, images))  # type: ignore[no-any-return]
 
 

@@ -6,11 +6,13 @@ tokens travel as one list, and are laid out in a rectangle only where they look 
 Shapes: T rows of the list, G groups, W places of a group, D width.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
+
+from capfilt.med.gpu import Spans, send
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class Places:
     index: Tensor  # int64 (T,), place in the flat rectangle
     groups: int
     width: int
+    spans: Spans  # of the groups in the list
 
     @classmethod
     def of(cls, owners: Tensor, groups: int) -> Self:
@@ -27,11 +30,12 @@ class Places:
         counts = torch.bincount(owners, minlength=groups)  # (G,)
         width = int(counts.max())
         before = counts.cumsum(0) - counts  # (G,)
-        return cls(torch.arange(len(owners), device=owners.device) - before[owners] + owners * width, groups, width)
+        index = torch.arange(len(owners), device=owners.device) - before[owners] + owners * width  # (T,)
+        return cls(index, groups, width, Spans.of(counts))
 
     def to(self, device: torch.device) -> Self:
         """Return the same places on a device, which is not waited for."""
-        return replace(self, index=self.index.to(device, non_blocking=True))
+        return type(self)(send(self.index, device), self.groups, self.width, self.spans.to(device))
 
     def pad(self, rows: Tensor) -> Tensor:
         """Lay rows (T, D) out, (G, W, D), with zeros in between."""

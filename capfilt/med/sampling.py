@@ -1,6 +1,6 @@
 """From the logits of the next token to the next token: penalties, top-k, nucleus, the draw.
 
-Shapes: R rows (captions being written), V vocabulary, L tokens written so far, T steps.
+Shapes: R rows (captions being written), V vocabulary, L tokens written so far, T steps, C tokens of a chunk.
 Source: the processors that the original's generate call applies, in its order (arXiv 2201.12086
 names only the nucleus; the top-k of 50 and the penalty of 1.1 come from the code).
 """
@@ -14,6 +14,7 @@ from torch import Tensor
 
 BANNED = float("-inf")
 LIKELY = 256  # tokens among which a nucleus is looked for first
+CHUNK = 64  # tokens
 
 
 def uniforms(seeds: list[int], captions: int, steps: int) -> Tensor:
@@ -51,8 +52,8 @@ def ban(scores: Tensor, token: int) -> Tensor:
 def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
     """Return what may be drawn: the k likeliest tokens, then the least of them whose mass reaches top_p.
 
-    Without top_k the vocabulary is only sorted where the likeliest LIKELY tokens fall short of top_p. The result for a
-    row is the same either way, to the bit.
+    Without top_k the vocabulary is only sorted where the likeliest LIKELY tokens fall short of top_p, and on a GPU. The
+    result for a row is the same either way, to the bit.
 
     Args:
         scores: logits, float32 (R, V).
@@ -62,19 +63,34 @@ def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
     Returns:
         Probabilities, likeliest first, 0 outside the nucleus, and the token ids they belong to, both (R, k).
     """
-    values, ids = scores.topk(min(top_k or LIKELY, scores.shape[1]), dim=1)  # (R, k), (R, k)
+    values, ids = likeliest(scores, min(top_k or LIKELY, scores.shape[1]))  # (R, k), (R, k)
     if top_k:
         probabilities = values.softmax(dim=1)  # (R, k)
     else:
         total = scores.logsumexp(dim=1, keepdim=True)  # (R, 1)
         probabilities = (values - total).exp()  # (R, k)
-        if top_p == 1.0 or (probabilities.sum(dim=1) < top_p).any():
+        # A GPU does not wait for the host to look, and its steps are recorded without one.
+        if top_p == 1.0 or scores.is_cuda or (probabilities.sum(dim=1) < top_p).any():
             values, ids = scores.sort(dim=1, descending=True)  # (R, V), (R, V)
             probabilities = (values - total).exp()  # (R, V)
     if top_p == 1.0:
         return probabilities, ids  # the sum below rounds to 1 long before the last token
     before = probabilities.cumsum(dim=1) - probabilities  # (R, k), mass of the likelier tokens
     return probabilities.masked_fill(before >= top_p, 0.0), ids
+
+
+def likeliest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest scores (R, V), largest first, and the tokens they belong to, both (R, k).
+
+    A GPU is slow at a few of many: there they are looked for in the k chunks of tokens with the largest scores.
+    """
+    if scores.device.type == "cpu" or scores.shape[1] % CHUNK or scores.shape[1] <= k * CHUNK:
+        return scores.topk(k, dim=1)
+    chunks = scores.view(len(scores), -1, CHUNK)  # (R, V / C, C)
+    best = chunks.amax(dim=2).topk(k, dim=1).indices  # (R, k)
+    among = chunks.gather(1, best[:, :, None].expand(-1, -1, CHUNK)).flatten(1)  # (R, k * C)
+    values, places = among.topk(k, dim=1)  # (R, k), (R, k)
+    return values, best.gather(1, places // CHUNK) * CHUNK + places % CHUNK
 
 
 def draw(probabilities: Tensor, ids: Tensor, noise: Tensor) -> Tensor:

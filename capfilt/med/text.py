@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from capfilt.med.attention import Attention, KeysValues, SelfCache
 from capfilt.med.config import TextConfig
+from capfilt.med.gpu import Spans, send
 from capfilt.med.ragged import Places
+from capfilt.med.residual import post_norm
 
 
 class Mlp(nn.Module):
@@ -37,7 +39,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (R, L, D) to (R, L, D)."""
-        return self.norm(x + self.dropout(self.down(self.act(self.up(x)))))  # type: ignore[no-any-return]
+        return post_norm(x, self.dropout(self.down(self.act(self.up(x)))), self.norm)
 
 
 class Layout(NamedTuple):
@@ -46,10 +48,13 @@ class Layout(NamedTuple):
     texts: Places  # of R texts
     images: Places  # of B images
     mask: Tensor  # bool (R, 1, 1, L), True for the real tokens of each text
+    whole: Spans  # of the texts, all of their tokens listed
+    seen: Spans  # of the images, all of their tokens listed
 
     def to(self, device: torch.device) -> "Layout":
         """Return the same on a device, which is not waited for."""
-        return Layout(self.texts.to(device), self.images.to(device), self.mask.to(device, non_blocking=True))
+        texts, images, mask = self.texts.to(device), self.images.to(device), send(self.mask, device)
+        return Layout(texts, images, mask, self.whole.to(device), self.seen.to(device))
 
 
 class Reading(NamedTuple):
@@ -61,22 +66,26 @@ class Reading(NamedTuple):
     firsts: Layout
 
     @classmethod
-    def of(cls, keep: Tensor, owners: Tensor, images: int) -> "Reading":
-        """Lay out texts, keep bool (R, L), of the images that owners (R,) names. It waits for the device of both."""
+    def of(cls, keep: Tensor, owners: Tensor, images: int, tokens: int) -> "Reading":
+        """Lay out texts, keep bool (R, L), of images of so many tokens; owners (R,) names that of each text.
+
+        It waits for the device of both.
+        """
         rows = torch.arange(len(keep), device=keep.device)  # (R,)
         texts = keep.nonzero()[:, 0]  # (T,), of each real token
         places = Places.of(texts, len(keep))
         mask = keep[:, None, None, : places.width]  # (R, 1, 1, L)
+        contexts = mask, places.spans, Spans.of(torch.full((images,), tokens, device=keep.device))
         return cls(
             real=keep.flatten().nonzero().squeeze(1),
             starts=torch.searchsorted(texts, rows),
-            tokens=Layout(places, Places.of(owners[texts], images), mask),
-            firsts=Layout(Places.of(rows, len(keep)), Places.of(owners, images), mask),
+            tokens=Layout(places, Places.of(owners[texts], images), *contexts),
+            firsts=Layout(Places.of(rows, len(keep)), Places.of(owners, images), *contexts),
         )
 
     def to(self, device: torch.device) -> "Reading":
         """Return the same on a device, which is not waited for."""
-        real, starts = (place.to(device, non_blocking=True) for place in (self.real, self.starts))
+        real, starts = (send(place, device) for place in (self.real, self.starts))
         return Reading(real, starts, self.tokens.to(device), self.firsts.to(device))
 
 
@@ -99,16 +108,20 @@ class TextBlock(nn.Module):
 
     def encode(self, x: Tensor, mask: Tensor, image: KeysValues | None) -> Tensor:
         """Map x (R, L, D) to (R, L, D); mask (R, 1, 1, L) marks real tokens; without image, text alone."""
-        x = self.encoder_attn(x, self.encoder_attn.project(x), mask)  # (R, L, D)
+        q, text = self.encoder_attn.project_all(x)
+        x = self.encoder_attn(x, text, mask, q=q)  # (R, L, D)
         if image is not None:
             x = self.cross_attn(x, image)  # (R, L, D)
         return self.mlp(x)  # type: ignore[no-any-return]
 
-    def read(self, x: Tensor, text: KeysValues, image: KeysValues | None, layout: Layout) -> Tensor:
-        """Map x (T, D), some tokens of texts whose keys and values are given, to (T, D); as encode, without padding."""
-        x = self.encoder_attn(x, text, layout.mask, places=layout.texts)  # (T, D)
+    def read(self, x: Tensor, q: Tensor, text: KeysValues, image: KeysValues | None, layout: Layout) -> Tensor:
+        """Map x (T, D), some tokens with their queries, to (T, D): as encode does, without padding.
+
+        text are the keys and values of all tokens.
+        """
+        x = self.encoder_attn(x, text, layout.mask, places=layout.texts, spans=layout.whole, q=q)  # (T, D)
         if image is not None:
-            x = self.cross_attn(x, image, places=layout.images)  # (T, D)
+            x = self.cross_attn(x, image, places=layout.images, spans=layout.seen)  # (T, D)
         return self.mlp(x)  # type: ignore[no-any-return]
 
     def decode(
@@ -121,11 +134,7 @@ class TextBlock(nn.Module):
         places: Places | None = None,
     ) -> Tensor:
         """Map x (R, L, D), the tokens from position start on, to (R, L, D); seen (B, 1, 1, M) masks the image."""
-        new = self.decoder_attn.project(x)
-        written = cache.extend(new, start) if cache else new
-        # Captions are padded on the right, behind every real token, so causality alone hides the padding.
-        # A single new token may see all that came before it and needs no mask.
-        x = self.decoder_attn(x, written, causal=x.shape[1] > 1)  # (R, L, D)
+        x = self.decoder_attn.go_on(x, cache, start)  # (R, L, D)
         return self.mlp(self.cross_attn(x, image, seen, places=places))  # type: ignore[no-any-return]
 
 
@@ -178,7 +187,7 @@ class TextStack(nn.Module):
     def project_image(self, image: Tensor) -> list[KeysValues]:
         """Return each block's keys and values of image tokens (B, M, D_image): once for all texts of an image."""
         projected = [block.cross_attn.project(image) for block in self._blocks()]
-        if torch.is_inference_mode_enabled():  # they are read at every step: laid out once, head by head
+        if torch.is_inference_mode_enabled() and not image.is_cuda:  # read at every step: laid out once, head by head
             return [(keys.contiguous(), values.contiguous()) for keys, values in projected]
         return projected
 
@@ -209,15 +218,14 @@ class TextStack(nn.Module):
         images = len(image[0][0]) if image else len(ids)
         if owners is None:
             owners = torch.arange(len(ids), device=keep.device) // (len(ids) // images)  # (R,)
-        reading = Reading.of(keep, owners, images).to(ids.device)
+        seen = image[0][0].shape[2] if image else 1
+        reading = Reading.of(keep, owners, images, seen).to(ids.device)
         x: Tensor = self.embeddings(ids).flatten(0, 1)[reading.real]  # (T, D)
         for layer, block in enumerate(self._blocks()):
-            text = block.encoder_attn.project(x, reading.tokens.texts)  # (R, H, L, K) each
-            seen = image[layer] if image else None
-            if layer + 1 < len(self.blocks):
-                x = block.read(x, text, seen, reading.tokens)  # (T, D)
-            else:
-                x = block.read(x[reading.starts], text, seen, reading.firsts)  # (R, D)
+            last = layer + 1 == len(self.blocks)
+            rows, layout = (reading.starts, reading.firsts) if last else (None, reading.tokens)
+            q, text = block.encoder_attn.project_all(x, reading.tokens.texts, rows)
+            x = block.read(x if rows is None else x[rows], q, text, image[layer] if image else None, layout)  # (T, D)
         return x
 
     def decode(
@@ -253,7 +261,7 @@ class TextStack(nn.Module):
         words = self.embeddings.words.weight
         heads = next(self._blocks()).cross_attn.heads
         shape = (rows, heads, length, words.shape[1] // heads)
-        return [SelfCache(words.new_zeros(shape), words.new_zeros(shape)) for _ in self.blocks]
+        return [SelfCache(words.new_empty(shape), words.new_empty(shape)) for _ in self.blocks]
 
     def _blocks(self) -> Iterator[TextBlock]:
         return iter(cast("Sequence[TextBlock]", self.blocks))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from capfilt.med.config import VisionConfig
+from capfilt.med.residual import pre_norm
 
 # The statistics of CLIP's training images, which BLIP keeps (arXiv 2103.00020).
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -79,7 +80,19 @@ class VisionTower(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images, float (B, 3, S, S), to tokens (B, M, D) of the same type, M = 1 + patches."""
+        if torch.is_inference_mode_enabled():
+            return self._read(images).to(images.dtype)
         return self.vit.forward_features(images).to(images.dtype)  # type: ignore[no-any-return]
+
+    def _read(self, images: Tensor) -> Tensor:
+        """Return what timm's forward_features does, each sum taken together with the norm that follows it."""
+        halves = [half for block in self.vit.blocks for half in (block.attn, block.mlp)]
+        norms = [norm for block in self.vit.blocks for norm in (block.norm1, block.norm2)] + [self.vit.norm]
+        x: Tensor = self.vit._pos_embed(self.vit.patch_embed(images))  # (B, M, D)
+        y: Tensor = norms[0](x)  # (B, M, D)
+        for half, norm in zip(halves, norms[1:], strict=True):
+            x, y = pre_norm(x, half(y), norm)  # (B, M, D) each
+        return y
 
     def unfuse_attention(self) -> None:
         """Compute attention step by step, which is faster in bfloat16 on a CPU."""

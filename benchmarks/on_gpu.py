@@ -1,0 +1,181 @@
+"""How many images a second does a GPU bootstrap, from tar to committed ledger?
+
+    python benchmarks/on_gpu.py --json on_gpu.json                    ViT-B/16 at 384, n = 1, 4 and 10, about two minutes
+    python benchmarks/on_gpu.py --model large --captions 1 10
+
+Each case runs twice: in this process, where the worker of a job does as many units at once as on Ray, and as a job on
+a Ray cluster of this machine. JPEGs of 640x480 are read, decoded, captioned and scored, and rows are committed. Weights
+are random, and lively; captions take 20 tokens each. The clock starts when the models have seen their first batch and
+stops when the last commit record lies in the ledger.
+
+Told are images a second, the share of the time in which no batch was in the models, and the operations a second that
+the images need, held against the GPU's fastest matrix product.
+"""
+
+import argparse
+import itertools
+import json
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import torch
+from machine import describe
+from versus_inputs import Folders, Inputs, make_inputs, sizes, write_models
+from versus_sides import sampling
+from versus_transformers import operations
+from versus_work import matrix_rates
+
+from capfilt import storage
+from capfilt.bootstrap import CapFilt
+from capfilt.config import BootstrapConfig
+from capfilt.ledger.commits import read_commit
+from capfilt.med.build import build_models, checkpoint_names
+from capfilt.planning import plan_shards
+from capfilt.runs import load_run, open_run
+from capfilt.shards import write_tar
+from capfilt.units import cut_units
+from pipelines import bootstrap
+from workers.bootstrap_worker import BootstrapWorker
+from workers.seats import units_in_hand
+
+PACKAGES = ("torch", "triton", "ray", "pyarrow", "pillow")
+SHARDS = 3
+
+
+def main() -> None:
+    options = _options()
+    config = sizes(options.model)
+    inputs = make_inputs(config, options.distinct)
+    found: dict[str, object] = {"options": vars(options), **describe(options.device, *PACKAGES)}
+    rates = matrix_rates(config, options.device, ["bfloat16"])["bfloat16"]
+    peak = max(rates.values())
+    found["matrix_rates"] = rates
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        models = write_models(config, folder / "models", inputs)
+        for number in range(SHARDS):
+            write_shard(inputs, options.images // SHARDS, folder / f"in/{number:05d}.tar")
+        for n, mode in itertools.product(options.captions, options.modes):
+            rounds = []
+            for number in range(options.rounds):
+                run = folder / f"{mode}-{n}-{number}"
+                rounds.append((in_process if mode == "process" else on_ray)(settings(run, models, n, options)))
+            needed = sum(operations(f"both-{n}", config, texts) for texts in inputs.texts) / len(inputs.texts)
+            found[f"{mode}-{n}"] = told = summary(rounds, needed, peak)
+            print(f"{mode}, n = {n}: {told}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1, default=str) + "\n")
+
+
+def write_shard(inputs: Inputs, images: int, path: Path) -> None:
+    """Write a shard of so many images, the distinct ones again and again."""
+    path.parent.mkdir(exist_ok=True)
+    members = []
+    pairs = itertools.cycle(zip(inputs.jpegs, inputs.texts, strict=True))
+    for number, (jpeg, texts) in enumerate(itertools.islice(pairs, images)):
+        members += [(f"{number:06d}.jpg", jpeg), (f"{number:06d}.txt", texts[0].encode())]
+    write_tar(path, members)
+
+
+def settings(run: Path, models: Folders, n: int, options: argparse.Namespace) -> BootstrapConfig:
+    """Return a job of n captions an image."""
+    gpu = options.device == "cuda"
+    return BootstrapConfig.model_validate(
+        {
+            "input": [str(run.parent / "in/*.tar")],
+            "run": str(run),
+            "captioner": str(models.captioner),
+            "filter": str(models.filter),
+            "batch_size": options.batch,
+            "unit_size": options.unit,
+            "sampling": sampling(n).model_dump(),
+            "device": {"kind": options.device},
+            "scoring": {"itc": False},
+            "decode_threads": options.decode_threads,
+            "cluster": {
+                "gpus_per_worker": 1 if gpu else 0,
+                "cpus_per_worker": 1,
+                "decode_cpus": options.decode_cpus if gpu else 0,
+            },
+            "export": False,
+        }
+    )
+
+
+def in_process(config: BootstrapConfig) -> dict[str, float]:
+    """Bootstrap in this process, and return what came of it."""
+    config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"decode_cpus": 0.0})})
+    run = open_run(config, checkpoint_names(config))
+    units = [unit for shard in plan_shards(run, sorted(map(str, Path(config.run).parent.glob("in/*.tar"))))
+             for unit in cut_units(shard, config)]  # fmt: skip
+    worker = BootstrapWorker(partial(warm, Path(config.run)), config, run)
+    with ThreadPoolExecutor(units_in_hand(config.cluster)) as pool:
+        list(pool.map(worker.run, units))
+    return outcome(Path(config.run))
+
+
+def on_ray(config: BootstrapConfig) -> dict[str, float]:
+    """Bootstrap on a cluster of this machine, and return what came of it."""
+    bootstrap.run(config, partial(warm, Path(config.run)), checkpoint_names(config))
+    return outcome(Path(config.run))
+
+
+def warm(run: Path, config: BootstrapConfig) -> CapFilt:
+    """Build the models, have them see a batch, and note when they had."""
+    models = build_models(config)
+    batch = (torch.zeros((config.batch_size, 3, side, side), dtype=torch.uint8) for side in models.sides)
+    captions = models.captioner.caption(next(batch), range(config.batch_size))
+    models.filter.score(next(batch), [[caption.text for caption in group] for group in captions])
+    storage.publish(str(run / "warm"), str(time.time()).encode())
+    return models
+
+
+def outcome(run: Path) -> dict[str, float]:
+    """Return the images of a run, its seconds, and those in which a batch was in the models."""
+    records = list(Path(load_run(str(run)).ledger).glob("*.json"))
+    commits = [read_commit(str(record)) for record in records]
+    last = max(record.stat().st_mtime for record in records)
+    return {
+        "images": sum(sum(commit.statuses.values()) for commit in commits),
+        "seconds": last - float((run / "warm").read_text()),
+        "working": sum(commit.seconds["caption"] + commit.seconds["score"] for commit in commits),
+    }
+
+
+def summary(rounds: list[dict[str, float]], needed: float, peak: float) -> dict[str, object]:
+    """Return the median rate with all of them, the idle share, and the share of the matrix peak."""
+    rates = [one["images"] / one["seconds"] for one in rounds]
+    return {
+        "images_per_second": round(median(rates), 1),
+        "of_rounds": [round(rate, 1) for rate in rates],
+        "idle_share": round(median(1 - one["working"] / one["seconds"] for one in rounds), 4),
+        "share_of_matrix_peak": round(median(rates) * needed / peak, 3),
+    }
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=["base", "large", "tiny"], default="base", help="size (base)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda", help="(cuda)")
+    parser.add_argument("--captions", type=int, nargs="+", default=[1, 4, 10], help="for each image (1 4 10)")
+    parser.add_argument("--modes", nargs="+", choices=["process", "ray"], default=["process", "ray"], help="(both)")
+    for name, default, meaning in (
+        ("images", 6144, "of all shards"),
+        ("distinct", 256, "images that are not alike"),
+        ("batch", 128, "images in a forward pass"),
+        ("unit", 512, "images between two commits"),
+        ("decode-threads", 4, "for each unit in hand"),
+        ("decode-cpus", 0, "of a process that decodes, on Ray; 0: the worker's own process does"),
+        ("rounds", 2, "that each case runs"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} ({default})")
+    parser.add_argument("--json", type=Path, help="file for the result")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
