@@ -21,9 +21,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -40,6 +38,7 @@ from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.draft import Written
 from capfilt.med.model import MED
 from capfilt.med.sampling import uniforms
+from capfilt.med.text import Reading
 from capfilt.med.tokens import SPECIAL, Tokens
 from capfilt.planning import plan_shards
 from capfilt.records import Unit
@@ -74,11 +73,10 @@ class Captioner(MEDCaptioner):
 
     def __init__(self, checkpoint: Checkpoint, settings: Sampling, device: StandIn, seconds: float) -> None:
         super().__init__("c0ffee", checkpoint, settings, Device(dtype="float32", linear="plain"))
-        self.model = stand_in(checkpoint)
         self._device, self._seconds, draw = device, seconds, random.Random(0)
         self._known = torch.tensor([self._made_up(draw) for _ in range(MADE_UP)])  # (MADE_UP, T)
 
-    def _write(self, states: Tensor, noise: Any) -> Written:
+    def _write(self, pixels: Tensor, noise: Any) -> Written:
         uniforms(list(noise), self.settings.captions, self.settings.max_length)
         self._device.work(self._seconds * len(noise))
         rows = [(seed + index) % len(self._known) for seed in noise for index in range(self.settings.captions)]
@@ -95,24 +93,14 @@ class Filter(MEDFilter):
 
     def __init__(self, checkpoint: Checkpoint, device: StandIn, seconds: float) -> None:
         super().__init__("f117e4", checkpoint, FilterSettings(), Device(dtype="float32", linear="plain"))
-        self.model = stand_in(checkpoint)
-        self.model.match = partial(self._match, device, seconds)
+        self._device, self._seconds = device, seconds
 
-    @staticmethod
-    def _match(device: StandIn, seconds: float, ids: Tensor, keep: Tensor, image: Tensor, owners: Tensor) -> Tensor:
-        device.work(seconds * len(image))
-        return torch.zeros(len(ids), 2)
+    def _see(self, pixels: Tensor) -> Any:
+        return pixels
 
-
-def stand_in(checkpoint: Checkpoint) -> Any:
-    """Return what answers as a model does, at once."""
-    return SimpleNamespace(
-        config=checkpoint.model.config,
-        encode_image=lambda images: torch.zeros(len(images), 1, 1),
-        project_image=lambda image: image,
-        text_features=lambda ids, keep: torch.zeros(len(ids), 8),
-        image_features=lambda image: torch.zeros(len(image), 8),
-    )
+    def _judge(self, seen: Any, reading: Reading) -> Tensor:
+        self._device.work(self._seconds * len(seen))
+        return torch.zeros(len(reading.starts), 2)
 
 
 def make_checkpoint(folder: Path) -> Checkpoint:

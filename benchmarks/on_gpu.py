@@ -1,6 +1,6 @@
 """How many images a second does a GPU bootstrap, from tar to committed ledger?
 
-    python benchmarks/on_gpu.py --json on_gpu.json                    ViT-B/16 at 384, n = 1, 4 and 10, about two minutes
+    python benchmarks/on_gpu.py --json on_gpu.json                    ViT-B/16 at 384, n = 1, 4 and 10, two minutes
     python benchmarks/on_gpu.py --model large --captions 1 10
 
 Each case runs twice: in this process, where the worker of a job does as many units at once as on Ray, and as a job on
@@ -56,7 +56,7 @@ def main() -> None:
     found["matrix_rates"] = rates
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        models = write_models(config, folder / "models", inputs)
+        models = write_models(config, Path(options.models or folder, options.model), inputs)
         for number in range(SHARDS):
             write_shard(inputs, options.images // SHARDS, folder / f"in/{number:05d}.tar")
         for n, mode in itertools.product(options.captions, options.modes):
@@ -67,8 +67,8 @@ def main() -> None:
             needed = sum(operations(f"both-{n}", config, texts) for texts in inputs.texts) / len(inputs.texts)
             found[f"{mode}-{n}"] = told = summary(rounds, needed, peak)
             print(f"{mode}, n = {n}: {told}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1, default=str) + "\n")
+            if options.json:
+                options.json.write_text(json.dumps(found, indent=1, default=str) + "\n")
 
 
 def write_shard(inputs: Inputs, images: int, path: Path) -> None:
@@ -98,7 +98,7 @@ def settings(run: Path, models: Folders, n: int, options: argparse.Namespace) ->
             "decode_threads": options.decode_threads,
             "cluster": {
                 "gpus_per_worker": 1 if gpu else 0,
-                "cpus_per_worker": 1,
+                "cpus_per_worker": options.cpus,
                 "decode_cpus": options.decode_cpus if gpu else 0,
             },
             "export": False,
@@ -169,10 +169,12 @@ def _options() -> argparse.Namespace:
         ("batch", 128, "images in a forward pass"),
         ("unit", 512, "images between two commits"),
         ("decode-threads", 4, "for each unit in hand"),
+        ("cpus", 1, "of the worker, on Ray"),
         ("decode-cpus", 0, "of a process that decodes, on Ray; 0: the worker's own process does"),
         ("rounds", 2, "that each case runs"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} ({default})")
+    parser.add_argument("--models", type=Path, help="folder for the models, which a later run then finds")
     parser.add_argument("--json", type=Path, help="file for the result")
     return parser.parse_args()
 

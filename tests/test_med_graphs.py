@@ -1,11 +1,13 @@
 """Steps on tensors that stay: the same captions as without, whatever comes before. The graphs themselves need a GPU."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from models import lively_checkpoint
+from torch.utils._pytree import tree_leaves
 
 from capfilt.config import Sampling
 from capfilt.med import generation
@@ -13,7 +15,7 @@ from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.draft import Draft, Written
 from capfilt.med.generation import Pen
 from capfilt.med.gpu import own_stream
-from capfilt.med.graphs import Recorder, Replay
+from capfilt.med.graphs import Recorder, Replay, graphs
 from capfilt.med.sampling import uniforms
 
 SETTINGS = Sampling(captions=2, min_length=0)
@@ -31,40 +33,63 @@ class Steps:
     def __init__(self) -> None:
         self.recorded = self.replayed = 0
 
-    def __call__(self, step: Callable[[], Draft | None]) -> tuple[Draft | None, Replay]:
+    def __call__(self, step: Callable[[], Any]) -> tuple[Any, Replay]:
         self.recorded += 1
+        step()  # a GPU's libraries set themselves up
         first = step()
 
         def replay() -> None:
             self.replayed += 1
-            again = step()
-            if first is not None and again is not None:  # what a graph makes lies where it lay when it was recorded
-                for mine, its in zip(tensors(first), tensors(again), strict=True):
-                    mine.copy_(its)
+            for mine, its in zip(tensors(first), tensors(step()), strict=True):
+                mine.copy_(its)  # what a graph makes lies where it lay when it was recorded
 
         return first, replay
 
 
-def tensors(draft: Draft) -> list[torch.Tensor]:
-    caches = [each for cache in draft.caches for each in (cache.keys, cache.values)]
-    return [draft.ids, draft.logprobs, draft.done, *caches, *(each for pair in draft.image for each in pair)]
+def tensors(found: Any) -> list[torch.Tensor]:
+    if isinstance(found, Draft):
+        found = [
+            found.ids,
+            found.logprobs,
+            found.done,
+            found.image,
+            [(each.keys, each.values) for each in found.caches],
+        ]
+    return [leaf for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor)]
 
 
-@torch.inference_mode()
-def written(
-    checkpoint: Checkpoint, numbers: range, recorder: Recorder | None = None, device: str = "cpu", **settings: Any
-) -> Written:
-    chosen = SETTINGS.model_copy(update=settings)
-    images = [torch.randn(17, 32, generator=torch.Generator().manual_seed(number)) for number in numbers]
-    states = torch.stack(images).to(device)  # (B, M, D)
-    prompt = [checkpoint.tokens.dec, *checkpoint.tokens.pieces("a picture of")]
-    pen = Pen(checkpoint.model, prompt, checkpoint.tokens.end, chosen)
-    noise = None
-    if chosen.method == "nucleus":
-        noise = uniforms(list(numbers), chosen.captions, chosen.max_length).to(device)
-    if recorder is None:
-        return generation.write(pen, checkpoint.model.project_image(states), noise)
-    return recorder.write(pen, states, noise)
+class Captioning:
+    """A captioner's way through its steps."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, steps: Steps | None = None, device: str = "cpu", **settings: Any
+    ) -> None:
+        self.settings = SETTINGS.model_copy(update=settings)
+        self.device, self.project = device, checkpoint.model.project_image
+        prompt = [checkpoint.tokens.dec, *checkpoint.tokens.pieces("a picture of")]
+        self.pen = Pen(checkpoint.model, prompt, checkpoint.tokens.end, self.settings)
+        record = (lambda: steps) if steps else graphs if device == "cuda" else None
+        self.recorder = Recorder(self._begin, record)
+
+    def _begin(self, states: torch.Tensor, noise: torch.Tensor | None) -> Draft:
+        return self.pen.begin(self.project(states), noise, fixed=True)
+
+    def given(self, numbers: range) -> tuple[torch.Tensor, torch.Tensor | None]:
+        images = [torch.randn(17, 32, generator=torch.Generator().manual_seed(number)) for number in numbers]
+        states = torch.stack(images).to(self.device)  # (B, M, D)
+        if self.settings.method == "greedy":
+            return states, None
+        return states, uniforms(list(numbers), self.settings.captions, self.settings.max_length).to(self.device)
+
+    @torch.inference_mode()
+    def recorded(self, numbers: range) -> Written:
+        draft = self.recorder.start(*self.given(numbers))
+        return generation.write(self.pen, draft, partial(self.recorder.go_on, self.pen.go_on))
+
+    @torch.inference_mode()
+    def plain(self, numbers: range) -> Written:
+        draft = self._begin(*self.given(numbers))
+        return generation.write(self.pen, draft, partial(self.pen.go_on, draft))
 
 
 def same(found: Written, expected: Written) -> None:
@@ -73,50 +98,82 @@ def same(found: Written, expected: Written) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"method": "greedy", "captions": 1}])
-def test_batch_after_batch_on_the_same_tensors_gives_the_captions_of_each(checkpoint, settings):
+def test_batch_after_batch_on_the_same_tensors_gives_the_captions_of_each(checkpoint, monkeypatch, settings):
+    monkeypatch.setitem(generation.SPELL, "cpu", 4)
     steps = Steps()
-    recorder = Recorder(lambda: steps)
+    captioning = Captioning(checkpoint, steps, **settings)
     for first in (0, 6, 0):
         numbers = range(first, first + 6)
-        same(written(checkpoint, numbers, recorder, **settings), written(checkpoint, numbers, **settings))
-    assert steps.recorded == 1 + 4  # the prompt with the first token, and four spells of four tokens
+        same(captioning.recorded(numbers), captioning.plain(numbers))
+    assert steps.recorded <= 1 + 4  # the prompt with the first token, and four spells of four tokens
     assert 3 < steps.replayed <= 3 * steps.recorded
 
 
 @pytest.mark.parametrize("images", [4, 7])
 def test_a_batch_of_another_size_is_written_too(checkpoint, images):
-    recorder = Recorder(Steps)
+    captioning = Captioning(checkpoint, Steps())
     for numbers in (range(6), range(images), range(6)):
-        same(written(checkpoint, numbers, recorder), written(checkpoint, numbers))
+        same(captioning.recorded(numbers), captioning.plain(numbers))
 
 
 def test_a_smaller_batch_does_not_take_the_tape_of_the_whole_ones(checkpoint):
     steps = Steps()
-    recorder = Recorder(lambda: steps)
+    captioning = Captioning(checkpoint, steps, min_length=20)
     recorded = []
     for images in (6, 2, 6):
-        written(checkpoint, range(images), recorder)
+        captioning.recorded(range(images))
         recorded.append(steps.recorded)
-    assert recorded == [5, 5, 5]
+    assert recorded == [1 + 15] * 3  # the prompt with the first token, and each of those behind it
 
 
 def test_once_all_captions_are_finished_no_step_is_taken(checkpoint, monkeypatch):
     steps = Steps()
-    recorder = Recorder(lambda: steps)
-    written(checkpoint, range(6), recorder)
+    captioning = Captioning(checkpoint, steps)
+    captioning.recorded(range(6))
     looks = iter([True, False])
-    monkeypatch.setattr(Draft, "shrink", lambda self: next(looks))
+    monkeypatch.setattr(Draft, "shrink", lambda self, step: next(looks))
     before = steps.replayed
-    written(checkpoint, range(6), recorder)
+    captioning.recorded(range(6))
     assert steps.replayed - before == 2
+
+
+def test_what_is_given_to_a_step_may_have_another_shape_each_time():
+    steps = Steps()
+    recorder = Recorder(lambda batch: batch * 2, lambda: steps)
+    for number, rows in enumerate((3, 5, 3, 5)):
+        state = recorder.start(torch.full((4,), float(number)))
+        given = torch.full((rows,), 1.0 + number)
+        assert recorder.go_on(add, (given, 10)).tolist() == [2.0 * number + 1 + number + 10] * rows
+        assert state.tolist() == [2.0 * number] * 4
+    assert steps.recorded == 1 + 2
+
+
+def test_steps_of_too_many_shapes_are_forgotten(monkeypatch):
+    monkeypatch.setattr("capfilt.med.graphs.MOST", 2)
+    steps = Steps()
+    recorder = Recorder(lambda batch: batch, lambda: steps)
+    recorder.start(torch.ones(4))
+    for rows in (1, 2, 3, 3, 1):
+        recorder.go_on(add, (torch.ones(rows), 0))
+    assert steps.recorded == 1 + 4
+
+
+def test_without_a_recorder_steps_are_taken_as_they_are():
+    recorder = Recorder(lambda batch: batch + 1, None)
+    assert recorder.start(torch.zeros(2)).tolist() == [1, 1]
+    assert recorder.go_on(add, (torch.ones(1), 5)).tolist() == [7]
+
+
+def add(state: torch.Tensor, given: tuple[torch.Tensor, int]) -> torch.Tensor:
+    return state[0] + given[0] + given[1]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_graphs_on_a_gpu_give_the_captions_of_steps_without(tmp_path):
     checkpoint = lively_checkpoint(tmp_path)
     checkpoint.model.to("cuda")
-    recorder = Recorder()
+    captioning = Captioning(checkpoint, device="cuda")
     with own_stream("cuda"):
         for first in (0, 6, 0):
             numbers = range(first, first + 6)
-            same(written(checkpoint, numbers, recorder, "cuda"), written(checkpoint, numbers, device="cuda"))
+            same(captioning.recorded(numbers), captioning.plain(numbers))

@@ -5,8 +5,6 @@ host would wait. A watch refuses products of two types, which a GPU has not, and
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -20,10 +18,8 @@ from capfilt.med import gpu
 from capfilt.med.attention import KeysValues
 from capfilt.med.draft import Draft
 from capfilt.med.generation import sample
-from capfilt.med.gpu import Spans
 from capfilt.med.inference import on_device, shape
 from capfilt.med.model import MED
-from capfilt.med.ragged import Places
 from capfilt.med.text import Reading
 
 VOCABULARY, IMAGES = 300, 3
@@ -74,8 +70,9 @@ def model(device, watch, flash, monkeypatch) -> Iterator[MED]:
     How texts are laid out, which follows from values on the host, is known: 9, 4 and 9 tokens of texts of the first
     image, 2, 9 and 9 of the last.
     """
-    keep = torch.arange(9) < torch.tensor([9, 4, 9, 2, 9, 9])[:, None]  # (R, L)
-    reading = Reading.of(keep, torch.tensor([0, 0, 0, 2, 2, 2]), IMAGES, 17)
+    texts = torch.zeros((6, 9), dtype=torch.long), torch.arange(9) < torch.tensor([9, 4, 9, 2, 9, 9])[:, None]  # (R, L)
+    owners = torch.tensor([0, 0, 0, 2, 2, 2])
+    known = {"of": Reading.of(*texts, owners, IMAGES), "listed": Reading.listed(*texts, owners, IMAGES, 17)}
     with torch.device("meta"):
         model = shape(MED(small_config(VOCABULARY)).eval(), device)
     with FakeTensorMode() as mode, torch.inference_mode():
@@ -83,21 +80,12 @@ def model(device, watch, flash, monkeypatch) -> Iterator[MED]:
             for name, parameter in module.named_parameters(recurse=False):
                 there = torch.empty(parameter.shape, dtype=parameter.dtype, device=GPU)
                 setattr(module, name, torch.nn.Parameter(there, requires_grad=False))
-        without_values = strip(reading, mode)
-        monkeypatch.setattr(Reading, "of", lambda keep, owners, images, tokens: without_values)
+        for name, reading in known.items():
+            without_values = tree_map_only(Tensor, mode.from_tensor, reading)
+            monkeypatch.setattr(Reading, name, partial(lambda found, *_: found, without_values))
         monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)  # needs a driver
         with watch:
             yield model
-
-
-def strip(part: Any, mode: FakeTensorMode) -> Any:
-    if isinstance(part, Tensor):
-        return mode.from_tensor(part)
-    if isinstance(part, Places):
-        return replace(part, index=mode.from_tensor(part.index), spans=strip(part.spans, mode))
-    if isinstance(part, Spans):
-        return part._replace(bounds=mode.from_tensor(part.bounds))
-    return type(part)(*(strip(each, mode) for each in part))
 
 
 def see(model: MED, device: Device) -> Tensor:
@@ -122,8 +110,8 @@ def test_images_are_seen_on_the_gpu_in_the_type_of_the_products(model, device, w
 
 def test_texts_are_read_on_the_gpu_without_waiting_for_it(model, device, watch):
     image = model.project_image(see(model, device))
-    ids = torch.zeros((6, 9), dtype=torch.long).to(GPU, non_blocking=True)
-    keep, owners = torch.ones((6, 9), dtype=torch.bool), torch.zeros(6, dtype=torch.long)  # on the host
+    ids = torch.zeros((6, 9), dtype=torch.long)
+    keep, owners = torch.ones((6, 9), dtype=torch.bool), torch.zeros(6, dtype=torch.long)
     logits, features = model.match(ids, keep, image, owners), model.text_features(ids, keep)
     for found, width in ((logits, 2), (features, 16)):
         assert (found.device, found.dtype, found.shape) == (GPU, torch.float32, (6, width))
@@ -135,8 +123,8 @@ def test_texts_are_read_on_the_gpu_without_waiting_for_it(model, device, watch):
 )
 def test_between_two_looks_no_token_makes_the_host_wait(model, device, watch, monkeypatch, settings):
     looks: list[int] = []
-    monkeypatch.setattr(Draft, "shrink", lambda self: looks.append(1) or True)
+    monkeypatch.setattr(Draft, "shrink", lambda self, step: looks.append(step) or True)
     ids = write(model, model.project_image(see(model, device)), **settings)
     assert (ids.device, ids.shape) == (GPU, (IMAGES * 2, 20))
-    assert len(looks) == 4  # in front of every fourth of 16 tokens that follow the prompt and the first one
+    assert looks == [4, 8, 12, 16]
     assert watch.waits == []

@@ -1,12 +1,17 @@
 """The text stack: properties that hold for any weights."""
 
+from itertools import pairwise
+
 import pytest
 import torch
+import torch.nn.functional as F
 from models import lively_checkpoint
 from torch import Tensor
 
+from capfilt.med import attention
+from capfilt.med.gpu import Spans
 from capfilt.med.model import MED
-from capfilt.med.text import TextStack
+from capfilt.med.text import Reading, TextStack
 
 ROWS, LENGTH = 4, 6
 
@@ -71,17 +76,34 @@ def test_padding_never_reaches_a_real_token(model, ids, image, mode):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
+def one_by_one(q: Tensor, keys: Tensor, values: Tensor, places: Spans, seen: Spans) -> Tensor:
+    """Attention within groups of a list, as a GPU has it; what belongs to no group is no number."""
+    found = torch.full_like(q, torch.nan)
+    for (lo, hi), (first, end) in zip(pairwise(places.bounds.tolist()), pairwise(seen.bounds.tolist()), strict=True):
+        assert hi - lo <= places.longest
+        assert end - first <= seen.longest
+        group = (each.transpose(0, 1) for each in (q[lo:hi], keys[first:end], values[first:end]))  # (H, L, K) each
+        found[lo:hi] = F.scaled_dot_product_attention(*group).transpose(0, 1)
+    return found
+
+
 @torch.inference_mode()
-@pytest.mark.parametrize("owners", [None, [0, 0, 0, 1], [0, 1, 1, 2], [1, 1, 1, 1]], ids=str)
+@pytest.mark.parametrize("listed", [False, True], ids=["padded", "listed"])
+@pytest.mark.parametrize("owners", [[0, 1, 2, 3], [0, 0, 0, 1], [0, 1, 1, 2], [1, 1, 1, 1]], ids=str)
 @pytest.mark.parametrize("mode", ["text", "match"])
-def test_reading_without_padding_gives_the_first_states_of_the_padded_texts(model, ids, mode, owners):
+def test_reading_without_padding_gives_the_first_states_of_the_padded_texts(
+    model, ids, mode, owners, listed, monkeypatch
+):
     """For any number of texts an image, none included, and with padding that no text needs."""
+    monkeypatch.setattr(attention, "listed_attention", one_by_one)
     keep = torch.arange(LENGTH).expand(ROWS, -1) < torch.tensor([[3], [5], [1], [4]])
     images = torch.randn(4, 17, 32, generator=torch.Generator().manual_seed(2))
-    of = torch.tensor([0, 1, 2, 3] if owners is None else owners)
+    of = torch.tensor(owners)
     projected = model.text.project_image(images) if mode == "match" else None
 
-    found = model.text.read(ids, keep, projected, None if owners is None else of)
+    reading = Reading.listed(ids, keep, of, 4, 17) if listed else Reading.of(ids, keep, of, 4)
+    assert not listed or (len(reading.ids), len(reading.starts)) == (512, 128)
+    found = model.text.read(reading, projected)[:ROWS]
 
     expected = states(model.text, mode, ids, keep, images[of])[:, 0]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import islice
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,11 +10,22 @@ from torch import Tensor
 from capfilt.config import Device, FilterSettings
 from capfilt.errors import ConfigError
 from capfilt.filters import Scores
+from capfilt.med.attention import KeysValues
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.gpu import own_stream, send
-from capfilt.med.inference import on_device, ready, settle
+from capfilt.med.graphs import Recorder, graphs
+from capfilt.med.inference import ready, settle
+from capfilt.med.text import Reading
+from capfilt.med.vision import normalise
 from capfilt.memory import InParts
 from capfilt.texts import normalise as normalise_text
+
+
+class Seen(NamedTuple):
+    """A batch of images as the filter reads them."""
+
+    image: Tensor  # (B, M, D)
+    projected: list[KeysValues]
 
 
 class MEDFilter:
@@ -27,6 +39,7 @@ class MEDFilter:
         self.settings = settings
         self._in_parts = InParts(self._score_all)
         self._stream = own_stream(self.device.kind)
+        self._recorder = Recorder(self._see, graphs if self.device.kind == "cuda" else None)
         self.image_size = self.model.config.vision.image_size
         positions = self.model.config.text.positions
         if settings.max_tokens > positions:
@@ -45,19 +58,24 @@ class MEDFilter:
         rows = [normalise_text(text, self.settings.max_words) for group in texts for text in group]
         owners = torch.tensor([i for i, group in enumerate(texts) for _ in group])  # (R,)
         encoded = self.tokens.encode_all(rows, self.first, self.settings.max_tokens)
-        scores = iter(self._score(pixels, *self.tokens.batch(encoded), owners))
+        reading = self.model.lay_out(*self.tokens.batch(encoded), owners, len(pixels), self.model.config.vision.tokens)
+        self._recorder.start(send(pixels, torch.device(self.device.kind)))
+        values = self._recorder.go_on(self._judge, reading)[: len(rows)].tolist()
+        scores = iter(Scores(itm, *(itc or [None])) for itm, *itc in values)
         return [list(islice(scores, len(group))) for group in texts]
 
-    def _score(self, pixels: Tensor, ids: Tensor, keep: Tensor, owners: Tensor) -> list[Scores]:
-        """Return the scores of ids and keep (R, L), texts of the images that owners (R,) names; all lie on the host."""
-        image = self.model.encode_image(on_device(pixels, self.device))  # (B, M, D)
-        there = send(ids, image.device)  # (R, L)
-        logits = self.model.match(there, keep, self.model.project_image(image), owners).float()  # (R, 2)
-        match = logits.softmax(dim=1)[:, 1]  # (R,)
+    def _see(self, pixels: Tensor) -> Seen:
+        image = self.model.encode_image(normalise(pixels, getattr(torch, self.device.dtype)))  # (B, M, D)
+        return Seen(image, self.model.project_image(image))
+
+    def _judge(self, seen: Seen, reading: Reading) -> Tensor:
+        """Return P(match) and, if asked for, the ITC cosine of R texts, (R, 1) or (R, 2)."""
+        logits = self.model.itm_head(self.model.text.read(reading, seen.projected)).float()  # (R, 2)
+        match = logits.softmax(dim=1)[:, 1:]  # (R, 1)
         if not self.settings.itc:
-            return [Scores(itm, None) for itm in match.tolist()]
-        there[:, 0] = self.tokens.cls
-        features = self.model.text_features(there, keep).float()  # (R, E)
-        images = self.model.image_features(image).float()  # (B, E)
-        cosine = (features * images[send(owners, image.device)]).sum(dim=1)  # (R,)
-        return [Scores(*pair) for pair in zip(match.tolist(), cosine.tolist(), strict=True)]
+            return match  # type: ignore[no-any-return]
+        alone = reading._replace(ids=reading.ids.index_fill(0, reading.starts, self.tokens.cls))
+        features = self.model.features(self.model.text.read(alone)).float()  # (R, E)
+        images = self.model.image_features(seen.image).float()  # (B, E)
+        cosine: Tensor = (features * images[reading.owners]).sum(dim=1, keepdim=True)  # (R, 1)
+        return torch.cat([match, cosine], dim=1)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from capfilt.med.config import TextConfig
-from capfilt.med.gpu import Spans, few_suit, kernels_suit, listed_attention, lists_suit
+from capfilt.med.gpu import Spans, few_suit, kernels_suit, listed_attention
 from capfilt.med.ragged import Places
 from capfilt.med.residual import post_norm
 
@@ -61,12 +61,12 @@ class Heads(nn.Module):
         return self._split(self.key(context)), self._split(self.value(context))  # (B, H, M, K) each
 
     def project_all(
-        self, x: Tensor, places: Places | None = None, rows: Tensor | None = None
+        self, x: Tensor, places: Places | Spans | None = None, rows: Tensor | None = None
     ) -> tuple[Tensor, KeysValues]:
         """Return the queries, and the keys and values, of tokens that look at each other.
 
         Args:
-            x: (R, L, D); or a list (T, D) in its places, which a GPU takes as one row.
+            x: (R, L, D); or a list (T, D), of which keys and values then lie in its places, or with spans in one row.
             places: of the list.
             rows: of the list, whose queries are needed; those of all by default.
         """
@@ -76,30 +76,31 @@ class Heads(nn.Module):
         else:
             q, keys, values = self.query(x if rows is None else x[rows]), self.key(x), self.value(x)
         if places is not None:
-            keys, values = ((each[None] if lists_suit(each) else places.pad(each)) for each in (keys, values))
+            keys, values = (places.pad(each) if isinstance(places, Places) else each[None] for each in (keys, values))
         return q, (self._split(keys), self._split(values))
 
     def attend(
         self,
         q: Tensor,
         context: KeysValues,
-        mask: Tensor | None = None,
+        mask: Tensor | Spans | None = None,
         causal: bool = False,
-        places: Places | None = None,
-        spans: Spans | None = None,
+        places: Places | Spans | None = None,
     ) -> Tensor:
         """Return what queries q (R, L, D) see in the context, (R, L, D); R may be a multiple of the context's B.
 
         Rows that share a context are folded into its query length, so that the keys and values of
         an image are never copied for its texts. With places they need not be equally many an image: q is
-        (T, D) then, or (T, 1, D), and so is the result. spans are those of the context where it is a list.
+        (T, D) then, or (T, 1, D), and so is the result. With spans as places, and others in place of the mask that tell
+        where the contexts lie in their own list, nothing is padded.
         """
         keys, values = context
-        if places is not None and spans is not None and lists_suit(q):
+        if isinstance(places, Spans):
+            assert isinstance(mask, Spans)
             queries = q.view(len(q), self.heads, -1)  # (T, H, K)
             listed = [each.transpose(1, 2).flatten(0, 1) for each in context]  # (S, H, K) each
-            seen = listed_attention(queries, listed[0], listed[1], places.spans, spans)  # (T, H, K)
-            return self.out(seen.flatten(1))  # type: ignore[no-any-return]
+            return self.out(listed_attention(queries, listed[0], listed[1], places, mask).flatten(1))  # type: ignore[no-any-return]
+        assert not isinstance(mask, Spans)
         groups = q.view(len(keys), -1, q.shape[-1]) if places is None else places.pad(q.flatten(0, -2))  # (B, Q, D)
         if mask is None and not causal and groups.shape[1] <= FEW and few_suit(groups):
             from capfilt.med.kernels import attend_few
@@ -126,14 +127,13 @@ class Attention(Heads):
         self,
         x: Tensor,
         context: KeysValues,
-        mask: Tensor | None = None,
+        mask: Tensor | Spans | None = None,
         causal: bool = False,
-        places: Places | None = None,
-        spans: Spans | None = None,
+        places: Places | Spans | None = None,
         q: Tensor | None = None,
     ) -> Tensor:
         """Map x (R, L, D) to (R, L, D), or (T, D) to (T, D); q are its queries, if known; the rest as in attend."""
-        seen = self.attend(self.query(x) if q is None else q, context, mask, causal, places, spans)
+        seen = self.attend(self.query(x) if q is None else q, context, mask, causal, places)
         return post_norm(x, self.dropout(seen), self.norm)
 
     def go_on(self, x: Tensor, cache: "SelfCache | None", start: int) -> Tensor:

@@ -28,6 +28,11 @@ class VisionConfig(Config):
             raise ValueError(f"width {self.width} cannot be split into {self.heads} heads")
         return self
 
+    @property
+    def tokens(self) -> int:
+        """The class token and one for each patch."""
+        return 1 + (self.image_size // self.patch_size) ** 2
+
 
 class TextConfig(Config):
     """A BERT-like stack. The defaults are BERT-base with BLIP's two added tokens."""

@@ -34,13 +34,16 @@ class Written(NamedTuple):
 
 @dataclass(slots=True)
 class Draft:
-    """The captions that are being written: r of the R rows, those of b of the B images."""
+    """The captions that are being written: r of the R rows, those of b of the B images.
+
+    Each step writes a column of its own and reads those before it, so that taking it again changes nothing.
+    """
 
     image: list[KeysValues]  # of b images
     caches: list[SelfCache]
     ids: Tensor  # int64 (r, T), prompt first, 0 ([PAD]) behind the end token
-    logprobs: Tensor  # float32 (r,), of what is written
-    done: Tensor  # bool (r,)
+    logprobs: Tensor  # float32 (r, T), of each token; 0 for those that were not generated
+    done: Tensor  # bool (r, T), True from the end token on
     noise: Tensor | None  # float64 (r, T)
     rows: Tensor  # int64 (r,), the place of each among all captions
     owners: Tensor  # int64 (r,), the image of each
@@ -49,40 +52,39 @@ class Draft:
     fixed: bool = False  # its shape must not change
 
     @classmethod
-    def of(cls, image: list[KeysValues], caches: list[SelfCache], ids: Tensor, noise: Tensor | None) -> "Draft":
+    def of(
+        cls, image: list[KeysValues], caches: list[SelfCache], ids: Tensor, noise: Tensor | None, fixed: bool
+    ) -> "Draft":
         """Return captions that hold their prompt, ids (R, T) with 0 behind it."""
         rows = torch.arange(len(ids), device=ids.device)  # (R,)
-        logprobs, done = rows.new_zeros(len(ids), dtype=torch.float32), torch.zeros_like(rows, dtype=torch.bool)
+        logprobs, done = (torch.zeros_like(ids, dtype=kind) for kind in (torch.float32, torch.bool))
         owners = rows // (len(ids) // len(image[0][0]))  # (R,)
-        # A GPU's steps are recorded for one shape, and round as those do where they are not.
-        return cls(image, caches, ids, logprobs, done, noise, rows, owners, fixed=ids.is_cuda)
+        return cls(image, caches, ids, logprobs, done, noise, rows, owners, fixed=fixed)
 
     def write(self, token: Tensor, step: int, logprob: Tensor, end: int) -> None:
         """Write the token (r,) at a step to what is not finished, with its log-probability (r,)."""
-        self.logprobs += logprob.masked_fill(self.done, 0.0)
-        self.ids[:, step] = token.masked_fill(self.done, 0)
-        self.done |= token == end
+        done = self.done[:, step - 1]  # (r,)
+        self.logprobs[:, step] = logprob.masked_fill(done, 0.0)
+        self.ids[:, step] = token.masked_fill(done, 0)
+        self.done[:, step] = done | (token == end)
 
-    def shrink(self) -> bool:
-        """Let finished captions leave where that saves enough, and return whether any is left to write."""
-        open_ = (~self.done).nonzero().squeeze(1)
+    def shrink(self, step: int) -> bool:
+        """Let what is finished before a step leave where that saves enough, and return whether any is left to write."""
+        open_ = (~self.done[:, step - 1]).nonzero().squeeze(1)
         if 0 < len(open_) <= WORTH * len(self.done) and not self.fixed:
             self._keep(open_)
         return len(open_) > 0
 
     def finish(self) -> Written:
         """Return all captions as they stand."""
+        logprobs = self.logprobs.sum(dim=1)  # (r,)
         if self.left is None:
-            return Written(self.ids.clone(), self.logprobs.clone())
-        self._leave()
+            return Written(self.ids.clone(), logprobs)
+        self.left.ids[self.rows], self.left.logprobs[self.rows] = self.ids, logprobs
         return self.left
 
-    def _leave(self) -> None:
-        self.left = self.left or Written(self.ids.clone(), self.logprobs.clone())
-        self.left.ids[self.rows], self.left.logprobs[self.rows] = self.ids, self.logprobs
-
     def _keep(self, rows: Tensor) -> None:
-        self._leave()
+        self.left = self.finish()
         self.ids, self.rows, self.done = self.ids[rows], self.rows[rows], self.done[rows]
         self.logprobs, self.noise = self.logprobs[rows], None if self.noise is None else self.noise[rows]
         for cache in self.caches:

@@ -5,8 +5,9 @@ T the most tokens of a caption with the prompt, V vocabulary.
 Source: BLIP, arXiv 2201.12086, sections 3.3 and 5.1; beam search is in beam.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -30,18 +31,19 @@ class Pen:
     end: int  # id of the end token, [SEP]
     settings: Sampling  # lengths count the prompt
 
-    def begin(self, image: list[KeysValues], noise: Tensor | None = None) -> Draft:
+    def begin(self, image: list[KeysValues], noise: Tensor | None = None, fixed: bool = False) -> Draft:
         """Read the prompt and write the first token behind it.
 
         Args:
             image: cross-attention keys and values of B images, from model.project_image.
             noise: float64 (R, T) in [0, 1), one number for each draw; without it the likeliest token is taken, for one
                 caption an image.
+            fixed: finished captions stay, so that all steps have one shape.
         """
         each = self.settings.captions if noise is not None else 1
         rows = len(image[0][0]) * each
         caches, ids, logits = prefill(self.model, image, self.prompt, rows, self.settings.max_length)
-        draft = Draft.of(image, caches, ids, noise)
+        draft = Draft.of(image, caches, ids, noise, fixed)
         self._write(draft, logits, len(self.prompt))
         return draft
 
@@ -81,16 +83,17 @@ def sample(
     noise: Tensor | None = None,
 ) -> Written:
     """Write captions by nucleus sampling, or greedily when noise is None; arguments as those of Pen."""
-    return write(Pen(model, prompt, end, settings), image, noise)
-
-
-def write(pen: Pen, image: list[KeysValues], noise: Tensor | None = None) -> Written:
-    """Write captions to their end; arguments as in Pen.begin."""
+    pen = Pen(model, prompt, end, settings)
     draft = pen.begin(image, noise)
-    for steps in pen.spells(image[0][0].device.type):
-        if not draft.shrink():
+    return write(pen, draft, partial(pen.go_on, draft))
+
+
+def write(pen: Pen, draft: Draft, go_on: Callable[[range], object]) -> Written:
+    """Write captions that were begun to their end, by what goes on with them."""
+    for steps in pen.spells(draft.ids.device.type):
+        if not draft.shrink(steps.start):
             break
-        pen.go_on(draft, steps)
+        go_on(steps)
     return draft.finish()
 
 

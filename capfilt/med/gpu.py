@@ -54,13 +54,19 @@ class Spans(NamedTuple):
     longest: int  # rows of a group
 
     @classmethod
-    def of(cls, counts: Tensor) -> Self:
-        """Tell where groups of so many rows lie, counts (G,); it waits for their device."""
+    def of(cls, owners: Tensor, groups: int) -> Self:
+        """Tell where the groups of rows lie that owners (T,), not decreasing, names; it waits for their device."""
+        counts = torch.bincount(owners, minlength=groups)  # (G,)
         return cls(torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int(), int(counts.max()))
 
-    def to(self, device: torch.device) -> Self:
-        """Return the same on a device, which is not waited for."""
-        return self._replace(bounds=send(self.bounds, device))
+    @classmethod
+    def even(cls, groups: int, rows: int, device: torch.device) -> Self:
+        """Tell where groups of equally many rows lie."""
+        return cls(torch.arange(0, (groups + 1) * rows, rows, dtype=torch.int32, device=device), rows)
+
+    def rounded(self, step: int) -> Self:
+        """Return the same, with the longest group taken for as long as the next multiple of a step."""
+        return self._replace(longest=-(-self.longest // step) * step)
 
 
 def listed_attention(q: Tensor, keys: Tensor, values: Tensor, places: Spans, seen: Spans) -> Tensor:

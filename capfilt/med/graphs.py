@@ -1,74 +1,108 @@
-"""Decoding as CUDA graphs: one launch for some steps in place of hundreds for each.
+"""A batch's way through a model as CUDA graphs: one launch in place of hundreds.
 
-A step takes the GPU less time than the processor takes to launch its kernels one by one. A graph reads and writes fixed
-addresses, so a tape holds tensors that stay, for batches of one shape. Captions that are finished do not leave such a
-batch; when all are, the rest of the steps is not taken.
-
-Shapes: B images, M image tokens, D width, R captions, T the most tokens of a caption.
+Python takes longer to launch the kernels of a decoding step, or of the texts of a batch, than a GPU takes to run them,
+and waits for other threads of Python at each. A graph reads and writes fixed addresses, so a tape holds tensors that
+stay, for batches of one size.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from capfilt.med.draft import Draft, Written
-from capfilt.med.generation import Pen, write
+MOST = 64  # graphs of steps for inputs of other shapes; each takes some megabytes
 
+S = TypeVar("S")
 T = TypeVar("T")
+X = TypeVar("X")
 Replay = Callable[[], object]
-Record = Callable[[Callable[[], T]], tuple[T, Replay]]
+Record = Callable[[Callable[[], Any]], tuple[Any, Replay]]
 
 
-class Recorder:
-    """Keeps the tape of the largest batches that were met, which are the whole ones; others are written without."""
+class Recorder(Generic[S]):
+    """Takes batches through a first step, which makes a state of each, and through others, which go on with that.
 
-    def __init__(self, record: Callable[[], Record[Any]] | None = None) -> None:
-        """Take what makes a recorder for the steps of one tape. It does a step and makes a replay of it."""
-        self._record = record or graphs
-        self._tape: Tape | None = None
+    The steps of the largest batches that were met, which are the whole ones, are recorded; those of others are taken
+    one kernel after the other.
+    """
 
-    def write(self, pen: Pen, states: Tensor, noise: Tensor | None = None) -> Written:
-        """Write captions of image tokens, states (B, M, D); noise as in Pen.begin. The pen is always the same."""
-        if self._tape is None or len(self._tape.states) < len(states):
-            write(pen, pen.model.text.project_image(states), noise)  # libraries set themselves up at a first call
+    def __init__(self, first: Callable[..., S], record: Callable[[], Record] | None) -> None:
+        """Take the first step, and what makes a recorder for the steps of one tape; without it none is recorded."""
+        self._first, self._record = first, record
+        self._tape: Tape[S] | None = None
+        self._state: S | None = None  # of a batch without a tape
+
+    def start(self, *batch: Any) -> S:
+        """Return the state of a batch, given as tensors of as many rows, or None; the next call overwrites it."""
+        if self._record is None or (self._tape is not None and len(batch[0]) < self._tape.size):
+            self._state = self._first(*batch)
+            return self._state
+        self._state = None
+        if self._tape is None or len(batch[0]) > self._tape.size:
             self._tape = None  # gives its memory back before the next one takes some
-            self._tape = Tape(pen, states, noise, self._record())
-        if self._tape.states.shape == states.shape:
-            return self._tape.write(states, noise)
-        return write(pen, pen.model.text.project_image(states), noise)
+            self._tape = Tape(self._first, batch, self._record())
+        return self._tape.start(batch)
+
+    def go_on(self, step: Callable[[S, X], T], given: X) -> T:
+        """Return what a step makes of the batch's state and of what is given; the next call overwrites it."""
+        if self._state is not None:
+            return step(self._state, given)
+        assert self._tape is not None, "no batch was started"
+        return self._tape.go_on(step, given)
 
 
-class Tape:
-    """The writing of batches of one shape, on tensors that stay where they are."""
+class Tape(Generic[S]):
+    """The steps of batches of one size, on tensors that stay where they are."""
 
-    def __init__(self, pen: Pen, states: Tensor, noise: Tensor | None, record: Record[Any]) -> None:
-        self.states, self._noise = states.clone(), None if noise is None else noise.clone()
-        self._draft: Draft
-        self._draft, begin = record(lambda: pen.begin(pen.model.text.project_image(self.states), self._noise))
-        self._draft.fixed = True
-        spells = [record(partial(pen.go_on, self._draft, steps)) for steps in pen.spells("cuda")]
-        self._replays = [begin, *(replay for _, replay in spells)]
+    def __init__(self, first: Callable[..., S], batch: tuple[Any, ...], record: Record) -> None:
+        self.size = len(batch[0])
+        self._record = record
+        self._start = Step(first, batch, record)
+        self._state: S = self._start.result
+        self._steps: dict[object, Step] = {}
 
-    def write(self, states: Tensor, noise: Tensor | None) -> Written:
-        """Write captions of states (B, M, D)."""
-        self.states.copy_(states)
-        if self._noise is not None and noise is not None:
-            self._noise.copy_(noise)
-        for replay in self._replays:
-            replay()
-            if not self._draft.shrink():
-                break
-        return self._draft.finish()
+    def start(self, batch: tuple[Any, ...]) -> S:
+        """Return the state of a batch."""
+        self._start(batch)
+        return self._state
+
+    def go_on(self, step: Callable[[S, X], T], given: X) -> T:
+        """Return what a step makes of the state and of what is given; one that is new is recorded."""
+        leaves, _ = tree_flatten(given)
+        key = step.__name__, *(leaf.shape if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        if key not in self._steps:
+            if len(self._steps) == MOST:
+                self._steps.clear()
+            self._steps[key] = Step(lambda given: step(self._state, given), (given,), self._record)
+        return self._steps[key]((given,))  # type: ignore[no-any-return]
 
 
-def graphs() -> Record[Any]:
+class Step:
+    """A function of tensors of fixed shapes, recorded."""
+
+    def __init__(self, function: Callable[..., Any], inputs: tuple[Any, ...], record: Record) -> None:
+        leaves, form = tree_flatten(inputs)
+        self._inputs = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        fixed = tree_unflatten(self._inputs, form)
+        self.result, self._replay = record(lambda: function(*fixed))
+
+    def __call__(self, inputs: tuple[Any, ...]) -> Any:
+        """Return the function's result, which lies where the last one lay."""
+        for mine, its in zip(self._inputs, tree_flatten(inputs)[0], strict=True):
+            if isinstance(mine, Tensor):
+                mine.copy_(its, non_blocking=True)
+        self._replay()
+        return self.result
+
+
+def graphs() -> Record:
     """Return what records steps as graphs that share their memory: they are replayed one after the other."""
     pool = torch.cuda.graph_pool_handle()
 
     def record(step: Callable[[], T]) -> tuple[T, Replay]:
+        step()  # kernels are compiled and libraries set themselves up at a first call
         captured = torch.cuda.CUDAGraph()
         # Other threads go on using the GPU meanwhile.
         with torch.cuda.graph(captured, pool, torch.cuda.current_stream(), capture_error_mode="thread_local"):

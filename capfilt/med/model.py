@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from capfilt.med.attention import KeysValues
 from capfilt.med.config import MEDConfig
-from capfilt.med.text import TextStack
+from capfilt.med.gpu import lists_suit
+from capfilt.med.text import Reading, TextStack
 from capfilt.med.vision import VisionTower
 
 INITIAL_TEMPERATURE = 0.07
@@ -68,7 +69,26 @@ class MED(nn.Module):
 
     def text_features(self, ids: Tensor, keep: Tensor) -> Tensor:
         """Map texts that start with [CLS], ids and keep (R, L), to contrastive features (R, E) of length 1."""
-        return F.normalize(self.text_proj(self._first_states(ids, keep)), dim=-1)
+        return self.features(self._first_states(ids, keep))
+
+    def features(self, states: Tensor) -> Tensor:
+        """Map last states (R, D) of [CLS] in mode "text" to contrastive features (R, E) of length 1."""
+        return F.normalize(self.text_proj(states), dim=-1)
+
+    def lay_out(self, ids: Tensor, keep: Tensor, owners: Tensor, images: int, tokens: int) -> Reading:
+        """Return how texts are read in inference, on the model's device, which is not waited for.
+
+        Args:
+            ids: int64 (R, L).
+            keep: bool (R, L), True for real tokens, on the device of ids, as is owners: on the host, for a GPU.
+            owners: int64 (R,), the image of each text, not decreasing.
+            images: B.
+            tokens: M.
+        """
+        words = self.text.embeddings.words.weight
+        if not lists_suit(words):
+            return Reading.of(ids, keep, owners, images).to(words.device)
+        return Reading.listed(ids, keep, owners, images, tokens).to(words.device)
 
     def match(self, ids: Tensor, keep: Tensor, image: list[KeysValues], owners: Tensor | None = None) -> Tensor:
         """Map texts that start with [ENC], ids and keep (R, L), to ITM logits (R, 2); class 1 is a match.
@@ -86,6 +106,10 @@ class MED(nn.Module):
         self, ids: Tensor, keep: Tensor, image: list[KeysValues] | None = None, owners: Tensor | None = None
     ) -> Tensor:
         # Training keeps the padding, and with it shapes that do not change from step to step, as torch.compile wants.
-        if torch.is_inference_mode_enabled():
-            return self.text.read(ids, keep, image, owners)  # (R, D)
-        return self.text.encode(ids, keep, image)[:, 0]  # (R, D)
+        if not torch.is_inference_mode_enabled():
+            return self.text.encode(ids, keep, image)[:, 0]  # (R, D)
+        images, tokens = (len(image[0][0]), image[0][0].shape[2]) if image else (len(ids), 1)
+        if owners is None:
+            owners = torch.arange(len(ids), device=keep.device) // (len(ids) // images)  # (R,)
+        reading = self.lay_out(ids.to(keep.device), keep, owners, images, tokens)
+        return self.text.read(reading, image)[: len(ids)]  # (R, D)

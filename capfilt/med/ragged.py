@@ -6,23 +6,20 @@ tokens travel as one list, and are laid out in a rectangle only where they look 
 Shapes: T rows of the list, G groups, W places of a group, D width.
 """
 
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from capfilt.med.gpu import Spans, send
+from capfilt.med.gpu import send
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(NamedTuple):
     """Where each row of a list stands in a rectangle of groups."""
 
-    index: Tensor  # int64 (T,), place in the flat rectangle
+    flat: Tensor  # int64 (T,), place in the flat rectangle
     groups: int
     width: int
-    spans: Spans  # of the groups in the list
 
     @classmethod
     def of(cls, owners: Tensor, groups: int) -> Self:
@@ -30,21 +27,21 @@ class Places:
         counts = torch.bincount(owners, minlength=groups)  # (G,)
         width = int(counts.max())
         before = counts.cumsum(0) - counts  # (G,)
-        index = torch.arange(len(owners), device=owners.device) - before[owners] + owners * width  # (T,)
-        return cls(index, groups, width, Spans.of(counts))
+        flat = torch.arange(len(owners), device=owners.device) - before[owners] + owners * width  # (T,)
+        return cls(flat, groups, width)
 
     def to(self, device: torch.device) -> Self:
         """Return the same places on a device, which is not waited for."""
-        return type(self)(send(self.index, device), self.groups, self.width, self.spans.to(device))
+        return self._replace(flat=send(self.flat, device))
 
     def pad(self, rows: Tensor) -> Tensor:
         """Lay rows (T, D) out, (G, W, D), with zeros in between."""
         if len(rows) == self.groups * self.width:  # nothing in between
             return rows.view(self.groups, self.width, -1)
         padded = rows.new_zeros(self.groups * self.width, rows.shape[1])
-        return padded.index_copy_(0, self.index, rows).view(self.groups, self.width, -1)
+        return padded.index_copy_(0, self.flat, rows).view(self.groups, self.width, -1)
 
     def pack(self, padded: Tensor) -> Tensor:
         """List the rows (T, D) of a rectangle (G, W, D)."""
         rows = padded.reshape(self.groups * self.width, -1)
-        return rows if len(rows) == len(self.index) else rows[self.index]
+        return rows if len(rows) == len(self.flat) else rows[self.flat]

@@ -18,12 +18,15 @@ from typing import NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from capfilt.med.attention import Attention, KeysValues, SelfCache
 from capfilt.med.config import TextConfig
 from capfilt.med.gpu import Spans, send
 from capfilt.med.ragged import Places
 from capfilt.med.residual import post_norm
+
+LIST, TEXTS, GROUP = 512, 128, 128  # a list of tokens, one of texts, and a group have a multiple of so many
 
 
 class Mlp(nn.Module):
@@ -45,48 +48,76 @@ class Mlp(nn.Module):
 class Layout(NamedTuple):
     """Where the tokens of a list look: each in its text, and at its image beside the image's other tokens."""
 
-    texts: Places  # of R texts
-    images: Places  # of B images
-    mask: Tensor  # bool (R, 1, 1, L), True for the real tokens of each text
-    whole: Spans  # of the texts, all of their tokens listed
-    seen: Spans  # of the images, all of their tokens listed
-
-    def to(self, device: torch.device) -> "Layout":
-        """Return the same on a device, which is not waited for."""
-        texts, images, mask = self.texts.to(device), self.images.to(device), send(self.mask, device)
-        return Layout(texts, images, mask, self.whole.to(device), self.seen.to(device))
+    texts: Places | Spans  # of R texts
+    images: Places | Spans  # of B images
+    whole: Tensor | Spans  # the texts with all of their tokens; with places, bool (R, 1, 1, L), True for real ones
+    seen: Spans | None  # the images' own tokens
 
 
 class Reading(NamedTuple):
-    """How texts are read as a list of their T real tokens, of which the last block needs the R first ones alone."""
+    """How texts are read as a list of their T real tokens, of which the last block needs the R first ones alone.
 
-    real: Tensor  # int64 (T,), places of the real tokens in the padded rectangle
+    It lies out where each token looks: as places in padded rectangles or, for a GPU that needs no padding, as spans.
+    """
+
+    ids: Tensor  # int64 (T,)
+    positions: Tensor  # int64 (T,), in the text
+    owners: Tensor  # int64 (R,), the image of each text
     starts: Tensor  # int64 (R,), places of the first tokens in the list
     tokens: Layout
     firsts: Layout
 
     @classmethod
-    def of(cls, keep: Tensor, owners: Tensor, images: int, tokens: int) -> "Reading":
-        """Lay out texts, keep bool (R, L), of images of so many tokens; owners (R,) names that of each text.
+    def of(cls, ids: Tensor, keep: Tensor, owners: Tensor, images: int) -> "Reading":
+        """Lay out texts in rectangles.
 
-        It waits for the device of both.
+        Args:
+            ids: int64 (R, L).
+            keep: bool (R, L), True for real tokens.
+            owners: int64 (R,), the image of each text, not decreasing.
+            images: B.
         """
-        rows = torch.arange(len(keep), device=keep.device)  # (R,)
-        texts = keep.nonzero()[:, 0]  # (T,), of each real token
-        places = Places.of(texts, len(keep))
-        mask = keep[:, None, None, : places.width]  # (R, 1, 1, L)
-        contexts = mask, places.spans, Spans.of(torch.full((images,), tokens, device=keep.device))
+        rows, texts, places = cls._list(keep)
+        inner = Places.of(texts, len(keep))
+        mask = keep[:, None, None, : inner.width]  # (R, 1, 1, L)
+        tokens = Layout(inner, Places.of(owners[texts], images), mask, None)
+        firsts = Layout(Places.of(rows, len(keep)), Places.of(owners, images), mask, None)
+        return cls(ids[keep], places, owners, torch.searchsorted(texts, rows), tokens, firsts)
+
+    @classmethod
+    def listed(cls, ids: Tensor, keep: Tensor, owners: Tensor, images: int, tokens: int) -> "Reading":
+        """Lay out texts as spans, of images of so many tokens; the rest as in of.
+
+        Lists and their longest groups are brought to round lengths, so that few different ones are met. What is added
+        belongs to no group, and what is made of it says nothing.
+        """
+        rows, texts, places = cls._list(keep)
+        more_tokens, more_texts = -len(texts) % LIST, -len(keep) % TEXTS
+        whole = Spans.of(texts, len(keep) + more_texts).rounded(GROUP)
+        single = Spans.of(rows, len(keep) + more_texts)
+        seen = Spans.even(images, tokens, keep.device)
+        ids, places = (F.pad(each, (0, more_tokens)) for each in (ids[keep], places))  # (T,) each
+        starts = F.pad(torch.searchsorted(texts, rows), (0, more_texts))  # (R,)
         return cls(
-            real=keep.flatten().nonzero().squeeze(1),
-            starts=torch.searchsorted(texts, rows),
-            tokens=Layout(places, Places.of(owners[texts], images), *contexts),
-            firsts=Layout(Places.of(rows, len(keep)), Places.of(owners, images), *contexts),
+            ids=ids,
+            positions=places,
+            owners=F.pad(owners, (0, more_texts)),
+            starts=starts,
+            tokens=Layout(whole, Spans.of(owners[texts], images).rounded(GROUP), whole, seen),
+            firsts=Layout(single, Spans.of(owners, images).rounded(GROUP), whole, seen),
         )
+
+    @staticmethod
+    def _list(keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the numbers of texts (R,), and of each real token its text (T,) and its place in that (T,)."""
+        texts, places = keep.nonzero().unbind(1)
+        return torch.arange(len(keep), device=keep.device), texts, places
 
     def to(self, device: torch.device) -> "Reading":
         """Return the same on a device, which is not waited for."""
-        real, starts = (send(place, device) for place in (self.real, self.starts))
-        return Reading(real, starts, self.tokens.to(device), self.firsts.to(device))
+        leaves, form = tree_flatten(self)
+        there = [send(leaf, device) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        return tree_unflatten(there, form)  # type: ignore[no-any-return]
 
 
 class TextBlock(nn.Module):
@@ -119,9 +150,9 @@ class TextBlock(nn.Module):
 
         text are the keys and values of all tokens.
         """
-        x = self.encoder_attn(x, text, layout.mask, places=layout.texts, spans=layout.whole, q=q)  # (T, D)
+        x = self.encoder_attn(x, text, layout.whole, places=layout.texts, q=q)  # (T, D)
         if image is not None:
-            x = self.cross_attn(x, image, places=layout.images, spans=layout.seen)  # (T, D)
+            x = self.cross_attn(x, image, layout.seen, places=layout.images)  # (T, D)
         return self.mlp(x)  # type: ignore[no-any-return]
 
     def decode(
@@ -155,6 +186,10 @@ class Embeddings(nn.Module):
             raise ValueError(f"text has {end} tokens, the model takes {self.positions.num_embeddings}; truncate it")
         x = self.words(ids) + self.positions.weight[start:end]  # (R, L, D)
         return self.dropout(self.norm(x))  # type: ignore[no-any-return]
+
+    def at(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Return the embeddings (T, D) of a list of ids (T,), each with its own position (T,)."""
+        return self.dropout(self.norm(self.words(ids) + self.positions(positions)))  # type: ignore[no-any-return]
 
 
 class LanguageHead(nn.Module):
@@ -202,25 +237,16 @@ class TextStack(nn.Module):
             x = block.encode(x, mask, image[layer] if image else None)  # (R, L, D)
         return x
 
-    def read(
-        self, ids: Tensor, keep: Tensor, image: list[KeysValues] | None = None, owners: Tensor | None = None
-    ) -> Tensor:
+    def read(self, reading: Reading, image: list[KeysValues] | None = None) -> Tensor:
         """Return the last state of each text's first token, (R, D): what encode has there, padding not computed.
 
         The last block works for the first tokens alone.
 
         Args:
-            ids: (R, L).
-            keep: bool (R, L), True for real tokens; on the host, too, so that a GPU is not waited for.
-            image: of B images; None for mode "text".
-            owners: int64 (R,), the image of each text, not decreasing, where keep is; R / B texts an image by default.
+            reading: of R texts, on this device.
+            image: of the images that it was laid out for; None for mode "text".
         """
-        images = len(image[0][0]) if image else len(ids)
-        if owners is None:
-            owners = torch.arange(len(ids), device=keep.device) // (len(ids) // images)  # (R,)
-        seen = image[0][0].shape[2] if image else 1
-        reading = Reading.of(keep, owners, images, seen).to(ids.device)
-        x: Tensor = self.embeddings(ids).flatten(0, 1)[reading.real]  # (T, D)
+        x: Tensor = self.embeddings.at(reading.ids, reading.positions)  # (T, D)
         for layer, block in enumerate(self._blocks()):
             last = layer + 1 == len(self.blocks)
             rows, layout = (reading.starts, reading.firsts) if last else (None, reading.tokens)

@@ -107,8 +107,8 @@ def _conv_stem(img_size: int, patch_size: int, embed_dim: int, **_: object) -> C
 
 def normalise(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Map RGB pixels, uint8 (B, 3, S, S), to the tower's input, float (B, 3, S, S)."""
-    mean, std = (  # (3, 1, 1) each; a GPU is not waited for
-        torch.tensor(each).view(3, 1, 1).to(pixels.device, non_blocking=True) for each in (MEAN, STD)
+    mean, std = (  # (3, 1, 1) each, of numbers that reach a GPU without being waited for
+        torch.stack([torch.full((1, 1), value, device=pixels.device) for value in each]) for each in (MEAN, STD)
     )
     return ((pixels.float() / 255 - mean) / std).to(dtype)
 
