@@ -5,6 +5,7 @@ host would wait. A watch refuses products of two types, which a GPU has not, and
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from models import small_config
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from capfilt.config import Device, Sampling
 from capfilt.med import gpu
