@@ -17,8 +17,9 @@ import itertools
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 
@@ -31,9 +32,12 @@ from versus_work import matrix_rates
 
 from capfilt import storage
 from capfilt.bootstrap import CapFilt
+from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import BootstrapConfig
+from capfilt.filters.med import MEDFilter
 from capfilt.ledger.commits import read_commit
 from capfilt.med.build import build_models, checkpoint_names
+from capfilt.med.checkpoints import Checkpoint, load
 from capfilt.planning import plan_shards
 from capfilt.runs import load_run, open_run
 from capfilt.shards import write_tar
@@ -44,6 +48,7 @@ from workers.seats import units_in_hand
 
 PACKAGES = ("torch", "triton", "ray", "pyarrow", "pillow")
 SHARDS = 3
+NAMES = {"captioner": "captioner", "filter": "filter"}
 
 
 def main() -> None:
@@ -59,14 +64,15 @@ def main() -> None:
         models = write_models(config, Path(options.models or folder, options.model), inputs)
         for number in range(SHARDS):
             write_shard(inputs, options.images // SHARDS, folder / f"in/{number:05d}.tar")
-        for n, mode in itertools.product(options.captions, options.modes):
+        for mode, n, batch in itertools.product(options.modes, options.captions, options.batch):
             rounds = []
             for number in range(options.rounds):
-                run = folder / f"{mode}-{n}-{number}"
-                rounds.append((in_process if mode == "process" else on_ray)(settings(run, models, n, options)))
+                run = folder / f"{mode}-{n}-{batch}-{number}"
+                rounds.append((in_process if mode == "process" else on_ray)(settings(run, models, n, batch, options)))
             needed = sum(operations(f"both-{n}", config, texts) for texts in inputs.texts) / len(inputs.texts)
-            found[f"{mode}-{n}"] = told = summary(rounds, needed, peak)
-            print(f"{mode}, n = {n}: {told}", flush=True)
+            name = f"{mode}, n = {n}, batches of {batch}"
+            found[name] = told = summary(rounds, needed, peak)
+            print(f"{name}: {told}", flush=True)
             if options.json:
                 options.json.write_text(json.dumps(found, indent=1, default=str) + "\n")
 
@@ -81,8 +87,8 @@ def write_shard(inputs: Inputs, images: int, path: Path) -> None:
     write_tar(path, members)
 
 
-def settings(run: Path, models: Folders, n: int, options: argparse.Namespace) -> BootstrapConfig:
-    """Return a job of n captions an image."""
+def settings(run: Path, models: Folders, n: int, batch: int, options: argparse.Namespace) -> BootstrapConfig:
+    """Return a job of n captions an image, in batches of so many."""
     gpu = options.device == "cuda"
     return BootstrapConfig.model_validate(
         {
@@ -90,17 +96,13 @@ def settings(run: Path, models: Folders, n: int, options: argparse.Namespace) ->
             "run": str(run),
             "captioner": str(models.captioner),
             "filter": str(models.filter),
-            "batch_size": options.batch,
+            "batch_size": batch,
             "unit_size": options.unit,
             "sampling": sampling(n).model_dump(),
             "device": {"kind": options.device},
             "scoring": {"itc": False},
             "decode_threads": options.decode_threads,
-            "cluster": {
-                "gpus_per_worker": 1 if gpu else 0,
-                "cpus_per_worker": options.cpus,
-                "decode_cpus": options.decode_cpus if gpu else 0,
-            },
+            "cluster": {"gpus_per_worker": 1 if gpu else 0, "cpus_per_worker": options.cpus},
             "export": False,
         }
     )
@@ -108,11 +110,10 @@ def settings(run: Path, models: Folders, n: int, options: argparse.Namespace) ->
 
 def in_process(config: BootstrapConfig) -> dict[str, float]:
     """Bootstrap in this process, and return what came of it."""
-    config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"decode_cpus": 0.0})})
-    run = open_run(config, checkpoint_names(config))
-    units = [unit for shard in plan_shards(run, sorted(map(str, Path(config.run).parent.glob("in/*.tar"))))
-             for unit in cut_units(shard, config)]  # fmt: skip
-    worker = BootstrapWorker(partial(warm, Path(config.run)), config, run)
+    run = open_run(config, NAMES)
+    shards = sorted(map(str, Path(config.run).parent.glob("in/*.tar")))
+    units = [unit for shard in plan_shards(run, shards) for unit in cut_units(shard, config)]
+    worker = BootstrapWorker(partial(warm, Path(config.run), build=build), config, run)
     with ThreadPoolExecutor(units_in_hand(config.cluster)) as pool:
         list(pool.map(worker.run, units))
     return outcome(Path(config.run))
@@ -124,9 +125,21 @@ def on_ray(config: BootstrapConfig) -> dict[str, float]:
     return outcome(Path(config.run))
 
 
-def warm(run: Path, config: BootstrapConfig) -> CapFilt:
+def build(config: BootstrapConfig) -> CapFilt:
+    """Return the models of a config; their weights are loaded once."""
+    captioner = MEDCaptioner(NAMES["captioner"], weights(config.captioner), config.sampling, config.device)
+    return CapFilt(captioner, MEDFilter(NAMES["filter"], weights(config.filter), config.scoring, config.device))
+
+
+@cache
+def weights(folder: str) -> Checkpoint:
+    """Return a checkpoint, which stays where a model has brought it."""
+    return load(Path(folder))
+
+
+def warm(run: Path, config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt] = build_models) -> CapFilt:
     """Build the models, have them see a batch, and note when they had."""
-    models = build_models(config)
+    models = build(config)
     batch = (torch.zeros((config.batch_size, 3, side, side), dtype=torch.uint8) for side in models.sides)
     captions = models.captioner.caption(next(batch), range(config.batch_size))
     models.filter.score(next(batch), [[caption.text for caption in group] for group in captions])
@@ -162,15 +175,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", choices=["base", "large", "tiny"], default="base", help="size (base)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda", help="(cuda)")
     parser.add_argument("--captions", type=int, nargs="+", default=[1, 4, 10], help="for each image (1 4 10)")
+    parser.add_argument("--batch", type=int, nargs="+", default=[128, 256, 512], help="images in a forward pass")
     parser.add_argument("--modes", nargs="+", choices=["process", "ray"], default=["process", "ray"], help="(both)")
     for name, default, meaning in (
-        ("images", 6144, "of all shards"),
+        ("images", 9216, "of all shards"),
         ("distinct", 256, "images that are not alike"),
-        ("batch", 128, "images in a forward pass"),
-        ("unit", 512, "images between two commits"),
+        ("unit", 1536, "images between two commits"),
         ("decode-threads", 4, "for each unit in hand"),
         ("cpus", 1, "of the worker, on Ray"),
-        ("decode-cpus", 0, "of a process that decodes, on Ray; 0: the worker's own process does"),
         ("rounds", 2, "that each case runs"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} ({default})")
