@@ -5,6 +5,7 @@ from itertools import chain
 import pytest
 import torch
 from models import lively_checkpoint
+from recording import Steps
 from torch import Tensor
 
 from capfilt.config import Device, FilterSettings
@@ -12,6 +13,7 @@ from capfilt.errors import ConfigError
 from capfilt.filters import Scores
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import Checkpoint
+from capfilt.med.graphs import Recorder
 from capfilt.med.vision import normalise
 
 CPU = Device(kind="cpu")
@@ -73,6 +75,22 @@ def test_a_score_does_not_depend_on_what_is_scored_with_it(judge, pixels, groups
     for i, group in enumerate(groups):
         for score, text in zip(found[i], group, strict=True):
             assert near(score, one(judge, pixels[i], text)), (i, text)
+
+
+def test_recorded_as_on_a_gpu_batches_have_the_scores_of_others(checkpoint, judge, pixels):
+    steps = Steps()
+    recorded = MEDFilter("hash", checkpoint, FilterSettings(), CPU)
+    recorded._recorder = Recorder(recorded._see, lambda: steps)
+    for chosen, groups in (
+        (pixels, [TEXTS[:2]] * 3),
+        (pixels.flip(0), [TEXTS[2:4]] * 3),
+        (pixels, [TEXTS, [], TEXTS[:1]]),
+        (pixels[:2], [TEXTS[:1]] * 2),
+        (pixels.flip(0), [TEXTS[:2]] * 3),
+    ):
+        found, expected = recorded.score(chosen, groups), judge.score(chosen, groups)
+        assert all(map(near, chain(*found), chain(*expected)))
+    assert (steps.recorded, steps.replayed) == (1 + 3, 2 * 4)  # the last one has the lengths of the first; one is small
 
 
 def test_scores_differ_by_text_and_by_image_so_that_a_mixed_up_order_shows(judge, pixels):

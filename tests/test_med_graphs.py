@@ -1,13 +1,12 @@
 """Steps on tensors that stay: the same captions as without, whatever comes before. The graphs themselves need a GPU."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from models import lively_checkpoint
-from torch.utils._pytree import tree_leaves
+from recording import Steps
 
 from capfilt.config import Sampling
 from capfilt.med import generation
@@ -15,7 +14,7 @@ from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.draft import Draft, Written
 from capfilt.med.generation import Pen
 from capfilt.med.gpu import own_stream
-from capfilt.med.graphs import Recorder, Replay, graphs
+from capfilt.med.graphs import Recorder, graphs
 from capfilt.med.sampling import uniforms
 
 SETTINGS = Sampling(captions=2, min_length=0)
@@ -25,37 +24,6 @@ SETTINGS = Sampling(captions=2, min_length=0)
 def checkpoint(tmp_path_factory) -> Checkpoint:
     torch.set_num_threads(1)
     return lively_checkpoint(tmp_path_factory.mktemp("med"))
-
-
-class Steps:
-    """Records steps as a GPU does: from then on they are done again on the same tensors, whatever is passed."""
-
-    def __init__(self) -> None:
-        self.recorded = self.replayed = 0
-
-    def __call__(self, step: Callable[[], Any]) -> tuple[Any, Replay]:
-        self.recorded += 1
-        step()  # a GPU's libraries set themselves up
-        first = step()
-
-        def replay() -> None:
-            self.replayed += 1
-            for mine, its in zip(tensors(first), tensors(step()), strict=True):
-                mine.copy_(its)  # what a graph makes lies where it lay when it was recorded
-
-        return first, replay
-
-
-def tensors(found: Any) -> list[torch.Tensor]:
-    if isinstance(found, Draft):
-        found = [
-            found.ids,
-            found.logprobs,
-            found.done,
-            found.image,
-            [(each.keys, each.values) for each in found.caches],
-        ]
-    return [leaf for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor)]
 
 
 class Captioning:

@@ -33,7 +33,7 @@ from capfilt.fingerprint import fingerprint
 from capfilt.records import Shard
 from capfilt.runs.plans import read_plan, write_plan
 
-CODE = "3"
+CODE = "4"
 """Version of the code that decides what the models say; raised when equal settings come to give other results."""
 
 VERSION = "version of capfilt's results"  # how CODE is told to people
