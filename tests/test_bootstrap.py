@@ -5,6 +5,7 @@ import io
 import math
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import torch
 from fakes import NAMES, ColourCaptioner, ColourFilter, build_nothing, job_config, picture, write_shard
 from PIL import Image
 
-from capfilt.bootstrap import CapFilt, capfilt_batch, capfilt_unit, noise_seed, prepare
+from capfilt.bootstrap import CapFilt, capfilt_batch, capfilt_unit, noise_seed, prepare, together
+from capfilt.config import Device
 from capfilt.errors import ModelError, ShardError
 from capfilt.filters import Scores
 from capfilt.images import decode, resize
@@ -272,3 +274,17 @@ def test_seconds_are_told_by_stage(tmp_path, config, run):
     (result,), *_ = bootstrap(write_shard(tmp_path / "in/00000.tar", [("red", "")]), config, run)
 
     assert set(result.seconds) == {"read", "caption", "score", "write"}
+
+
+def test_a_batch_for_a_gpu_lies_in_memory_that_it_reads_itself(monkeypatch):
+    images, asked, empty = [torch.full((3, 4, 4), value, dtype=torch.uint8) for value in (7, 9)], [], torch.empty
+
+    def pinned(*shape: object, pin_memory: bool, **rest: Any) -> torch.Tensor:
+        asked.append(pin_memory)
+        return empty(*shape, **rest)  # without a driver there is no such memory
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", pinned)
+    assert together(images, Device(kind="cuda")).equal(torch.stack(images))
+    assert together(images, Device(kind="cpu")).equal(torch.stack(images))
+    assert asked == [True]
