@@ -171,8 +171,8 @@ def capfilt_batch(
 def together(images: Sequence[Tensor], device: Device) -> Tensor:
     """Return the pixels of a batch, uint8 (B, 3, S, S), of images (3, S, S).
 
-    For a GPU they lie in memory that it reads itself, and that is used again: fresh memory takes nine times as long, and
-    holds up all threads of the process.
+    For a GPU they lie in memory that it reads itself, and that is used again: fresh memory costs a page fault for each
+    4 KiB, which hold up all threads of the process.
     """
     if device.kind == "cpu" or not torch.cuda.is_available():
         return torch.stack(tuple(images))
