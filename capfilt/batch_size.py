@@ -43,9 +43,11 @@ def _rates(models: CapFilt, clock: Callable[[], float]) -> Iterator[tuple[int, f
     """Yield sizes, each twice the one before, and the images a second at each."""
     _seconds(models, WARM, clock)
     size = LEAST
-    while size <= MOST and _seconds(models, size, clock) < LONG:
+    while size <= MOST:
         if models.turns and models.turns.apart:
             _fill(models, size)
+        if _seconds(models, size, clock) >= LONG:
+            return
         yield size, size / min(_seconds(models, size, clock) for _ in range(REPEATS))
         size *= 2
 

@@ -56,6 +56,22 @@ def test_on_a_gpu_both_models_have_to_fit_at_once():
     assert together == [8, 16, 32, 64, 128, 256, 512]
 
 
+def test_on_a_gpu_what_a_size_costs_once_is_not_counted():
+    """Graphs are recorded for each size."""
+
+    met: set[int] = set()
+
+    class Recording(Timed):
+        def caption(self, pixels, noise):
+            self.now += 0.0 if len(pixels) in met else 60.0
+            met.add(len(pixels))
+            return super().caption(pixels, noise)
+
+    captioner = Recording(1.0, 0.0)
+    models = CapFilt(captioner, ColourFilter(), Turns(apart=True))
+    assert find_batch_size(models, lambda: captioner.now) == MOST
+
+
 def test_the_trial_counts_the_filter_too():
     captioner, judge = Timed(1.0, 0.0), ColourFilter()
     find_batch_size(CapFilt(captioner, judge), lambda: captioner.now)

@@ -1,8 +1,11 @@
 """The captioner as the bootstrap calls it."""
 
+from itertools import chain
+
 import pytest
 import torch
 from models import lively_checkpoint
+from recording import Steps
 from torch import Tensor
 
 from capfilt.captioners.med import MEDCaptioner
@@ -10,6 +13,7 @@ from capfilt.config import Device, Sampling
 from capfilt.errors import ConfigError
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
+from capfilt.med.graphs import Recorder
 from capfilt.med.vision import normalise
 
 CPU = Device(kind="cpu")
@@ -53,6 +57,28 @@ def test_an_image_is_captioned_alike_in_any_batch(captioner, pixels, method):
         ((alone,),) = captioner(method=method).caption(pixels[i : i + 1], SEEDS[i : i + 1])
         assert (alone.text, alone.tokens) == (whole[i][0].text, whole[i][0].tokens)
         assert alone.logprob == pytest.approx(whole[i][0].logprob, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"captions": 2, "min_length": 0},
+        {"method": "greedy"},
+        {"prompt": "", "min_length": 0},
+        {"max_length": 5, "min_length": 0},
+    ],
+    ids=["nucleus", "greedy", "no prompt", "one token"],
+)
+def test_recorded_as_on_a_gpu_batches_have_the_captions_of_others(captioner, pixels, settings):
+    steps = Steps()
+    plain, recorded = captioner(**settings), captioner(**settings)
+    recorded._recorder = Recorder(recorded._begin, lambda: steps)
+    for chosen, seeds in ((pixels, SEEDS), (pixels.flip(0), SEEDS), (pixels[:2], SEEDS[:2]), (pixels, SEEDS[::-1])):
+        found, expected = recorded.caption(chosen, seeds), plain.caption(chosen, seeds)
+        for mine, its in zip(chain(*found), chain(*expected), strict=True):
+            assert (mine.text, mine.tokens) == (its.text, its.tokens)
+            assert mine.logprob == pytest.approx(its.logprob, abs=1e-4)
+    assert steps.replayed >= 3
 
 
 def test_fewer_captions_are_the_first_of_more(captioner, pixels):

@@ -61,7 +61,7 @@ def watch() -> Watch:
 @pytest.fixture(params=[True, False], ids=["flash", "older"])
 def flash(request, monkeypatch) -> None:
     """A GPU that takes texts without padding, or one that does not. Neither has a compiler for kernels here."""
-    monkeypatch.setattr(gpu, "_flash_runs", lambda: request.param)
+    monkeypatch.setattr(gpu, "_capable", lambda: request.param)
     monkeypatch.setattr(gpu, "_kernels_run", lambda: False)
 
 
@@ -112,9 +112,9 @@ def test_images_are_seen_on_the_gpu_in_the_type_of_the_products(model, device, w
 
 def test_texts_are_read_on_the_gpu_without_waiting_for_it(model, device, watch):
     image = model.project_image(see(model, device))
-    ids = torch.zeros((6, 9), dtype=torch.long)
-    keep, owners = torch.ones((6, 9), dtype=torch.bool), torch.zeros(6, dtype=torch.long)
-    logits, features = model.match(ids, keep, image, owners), model.text_features(ids, keep)
+    ids, keep = torch.zeros((6, 9), dtype=torch.long), torch.ones((6, 9), dtype=torch.bool)
+    reading = model.lay_out(ids, keep, torch.zeros(6, dtype=torch.long), IMAGES, 17)
+    logits, features = model.itm_head(model.text.read(reading, image))[:6], model.features(model.text.read(reading))[:6]
     for found, width in ((logits, 2), (features, 16)):
         assert (found.device, found.dtype, found.shape) == (GPU, torch.float32, (6, width))
     assert watch.waits == []

@@ -183,3 +183,10 @@ def test_the_output_matrix_is_the_word_embedding(model):
     expected = normed @ model.text.embeddings.words.weight.T + head.bias
 
     torch.testing.assert_close(model.text.logits(x), expected, rtol=0, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_text_that_is_longer_than_the_model_takes_is_refused(model):
+    ids = torch.full((1, 41), 5)
+    with pytest.raises(ValueError, match="41 tokens, the model takes 40"):
+        model.text_features(ids, torch.ones_like(ids, dtype=torch.bool))

@@ -69,10 +69,10 @@ class MEDCaptioner:
             drawn = uniforms(list(noise), settings.captions, settings.max_length)  # (B * n, T)
             numbers = send(drawn, pixels.device)
         draft = self._recorder.start(pixels, numbers)
-        return write(self._pen, draft, partial(self._recorder.go_on, self._pen.go_on))
+        return write(self._pen, draft, partial(self._recorder.go_on, self._pen.go_on, draft))
 
     def _begin(self, pixels: Tensor, noise: Tensor | None) -> Draft:
-        return self._pen.begin(self._see(pixels), noise, fixed=pixels.is_cuda)
+        return self._pen.begin(self._see(pixels), noise, fixed=self._recorder.records)
 
     def _see(self, pixels: Tensor) -> list[KeysValues]:
         images = normalise(pixels, getattr(torch, self.device.dtype))  # (B, 3, S, S)

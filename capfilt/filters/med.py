@@ -59,8 +59,8 @@ class MEDFilter:
         owners = torch.tensor([i for i, group in enumerate(texts) for _ in group])  # (R,)
         encoded = self.tokens.encode_all(rows, self.first, self.settings.max_tokens)
         reading = self.model.lay_out(*self.tokens.batch(encoded), owners, len(pixels), self.model.config.vision.tokens)
-        self._recorder.start(send(pixels, torch.device(self.device.kind)))
-        values = self._recorder.go_on(self._judge, reading)[: len(rows)].tolist()
+        seen = self._recorder.start(send(pixels, torch.device(self.device.kind)))
+        values = self._recorder.go_on(self._judge, seen, reading)[: len(rows)].tolist()
         scores = iter(Scores(itm, *(itc or [None])) for itm, *itc in values)
         return [list(islice(scores, len(group))) for group in texts]
 

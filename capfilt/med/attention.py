@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from capfilt.med.config import TextConfig
-from capfilt.med.gpu import Spans, few_suit, kernels_suit, listed_attention
+from capfilt.med.gpu import Spans, few_suit, heads_suit, listed_attention
 from capfilt.med.ragged import Places
 from capfilt.med.residual import post_norm
 
@@ -102,7 +102,7 @@ class Heads(nn.Module):
             return self.out(listed_attention(queries, listed[0], listed[1], places, mask).flatten(1))  # type: ignore[no-any-return]
         assert not isinstance(mask, Spans)
         groups = q.view(len(keys), -1, q.shape[-1]) if places is None else places.pad(q.flatten(0, -2))  # (B, Q, D)
-        if mask is None and not causal and groups.shape[1] <= FEW and few_suit(groups):
+        if mask is None and not causal and groups.shape[1] <= FEW and few_suit(groups, keys):
             from capfilt.med.kernels import attend_few
 
             return self.out(attend_few(groups.contiguous(), keys, values).view(q.shape))  # type: ignore[no-any-return]
@@ -138,7 +138,7 @@ class Attention(Heads):
 
     def go_on(self, x: Tensor, cache: "SelfCache | None", start: int) -> Tensor:
         """Map tokens x (R, L, D) to (R, L, D): the next ones of texts of which a cache has seen those up to start."""
-        if cache is not None and self.joint is not None and x.shape[1] == 1 and kernels_suit(x):
+        if cache is not None and self.joint is not None and x.shape[1] == 1 and heads_suit(x, cache.keys.shape[-1]):
             from capfilt.med.kernels import attend_last
 
             seen = attend_last(self.joint(x).squeeze(1), cache.keys, cache.values, start)  # (R, D)

@@ -3,12 +3,14 @@
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from subprocess import SubprocessError
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-FLASH = (8, 0)  # compute capability from which on torch's flash attention runs
+CAPABLE = (8, 0)  # compute capability from which on flash attention and Triton run
+LEAST_HEAD, MOST_HEAD = 16, 256  # width of a head that matrix units and flash attention take
 
 logger = logging.getLogger(__name__)
 
@@ -18,14 +20,20 @@ def kernels_suit(x: Tensor) -> bool:
     return x.is_cuda and torch.is_inference_mode_enabled() and _kernels_run()
 
 
-def few_suit(q: Tensor) -> bool:
-    """Return whether the kernel for a few queries of each image may take q: one in bfloat16, as its products are."""
-    return q.dtype == torch.bfloat16 and kernels_suit(q)
+def heads_suit(x: Tensor, width: int) -> bool:
+    """Return whether those for attention may take x with heads of a width: a power of 2."""
+    return width >= LEAST_HEAD and width.bit_count() == 1 and kernels_suit(x)
 
 
-def lists_suit(x: Tensor) -> bool:
-    """Return whether attention may take x in lists of unlike length, without padding: in bfloat16, on a newer GPU."""
-    return x.is_cuda and x.dtype == torch.bfloat16 and torch.is_inference_mode_enabled() and _flash_runs()
+def few_suit(q: Tensor, keys: Tensor) -> bool:
+    """Return whether that for a few queries of each image may take q and keys: in bfloat16, as its products are."""
+    return q.dtype == keys.dtype == torch.bfloat16 and heads_suit(q, keys.shape[-1])
+
+
+def lists_suit(x: Tensor, width: int) -> bool:
+    """Return whether attention with heads of a width may take x in lists: in bfloat16, on a GPU of some years."""
+    fits = width % 8 == 0 and width <= MOST_HEAD and x.dtype == torch.bfloat16
+    return fits and x.is_cuda and torch.is_inference_mode_enabled() and _capable()
 
 
 def own_stream(kind: str, urgent: bool = False) -> AbstractContextManager[object]:
@@ -86,23 +94,31 @@ def listed_attention(q: Tensor, keys: Tensor, values: Tensor, places: Spans, see
 
 
 @cache
-def _flash_runs() -> bool:
-    return torch.version.cuda is not None and torch.cuda.get_device_capability() >= FLASH
+def _capable() -> bool:
+    return torch.version.cuda is not None and torch.cuda.get_device_capability() >= CAPABLE
 
 
 @cache
 def _kernels_run() -> bool:
     """Try a kernel. Triton needs a C compiler, which a slim container may lack; all of it works without, slower."""
-    one = torch.ones(16, device="cuda")
+    if not _capable():
+        return False
     try:
-        from capfilt.med import kernels
-
-        kernels.add_norm(one[None], one[None], one, one, 1e-6, None, torch.empty_like(one[None]))
-    except (ImportError, OSError, RuntimeError) as error:
+        _try_kernel()
+    except torch.OutOfMemoryError:  # which says nothing of compilers
+        raise
+    except (ImportError, OSError, RuntimeError, SubprocessError) as error:
         logger.warning(
-            "Triton cannot compile kernels here, and models take about a third longer without: %s. "
-            "Install a C compiler (gcc) and Python's headers",
+            "Triton cannot compile kernels here; models are slower without, and round otherwise than on workers with "
+            "them: %s. Install a C compiler (gcc) and Python's headers",
             error,
         )
         return False
     return True
+
+
+def _try_kernel() -> None:
+    from capfilt.med import kernels
+
+    one = torch.ones((1, 16), device="cuda")
+    kernels.add_norm(one, one, one[0], one[0], 1e-6, None, torch.empty_like(one))

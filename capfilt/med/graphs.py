@@ -5,6 +5,7 @@ and waits for other threads of Python at each. A graph reads and writes fixed ad
 stay, for batches of one size.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 MOST = 64  # graphs of steps for inputs of other shapes; each takes some megabytes
+MANY = 4096  # shapes that are remembered, to record those that are met again
+ALONE = threading.Lock()  # of the thread that records or drops graphs, which must not meet another's recording
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -31,26 +34,31 @@ class Recorder(Generic[S]):
     def __init__(self, first: Callable[..., S], record: Callable[[], Record] | None) -> None:
         """Take the first step, and what makes a recorder for the steps of one tape; without it none is recorded."""
         self._first, self._record = first, record
+        self.records = record is not None
         self._tape: Tape[S] | None = None
-        self._state: S | None = None  # of a batch without a tape
 
     def start(self, *batch: Any) -> S:
-        """Return the state of a batch, given as tensors of as many rows, or None; the next call overwrites it."""
+        """Return the state of a batch, given as tensors of as many rows, or None; the next whole one overwrites it."""
         if self._record is None or (self._tape is not None and len(batch[0]) < self._tape.size):
-            self._state = self._first(*batch)
-            return self._state
-        self._state = None
+            return self._first(*batch)
         if self._tape is None or len(batch[0]) > self._tape.size:
-            self._tape = None  # gives its memory back before the next one takes some
+            self._forget()
             self._tape = Tape(self._first, batch, self._record())
         return self._tape.start(batch)
 
-    def go_on(self, step: Callable[[S, X], T], given: X) -> T:
-        """Return what a step makes of the batch's state and of what is given; the next call overwrites it."""
-        if self._state is not None:
-            return step(self._state, given)
-        assert self._tape is not None, "no batch was started"
-        return self._tape.go_on(step, given)
+    def go_on(self, step: Callable[[S, X], T], state: S, given: X) -> T:
+        """Return what a step makes of a batch's state and of what is given; the next step may overwrite it."""
+        if self._tape is None or state is not self._tape.state:
+            return step(state, given)
+        try:
+            return self._tape.go_on(step, given)
+        except torch.OutOfMemoryError:  # the batch is taken in parts from now on, which need what the tape holds
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        with ALONE:
+            self._tape = None
 
 
 class Tape(Generic[S]):
@@ -60,22 +68,29 @@ class Tape(Generic[S]):
         self.size = len(batch[0])
         self._record = record
         self._start = Step(first, batch, record)
-        self._state: S = self._start.result
+        self.state: S = self._start.result
         self._steps: dict[object, Step] = {}
+        self._met: set[object] = set()
 
     def start(self, batch: tuple[Any, ...]) -> S:
         """Return the state of a batch."""
         self._start(batch)
-        return self._state
+        return self.state
 
     def go_on(self, step: Callable[[S, X], T], given: X) -> T:
-        """Return what a step makes of the state and of what is given; one that is new is recorded."""
+        """Return what a step makes of the state and of what is given; shapes that are met again are recorded."""
         leaves, _ = tree_flatten(given)
-        key = step.__name__, *(leaf.shape if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        key = step, *(leaf.shape if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         if key not in self._steps:
+            if key not in self._met:
+                if len(self._met) == MANY:
+                    self._met.clear()
+                self._met.add(key)
+                return step(self.state, given)
             if len(self._steps) == MOST:
-                self._steps.clear()
-            self._steps[key] = Step(lambda given: step(self._state, given), (given,), self._record)
+                with ALONE:
+                    self._steps.clear()
+            self._steps[key] = Step(lambda given: step(self.state, given), (given,), self._record)
         return self._steps[key]((given,))  # type: ignore[no-any-return]
 
 
@@ -104,8 +119,9 @@ def graphs() -> Record:
     def record(step: Callable[[], T]) -> tuple[T, Replay]:
         step()  # kernels are compiled and libraries set themselves up at a first call
         captured = torch.cuda.CUDAGraph()
-        # Other threads go on using the GPU meanwhile.
-        with torch.cuda.graph(captured, pool, torch.cuda.current_stream(), capture_error_mode="thread_local"):
+        # Other threads go on using the GPU meanwhile; recording begins, though, by waiting for all of it.
+        recording = torch.cuda.graph(captured, pool, torch.cuda.current_stream(), capture_error_mode="thread_local")
+        with ALONE, recording:
             result = step()
         return result, captured.replay
 

@@ -7,7 +7,7 @@ On a CPU torch hands a float32 product to MKL, which takes an older, slower path
 slow for the few rows of a decoding step. oneDNN, which is part of torch too, is not, once a weight is laid out for it.
 The way there is the operators of torch's own compiler: the public layout (torch.utils.mkldnn) copies at every call.
 
-Shapes: R rows, D_in and D_out widths, B images of side S, N = S // P patches a side, D width, V vocabulary.
+Shapes: R rows, D_in and D_out widths, B images of side S, C channels, N = S // P patches a side, D width, V vocabulary.
 """
 
 from typing import cast
@@ -59,10 +59,10 @@ class PatchLinear(nn.Module):
         self.product = CastLinear(conv.weight.flatten(1), conv.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (B, 3, S, S) to patch tokens (B, D, N, N)."""
+        """Map images or feature maps (B, C, S, S) to patch tokens (B, D, N, N)."""
         side = images.shape[-1] // self.size  # N
-        patches = images.view(len(images), -1, side, self.size, side, self.size)  # (B, 3, N, P, N, P)
-        rows = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (B, N, N, 3 P P)
+        patches = images.view(len(images), -1, side, self.size, side, self.size)  # (B, C, N, P, N, P)
+        rows = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (B, N, N, C P P)
         return cast("Tensor", self.product(rows)).permute(0, 3, 1, 2)
 
 

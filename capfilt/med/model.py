@@ -84,32 +84,33 @@ class MED(nn.Module):
             owners: int64 (R,), the image of each text, not decreasing.
             images: B.
             tokens: M.
+
+        Raises:
+            ValueError: a text is longer than the model takes.
         """
-        words = self.text.embeddings.words.weight
-        if not lists_suit(words):
+        words, sizes = self.text.embeddings.words.weight, self.config.text
+        if ids.shape[1] > sizes.positions:
+            raise ValueError(f"text has {ids.shape[1]} tokens, the model takes {sizes.positions}; truncate it")
+        if not lists_suit(words, sizes.width // sizes.heads):
             return Reading.of(ids, keep, owners, images).to(words.device)
         return Reading.listed(ids, keep, owners, images, tokens).to(words.device)
 
-    def match(self, ids: Tensor, keep: Tensor, image: list[KeysValues], owners: Tensor | None = None) -> Tensor:
-        """Map texts that start with [ENC], ids and keep (R, L), to ITM logits (R, 2); class 1 is a match.
+    def match(self, ids: Tensor, keep: Tensor, image: list[KeysValues]) -> Tensor:
+        """Map texts that start with [ENC], ids and keep (R, L), R / B for each image, to ITM logits (R, 2).
 
-        owners, int64 (R,), names the image of each text in inference, not decreasing; R / B texts an image by default.
-        In inference keep and owners may lie on the host, so that a GPU is not waited for.
+        Class 1 is a match.
         """
-        return self.itm_head(self._first_states(ids, keep, image, owners))  # type: ignore[no-any-return]
+        return self.itm_head(self._first_states(ids, keep, image))  # type: ignore[no-any-return]
 
     def decode(self, ids: Tensor, image: list[KeysValues]) -> Tensor:
         """Map texts that start with [DEC], ids (R, L), to the logits (R, L, V) of each next token."""
         return self.text.logits(self.text.decode(ids, image))
 
-    def _first_states(
-        self, ids: Tensor, keep: Tensor, image: list[KeysValues] | None = None, owners: Tensor | None = None
-    ) -> Tensor:
+    def _first_states(self, ids: Tensor, keep: Tensor, image: list[KeysValues] | None = None) -> Tensor:
         # Training keeps the padding, and with it shapes that do not change from step to step, as torch.compile wants.
         if not torch.is_inference_mode_enabled():
             return self.text.encode(ids, keep, image)[:, 0]  # (R, D)
         images, tokens = (len(image[0][0]), image[0][0].shape[2]) if image else (len(ids), 1)
-        if owners is None:
-            owners = torch.arange(len(ids), device=keep.device) // (len(ids) // images)  # (R,)
-        reading = self.lay_out(ids.to(keep.device), keep, owners, images, tokens)
+        owners = torch.arange(len(ids), device=ids.device) // (len(ids) // images)  # (R,)
+        reading = self.lay_out(ids, keep, owners, images, tokens)
         return self.text.read(reading, image)[: len(ids)]  # (R, D)

@@ -11,8 +11,6 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from capfilt.med.gpu import send
-
 
 class Places(NamedTuple):
     """Where each row of a list stands in a rectangle of groups."""
@@ -29,10 +27,6 @@ class Places(NamedTuple):
         before = counts.cumsum(0) - counts  # (G,)
         flat = torch.arange(len(owners), device=owners.device) - before[owners] + owners * width  # (T,)
         return cls(flat, groups, width)
-
-    def to(self, device: torch.device) -> Self:
-        """Return the same places on a device, which is not waited for."""
-        return self._replace(flat=send(self.flat, device))
 
     def pad(self, rows: Tensor) -> Tensor:
         """Lay rows (T, D) out, (G, W, D), with zeros in between."""

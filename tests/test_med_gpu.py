@@ -1,0 +1,83 @@
+"""Where a GPU is asked for more than torch's plain operators."""
+
+from subprocess import CalledProcessError
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from capfilt.med import gpu
+
+HALF, SINGLE = torch.bfloat16, torch.float32
+
+
+@pytest.fixture(autouse=True)
+def capable(monkeypatch) -> None:
+    gpu._kernels_run.cache_clear()
+    monkeypatch.setattr(gpu, "_capable", lambda: True)
+    monkeypatch.setattr(gpu, "_try_kernel", lambda: None)
+
+
+def there(dtype: torch.dtype = HALF, head: int = 64) -> Any:
+    """What is asked of a tensor, which without a GPU is nowhere."""
+    return SimpleNamespace(is_cuda=True, dtype=dtype, shape=(2, 3, 5, head))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("width", "kernels", "lists"), [(64, True, True), (80, False, True), (12, False, False)])
+def test_heads_of_some_widths_alone_are_taken(width, kernels, lists):
+    assert gpu.heads_suit(there(), width) is kernels
+    assert gpu.lists_suit(there(), width) is lists
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("q", "keys", "suits"), [(HALF, HALF, True), (HALF, SINGLE, False), (SINGLE, SINGLE, False)])
+def test_queries_and_keys_have_one_type(q, keys, suits):
+    """Under autocast they may not: keys come from a cache in the type of the weights."""
+    assert gpu.few_suit(there(q), there(keys)) is suits
+
+
+def test_nothing_is_taken_in_training_or_on_a_cpu():
+    assert not gpu.kernels_suit(there())
+    assert not gpu.lists_suit(there(), 64)
+    with torch.inference_mode():
+        assert gpu.kernels_suit(there())
+        assert not gpu.kernels_suit(torch.ones(1))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("error", [RuntimeError("no gcc"), CalledProcessError(1, "gcc"), PermissionError("cache")])
+def test_without_a_compiler_it_goes_on_and_says_what_to_install(error, monkeypatch, caplog):
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(gpu, "_try_kernel", fail)
+    assert not gpu.kernels_suit(there())
+    assert not gpu.kernels_suit(there())
+    (record,) = caplog.records
+    assert "gcc" in record.getMessage()
+
+
+@torch.inference_mode()
+def test_a_full_gpu_is_no_missing_compiler(monkeypatch):
+    def fail() -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(gpu, "_try_kernel", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        gpu.kernels_suit(there())
+
+
+def test_an_older_gpu_gets_no_kernels(monkeypatch):
+    monkeypatch.setattr(gpu, "_capable", lambda: False)
+    with torch.inference_mode():
+        assert not gpu.kernels_suit(there())
+
+
+def test_spans_tell_where_groups_lie():
+    spans = gpu.Spans.of(torch.tensor([0, 0, 2]), 4)
+    assert (spans.bounds.tolist(), spans.longest) == ([0, 2, 2, 3, 3], 2)
+    assert spans.rounded(128).longest == 128
+    even = gpu.Spans.even(2, 5, torch.device("cpu"))
+    assert (even.bounds.tolist(), even.longest) == ([0, 5, 10], 5)
