@@ -73,11 +73,3 @@ def test_an_older_gpu_gets_no_kernels(monkeypatch):
     monkeypatch.setattr(gpu, "_capable", lambda: False)
     with torch.inference_mode():
         assert not gpu.kernels_suit(there())
-
-
-def test_spans_tell_where_groups_lie():
-    spans = gpu.Spans.of(torch.tensor([0, 0, 2]), 4)
-    assert (spans.bounds.tolist(), spans.longest) == ([0, 2, 2, 3, 3], 2)
-    assert spans.rounded(128).longest == 128
-    even = gpu.Spans.even(2, 5, torch.device("cpu"))
-    assert (even.bounds.tolist(), even.longest) == ([0, 5, 10], 5)

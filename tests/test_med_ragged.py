@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from capfilt.med.ragged import Places
+from capfilt.med.ragged import Places, Spans
 
 
 @pytest.mark.parametrize("owners", [[0, 0, 0, 1, 3, 3], [2, 2], [0, 1, 2, 3], [0, 0, 1, 1, 2, 2, 3, 3]])
@@ -19,3 +19,11 @@ def test_rows_stand_next_to_each_other_in_their_group_and_come_back(owners):
         assert not padded[group, len(own) :].any()
     assert padded.shape == (4, max(map(owners.count, owners)), 2)
     assert places.pack(padded).equal(rows)
+
+
+def test_spans_tell_where_groups_lie():
+    spans = Spans.of(torch.tensor([0, 0, 2]), 4)
+    assert (spans.bounds.tolist(), spans.longest) == ([0, 2, 2, 3, 3], 2)
+    assert spans.rounded(128).longest == 128
+    even = Spans.even(2, 5, torch.device("cpu"))
+    assert (even.bounds.tolist(), even.longest) == ([0, 5, 10], 5)

@@ -9,8 +9,8 @@ from models import lively_checkpoint
 from torch import Tensor
 
 from capfilt.med import attention
-from capfilt.med.gpu import Spans
 from capfilt.med.model import MED
+from capfilt.med.ragged import Listed
 from capfilt.med.text import Reading, TextStack
 
 ROWS, LENGTH = 4, 6
@@ -76,12 +76,13 @@ def test_padding_never_reaches_a_real_token(model, ids, image, mode):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def one_by_one(q: Tensor, keys: Tensor, values: Tensor, places: Spans, seen: Spans) -> Tensor:
+def one_by_one(q: Tensor, keys: Tensor, values: Tensor, listed: Listed) -> Tensor:
     """Attention within groups of a list, as a GPU has it; what belongs to no group is no number."""
     found = torch.full_like(q, torch.nan)
-    for (lo, hi), (first, end) in zip(pairwise(places.bounds.tolist()), pairwise(seen.bounds.tolist()), strict=True):
-        assert hi - lo <= places.longest
-        assert end - first <= seen.longest
+    queries, seen = (list(pairwise(spans.bounds.tolist())) for spans in listed)
+    for (lo, hi), (first, end) in zip(queries, seen, strict=True):
+        assert hi - lo <= listed.queries.longest
+        assert end - first <= listed.seen.longest
         group = (each.transpose(0, 1) for each in (q[lo:hi], keys[first:end], values[first:end]))  # (H, L, K) each
         found[lo:hi] = F.scaled_dot_product_attention(*group).transpose(0, 1)
     return found

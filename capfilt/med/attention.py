@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from capfilt.med.config import TextConfig
-from capfilt.med.gpu import Spans, few_suit, heads_suit, listed_attention
-from capfilt.med.ragged import Places
+from capfilt.med.gpu import few_suit, heads_suit, listed_attention
+from capfilt.med.ragged import Listed, Places
 from capfilt.med.residual import post_norm
 
 KeysValues = tuple[Tensor, Tensor]  # each (B, H, M, K)
@@ -61,12 +61,12 @@ class Heads(nn.Module):
         return self._split(self.key(context)), self._split(self.value(context))  # (B, H, M, K) each
 
     def project_all(
-        self, x: Tensor, places: Places | Spans | None = None, rows: Tensor | None = None
+        self, x: Tensor, places: Places | Listed | None = None, rows: Tensor | None = None
     ) -> tuple[Tensor, KeysValues]:
         """Return the queries, and the keys and values, of tokens that look at each other.
 
         Args:
-            x: (R, L, D); or a list (T, D), of which keys and values then lie in its places, or with spans in one row.
+            x: (R, L, D); or a list (T, D), of which keys and values then lie in their places, or listed in one row.
             places: of the list.
             rows: of the list, whose queries are needed; those of all by default.
         """
@@ -83,24 +83,21 @@ class Heads(nn.Module):
         self,
         q: Tensor,
         context: KeysValues,
-        mask: Tensor | Spans | None = None,
+        mask: Tensor | None = None,
         causal: bool = False,
-        places: Places | Spans | None = None,
+        places: Places | Listed | None = None,
     ) -> Tensor:
         """Return what queries q (R, L, D) see in the context, (R, L, D); R may be a multiple of the context's B.
 
         Rows that share a context are folded into its query length, so that the keys and values of
         an image are never copied for its texts. With places they need not be equally many an image: q is
-        (T, D) then, or (T, 1, D), and so is the result. With spans as places, and others in place of the mask that tell
-        where the contexts lie in their own list, nothing is padded.
+        (T, D) then, or (T, 1, D), and so is the result. Listed ones need no mask: nothing is padded.
         """
         keys, values = context
-        if isinstance(places, Spans):
-            assert isinstance(mask, Spans)
-            queries = q.view(len(q), self.heads, -1)  # (T, H, K)
-            listed = [each.transpose(1, 2).flatten(0, 1) for each in context]  # (S, H, K) each
-            return self.out(listed_attention(queries, listed[0], listed[1], places, mask).flatten(1))  # type: ignore[no-any-return]
-        assert not isinstance(mask, Spans)
+        if isinstance(places, Listed):
+            keys, values = (each.transpose(1, 2).flatten(0, 1) for each in context)  # (S, H, K) each
+            seen = listed_attention(q.view(len(q), self.heads, -1), keys, values, places)  # (T, H, K)
+            return self.out(seen.flatten(1))  # type: ignore[no-any-return]
         groups = q.view(len(keys), -1, q.shape[-1]) if places is None else places.pad(q.flatten(0, -2))  # (B, Q, D)
         if mask is None and not causal and groups.shape[1] <= FEW and few_suit(groups, keys):
             from capfilt.med.kernels import attend_few
@@ -127,9 +124,9 @@ class Attention(Heads):
         self,
         x: Tensor,
         context: KeysValues,
-        mask: Tensor | Spans | None = None,
+        mask: Tensor | None = None,
         causal: bool = False,
-        places: Places | Spans | None = None,
+        places: Places | Listed | None = None,
         q: Tensor | None = None,
     ) -> Tensor:
         """Map x (R, L, D) to (R, L, D), or (T, D) to (T, D); q are its queries, if known; the rest as in attend."""

@@ -4,10 +4,11 @@ import logging
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from subprocess import SubprocessError
-from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
+
+from capfilt.med.ragged import Listed
 
 CAPABLE = (8, 0)  # compute capability from which on flash attention and Triton run
 LEAST_HEAD, MOST_HEAD = 16, 256  # width of a head that matrix units and flash attention take
@@ -55,40 +56,17 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-class Spans(NamedTuple):
-    """Where each of G groups begins and ends in a list."""
-
-    bounds: Tensor  # int32 (G + 1,)
-    longest: int  # rows of a group
-
-    @classmethod
-    def of(cls, owners: Tensor, groups: int) -> Self:
-        """Tell where the groups of rows lie that owners (T,), not decreasing, names; it waits for their device."""
-        counts = torch.bincount(owners, minlength=groups)  # (G,)
-        return cls(torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int(), int(counts.max()))
-
-    @classmethod
-    def even(cls, groups: int, rows: int, device: torch.device) -> Self:
-        """Tell where groups of equally many rows lie."""
-        return cls(torch.arange(0, (groups + 1) * rows, rows, dtype=torch.int32, device=device), rows)
-
-    def rounded(self, step: int) -> Self:
-        """Return the same, with the longest group taken for as long as the next multiple of a step."""
-        return self._replace(longest=-(-self.longest // step) * step)
-
-
-def listed_attention(q: Tensor, keys: Tensor, values: Tensor, places: Spans, seen: Spans) -> Tensor:
+def listed_attention(q: Tensor, keys: Tensor, values: Tensor, listed: Listed) -> Tensor:
     """Return softmax(q keys^T / sqrt(K)) values within each group, (T, H, K).
 
     Args:
         q: (T, H, K), the queries of all G groups, one group behind the other.
         keys: (S, H, K), likewise.
         values: (S, H, K).
-        places: of the groups' queries.
-        seen: of the groups' keys.
+        listed: where the groups lie.
     """
     # The public torch.nn.attention.varlen says the same from torch 2.10 on, and takes the host longer for each call.
-    bounds, longest = zip(places, seen, strict=True)
+    bounds, longest = zip(*listed, strict=True)
     attend = torch.ops.aten._flash_attention_forward
     return attend(q, keys, values, *bounds, *longest, 0.0, False, False)[0]  # type: ignore[no-any-return]
 

@@ -1,7 +1,8 @@
 """Rows of a ragged batch, without padding for what works row by row and with it for attention.
 
 Texts differ in length, and most of their arithmetic is in linear layers that look at one token at a time. So the real
-tokens travel as one list, and are laid out in a rectangle only where they look at each other or at an image.
+tokens travel as one list, and are laid out in a rectangle only where they look at each other or at an image. A GPU does
+without: there it is enough to tell where groups begin and end.
 
 Shapes: T rows of the list, G groups, W places of a group, D width.
 """
@@ -39,3 +40,32 @@ class Places(NamedTuple):
         """List the rows (T, D) of a rectangle (G, W, D)."""
         rows = padded.reshape(self.groups * self.width, -1)
         return rows if len(rows) == len(self.flat) else rows[self.flat]
+
+
+class Spans(NamedTuple):
+    """Where each of G groups begins and ends in a list."""
+
+    bounds: Tensor  # int32 (G + 1,)
+    longest: int  # rows of a group
+
+    @classmethod
+    def of(cls, owners: Tensor, groups: int) -> Self:
+        """Tell where the groups of rows lie that owners (T,), not decreasing, names; it waits for their device."""
+        counts = torch.bincount(owners, minlength=groups)  # (G,)
+        return cls(torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int(), int(counts.max()))
+
+    @classmethod
+    def even(cls, groups: int, rows: int, device: torch.device) -> Self:
+        """Tell where groups of equally many rows lie."""
+        return cls(torch.arange(0, (groups + 1) * rows, rows, dtype=torch.int32, device=device), rows)
+
+    def rounded(self, step: int) -> Self:
+        """Return the same, with the longest group taken for as long as the next multiple of a step."""
+        return self._replace(longest=-(-self.longest // step) * step)
+
+
+class Listed(NamedTuple):
+    """Where groups of queries lie in their list, and the groups of what they look at in theirs: nothing is padded."""
+
+    queries: Spans
+    seen: Spans

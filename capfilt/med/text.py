@@ -22,8 +22,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from capfilt.med.attention import Attention, KeysValues, SelfCache
 from capfilt.med.config import TextConfig
-from capfilt.med.gpu import Spans, send
-from capfilt.med.ragged import Places
+from capfilt.med.gpu import send
+from capfilt.med.ragged import Listed, Places, Spans
 from capfilt.med.residual import post_norm
 
 LIST, TEXTS, GROUP = 512, 128, 128  # a list of tokens, one of texts, and a group have a multiple of so many
@@ -48,16 +48,15 @@ class Mlp(nn.Module):
 class Layout(NamedTuple):
     """Where the tokens of a list look: each in its text, and at its image beside the image's other tokens."""
 
-    texts: Places | Spans  # of R texts
-    images: Places | Spans  # of B images
-    whole: Tensor | Spans  # the texts with all of their tokens; with places, bool (R, 1, 1, L), True for real ones
-    seen: Spans | None  # the images' own tokens
+    texts: Places | Listed  # of R texts
+    images: Places | Listed  # of B images
+    mask: Tensor | None = None  # bool (R, 1, 1, L), True for the real tokens of each text; for places
 
 
 class Reading(NamedTuple):
     """How texts are read as a list of their T real tokens, of which the last block needs the R first ones alone.
 
-    It lies out where each token looks: as places in padded rectangles or, for a GPU that needs no padding, as spans.
+    It lies out where each token looks: in padded rectangles or, for a GPU that needs no padding, in lists.
     """
 
     ids: Tensor  # int64 (T,)
@@ -80,13 +79,13 @@ class Reading(NamedTuple):
         rows, texts, places = cls._list(keep)
         inner = Places.of(texts, len(keep))
         mask = keep[:, None, None, : inner.width]  # (R, 1, 1, L)
-        tokens = Layout(inner, Places.of(owners[texts], images), mask, None)
-        firsts = Layout(Places.of(rows, len(keep)), Places.of(owners, images), mask, None)
+        tokens = Layout(inner, Places.of(owners[texts], images), mask)
+        firsts = Layout(Places.of(rows, len(keep)), Places.of(owners, images), mask)
         return cls(ids[keep], places, owners, torch.searchsorted(texts, rows), tokens, firsts)
 
     @classmethod
     def listed(cls, ids: Tensor, keep: Tensor, owners: Tensor, images: int, tokens: int) -> "Reading":
-        """Lay out texts as spans, of images of so many tokens; the rest as in of.
+        """Lay out texts in lists, of images of so many tokens; the rest as in of.
 
         Lists and their longest groups are brought to round lengths, so that few different ones are met. What is added
         belongs to no group, and what is made of it says nothing.
@@ -96,15 +95,14 @@ class Reading(NamedTuple):
         whole = Spans.of(texts, len(keep) + more_texts).rounded(GROUP)
         single = Spans.of(rows, len(keep) + more_texts)
         seen = Spans.even(images, tokens, keep.device)
-        ids, places = (F.pad(each, (0, more_tokens)) for each in (ids[keep], places))  # (T,) each
-        starts = F.pad(torch.searchsorted(texts, rows), (0, more_texts))  # (R,)
+        at_images, firsts_at_images = (Spans.of(of, images).rounded(GROUP) for of in (owners[texts], owners))
         return cls(
-            ids=ids,
-            positions=places,
+            ids=F.pad(ids[keep], (0, more_tokens)),
+            positions=F.pad(places, (0, more_tokens)),
             owners=F.pad(owners, (0, more_texts)),
-            starts=starts,
-            tokens=Layout(whole, Spans.of(owners[texts], images).rounded(GROUP), whole, seen),
-            firsts=Layout(single, Spans.of(owners, images).rounded(GROUP), whole, seen),
+            starts=F.pad(torch.searchsorted(texts, rows), (0, more_texts)),
+            tokens=Layout(Listed(whole, whole), Listed(at_images, seen)),
+            firsts=Layout(Listed(single, whole), Listed(firsts_at_images, seen)),
         )
 
     @staticmethod
@@ -150,9 +148,9 @@ class TextBlock(nn.Module):
 
         text are the keys and values of all tokens.
         """
-        x = self.encoder_attn(x, text, layout.whole, places=layout.texts, q=q)  # (T, D)
+        x = self.encoder_attn(x, text, layout.mask, places=layout.texts, q=q)  # (T, D)
         if image is not None:
-            x = self.cross_attn(x, image, layout.seen, places=layout.images)  # (T, D)
+            x = self.cross_attn(x, image, places=layout.images)  # (T, D)
         return self.mlp(x)  # type: ignore[no-any-return]
 
     def decode(
