@@ -1,12 +1,12 @@
 """How many images a second does a GPU bootstrap, from tar to committed ledger?
 
-    python benchmarks/on_gpu.py --json on_gpu.json                    ViT-B/16 at 384, n = 1, 4 and 10, two minutes
-    python benchmarks/on_gpu.py --model large --captions 1 10
+    python benchmarks/on_gpu.py --json on_gpu.json                       ViT-B/16 at 384, all cases of the options
+    python benchmarks/on_gpu.py --model large --modes process --captions 1 --batch 128
 
-Each case runs twice: in this process, where the worker of a job does as many units at once as on Ray, and as a job on
-a Ray cluster of this machine. JPEGs of 640x480 are read, decoded, captioned and scored, and rows are committed. Weights
-are random, and lively; captions take 20 tokens each. The clock starts when the models have seen their first batch and
-stops when the last commit record lies in the ledger.
+Each case runs in two ways: in this process, where the worker of a job does as many units at once as on Ray, and as a
+job on a Ray cluster of this machine. JPEGs of 640x480 are read, decoded, captioned and scored, and rows are committed.
+Weights are random, and lively; captions take 20 tokens each. The clock starts when the models have seen their first
+batch and stops when the last commit record lies in the ledger.
 
 Told are images a second, the share of the time in which no batch was in the models, and the operations a second that
 the images need, held against the GPU's fastest matrix product.
@@ -25,7 +25,7 @@ from statistics import median
 
 import torch
 from machine import describe
-from versus_inputs import Folders, Inputs, make_inputs, sizes, write_models
+from versus_inputs import Folders, Inputs, make_inputs, sizes, write_models, write_shard
 from versus_sides import sampling
 from versus_transformers import operations
 from versus_work import matrix_rates
@@ -40,7 +40,6 @@ from capfilt.med.build import build_models, checkpoint_names
 from capfilt.med.checkpoints import Checkpoint, load
 from capfilt.planning import plan_shards
 from capfilt.runs import load_run, open_run
-from capfilt.shards import write_tar
 from capfilt.units import cut_units
 from pipelines import bootstrap
 from workers.bootstrap_worker import BootstrapWorker
@@ -62,8 +61,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models = write_models(config, Path(options.models or folder, options.model), inputs)
+        (folder / "in").mkdir()
+        many = again_and_again(inputs, options.images // SHARDS)
         for number in range(SHARDS):
-            write_shard(inputs, options.images // SHARDS, folder / f"in/{number:05d}.tar")
+            write_shard(many, folder / f"in/{number:05d}.tar")
         for mode, n, batch in itertools.product(options.modes, options.captions, options.batch):
             rounds = []
             for number in range(options.rounds):
@@ -77,14 +78,10 @@ def main() -> None:
                 options.json.write_text(json.dumps(found, indent=1, default=str) + "\n")
 
 
-def write_shard(inputs: Inputs, images: int, path: Path) -> None:
-    """Write a shard of so many images, the distinct ones again and again."""
-    path.parent.mkdir(exist_ok=True)
-    members = []
-    pairs = itertools.cycle(zip(inputs.jpegs, inputs.texts, strict=True))
-    for number, (jpeg, texts) in enumerate(itertools.islice(pairs, images)):
-        members += [(f"{number:06d}.jpg", jpeg), (f"{number:06d}.txt", texts[0].encode())]
-    write_tar(path, members)
+def again_and_again(inputs: Inputs, images: int) -> Inputs:
+    """Return so many images, the distinct ones again and again; their pixels are not repeated."""
+    jpegs, texts = (list(itertools.islice(itertools.cycle(each), images)) for each in (inputs.jpegs, inputs.texts))
+    return inputs._replace(jpegs=jpegs, texts=texts)
 
 
 def settings(run: Path, models: Folders, n: int, batch: int, options: argparse.Namespace) -> BootstrapConfig:

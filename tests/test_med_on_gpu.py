@@ -6,6 +6,7 @@ host would wait. A watch refuses products of two types, which a GPU has not, and
 
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,18 +16,29 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from capfilt.config import Device, Sampling
+from capfilt.captioners.med import MEDCaptioner
+from capfilt.config import Device, FilterSettings, Sampling
+from capfilt.filters.med import MEDFilter
 from capfilt.med import gpu
 from capfilt.med.attention import KeysValues
 from capfilt.med.draft import Draft
-from capfilt.med.generation import sample
+from capfilt.med.generation import Pen, sample
+from capfilt.med.graphs import Recorder
 from capfilt.med.inference import on_device, shape
 from capfilt.med.model import MED
 from capfilt.med.text import Reading
 
 VOCABULARY, IMAGES = 300, 3
 GPU = torch.device("cuda:0")
-PRODUCTS = ("linear", "matmul", "__matmul__", "conv2d", "layer_norm", "scaled_dot_product_attention")
+PRODUCTS = (
+    "linear",
+    "_addmm_activation",
+    "matmul",
+    "__matmul__",
+    "conv2d",
+    "layer_norm",
+    "scaled_dot_product_attention",
+)
 COPIES = ("to", "cpu", "cuda", "tensor", "tolist", "item")
 
 
@@ -117,6 +129,32 @@ def test_texts_are_read_on_the_gpu_without_waiting_for_it(model, device, watch):
     logits, features = model.itm_head(model.text.read(reading, image))[:6], model.features(model.text.read(reading))[:6]
     for found, width in ((logits, 2), (features, 16)):
         assert (found.device, found.dtype, found.shape) == (GPU, torch.float32, (6, width))
+    assert watch.waits == []
+
+
+@pytest.mark.parametrize("itc", [True, False])
+def test_what_the_filter_records_does_not_wait(model, device, watch, itc):
+    judge = object.__new__(MEDFilter)  # a checkpoint has values
+    judge.model, judge.device, judge.settings = model, device, FilterSettings(itc=itc)
+    judge.tokens = SimpleNamespace(cls=2)
+    ids, keep = torch.zeros((6, 9), dtype=torch.long), torch.ones((6, 9), dtype=torch.bool)
+    reading = model.lay_out(ids, keep, torch.zeros(6, dtype=torch.long), IMAGES, 17)
+    pixels = torch.zeros((IMAGES, 3, 32, 32), dtype=torch.uint8, device=GPU)
+    scores = judge._judge(judge._see(pixels), reading)
+    assert (scores.device, scores.dtype, scores.shape[1]) == (GPU, torch.float32, 1 + itc)
+    assert watch.waits == []
+
+
+def test_what_the_captioner_records_does_not_wait(model, device, watch):
+    captioner = object.__new__(MEDCaptioner)
+    captioner.model, captioner.device = model, device
+    captioner._pen = Pen(model, [5, 6, 7], 2, Sampling(captions=2))
+    captioner._recorder = Recorder(captioner._begin, lambda: None)
+    pixels = torch.zeros((IMAGES, 3, 32, 32), dtype=torch.uint8, device=GPU)
+    draft = captioner._begin(pixels, torch.zeros((IMAGES * 2, 20), dtype=torch.float64, device=GPU))
+    captioner._pen.go_on(draft, range(4, 8))
+    assert draft.fixed
+    assert (draft.ids.device, draft.ids.shape) == (GPU, (IMAGES * 2, 20))
     assert watch.waits == []
 
 

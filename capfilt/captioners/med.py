@@ -15,9 +15,8 @@ from capfilt.med.draft import Draft, Written
 from capfilt.med.generation import Pen, logprobs, write
 from capfilt.med.gpu import own_stream, send
 from capfilt.med.graphs import Recorder, graphs
-from capfilt.med.inference import ready, settle
+from capfilt.med.inference import on_device, ready, settle
 from capfilt.med.sampling import uniforms
-from capfilt.med.vision import normalise
 from capfilt.memory import InParts
 from capfilt.records import Caption
 
@@ -75,8 +74,7 @@ class MEDCaptioner:
         return self._pen.begin(self._see(pixels), noise, fixed=self._recorder.records)
 
     def _see(self, pixels: Tensor) -> list[KeysValues]:
-        images = normalise(pixels, getattr(torch, self.device.dtype))  # (B, 3, S, S)
-        return self.model.project_image(self.model.encode_image(images))
+        return self.model.project_image(self.model.encode_image(on_device(pixels, self.device)))
 
     def _read(self, rows: list[list[int]], logprobs: list[float]) -> list[Caption]:
         generated = [ids[len(self.prompt) :] for ids in rows]

@@ -14,9 +14,8 @@ from capfilt.med.attention import KeysValues
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.gpu import own_stream, send
 from capfilt.med.graphs import Recorder, graphs
-from capfilt.med.inference import ready, settle
+from capfilt.med.inference import on_device, ready, settle
 from capfilt.med.text import Reading
-from capfilt.med.vision import normalise
 from capfilt.memory import InParts
 from capfilt.texts import normalise as normalise_text
 
@@ -65,7 +64,7 @@ class MEDFilter:
         return [list(islice(scores, len(group))) for group in texts]
 
     def _see(self, pixels: Tensor) -> Seen:
-        image = self.model.encode_image(normalise(pixels, getattr(torch, self.device.dtype)))  # (B, M, D)
+        image = self.model.encode_image(on_device(pixels, self.device))  # (B, M, D)
         return Seen(image, self.model.project_image(image))
 
     def _judge(self, seen: Seen, reading: Reading) -> Tensor:

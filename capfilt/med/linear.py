@@ -43,11 +43,11 @@ class CastLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., D_in) to (..., D_out)."""
         x = x.to(self.weight.dtype)
-        if self.gelu and self.bias is not None:
-            rows = torch._addmm_activation(self.bias, x.flatten(0, -2), self.weight.t(), use_gelu=True)  # (R, D_out)
-            return rows.view(*x.shape[:-1], -1)
-        y = F.linear(x, self.weight, self.bias)
-        return F.gelu(y, approximate="tanh") if self.gelu else y
+        if not self.gelu:
+            return F.linear(x, self.weight, self.bias)
+        bias = cast("Tensor", self.bias)  # every layer that a GELU follows has one
+        rows = torch._addmm_activation(bias, x.flatten(0, -2), self.weight.t(), use_gelu=True)  # (R, D_out)
+        return rows.view(*x.shape[:-1], -1)
 
 
 class PatchLinear(nn.Module):

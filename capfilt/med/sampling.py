@@ -63,14 +63,18 @@ def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
     Returns:
         Probabilities, likeliest first, 0 outside the nucleus, and the token ids they belong to, both (R, k).
     """
-    values, ids = likeliest(scores, min(top_k or LIKELY, scores.shape[1]))  # (R, k), (R, k)
     if top_k:
+        values, ids = likeliest(scores, min(top_k, scores.shape[1]))  # (R, k), (R, k)
         probabilities = values.softmax(dim=1)  # (R, k)
     else:
         total = scores.logsumexp(dim=1, keepdim=True)  # (R, 1)
-        probabilities = (values - total).exp()  # (R, k)
         # A GPU does not wait for the host to look, and its steps are recorded without one.
-        if top_p == 1.0 or scores.is_cuda or (probabilities.sum(dim=1) < top_p).any():
+        whole = top_p == 1.0 or scores.is_cuda
+        if not whole:
+            values, ids = scores.topk(min(LIKELY, scores.shape[1]), dim=1)  # (R, k), (R, k)
+            probabilities = (values - total).exp()  # (R, k)
+            whole = bool((probabilities.sum(dim=1) < top_p).any())
+        if whole:
             values, ids = scores.sort(dim=1, descending=True)  # (R, V), (R, V)
             probabilities = (values - total).exp()  # (R, V)
     if top_p == 1.0:
@@ -82,10 +86,15 @@ def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
 def likeliest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k largest scores (R, V), largest first, and the tokens they belong to, both (R, k).
 
-    A GPU is slow at a few of many: there they are looked for in the k chunks of tokens with the largest scores.
+    A GPU is slow at a few of many.
     """
     if scores.device.type == "cpu" or scores.shape[1] % CHUNK or scores.shape[1] <= k * CHUNK:
         return scores.topk(k, dim=1)
+    return by_chunks(scores, k)
+
+
+def by_chunks(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return what likeliest does, looked for in the k chunks with the largest scores; V is a multiple of C."""
     chunks = scores.view(len(scores), -1, CHUNK)  # (R, V / C, C)
     best = chunks.amax(dim=2).topk(k, dim=1).indices  # (R, k)
     among = chunks.gather(1, best[:, :, None].expand(-1, -1, CHUNK)).flatten(1)  # (R, k * C)
