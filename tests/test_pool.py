@@ -69,13 +69,19 @@ class RaisesOnce(Marked):
             raise RuntimeError("a passing cloud")
 
 
-class RaisesInCompany(RaisesOnce):
-    """Raises when the other actor is at work too."""
+class WaitsForCompany(Marked):
+    """Goes on when the other actor is at work too."""
 
     def act(self, unit: Unit) -> None:
         while len({pid for file in self.notes.iterdir() for pid in file.read_text().split()}) < 2:
             time.sleep(0.01)
+
+
+class RaisesInCompany(WaitsForCompany):
+    def act(self, unit: Unit) -> None:
         super().act(unit)
+        if self.first_time(unit):
+            raise RuntimeError("two are a crowd")
 
 
 class DiskFullOnce(Marked):
@@ -177,9 +183,9 @@ class Looks:
         self.ready.append(state.ready)
 
 
-def test_a_listener_sees_workers_come_and_does_not_look_at_every_unit(cluster):
+def test_a_listener_sees_workers_come_and_does_not_look_at_every_unit(cluster, tmp_path):
     listener, many = Looks(), UNITS * 50
-    assert len(list(run_units(Echo, many, cluster, listener=listener))) == 300
+    assert len(list(run_units(partial(WaitsForCompany, tmp_path, "0"), many, cluster, listener=listener))) == 300
     assert {0, 2} <= set(listener.ready)
     assert len(listener.ready) < 100
 
