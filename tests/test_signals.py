@@ -70,7 +70,15 @@ def test_a_program_that_did_not_ask_for_it_is_not_ended():
     end_process()
 
 
-def test_the_first_ctrl_c_asks_and_the_second_interrupts(capfd):
+@pytest.fixture
+def in_front():
+    """Ctrl-C interrupts, as it does not where the tests themselves run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_first_ctrl_c_asks_and_the_second_interrupts(in_front, capfd):
     asked = []
     with stop_on_interrupt(lambda: asked.append(1)):
         interrupt()
@@ -96,7 +104,10 @@ print("on", flush=True)
 """
 
 
-def send(number: int, first: str = "", seconds: float = 60) -> tuple[int, str]:
+AT_A_TERMINAL = "signal.signal(signal.SIGHUP, signal.SIG_DFL)"  # also where the tests themselves run under nohup
+
+
+def send(number: int, first: str = AT_A_TERMINAL, seconds: float = 60) -> tuple[int, str]:
     """Return the exit code of a program that gets a signal while it is at work, and what it says then."""
     code = CODE.format(first=first, seconds=seconds)
     program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
