@@ -5,12 +5,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from capfilt.logs import bind, bound_fields
 
 AHEAD = 3  # batches in memory beside the one in the models
+PIECES = 4  # of a batch for each thread: two threads meet for each, which takes the host some 50 microseconds
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -33,17 +34,22 @@ def prefetch(items: Iterable[T], size: int, prepare: Callable[[T], U], threads: 
     start: dict[str, Any] = {"initializer": bind, "initargs": (bound_fields(),)}  # they log for the caller's unit
     with ThreadPoolExecutor(1, **start) as reader, ThreadPoolExecutor(threads, **start) as pool:
 
-        def load() -> list[Future[U]]:
-            return [pool.submit(prepare, item) for item in islice(source, size)]
+        def load() -> list[Future[list[U]]]:
+            batch, piece = list(islice(source, size)), max(1, size // (threads * PIECES))
+            return [pool.submit(_all, prepare, batch[at : at + piece]) for at in range(0, len(batch), piece)]
 
         ahead = deque(reader.submit(load) for _ in range(AHEAD))
         try:
-            while batch := [future.result() for future in ahead.popleft().result()]:
+            while batch := list(chain.from_iterable(future.result() for future in ahead.popleft().result())):
                 ahead.append(reader.submit(load))
                 yield batch
         finally:
             reader.shutdown(cancel_futures=True)
             pool.shutdown(cancel_futures=True)
+
+
+def _all(prepare: Callable[[T], U], items: list[T]) -> list[U]:
+    return [prepare(item) for item in items]
 
 
 class Stopwatch:
