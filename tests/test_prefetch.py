@@ -7,13 +7,16 @@ import pytest
 from capfilt.prefetch import AHEAD, Stopwatch, prefetch
 
 
-@pytest.mark.parametrize(("count", "sizes"), [(0, []), (3, [3]), (4, [4]), (9, [4, 4, 1]), (40, [4] * 10)])
-def test_items_come_in_order_and_in_whole_batches(count, sizes):
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [(0, 4, []), (3, 4, [3]), (4, 4, [4]), (9, 4, [4, 4, 1]), (40, 4, [4] * 10), (200, 80, [80, 80, 40])],
+)
+def test_items_come_in_order_and_in_whole_batches(count, size, sizes):
     def slow_when_even(item: int) -> int:
         time.sleep(0.002 * (item % 2 == 0))
         return item * 10
 
-    batches = list(prefetch(range(count), 4, slow_when_even, threads=3))
+    batches = list(prefetch(range(count), size, slow_when_even, threads=3))
 
     assert [len(batch) for batch in batches] == sizes
     assert [item for batch in batches for item in batch] == [n * 10 for n in range(count)]
