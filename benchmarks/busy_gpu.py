@@ -5,8 +5,9 @@
 A bootstrap through the worker's own class, with one unit in hand and with as many as on Ray: tars are read,
 images decoded, captions turned from tokens into texts and texts into tokens, rows put into the ledger. Only the
 arithmetic is a stand-in: a device that takes --captioner and --filter milliseconds an image (by default what an
-H200 would take at 60 % of its roofline, ViT-B at 384 pixels), one batch at a time, while the host goes on, as
-it does while it waits for a GPU. Images are tiny: what decoding costs is told by feeding.py.
+H200 would take at 60 % of its roofline, ViT-B at 384 pixels), one thing at a time, while the host goes on, as
+it does while it waits for a GPU. A batch is launched piece by piece, by as many calls of torch as go to a GPU, each of
+which lets go of Python's lock and has to get it back. Images are tiny: what decoding costs is told by feeding.py.
 
 Told are images a second, the share of the time in which the device had nothing to do, and the CPU time of an image, of
 all threads together, making the tiny images ready included.
@@ -37,7 +38,6 @@ from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.draft import Written
 from capfilt.med.model import MED
-from capfilt.med.sampling import uniforms
 from capfilt.med.text import Reading
 from capfilt.med.tokens import SPECIAL, Tokens
 from capfilt.planning import plan_shards
@@ -51,21 +51,29 @@ WORDS = 30_000  # of the vocabulary
 ON_A_GPU = Cluster(gpus_per_worker=1)
 MADE_UP = 5_000  # captions that it draws from
 CAPTION = (6, 14)  # tokens of each, least and most
+# How often the host waits for the GPU in a batch, and calls of torch before each wait: a caption's first token and then
+# four at a time; the copies of what tells where each text lies, beside the calls that the filter makes here as well.
+CAPTIONER_WAITS, CAPTIONER_CALLS = 5, 10
+FILTER_WAITS, FILTER_CALLS = 1, 60
 
 
 class StandIn:
-    """A device that takes its time for each image of a batch, one batch after the other."""
+    """A device that takes its time for the pieces of a batch, one piece after the other."""
 
     def __init__(self) -> None:
         self._busy = threading.Lock()
         self.seconds = 0.0  # at work
 
-    def work(self, seconds: float) -> None:
-        """Return when that much work is done."""
-        with self._busy:
-            start = time.perf_counter()
-            time.sleep(seconds)
-            self.seconds += time.perf_counter() - start
+    def work(self, seconds: float, waits: int, calls: int) -> None:
+        """Return when that much work is done, in as many pieces as it is waited for, each launched by some calls."""
+        scrap = torch.zeros(1)
+        for _ in range(waits):
+            for _ in range(calls):
+                scrap.add_(1)
+            with self._busy:
+                start = time.perf_counter()
+                time.sleep(seconds / waits)
+                self.seconds += time.perf_counter() - start
 
 
 class Captioner(MEDCaptioner):
@@ -76,10 +84,9 @@ class Captioner(MEDCaptioner):
         self._device, self._seconds, draw = device, seconds, random.Random(0)
         self._known = torch.tensor([self._made_up(draw) for _ in range(MADE_UP)])  # (MADE_UP, T)
 
-    def _write(self, pixels: Tensor, noise: Any) -> Written:
-        uniforms(list(noise), self.settings.captions, self.settings.max_length)
-        self._device.work(self._seconds * len(noise))
-        rows = [(seed + index) % len(self._known) for seed in noise for index in range(self.settings.captions)]
+    def _write(self, pixels: Tensor, numbers: Tensor) -> Written:
+        self._device.work(self._seconds * len(pixels), CAPTIONER_WAITS, CAPTIONER_CALLS)
+        rows = (numbers.flatten(0, 1)[:, 0] * len(self._known)).long()  # (B * n,)
         return Written(self._known[rows], torch.full((len(rows),), -9.5))
 
     def _made_up(self, draw: random.Random) -> list[int]:
@@ -99,7 +106,7 @@ class Filter(MEDFilter):
         return pixels
 
     def _judge(self, seen: Any, reading: Reading) -> Tensor:
-        self._device.work(self._seconds * len(seen))
+        self._device.work(self._seconds * len(seen), FILTER_WAITS, FILTER_CALLS)
         return torch.zeros(len(reading.starts), 2)
 
 

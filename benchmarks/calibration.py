@@ -34,6 +34,7 @@ from capfilt.query import open_run
 from capfilt.records import Caption
 from capfilt.runs import load_run
 from capfilt.shards import write_tar
+from capfilt.turns import UNSHARED, Turn
 from pipelines import bootstrap
 
 PER_SHARD = 500
@@ -47,7 +48,7 @@ class Silent:
 
     name, image_size = "none", 32
 
-    def caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
+    def caption(self, pixels: Tensor, noise: Sequence[int], turn: Turn = UNSHARED) -> list[list[Caption]]:
         """Return no caption for any image."""
         return [[] for _ in pixels]
 

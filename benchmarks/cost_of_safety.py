@@ -29,7 +29,7 @@ from PIL import Image
 from capfilt.config import BootstrapConfig
 from capfilt.images import decode
 from capfilt.indexing import index_shard, open_planned
-from capfilt.ledger import write_unit
+from capfilt.ledger import candidates_table, write_unit
 from capfilt.ledger.completion import complete_shard
 from capfilt.records import Candidate, SampleRecord, Unit
 from capfilt.runs import Run, open_run
@@ -82,10 +82,8 @@ def once(options: argparse.Namespace) -> dict[str, float]:
         units = [Unit(shard, lo, min(lo + size, shard.samples)) for lo in range(0, shard.samples, size)]
         timed("index read, headers looked at", lambda: [look(run, unit) for unit in units])
         timed("images hashed", lambda: [hashlib.sha256(picture).hexdigest() for _ in range(options.samples)])
-        rows = [(records(unit), candidates(unit)) for unit in units]
-        timed(
-            "units committed", lambda: [write_unit(run, unit, *row, {}) for unit, row in zip(units, rows, strict=True)]
-        )
+        rows = [(unit, records(unit), candidates(unit)) for unit in units]
+        timed("units committed", lambda: [commit(run, *row) for row in rows])
         timed("shard folded", lambda: complete_shard(run, shard, config))
         problems = timed("run verified", lambda: verify(run))
         assert problems == []
@@ -148,6 +146,11 @@ def records(unit: Unit) -> list[SampleRecord]:
         )
         for position in range(unit.lo, unit.hi)
     ]
+
+
+def commit(run: Run, unit: Unit, samples: list[SampleRecord], texts: list[Candidate]) -> None:
+    """Commit a unit, from its rows as the models leave them."""
+    write_unit(run, unit, samples, candidates_table(unit.shard.id, texts), {})
 
 
 def candidates(unit: Unit) -> list[Candidate]:

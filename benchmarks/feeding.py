@@ -98,7 +98,7 @@ def usual(side: int, sample: Sample) -> torch.Tensor:
 
 
 def ours(prepare_one: Callable, sample: Sample) -> torch.Tensor:
-    return prepare_one(sample).for_captioner
+    return torch.from_numpy(prepare_one(sample).for_captioner)
 
 
 def prepared(options: argparse.Namespace, margin: float | None) -> Callable:

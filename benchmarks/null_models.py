@@ -13,6 +13,7 @@ from capfilt.config import BootstrapConfig
 from capfilt.filters import Scores
 from capfilt.records import Caption, Unit, UnitResult
 from capfilt.shards import write_tar
+from capfilt.turns import UNSHARED, Turn
 
 LINKS = 30_000  # to one file, at most; ext4 takes 65,000
 
@@ -23,7 +24,7 @@ class NullCaptioner:
     name = "c0ffee"
     image_size = 8
 
-    def caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
+    def caption(self, pixels: Tensor, noise: Sequence[int], turn: Turn = UNSHARED) -> list[list[Caption]]:
         """Return one caption for each image."""
         return [[Caption("a picture of a thing on a table", 8, -9.5)] for _ in noise]
 
@@ -34,7 +35,7 @@ class NullFilter:
     name = "f117e4"
     image_size = 8
 
-    def score(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Scores]]:
+    def score(self, pixels: Tensor, texts: Sequence[Sequence[str]], turn: Turn = UNSHARED) -> list[list[Scores]]:
         """Return scores for each text of each image."""
         return [[Scores(0.75, 0.25) for _ in group] for group in texts]
 

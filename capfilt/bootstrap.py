@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -65,8 +66,8 @@ class Prepared:
 
     record: SampleRecord
     text: str  # exactly as it came
-    for_captioner: Tensor  # RGB, uint8, (3, S, S) with S = captioner.image_size
-    for_filter: Tensor  # the same for the filter; the same tensor where the sizes are equal
+    for_captioner: np.ndarray  # RGB, uint8, (3, S, S) with S = captioner.image_size
+    for_filter: np.ndarray  # the same for the filter; the same array where the sizes are equal
 
 
 Source = Callable[[Unit, Sides], Generator[list[Prepared], None, None]]
@@ -108,12 +109,13 @@ def capfilt_unit(
             candidates += capfilt_batch(batch, models, config, clock)
             records += [prepared.record for prepared in batch]
     statuses = Counter(record.status for record in records)
+    table = candidates_table(unit.shard.id, candidates)
     if not unit.trial:
         check_failures(unit.shard, statuses, config)
         with clock("write"):
             quarantine(run, unit, records)
-            write_unit(run, unit, records, candidates, clock.seconds)
-    return _result(unit, statuses, candidates_table(unit.shard.id, candidates), config.policy, clock.seconds)
+            write_unit(run, unit, records, table, clock.seconds)
+    return _result(unit, statuses, table, config.policy, clock.seconds)
 
 
 def ready_batches(config: BootstrapConfig, run: Run, unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
@@ -127,9 +129,10 @@ def prepare(sides: Sides, config: BootstrapConfig, sample: Sample) -> Prepared:
     margin = config.images.jpeg_margin
     record, image = examine(sample, config.images, None if margin is None else margin * max(sides))
     if image is None:
-        black = [torch.zeros(3, side, side, dtype=torch.uint8) for side in sides]
+        black = [np.zeros((3, side, side), np.uint8) for side in sides]
         return Prepared(record, sample.text, *black)
-    pixels = {side: resize(image.pixels, side) for side in set(sides)}  # (3, S, S) each
+    # As arrays, which processes hand to each other without a copy: tensors would be pickled one by one.
+    pixels = {side: resize(image.pixels, side).numpy() for side in set(sides)}  # (3, S, S) each
     return Prepared(record, sample.text, *(pixels[side] for side in sides))
 
 
@@ -148,8 +151,7 @@ def capfilt_batch(
         return []
     noise = [noise_seed(config, prepared.record.image_sha256) for prepared in batch]
     pixels = together([p.for_captioner for p in batch], config.device)  # (B, 3, S, S)
-    with turns("caption", clock):
-        captions = models.captioner.caption(pixels, noise)  # B lists
+    captions = models.captioner.caption(pixels, noise, turns("caption", clock))  # B lists
     rows = [
         _unscored(prepared, written, seed, models.captioner.name, config)
         for prepared, written, seed in zip(batch, captions, noise, strict=True)
@@ -159,8 +161,7 @@ def capfilt_batch(
     texts = [list(dict.fromkeys(group)) for group in read]  # texts of an image that read the same are scored once
     if models.filter.image_size != models.captioner.image_size:
         pixels = together([p.for_filter for p in batch], config.device)  # (B, 3, S, S)
-    with turns("score", clock):
-        scores = models.filter.score(pixels, texts)  # B lists
+    scores = models.filter.score(pixels, texts, turns("score", clock))  # B lists
     return [
         _scored(candidate, found[text], models.filter.name)
         for group, seen, found in zip(rows, read, map(_by_text, texts, scores), strict=True)
@@ -168,16 +169,16 @@ def capfilt_batch(
     ]
 
 
-def together(images: Sequence[Tensor], device: Device) -> Tensor:
+def together(images: Sequence[np.ndarray], device: Device) -> Tensor:
     """Return the pixels of a batch, uint8 (B, 3, S, S), of images (3, S, S).
 
     For a GPU they lie in memory that it reads itself, and that is used again: fresh memory costs a page fault for each
     4 KiB, which hold up all threads of the process.
     """
-    if device.kind == "cpu" or not torch.cuda.is_available():
-        return torch.stack(tuple(images))
-    pinned = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=True)
-    return torch.stack(tuple(images), out=pinned)
+    pinned = device.kind == "cuda" and torch.cuda.is_available()
+    batch = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=pinned)
+    np.stack(images, out=batch.numpy())
+    return batch
 
 
 def noise_seed(config: BootstrapConfig, image_sha256: str) -> int:

@@ -3,12 +3,17 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 from capfilt.prefetch import Stopwatch
 
 Stage = Literal["caption", "score"]
+Turn = AbstractContextManager[object]
+"""A block in which one batch alone has a model."""
+
+UNSHARED: Turn = nullcontext()
+"""The turn of who shares a model with nobody."""
 
 
 class Turns:

@@ -8,11 +8,13 @@ import io
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 from torch import Tensor
 
@@ -21,6 +23,7 @@ from capfilt.config import BootstrapConfig
 from capfilt.filters import Scores
 from capfilt.records import Caption
 from capfilt.shards import write_tar
+from capfilt.turns import UNSHARED, Turn
 
 COLOURS = ("red", "green", "blue")
 KINDS = ("square", "field", "wall", "screen", "flag")
@@ -37,7 +40,11 @@ class ColourCaptioner:
     def __init__(self, captions: int = 1, on_white: Callable[[], None] = lambda: None, delay: float = 0.0) -> None:
         self.captions, self.on_white, self.delay = captions, on_white, delay
 
-    def caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
+    def caption(self, pixels: Tensor, noise: Sequence[int], turn: Turn = UNSHARED) -> list[list[Caption]]:
+        with turn:
+            return self.write(pixels, noise)
+
+    def write(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
         time.sleep(self.delay)
         if (pixels.flatten(1).min(dim=1).values > 250).any():
             self.on_white()
@@ -59,7 +66,11 @@ class ColourFilter:
         self.image_size, self.white = image_size, white  # P(match) of a white image, whatever the text
         self.texts: list[list[list[str]]] = []  # of each call
 
-    def score(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Scores]]:
+    def score(self, pixels: Tensor, texts: Sequence[Sequence[str]], turn: Turn = UNSHARED) -> list[list[Scores]]:
+        with turn:
+            return self.judge(pixels, texts)
+
+    def judge(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Scores]]:
         self.texts.append([list(group) for group in texts])
         return [
             [Scores(self._match(pixels[slot], colour, text), slot / len(pixels)) for text in group]
@@ -70,6 +81,28 @@ class ColourFilter:
         if self.white is not None and image.min() > 250:
             return self.white
         return float(colour in text.split())
+
+
+class Events(list[str]):
+    """What happened, in order."""
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        self.append("turn")
+        yield
+        self.append("turn over")
+
+
+def events(monkeypatch: pytest.MonkeyPatch, *watched: tuple[type, str]) -> Events:
+    """Return what will happen, of the methods that are watched."""
+    happened = Events()
+
+    def watch(kind: type, name: str, method: Callable[..., Any]) -> None:
+        monkeypatch.setattr(kind, name, lambda *arguments: happened.append(name) or method(*arguments))
+
+    for kind, name in watched:
+        watch(kind, name, getattr(kind, name))
+    return happened
 
 
 def colours(pixels: Tensor) -> list[str]:

@@ -12,7 +12,7 @@ from PIL import Image
 from capfilt.config import BootstrapConfig, ExportConfig
 from capfilt.export import export_shard, finish_export
 from capfilt.fingerprint import fingerprint
-from capfilt.ledger import fold, write_unit
+from capfilt.ledger import candidates_table, fold, write_unit
 from capfilt.records import Candidate, SampleRecord, Shard, Unit
 from capfilt.runs import Run, open_run
 from capfilt.shards import open_shard, write_tar
@@ -72,7 +72,7 @@ def commit(
             run,
             unit,
             [record for record in records if record.position in inside],
-            [candidate for candidate in candidates if candidate.position in inside],
+            candidates_table(shard.id, [candidate for candidate in candidates if candidate.position in inside]),
             {"caption": 0.5, "score": 0.25},
         )
     return units

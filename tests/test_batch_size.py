@@ -15,12 +15,12 @@ class Timed(ColourCaptioner):
         super().__init__()
         self.cost, self.room, self.first, self.now = (call, image), room, first, 0.0
 
-    def caption(self, pixels, noise):
+    def write(self, pixels, noise):
         call, image = self.cost
         parts = -(-len(pixels) // self.room)  # as often as a batch of this size is computed in parts
         self.now += self.first + parts * call + len(pixels) * image
         self.first = 0.0
-        return super().caption(pixels, noise)
+        return super().write(pixels, noise)
 
 
 def found(captioner: Timed) -> int:
@@ -62,10 +62,10 @@ def test_on_a_gpu_what_a_size_costs_once_is_not_counted():
     met: set[int] = set()
 
     class Recording(Timed):
-        def caption(self, pixels, noise):
+        def write(self, pixels, noise):
             self.now += 0.0 if len(pixels) in met else 60.0
             met.add(len(pixels))
-            return super().caption(pixels, noise)
+            return super().write(pixels, noise)
 
     captioner = Recording(1.0, 0.0)
     models = CapFilt(captioner, ColourFilter(), Turns(apart=True))

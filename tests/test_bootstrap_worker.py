@@ -1,5 +1,6 @@
 """Units that share the models of a device."""
 
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from capfilt.planning import plan_shards
 from capfilt.records import Caption
 from capfilt.runs import open_run
 from capfilt.units import cut_units
-from workers.bootstrap_worker import BootstrapWorker, make_turns
+from workers.bootstrap_worker import HANDOVER, BootstrapWorker, make_turns, set_threads
 
 CPU, GPU = Device(), Device(kind="cuda")
 
@@ -46,12 +47,12 @@ class Captioner(ColourCaptioner):
         super().__init__()
         self.watch = watch
 
-    def caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
+    def write(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
         with self.watch.batch():
             self.watch.captioned += 1
             if self.watch.captioned == 2:
                 self.watch.second.set()
-            return super().caption(pixels, noise)
+            return super().write(pixels, noise)
 
 
 class Filter(ColourFilter):
@@ -59,14 +60,22 @@ class Filter(ColourFilter):
         super().__init__()
         self.watch = watch
 
-    def score(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Scores]]:
+    def judge(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Scores]]:
         with self.watch.batch():
             self.watch.second.wait(self.watch.patience)
-            return super().score(pixels, texts)
+            return super().judge(pixels, texts)
 
 
 def build(watch: Watch, config: BootstrapConfig) -> CapFilt:
     return CapFilt(Captioner(watch), Filter(watch))
+
+
+@pytest.fixture(autouse=True)
+def handover():
+    """Leave Python's lock to other tests as it was."""
+    before = sys.getswitchinterval()
+    yield
+    sys.setswitchinterval(before)
 
 
 @pytest.mark.parametrize(("device", "patience", "most"), [(CPU, 0.2, 1), (GPU, 30.0, 2)])
@@ -88,6 +97,13 @@ def test_a_gpu_captions_one_batch_while_it_scores_another_and_a_cpu_does_not(tmp
 @pytest.mark.parametrize(("device", "apart"), [(CPU, False), (GPU, True)])
 def test_models_have_turns_of_their_own_on_a_gpu(device, apart):
     assert make_turns(device).apart == apart
+
+
+@pytest.mark.parametrize(("device", "seconds"), [(CPU, 5e-3), (GPU, HANDOVER)])
+def test_beside_a_gpu_threads_let_go_of_the_lock_sooner(device, seconds):
+    sys.setswitchinterval(5e-3)
+    set_threads(device)
+    assert sys.getswitchinterval() == pytest.approx(seconds)
 
 
 def test_units_that_share_a_gpu_leave_the_bytes_of_units_one_after_the_other(tmp_path):

@@ -4,6 +4,7 @@ from itertools import chain
 
 import pytest
 import torch
+from fakes import events
 from models import lively_checkpoint
 from recording import Steps
 from torch import Tensor
@@ -14,6 +15,8 @@ from capfilt.errors import ConfigError
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.graphs import Recorder
+from capfilt.med.model import MED
+from capfilt.med.tokens import Tokens
 from capfilt.med.vision import normalise
 
 CPU = Device(kind="cpu")
@@ -48,6 +51,14 @@ def test_the_same_seeds_give_the_same_captions_and_others_others(captioner, pixe
     other = captioner(captions=2).caption(pixels, [seed - 1 for seed in SEEDS])
     assert first == again
     assert all(a != b for a, b in zip(first, other, strict=True))
+
+
+def test_another_batch_has_the_model_while_the_texts_of_one_are_made(captioner, pixels, monkeypatch):
+    happened = events(monkeypatch, (MED, "encode_image"), (Tokens, "decode_all"))
+
+    captioner().caption(pixels, SEEDS, happened.turn())
+
+    assert happened == ["turn", "encode_image", "turn over", "decode_all"]
 
 
 @pytest.mark.parametrize("method", ["nucleus", "greedy", "beam"])

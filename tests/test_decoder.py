@@ -8,9 +8,9 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
-import torch
 from drivers import tables
 from fakes import NAMES, build_fakes, job_config, mixed_shards
 
@@ -58,7 +58,7 @@ def test_batches_are_those_that_the_worker_would_make_itself(tmp_path, planned):
 
     assert content(found) == content(expected)
     assert [len(batch) for batch in found] == [4, 4, 4, 3]
-    assert found[0][0].for_captioner.dtype == torch.uint8
+    assert found[0][0].for_captioner.dtype == np.uint8
 
 
 def test_an_error_of_the_shard_arrives_as_it_was_raised(tmp_path, planned):

@@ -4,6 +4,7 @@ from itertools import chain
 
 import pytest
 import torch
+from fakes import events
 from models import lively_checkpoint
 from recording import Steps
 from torch import Tensor
@@ -14,6 +15,8 @@ from capfilt.filters import Scores
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.graphs import Recorder
+from capfilt.med.model import MED
+from capfilt.med.tokens import Tokens
 from capfilt.med.vision import normalise
 
 CPU = Device(kind="cpu")
@@ -151,3 +154,11 @@ def test_a_hostile_text_of_any_length_is_scored(judge, pixels):
 def test_a_limit_over_the_models_positions_is_refused_at_the_start(checkpoint):
     with pytest.raises(ConfigError, match=r"scoring\.max_tokens: 41, the model takes 40; lower it"):
         MEDFilter("hash", checkpoint, FilterSettings(max_tokens=41), CPU)
+
+
+def test_another_batch_has_the_model_while_the_texts_of_one_are_read(judge, pixels, monkeypatch):
+    happened = events(monkeypatch, (Tokens, "encode_all"), (MED, "encode_image"))
+
+    judge.score(pixels, [TEXTS] * 3, happened.turn())
+
+    assert happened == ["encode_all", "turn", "encode_image", "turn over"]

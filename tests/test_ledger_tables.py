@@ -9,6 +9,7 @@ from ledgers import SHARD, commit, complete, new_run, record, synthetic, web
 
 from capfilt.errors import RunError
 from capfilt.ledger import (
+    candidates_table,
     committed_units,
     complete_shards,
     fold,
@@ -147,7 +148,7 @@ def test_a_second_commit_changes_nothing(run):
     (unit, *_) = commit(run, SHARD, CUTS, RECORDS, CANDIDATES)
     before = files(run)
 
-    write_unit(run, unit, [record(0, key="another")], [], {"caption": 99.0})
+    write_unit(run, unit, [record(0, key="another")], candidates_table(SHARD.id, []), {"caption": 99.0})
 
     assert files(run) == before
 
@@ -270,7 +271,7 @@ def test_a_changed_part_is_not_folded(run):
 )
 def test_a_unit_that_does_not_account_for_its_samples_is_refused(run, records, candidates, message):
     with pytest.raises(RunError, match=message):
-        write_unit(run, Unit(SHARD, 0, 2), records, candidates, {})
+        write_unit(run, Unit(SHARD, 0, 2), records, candidates_table(SHARD.id, candidates), {})
 
     assert committed_units(run, SHARD) == set()
 

@@ -159,9 +159,9 @@ def test_settings_set_up_another_process_in_the_same_way(monkeypatch):
 
 
 class NoisyCaptioner(ColourCaptioner):
-    def caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
+    def write(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
         logger.warning("at work on %d images", len(pixels))
-        return super().caption(pixels, noise)
+        return super().write(pixels, noise)
 
 
 def build_noisy(config: BootstrapConfig) -> CapFilt:

@@ -1,5 +1,6 @@
 """What runs where the models are: both on one device. It holds no logic of its own."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,6 +15,8 @@ from capfilt.records import Unit, UnitResult
 from capfilt.runs import Run
 from capfilt.turns import Turns
 
+HANDOVER = 1e-4  # seconds after which a thread that computes in Python lets another go on; Python's own are 5e-3
+
 
 class BootstrapWorker:
     """Builds the models once, then takes units through capfilt_unit."""
@@ -26,7 +29,7 @@ class BootstrapWorker:
         decoder: Callable[[BootstrapConfig, Run], Source] | None = None,
     ) -> None:
         """Take what builds the models and, where images are decoded apart, what starts a process for that."""
-        torch.set_num_threads(config.device.threads)  # sums round differently for other numbers of threads
+        set_threads(config.device)
         self._models = build(config)._replace(turns=make_turns(config.device))
         self._config, self._run = config, run
         self._source = decoder(config, run) if decoder else None
@@ -43,6 +46,17 @@ class BootstrapWorker:
             return replace(result, completes=complete_if_covered(self._run, unit.shard, self._config))
 
 
+def set_threads(device: Device) -> None:
+    """Set how many threads compute, and beside a GPU how soon they let go of Python's lock.
+
+    The thread that launches work there needs that lock anew after each launch, hundreds of times a batch, while others
+    decode, read and write.
+    """
+    torch.set_num_threads(device.threads)  # sums round differently for other numbers of threads
+    if device.kind == "cuda":
+        sys.setswitchinterval(HANDOVER)
+
+
 def make_turns(device: Device) -> Turns:
     """Return the turns of units that share the models of a device.
 
@@ -54,5 +68,5 @@ def make_turns(device: Device) -> Turns:
 
 def try_batch_sizes(build: Callable[[BootstrapConfig], CapFilt], config: BootstrapConfig) -> int:
     """Build the models and return the batch size that suits them on this device, shared as in a run."""
-    torch.set_num_threads(config.device.threads)
+    set_threads(config.device)
     return find_batch_size(build(config)._replace(turns=make_turns(config.device)))

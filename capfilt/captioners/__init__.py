@@ -6,6 +6,7 @@ from typing import Protocol
 from torch import Tensor
 
 from capfilt.records import Caption
+from capfilt.turns import UNSHARED, Turn
 
 
 class Captioner(Protocol):
@@ -14,11 +15,13 @@ class Captioner(Protocol):
     name: str  # hash of the checkpoint
     image_size: int  # side of the square input, pixels
 
-    def caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
+    def caption(self, pixels: Tensor, noise: Sequence[int], turn: Turn = UNSHARED) -> list[list[Caption]]:
         """Return the captions of each image.
 
         Args:
             pixels: RGB, uint8, (B, 3, S, S) with S = image_size.
             noise: one seed for each image; all randomness of its captions follows from it.
+            turn: entered for the time that the batch needs the model and its device. What the host alone does for it
+                is better done outside, while another batch has them.
         """
         ...

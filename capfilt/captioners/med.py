@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -19,6 +20,10 @@ from capfilt.med.inference import on_device, ready, settle
 from capfilt.med.sampling import uniforms
 from capfilt.memory import InParts
 from capfilt.records import Caption
+from capfilt.turns import UNSHARED, Turn
+
+Row = tuple[list[int], float]
+"""The ids of a caption, its prompt first, and its log-probability."""
 
 
 class MEDCaptioner:
@@ -44,30 +49,38 @@ class MEDCaptioner:
                 f"prompt takes, and at most {positions}, which the model takes"
             )
 
-    def caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
+    def caption(self, pixels: Tensor, noise: Sequence[int], turn: Turn = UNSHARED) -> list[list[Caption]]:
         """Return the captions of each image of pixels, uint8 (B, 3, S, S); noise is one seed for each image."""
-        with self._stream:
-            return self._in_parts(pixels, noise)
+        numbers = self._draw(noise)
+        with turn, self._stream:
+            written = self._in_parts(pixels, numbers)
+        captions = iter(self._read(list(chain.from_iterable(written))))
+        return [list(islice(captions, len(group))) for group in written]
+
+    def _draw(self, noise: Sequence[int]) -> Tensor:
+        """Return the numbers that sampling takes for the captions of each image, float64 (B, n, T) or (B, 0)."""
+        if self.settings.method != "nucleus":
+            return torch.empty(len(noise), 0)
+        numbers = uniforms(list(noise), self.settings.captions, self.settings.max_length)  # (B * n, T)
+        return numbers.view(len(noise), self.settings.captions, self.settings.max_length)
 
     @torch.inference_mode()
-    def _caption(self, pixels: Tensor, noise: Sequence[int]) -> list[list[Caption]]:
-        written = self._write(send(pixels, torch.device(self.device.kind)), noise)
-        captions = self._read(written.ids.tolist(), written.logprobs.tolist())
-        each = len(captions) // len(pixels)
-        return [captions[i : i + each] for i in range(0, len(captions), each)]
+    def _caption(self, pixels: Tensor, numbers: Tensor) -> list[list[Row]]:
+        """Return the captions of each image."""
+        written = self._write(send(pixels, torch.device(self.device.kind)), numbers)
+        rows = list(zip(written.ids.tolist(), written.logprobs.tolist(), strict=True))
+        each = len(rows) // len(pixels)
+        return [rows[i : i + each] for i in range(0, len(rows), each)]
 
-    def _write(self, pixels: Tensor, noise: Sequence[int]) -> Written:
+    def _write(self, pixels: Tensor, numbers: Tensor) -> Written:
         settings = self.settings
         if settings.method == "beam":
             image, end = self._see(pixels), self.tokens.end
             written = beam_search(self.model, image, self.prompt, end, settings)
             # The search sums scores under its repetition penalty; a caption's logprob is the model's own.
             return written._replace(logprobs=logprobs(self.model, image, written.ids, len(self.prompt), end))
-        numbers = None
-        if settings.method == "nucleus":
-            drawn = uniforms(list(noise), settings.captions, settings.max_length)  # (B * n, T)
-            numbers = send(drawn, pixels.device)
-        draft = self._recorder.start(pixels, numbers)
+        noise = send(numbers.flatten(0, 1), pixels.device) if settings.method == "nucleus" else None  # (B * n, T)
+        draft = self._recorder.start(pixels, noise)
         return write(self._pen, draft, partial(self._recorder.go_on, self._pen.go_on, draft))
 
     def _begin(self, pixels: Tensor, noise: Tensor | None) -> Draft:
@@ -76,8 +89,8 @@ class MEDCaptioner:
     def _see(self, pixels: Tensor) -> list[KeysValues]:
         return self.model.project_image(self.model.encode_image(on_device(pixels, self.device)))
 
-    def _read(self, rows: list[list[int]], logprobs: list[float]) -> list[Caption]:
-        generated = [ids[len(self.prompt) :] for ids in rows]
+    def _read(self, rows: list[Row]) -> list[Caption]:
+        generated = [ids[len(self.prompt) :] for ids, _ in rows]
         end, texts = self.tokens.end, self.tokens.decode_all(generated)
         lengths = [ids.index(end) + 1 if end in ids else len(ids) for ids in generated]
-        return list(map(Caption, texts, lengths, logprobs))
+        return [Caption(text, length, row[1]) for text, length, row in zip(texts, lengths, rows, strict=True)]

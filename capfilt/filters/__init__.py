@@ -5,6 +5,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from capfilt.turns import UNSHARED, Turn
+
 
 class Scores(NamedTuple):
     """What a filter says of one (image, text) pair."""
@@ -19,11 +21,12 @@ class Filter(Protocol):
     name: str  # hash of the checkpoint
     image_size: int  # side of the square input, pixels
 
-    def score(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Scores]]:
+    def score(self, pixels: Tensor, texts: Sequence[Sequence[str]], turn: Turn = UNSHARED) -> list[list[Scores]]:
         """Return the scores of each text of each image.
 
         Args:
             pixels: RGB, uint8, (B, 3, S, S) with S = image_size.
             texts: texts[i] belong to pixels[i]; an image may have none.
+            turn: as for Captioner.caption.
         """
         ...

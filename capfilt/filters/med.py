@@ -1,7 +1,7 @@
 """The filter of the paper: MED's image-grounded encoder with its ITM head, and the ITC cosine beside it."""
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from capfilt.med.inference import on_device, ready, settle
 from capfilt.med.text import Reading
 from capfilt.memory import InParts
 from capfilt.texts import normalise as normalise_text
+from capfilt.turns import UNSHARED, Turn
 
 
 class Seen(NamedTuple):
@@ -45,19 +46,25 @@ class MEDFilter:
             raise ConfigError(f"scoring.max_tokens: {settings.max_tokens}, the model takes {positions}; lower it")
         self.first = self.tokens.enc if settings.first_token == "[ENC]" else self.tokens.cls
 
-    def score(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Scores]]:
+    def score(self, pixels: Tensor, texts: Sequence[Sequence[str]], turn: Turn = UNSHARED) -> list[list[Scores]]:
         """Return the scores of texts[i], which belong to pixels[i]; pixels are uint8 (B, 3, S, S)."""
-        with self._stream:
-            return self._in_parts(pixels, texts)
+        encoded = self._encode(texts)
+        with turn, self._stream:
+            return self._in_parts(pixels, encoded)
+
+    def _encode(self, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+        """Return the token ids of each text of each image."""
+        normal = [normalise_text(text, self.settings.max_words) for group in texts for text in group]
+        encoded = iter(self.tokens.encode_all(normal, self.first, self.settings.max_tokens))
+        return [list(islice(encoded, len(group))) for group in texts]
 
     @torch.inference_mode()
-    def _score_all(self, pixels: Tensor, texts: Sequence[Sequence[str]]) -> list[list[Scores]]:
-        if not any(texts):
+    def _score_all(self, pixels: Tensor, texts: Sequence[Sequence[list[int]]]) -> list[list[Scores]]:
+        rows = list(chain.from_iterable(texts))
+        if not rows:
             return [[] for _ in texts]
-        rows = [normalise_text(text, self.settings.max_words) for group in texts for text in group]
         owners = torch.tensor([i for i, group in enumerate(texts) for _ in group])  # (R,)
-        encoded = self.tokens.encode_all(rows, self.first, self.settings.max_tokens)
-        reading = self.model.lay_out(*self.tokens.batch(encoded), owners, len(pixels), self.model.config.vision.tokens)
+        reading = self.model.lay_out(*self.tokens.batch(rows), owners, len(pixels), self.model.config.vision.tokens)
         seen = self._recorder.start(send(pixels, torch.device(self.device.kind)))
         values = self._recorder.go_on(self._judge, seen, reading)[: len(rows)].tolist()
         scores = iter(Scores(itm, *(itc or [None])) for itm, *itc in values)

