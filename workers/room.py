@@ -1,6 +1,7 @@
 """Whether the workers of a job find room: asked of the cluster at its address, or of this machine."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -8,12 +9,14 @@ from capfilt.config import Cluster
 from capfilt.errors import ConfigError
 from workers.address import require_answer
 
+if TYPE_CHECKING:
+    from workers.session import Node  # Ray takes seconds to import
+
 
 def find_room(cluster: Cluster) -> str:
     """Return where the workers would go, in a line. Nothing is started.
 
-    What other jobs have in use counts as room, and so do nodes that cluster.labels rules out; a cluster that grows by
-    itself may have more than it shows.
+    What other jobs have in use counts as room; a cluster that grows by itself may have more than it shows.
 
     Raises:
         ConfigError: nothing answers at the address, or there is too little room.
@@ -22,12 +25,14 @@ def find_room(cluster: Cluster) -> str:
         room = _most(torch.cuda.device_count(), cluster.gpus_per_worker)  # CPUs are shared as they are
         where = "on this machine"
     else:
-        from workers.session import nodes  # Ray takes seconds to import
+        from workers.session import nodes
 
         require_answer(cluster.address)
         where = f"at {cluster.address}"
         there = nodes(cluster)
         room = min(sum(_fitting(node, cluster) for node in there), _decoders(there, cluster))
+        if cluster.labels:
+            where += " on nodes with " + ", ".join(f"{key}: {wanted}" for key, wanted in cluster.labels.items())
     each = f"{cluster.cpus_per_worker:g} CPUs and {cluster.gpus_per_worker:g} GPUs"
     each += f", {cluster.decode_cpus:g} CPUs to decode" if cluster.decode_cpus else ""
     if room < cluster.workers:
@@ -38,16 +43,24 @@ def find_room(cluster: Cluster) -> str:
     return f"{cluster.workers} {where}, each with {each}"
 
 
-def _fitting(node: dict[str, float], cluster: Cluster) -> float:
-    cpus = _most(node.get("CPU", 0.0), cluster.cpus_per_worker)
-    return min(cpus, _most(node.get("GPU", 0.0), cluster.gpus_per_worker))
+def _fitting(node: "Node", cluster: Cluster) -> float:
+    if not all(_holds(node.labels.get(key), wanted) for key, wanted in cluster.labels.items()):
+        return 0
+    cpus = _most(node.resources.get("CPU", 0.0), cluster.cpus_per_worker)
+    return min(cpus, _most(node.resources.get("GPU", 0.0), cluster.gpus_per_worker))
 
 
-def _decoders(nodes: list[dict[str, float]], cluster: Cluster) -> float:
+def _holds(label: str | None, wanted: str) -> bool:
+    """Return whether a node's label is as Ray's selector wants it: a, !a, in(a, b) or !in(a, b)."""
+    values = wanted.removeprefix("!").removeprefix("in(").removesuffix(")").split(",")
+    return (label in [value.strip() for value in values]) != wanted.startswith("!")
+
+
+def _decoders(nodes: "list[Node]", cluster: Cluster) -> float:
     """Return for how many workers there are CPUs to decode, on whatever nodes, beside those that workers take."""
     if not cluster.decode_cpus:
         return math.inf
-    cpus = sum(node.get("CPU", 0.0) for node in nodes)
+    cpus = sum(node.resources.get("CPU", 0.0) for node in nodes)
     return _most(cpus, cluster.cpus_per_worker + cluster.decode_cpus)
 
 

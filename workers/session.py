@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -86,10 +86,17 @@ def _call(work: Callable[[], R]) -> R:
     return work()
 
 
-def nodes(cluster: Cluster) -> list[dict[str, float]]:
-    """Return the resources of each node of a cluster, those in use included. Errors as in session."""
+class Node(NamedTuple):
+    """A node of a cluster."""
+
+    resources: dict[str, float]  # those in use included
+    labels: dict[str, str]
+
+
+def nodes(cluster: Cluster) -> list[Node]:
+    """Return the nodes of a cluster. Errors as in session."""
     with session(cluster):
-        return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+        return [Node(node["Resources"], node["Labels"]) for node in ray.nodes() if node["Alive"]]
 
 
 def _check_gpus(cluster: Cluster) -> None:
