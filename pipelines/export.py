@@ -5,7 +5,7 @@ from contextlib import closing
 from functools import partial
 
 from capfilt.config import Cluster, ExportConfig
-from capfilt.errors import FailedUnitsError
+from capfilt.errors import FailedUnitsError, StoppedError
 from capfilt.export import finish_export, finished_shards
 from capfilt.ledger import complete_shards
 from capfilt.outlook import Outlook
@@ -18,6 +18,7 @@ from capfilt.shards import open_shard
 from workers.export_worker import ExportWorker
 from workers.local import run_local
 from workers.pool import run_units
+from workers.signals import exit_on_sigterm, stop_on_interrupt
 
 LISTED = 10  # shards that keep a dry run from its work
 
@@ -28,12 +29,17 @@ def run(config: ExportConfig) -> str:
     Raises:
         RunError: the folder is no run.
         FailedUnitsError: shards failed, or their ledger is not complete; all others are exported.
+        StoppedError: it was asked to stop, by Ctrl-C; the shards in hand are exported.
     """
     folder = load_run(config.run)
     shards, ready, failed = _ready(folder)
-    failed += export_shards(folder, ready, config, Cluster(workers=config.workers, address=config.address))
+    clean, stop = folder.clean(config), Stop()
+    with exit_on_sigterm(), stop_on_interrupt(stop.ask):
+        failed += export_shards(folder, ready, config, Cluster(workers=config.workers, address=config.address), stop)
+    if stop.asked and (left := {shard.id for shard in ready} - finished_shards(clean)):
+        raise StoppedError(f"{len(ready) - len(left)} of {len(shards)} shards in {clean}", failed)
     if failed:
-        raise FailedUnitsError(failed, f"{len(shards) - len(failed)} of {len(shards)} shards in {folder.clean(config)}")
+        raise FailedUnitsError(failed, f"{len(shards) - len(failed)} of {len(shards)} shards in {clean}")
     return finish(folder, shards, config)
 
 

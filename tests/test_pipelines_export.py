@@ -1,3 +1,5 @@
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -5,7 +7,8 @@ from dry_runs import dry_run
 from fakes import NAMES, build_fakes, job_config, mixed_shards
 
 from capfilt.config import ExportConfig, Policy
-from capfilt.errors import FailedUnitsError, RunError
+from capfilt.errors import FailedUnitsError, RunError, StoppedError
+from capfilt.export import Exported, export_shard
 from pipelines import bootstrap, export
 
 
@@ -62,6 +65,23 @@ def test_an_image_that_changed_fails_its_shard_alone(folder):
 
     with pytest.raises(FailedUnitsError, match=r"2 of 3 shards in .*\n1 failed(.|\n)*00001\.tar: has changed since"):
         export.run(ExportConfig(run=str(folder / "run")))
+
+
+def test_ctrl_c_ends_an_export_behind_the_shard_in_hand(folder, in_front, monkeypatch):
+    config = ExportConfig(run=str(folder / "run"))
+
+    def interrupted(*arguments: object) -> Exported:
+        os.kill(os.getpid(), signal.SIGINT)
+        return export_shard(*arguments)
+
+    monkeypatch.setattr("workers.export_worker.export_shard", interrupted)
+    with pytest.raises(StoppedError, match=r"run the same again\n1 of 3 shards in .*/clean/default-"):
+        export.run(config)
+    assert {name for name in clean(folder) if name.endswith(".tar")} == {"00000.tar"}
+    assert "_SUCCESS" not in clean(folder)
+
+    monkeypatch.undo()
+    assert export.run(config).startswith("3 clean shards")
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

@@ -70,14 +70,6 @@ def test_a_program_that_did_not_ask_for_it_is_not_ended():
     end_process()
 
 
-@pytest.fixture
-def in_front():
-    """Ctrl-C interrupts, as it does not where the tests themselves run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_the_first_ctrl_c_asks_and_the_second_interrupts(in_front, capfd):
     asked = []
     with stop_on_interrupt(lambda: asked.append(1)):
