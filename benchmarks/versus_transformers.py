@@ -37,11 +37,12 @@ import versus_report as report
 from machine import describe
 from versus_equality import check, drift, spreads
 from versus_inputs import Folders, Inputs, make_inputs, sizes, write_models, write_shard
-from versus_sides import DOCUMENTED, NEW, Ours, Side, Theirs
-from versus_work import captioner_work, filter_work, matrix_rates, profile_stages
+from versus_sides import DOCUMENTED, NEW, Ours, Side, Theirs, sampling
+from versus_work import captioner_work, filter_work, matrix_rates, profile_stages, subtract_stages
 
 from capfilt.config import Device
 from capfilt.med.config import MEDConfig
+from capfilt.med.inference import on_device
 
 CASES = ("caption-1", "both-1", "shard-1", "caption-4", "both-4", "shard-4", "caption-10", "both-10", "shard-10",
          "itm-1", "itm-4", "itm-11")  # fmt: skip
@@ -165,7 +166,7 @@ def profiles(
     sides: list[Side], options: argparse.Namespace, config: MEDConfig, inputs: Inputs
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Return seconds by stage of captions and of all texts' scores, and the operations that capfilt's stages need."""
-    if not options.profile or options.device != "cpu":  # a GPU runs behind the operators that the trace sees
+    if not options.profile:
         return {}
     found, n = {}, options.profile
     scoring = [filter_work(config, lengths(texts)) for texts in inputs.texts]
@@ -177,7 +178,13 @@ def profiles(
         }
         for name, call in calls.items():
             known = needed[name] if isinstance(side, Ours) else {}
-            seconds = profile_stages(call, config.text.vocabulary)
+            if options.device == "cpu":
+                seconds = profile_stages(call, config.text.vocabulary)
+            elif isinstance(side, Ours):
+                model = side.captioner(sampling(n)) if name == "captions" else side.matcher
+                seconds = subtract_stages(model.model, on_device(inputs.pixels, model.device), call)
+            else:
+                continue  # what it does with an image and with texts cannot be asked for apart
             found[f"{side.name}, {name}"] = {"seconds": seconds, "operations": known}
     return found
 

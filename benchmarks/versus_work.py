@@ -21,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from versus_sides import LENGTH, NEW
 
 from capfilt.med.config import MEDConfig
+from capfilt.med.model import MED
 
 CALL = "the call that is traced"
 
@@ -105,7 +106,7 @@ def _packed(x: Tensor, weight: Tensor) -> Callable[[], Tensor]:
 
 
 @torch.inference_mode()
-def _seconds(product: Callable[[], Tensor], device: str, repeats: int) -> float:
+def _seconds(product: Callable[[], object], device: str, repeats: int) -> float:
     seconds = []
     for _ in range(repeats + 2):  # the first two warm up
         wait(device)
@@ -135,6 +136,18 @@ def profile_stages(call: Callable[[], object], vocabulary: int, repeats: int = 2
     """Return the seconds of each stage of a call: of the quickest of a few, after one that warms up."""
     call()
     return min((stages(trace(call), vocabulary) for _ in range(repeats)), key=lambda found: sum(found.values()))
+
+
+def subtract_stages(model: MED, pixels: Tensor, call: Callable[[], object], repeats: int = 5) -> dict[str, float]:
+    """Return the seconds of each stage of a call, where a GPU runs behind the operators that a trace sees.
+
+    What looks at the image is timed by itself. What the call takes beyond that is text, the choice of words included.
+    """
+    with torch.inference_mode():
+        image = model.encode_image(pixels)  # (B, M, D)
+    parts = {"vision": lambda: model.encode_image(pixels), "keys": lambda: model.project_image(image)}
+    found = {stage: _seconds(part, pixels.device.type, repeats) for stage, part in parts.items()}
+    return {**found, "text": _seconds(call, pixels.device.type, repeats) - sum(found.values())}
 
 
 def trace(call: Callable[[], object]) -> list[Operation]:

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +19,13 @@ from versus_inputs import make_inputs, sizes, write_models, write_shard
 from versus_report import compare, ratio
 from versus_sides import NEW, Ours, Theirs
 from versus_transformers import DOCUMENTED, main, measure
-from versus_work import Operation, captioner_work, filter_work, image_work, profile_stages, stages
+from versus_work import Operation, captioner_work, filter_work, image_work, profile_stages, stages, subtract_stages
 
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import Device
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import load
+from capfilt.med.inference import on_device
 
 CONFIG = sizes("tiny")
 MEANS = {
@@ -225,6 +227,16 @@ class TestWork:
 
         assert list(seconds) == ["vision", "keys", "text", "sampling"]
         assert all(value > 0 for value in seconds.values())
+
+    def test_a_call_on_a_gpu_is_cut_by_its_parts(self, ours, inputs):
+        judge = ours.matcher
+        pixels, call = on_device(inputs.pixels, judge.device), partial(ours.score, inputs.pixels, inputs.texts)
+
+        seconds = subtract_stages(judge.model, pixels, lambda: (time.sleep(0.05), call()), repeats=1)
+
+        assert list(seconds) == ["vision", "keys", "text"]
+        assert seconds["text"] > 0.05
+        assert min(seconds.values()) > 0
 
 
 def test_the_whole_benchmark_prints_json_and_a_table(capsys):
