@@ -38,6 +38,7 @@ from capfilt.shards.headers import parse_header
 from capfilt.verify import verify
 
 PLANNING, DECODING = "walked and indexed when planned", "decoded"
+UNIT = 4096  # samples, as on a GPU
 DECODED = 64  # images that are decoded, of all
 
 
@@ -78,8 +79,7 @@ def once(options: argparse.Namespace) -> dict[str, float]:
         path, run, config = prepare(folder, picture, options.samples)
         shard = run.plan()[0]
         timed(PLANNING, lambda: index_shard(run, "00000", str(path)))
-        size = config.unit_size
-        units = [Unit(shard, lo, min(lo + size, shard.samples)) for lo in range(0, shard.samples, size)]
+        units = [Unit(shard, lo, min(lo + UNIT, shard.samples)) for lo in range(0, shard.samples, UNIT)]
         timed("index read, headers looked at", lambda: [look(run, unit) for unit in units])
         timed("images hashed", lambda: [hashlib.sha256(picture).hexdigest() for _ in range(options.samples)])
         rows = [(unit, records(unit), candidates(unit)) for unit in units]
@@ -94,7 +94,7 @@ def once(options: argparse.Namespace) -> dict[str, float]:
 def prepare(folder: Path, picture: bytes, samples: int) -> tuple[Path, Run, BootstrapConfig]:
     """Write a shard, and open a run over it."""
     settings = {"input": [str(folder)], "run": str(folder / "run"), "captioner": "c", "filter": "f", "batch_size": 64}
-    config = BootstrapConfig.model_validate(settings)
+    config = BootstrapConfig.model_validate(settings | {"unit_size": UNIT})
     run = open_run(config, {"captioner": "c0ffee", "filter": "f117e4"})
     members = ((f"{n:08d}.{suffix}", content) for n in range(samples) for suffix, content in parts(n, picture))
     write_tar(folder / "00000.tar", members)

@@ -7,6 +7,8 @@ from capfilt.config import BootstrapConfig
 from capfilt.errors import ShardError
 from capfilt.records import Held, Shard, Unit
 
+USUAL = {"cuda": 4096, "cpu": 64}  # samples: a CPU takes seconds for each, and its units have a deadline, too
+
 
 def cut_units(
     shard: Shard, config: BootstrapConfig, committed: Collection[str] = (), held: Sequence[Held] = ()
@@ -30,8 +32,13 @@ def cut_units(
 
 
 def unit_step(config: BootstrapConfig) -> int:
-    """Return the samples of a unit: unit_size, rounded up to whole batches."""
-    return math.ceil(config.unit_size / config.batch_size) * config.batch_size
+    """Return the samples of a unit, which are whole batches."""
+    return math.ceil(unit_size(config) / config.batch_size) * config.batch_size
+
+
+def unit_size(config: BootstrapConfig) -> int:
+    """Return the samples of a unit as far as they are known before the batch size is."""
+    return config.unit_size or USUAL[config.device.kind]
 
 
 def piece(shard: Shard, lo: int, hi: int, held: Iterable[Held]) -> Unit:

@@ -14,6 +14,7 @@ from capfilt.runs import Run, begun_with, find_run
 from capfilt.runs.lease import require_free
 from capfilt.shards import find_shards
 from capfilt.survey import Survey, survey
+from capfilt.units import unit_size
 from pipelines.bootstrap import as_begun, remedy
 from workers.room import find_room
 
@@ -90,7 +91,7 @@ def _tell(outlook: Outlook, config: BootstrapConfig, folder: Run, found: Survey)
     if not as_begun(config).batch_size:
         outlook.tell("batches", "their size is found by a trial when the run begins")
     units = f"{length_hint(rest):,} units" if found.whole else "units"
-    outlook.tell("does", f"{left:,.0f} samples in {units} of up to {config.unit_size:,}")
+    outlook.tell("does", f"{left:,.0f} samples in {units} of up to {unit_size(config):,}")
     ledger, clean = left * LEDGER_BYTES, found.bytes_left.high if config.export else 0.0
     outlook.tell("ledger", f"{folder.ledger}, up to {in_bytes(ledger)}")
     if config.export:

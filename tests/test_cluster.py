@@ -44,7 +44,7 @@ def drive():
     settings = {"workers": 3, "gpus_per_worker": 1, "cpus_per_worker": 0.5, "decode_cpus": 0.2}
     settings["labels"] = {"pool": "!spare"}
     ray.init(nodes.address, log_to_driver=False)
-    config = job_config(folder, export=True, cluster=settings)
+    config = job_config(folder, export=True, device={"kind": "cuda"}, cluster=settings)
     bootstrap.run(config, partial(build, notes=folder / "notes"), NAMES)
     ray.shutdown()
 
@@ -81,7 +81,8 @@ def test_nodes_that_are_unlike_lost_and_late_change_no_byte(tmp_path):
     """Nodes need a process of their own. One GPU node dies, another joins late, and workers want both and more."""
     for name in ("calm", "wild"):
         mixed_shards(tmp_path / name / "in", shards=4, samples=48)
-    bootstrap.run(job_config(tmp_path / "calm", export=True), build_fakes, NAMES, local=True)
+    calm = job_config(tmp_path / "calm", export=True, device={"kind": "cuda"})
+    bootstrap.run(calm, build_fakes, NAMES, local=True)
 
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     environment = os.environ | {"PYTHONPATH": paths, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}

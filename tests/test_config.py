@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from capfilt.cli.options import JOBS, job_kind
-from capfilt.config import BootstrapConfig, Config, Sampling, describe, dump, load
+from capfilt.config import BootstrapConfig, Cluster, Config, Sampling, describe, dump, load
 from capfilt.config.loading import section_of
 from capfilt.config.tasks import NLVR2Config
 from capfilt.config.training import FinetuneConfig, PretrainConfig
@@ -190,3 +191,19 @@ def test_every_key_is_read_by_some_code():
     )
     names = {name.partition(".")[2] for job in JOBS for name, _ in fields(job_kind(job))}
     assert not sorted(name for name in names if f".{name}" not in code)
+
+
+def test_gpus_are_not_reserved_for_models_on_a_cpu():
+    with pytest.raises(ValidationError, match=r"reserves GPUs for models on a CPU; set device\.kind: cuda"):
+        BootstrapConfig(**NEEDED, cluster={"gpus_per_worker": 1})
+
+
+@pytest.mark.parametrize("selector", ["A100", "!spot", "in(A100,H100)", "!in(a, b)"])
+def test_a_label_selector_is_read_without_blanks(selector):
+    assert Cluster(labels={"pool": selector}).labels == {"pool": selector.replace(" ", "")}
+
+
+@pytest.mark.parametrize("selector", ["", "!!a", "in()", "(a,b)", "in(a", "a,b", "-a"])
+def test_what_is_no_label_selector_is_refused(selector):
+    with pytest.raises(ValidationError, match=r"selects no label; write a, !a, in\(a,b\) or !in\(a,b\)"):
+        Cluster(labels={"pool": selector})

@@ -7,6 +7,7 @@ from capfilt.forecast import Pace, forecast, render_forecast, told
 from capfilt.forecast.figures import ALLOWANCE, START
 
 RATE = told(100)  # 1000 samples take 10 seconds
+GPU = {"kind": "cuda"}
 
 
 def seconds(found):
@@ -28,8 +29,8 @@ def test_of_three_units_for_two_workers_one_does_two():
 
 
 def test_workers_without_a_unit_make_nothing_faster_and_cost_all_the_same():
-    few = forecast(config(cluster={"workers": 3, "gpus_per_worker": 1}), survey(3), None, RATE, price=2.0)
-    many = forecast(config(cluster={"workers": 30, "gpus_per_worker": 1}), survey(3), None, RATE, price=2.0)
+    few = forecast(config(device=GPU, cluster={"workers": 3, "gpus_per_worker": 1}), survey(3), None, RATE, price=2.0)
+    many = forecast(config(device=GPU, cluster={"workers": 30, "gpus_per_worker": 1}), survey(3), None, RATE, price=2.0)
     assert (few.hours, many.workers, many.devices) == (many.hours, 3, 30)
     assert many.cost.likely == pytest.approx(10 * few.cost.likely)
     assert few.cost.likely == pytest.approx(few.hours.likely * 3 * 2.0)
@@ -77,7 +78,7 @@ def test_without_a_pace_there_are_no_hours():
 
 
 def test_the_table_and_the_json_tell_the_same():
-    found = forecast(config(cluster={"gpus_per_worker": 1}), survey(), rehearsal(), RATE, price=2.0)
+    found = forecast(config(device=GPU, cluster={"gpus_per_worker": 1}), survey(), rehearsal(), RATE, price=2.0)
     values = json.loads(json.dumps(found.to_json()))
     table = {line.split("  ")[1].strip(): line.split() for line in render_forecast(found).splitlines() if "  " in line}
     assert float(table["cost"][1]) == pytest.approx(values["cost"]["likely"], rel=0.05)

@@ -22,6 +22,12 @@ def test_units_are_whole_batches_except_the_last(tmp_path):
     assert spans(cut_units(shard(21), job_config(tmp_path, batch_size=4, unit_size=7))) == [(0, 8), (8, 16), (16, 21)]
 
 
+@pytest.mark.parametrize(("kind", "samples"), [("cpu", 64), ("cuda", 4096)])
+def test_units_suit_the_pace_of_a_device(tmp_path, kind, samples):
+    config = job_config(tmp_path, batch_size=8, unit_size=0, device={"kind": kind})
+    assert spans(cut_units(shard(5000), config))[0] == (0, samples)
+
+
 def test_a_shard_without_samples_has_one_unit_until_that_is_committed(tmp_path):
     config = job_config(tmp_path)
     (unit,) = cut_units(shard(0), config)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def find_room(cluster: Cluster) -> str:
     """Return where the workers would go, in a line. Nothing is started.
 
-    What other jobs have in use counts as room; a cluster that grows by itself may have more than it shows.
+    What other jobs have in use counts as room; a cluster that grows by itself may have more than it shows. Labels of
+    this machine are looked at when the job begins, since only Ray tells them.
 
     Raises:
         ConfigError: nothing answers at the address, or there is too little room.
@@ -44,16 +45,10 @@ def find_room(cluster: Cluster) -> str:
 
 
 def _fitting(node: "Node", cluster: Cluster) -> float:
-    if not all(_holds(node.labels.get(key), wanted) for key, wanted in cluster.labels.items()):
+    if not node.allowed:
         return 0
     cpus = _most(node.resources.get("CPU", 0.0), cluster.cpus_per_worker)
     return min(cpus, _most(node.resources.get("GPU", 0.0), cluster.gpus_per_worker))
-
-
-def _holds(label: str | None, wanted: str) -> bool:
-    """Return whether a node's label is as Ray's selector wants it: a, !a, in(a, b) or !in(a, b)."""
-    values = wanted.removeprefix("!").removeprefix("in(").removesuffix(")").split(",")
-    return (label in [value.strip() for value in values]) != wanted.startswith("!")
 
 
 def _decoders(nodes: "list[Node]", cluster: Cluster) -> float:

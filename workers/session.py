@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, TypeVar, cast
 
 import ray
+from ray._raylet import node_labels_match_selector  # type: ignore[attr-defined]
 from ray.exceptions import RayError, RayTaskError
 
 from capfilt.config import Cluster
@@ -28,7 +29,7 @@ def session(cluster: Cluster) -> Iterator[None]:
     A connection that exists is used as it is, and stays; so several calls of run_units can share one.
 
     Raises:
-        ConfigError: there is no cluster at the address, or this machine has too few GPUs.
+        ConfigError: there is no cluster at the address, or this machine has too few GPUs or other labels.
     """
     if ray.is_initialized():
         yield
@@ -48,7 +49,7 @@ def session(cluster: Cluster) -> Iterator[None]:
         with exit_on_sigterm():
             try:
                 if local:
-                    _check_gpus(cluster)
+                    _check_machine(cluster)
                 yield
             finally:
                 ray.shutdown()
@@ -90,16 +91,26 @@ class Node(NamedTuple):
     """A node of a cluster."""
 
     resources: dict[str, float]  # those in use included
-    labels: dict[str, str]
+    allowed: bool  # for the models, by cluster.labels
 
 
 def nodes(cluster: Cluster) -> list[Node]:
     """Return the nodes of a cluster. Errors as in session."""
     with session(cluster):
-        return [Node(node["Resources"], node["Labels"]) for node in ray.nodes() if node["Alive"]]
+        there = [node for node in ray.nodes() if node["Alive"]]
+        return [Node(node["Resources"], allows(node["Labels"], cluster.labels)) for node in there]
 
 
-def _check_gpus(cluster: Cluster) -> None:
+def allows(labels: dict[str, str], selectors: dict[str, str]) -> bool:
+    """Return whether Ray would put an actor with some label selectors on a node with some labels."""
+    return bool(node_labels_match_selector(labels, selectors))
+
+
+def _check_machine(cluster: Cluster) -> None:
+    if not any(allows(node["Labels"], cluster.labels) for node in ray.nodes()):
+        raise ConfigError(
+            f"cluster.labels: this machine is not {cluster.labels}; remove them, or name a cluster's address"
+        )
     wanted, found = cluster.workers * cluster.gpus_per_worker, ray.cluster_resources().get("GPU", 0)
     if wanted > found:
         raise ConfigError(f"cluster: {cluster.workers} workers need {wanted:g} GPUs, this machine has {found:g}")

@@ -4,11 +4,23 @@
 and a run refuses to go on with other values. All other keys may change between two starts.
 """
 
-from typing import Literal, Self
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from capfilt.config.loading import Config
+
+_LABEL = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?"
+_SELECTOR = re.compile(rf"!?(?:in\({_LABEL}(?:,{_LABEL})*\)|{_LABEL})")
 
 
 class ImageLimits(Config):
@@ -103,6 +115,14 @@ class Device(Config):
         return self
 
 
+def _selector(text: str) -> str:
+    """Return a label selector as Ray reads it: a blank would be part of a label's value."""
+    text = text.replace(" ", "")
+    if not _SELECTOR.fullmatch(text):
+        raise ValueError(f"{text!r} selects no label; write a, !a, in(a,b) or !in(a,b)")
+    return text
+
+
 class Cluster(Config):
     """The Ray side of a job."""
 
@@ -110,9 +130,10 @@ class Cluster(Config):
     workers: PositiveInt = Field(1, description="actors; each holds both models")
     gpus_per_worker: NonNegativeFloat = Field(0.0, description="GPUs reserved for an actor; 0 runs on CPU")
     cpus_per_worker: NonNegativeFloat = Field(1.0, description="CPUs reserved for an actor")
-    labels: dict[str, str] = Field(
+    labels: dict[str, Annotated[str, AfterValidator(_selector)]] = Field(
         {},
-        description="labels of the nodes for the models, such as {ray.io/accelerator-type: A100} or {pool: '!spot'}",
+        description="labels of the nodes for the models, such as {ray.io/accelerator-type: 'in(A100,H100)'} or "
+        "{pool: '!spot'}",
     )
     decode_cpus: NonNegativeFloat = Field(
         0.0,
@@ -160,7 +181,11 @@ class BootstrapConfig(Config):
         description="images in a forward pass, cut at multiples from a shard's start; 0: found by trial when a run "
         "begins, and kept by it",
     )
-    unit_size: PositiveInt = Field(4096, description="samples between two commits; rounded up to whole batches")
+    unit_size: NonNegativeInt = Field(
+        0,
+        description="samples between two commits, rounded up to whole batches, which take some minutes at most; "
+        "0: 4096 on a GPU, 64 on a CPU",
+    )
     sampling: Sampling = Field(Sampling(), description="how captions are drawn")
     scoring: FilterSettings = Field(FilterSettings(), description="how texts are scored")
     controls: Controls = Field(Controls(), description="known mismatches, to choose thresholds by")
@@ -179,6 +204,12 @@ class BootstrapConfig(Config):
     cluster: Cluster = Field(Cluster(), description="the Ray side")
     export: bool = Field(True, description="write clean shards under the policy when the ledger is complete")
     policy: Policy = Field(Policy(), description="which candidates are kept")
+
+    @model_validator(mode="after")
+    def _on_the_gpus_that_it_reserves(self) -> Self:
+        if self.cluster.gpus_per_worker and self.device.kind == "cpu":
+            raise ValueError("cluster.gpus_per_worker reserves GPUs for models on a CPU; set device.kind: cuda")
+        return self
 
 
 RESULTS = ("round", "seed", "source", "batch_size", "sampling", "scoring", "controls", "images", "device")

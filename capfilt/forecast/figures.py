@@ -11,6 +11,7 @@ from capfilt.estimates import Estimate, known, mean
 from capfilt.forecast.pace import Pace
 from capfilt.forecast.rehearsal import Rehearsal
 from capfilt.survey import Survey
+from capfilt.units import unit_size
 
 ALLOWANCE = 0.10
 """Share of the time that the upper bound adds for stragglers, restarts and what else goes otherwise than rehearsed."""
@@ -103,7 +104,7 @@ def _hours(config: BootstrapConfig, found: Survey, pace: Pace, workers: int, uni
         return known(0.0)
     uneven = max(1.0, math.ceil(units / workers) * workers / units)
     work = found.samples_left.times(pace.seconds).times(Estimate(1.0, uneven, uneven)).times(1 / workers)
-    last = min(config.unit_size, found.samples_left.high) * pace.seconds.high
+    last = min(unit_size(config), found.samples_left.high) * pace.seconds.high
     export = found.samples.times(pace.export / workers if config.export else 0.0)
     total = work.plus(START).plus(known(pace.load)).plus(export).plus(Estimate(0.0, 0.0, last))
     return total.times(Estimate(1.0, 1.0, 1 + ALLOWANCE)).times(1 / 3600)
