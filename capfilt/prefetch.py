@@ -1,5 +1,6 @@
 """Make batches ready ahead of the models, and tell where the time goes."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -30,13 +31,16 @@ def prefetch(items: Iterable[T], size: int, prepare: Callable[[T], U], threads: 
         prepare: is called from several threads.
         threads: that prepare.
     """
-    source = iter(items)
+    source, closed = iter(items), threading.Event()
     start: dict[str, Any] = {"initializer": bind, "initargs": (bound_fields(),)}  # they log for the caller's unit
     with ThreadPoolExecutor(1, **start) as reader, ThreadPoolExecutor(threads, **start) as pool:
 
         def load() -> list[Future[list[U]]]:
             batch, piece = list(islice(source, size)), max(1, size // (threads * PIECES))
-            return [pool.submit(_all, prepare, batch[at : at + piece]) for at in range(0, len(batch), piece)]
+            return [pool.submit(prepare_all, batch[at : at + piece]) for at in range(0, len(batch), piece)]
+
+        def prepare_all(items: list[T]) -> list[U]:
+            return [prepare(item) for item in items if not closed.is_set()]
 
         ahead = deque(reader.submit(load) for _ in range(AHEAD))
         try:
@@ -44,12 +48,9 @@ def prefetch(items: Iterable[T], size: int, prepare: Callable[[T], U], threads: 
                 ahead.append(reader.submit(load))
                 yield batch
         finally:
+            closed.set()
             reader.shutdown(cancel_futures=True)
             pool.shutdown(cancel_futures=True)
-
-
-def _all(prepare: Callable[[T], U], items: list[T]) -> list[U]:
-    return [prepare(item) for item in items]
 
 
 class Stopwatch:

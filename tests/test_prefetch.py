@@ -1,5 +1,6 @@
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -98,6 +99,25 @@ def test_no_thread_outlives_the_batches(end):
             next(batches)
 
     assert threading.active_count() == before
+
+
+def test_what_is_left_of_a_piece_is_not_prepared_for_nobody(monkeypatch):
+    prepared, begun, ended, shutdown = [], threading.Event(), threading.Event(), ThreadPoolExecutor.shutdown
+
+    def prepare(item: int) -> int:
+        prepared.append(item)
+        if item == 100:  # the first of the second batch, which one thread prepares in pieces of 25
+            begun.set()
+            ended.wait()
+        return item
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", lambda pool, **how: ended.set() or shutdown(pool, **how))
+    batches = prefetch(range(200), 100, prepare, threads=1)
+    next(batches)
+    begun.wait()
+    batches.close()
+
+    assert prepared == list(range(101))
 
 
 def test_a_stopwatch_adds_up_stages_and_waiting():
