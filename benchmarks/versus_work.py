@@ -141,7 +141,8 @@ def profile_stages(call: Callable[[], object], vocabulary: int, repeats: int = 2
 def subtract_stages(model: MED, pixels: Tensor, call: Callable[[], object], repeats: int = 5) -> dict[str, float]:
     """Return the seconds of each stage of a call, where a GPU runs behind the operators that a trace sees.
 
-    What looks at the image is timed by itself. What the call takes beyond that is text, the choice of words included.
+    What looks at the image is timed by itself, so the batch has to be large enough for launches not to count. What the
+    call takes beyond that is text: pixels copied, texts made of tokens or tokens of texts, words chosen.
     """
     with torch.inference_mode():
         image = model.encode_image(pixels)  # (B, M, D)

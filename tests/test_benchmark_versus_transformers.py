@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 pytest.importorskip("transformers", reason="transformers is not installed: the extra test has it")
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+from fakes import events
 from versus_equality import GREEDY, check, drift
 from versus_inputs import make_inputs, sizes, write_models, write_shard
 from versus_report import compare, ratio
@@ -26,6 +27,7 @@ from capfilt.config import Device
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import load
 from capfilt.med.inference import on_device
+from capfilt.med.model import MED
 
 CONFIG = sizes("tiny")
 MEANS = {
@@ -228,15 +230,18 @@ class TestWork:
         assert list(seconds) == ["vision", "keys", "text", "sampling"]
         assert all(value > 0 for value in seconds.values())
 
-    def test_a_call_on_a_gpu_is_cut_by_its_parts(self, ours, inputs):
-        judge = ours.matcher
+    def test_a_call_on_a_gpu_is_cut_by_its_parts(self, ours, inputs, monkeypatch):
+        judge, taken = ours.matcher, iter([5.0, 1.0, 8.0])
+
+        def seconds(part: Callable[[], object], device: str, repeats: int) -> float:
+            part()
+            return next(taken)
+
+        monkeypatch.setattr("versus_work._seconds", seconds)
+        happened = events(monkeypatch, (MED, "encode_image"), (MED, "project_image"), (MEDFilter, "score"))
         pixels, call = on_device(inputs.pixels, judge.device), partial(ours.score, inputs.pixels, inputs.texts)
-
-        seconds = subtract_stages(judge.model, pixels, lambda: (time.sleep(0.05), call()), repeats=1)
-
-        assert list(seconds) == ["vision", "keys", "text"]
-        assert seconds["text"] > 0.05
-        assert min(seconds.values()) > 0
+        assert subtract_stages(judge.model, pixels, call) == {"vision": 5.0, "keys": 1.0, "text": 2.0}
+        assert happened[1:4] == ["encode_image", "project_image", "score"]  # the first gives the keys their image
 
 
 def test_the_whole_benchmark_prints_json_and_a_table(capsys):

@@ -60,8 +60,8 @@ def set_threads(device: Device) -> None:
 def make_turns(device: Device) -> Turns:
     """Return the turns of units that share the models of a device.
 
-    A CPU's cores are taken by one model. A GPU has nothing to do while a batch of one turns from tokens into texts, and
-    waits for its memory while that one writes, so that the other model may have it.
+    A CPU's cores are taken by one model. A GPU waits for its memory while captions are written, and for the host
+    between their steps, so that the other model may have it.
     """
     return Turns(apart=device.kind == "cuda")
 

@@ -21,7 +21,7 @@ class Captioner(Protocol):
         Args:
             pixels: RGB, uint8, (B, 3, S, S) with S = image_size.
             noise: one seed for each image; all randomness of its captions follows from it.
-            turn: entered for the time that the batch needs the model and its device. What the host alone does for it
-                is better done outside, while another batch has them.
+            turn: to be entered once, around all that needs the model or its device, which several threads share. What
+                the host alone does for the batch is better done outside, while another batch has them.
         """
         ...
