@@ -9,8 +9,11 @@ import pytest
 
 from capfilt.cli import cli
 from capfilt.cli.options import job_kind
-from capfilt.config import Config
+from capfilt.config import Config, Policy
+from capfilt.policy import REASONS
 from capfilt.query import COLUMNS
+from capfilt.shards import listing, parquet
+from capfilt.shards.grouping import IMAGE_SUFFIXES
 from capfilt.stats import DIMENSIONS
 from workers.events import What
 from workers.faults import Cause
@@ -55,6 +58,27 @@ def test_every_make_target_of_the_readme_exists():
     targets = re.findall(r"^\$ make (\w+)$", README, re.MULTILINE)
     assert targets == ["demo", "test"]
     assert all(f"\n{target}:" in (ROOT / "Makefile").read_text() for target in targets)
+
+
+def test_the_page_on_the_policy_has_every_reason_and_mix():
+    page = (ROOT / "docs/deciding.md").read_text()
+    mixes = get_args(Policy.model_fields["mix"].annotation)
+    assert not [name for name in (*REASONS, *mixes, *Policy.model_fields) if f"`{name}`" not in page and name != "seed"]
+
+
+def test_the_page_on_inputs_has_every_name_that_is_looked_for():
+    page = (ROOT / "docs/inputs.md").read_text()
+    names = {*listing._PATHS, *listing._TEXTS, *parquet._TEXTS, *parquet._JSONS}
+    names |= {name for name in parquet._IMAGES if name not in IMAGE_SUFFIXES}
+    assert not [name for name in names if f"`{name}`" not in page]
+
+
+def test_every_status_on_the_page_on_inputs_is_given():
+    code = "".join(path.read_text() for path in (ROOT / "capfilt").rglob("*.py"))
+    known = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", (ROOT / "docs/inputs.md").read_text(), re.MULTILINE)
+    statuses = {status for row in known for status in re.findall(r"\w+", row)}
+    assert not [status for status in statuses if f'"{status}"' not in code]
+    assert len(statuses) == 16
 
 
 def table(page: str, benchmark: str) -> tuple[str, dict]:
