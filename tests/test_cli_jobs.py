@@ -108,6 +108,24 @@ def test_what_cannot_be_submitted_is_a_wrong_command_line(config, words):
     assert "JOB is one of bootstrap, export, pretrain, finetune" in result.output
 
 
+def test_flags_of_a_bootstrap_go_to_its_driver_and_to_no_other_job(config, monkeypatch):
+    sent = []
+
+    class Dashboard:
+        def submit(self, submission, python, retries, *, code):
+            sent.append(submission.flags)
+            return "capfilt-bootstrap-run-1"
+
+    monkeypatch.setattr("capfilt.cli.jobs._jobs", lambda address: Dashboard())
+    both = ["--force", "--retry-quarantined"]
+    assert capfilt("submit", config, "--address", "http://127.0.0.1:1", *both).exit_code == 0
+    assert set(sent[0]) == set(both)
+
+    result = capfilt("submit", "pretrain", config, "--address", "http://127.0.0.1:1", "--force")
+    assert result.exit_code == 2
+    assert "--force is an option of bootstrap, and the job is pretrain" in result.output
+
+
 def test_settings_are_checked_before_anything_is_sent(config):
     result = capfilt("submit", config, "--address", "http://127.0.0.1:1", "--set", "bach_size=3")
 

@@ -74,9 +74,10 @@ def test_settings_and_code_are_shipped_and_nothing_else():
 
 
 def test_the_command_line_of_a_job_keeps_words_together():
-    line = entrypoint(prepare("bootstrap", BOOTSTRAP), "python", 2, Path("/home/me/it's here"))
+    job = prepare("bootstrap", BOOTSTRAP, ["--retry-quarantined"])
+    line = entrypoint(job, "python", 2, Path("/home/me/it's here"))
 
     assert line == (
         "python -m workers.entrypoint bootstrap job.yaml --results '/runs/cc 12m' "
-        "--folder '/home/me/it'\"'\"'s here' --retries 2"
+        "--folder '/home/me/it'\"'\"'s here' --retries 2 --retry-quarantined"
     )

@@ -34,6 +34,7 @@ class Submission:
     job: str  # the command: bootstrap, export, pretrain or finetune
     config: Config  # with the results' folder absolute, and with the cluster it is submitted to
     folder: str  # where the results are left
+    flags: tuple[str, ...] = ()  # of the command
 
     @property
     def stem(self) -> str:
@@ -54,8 +55,8 @@ def attempt_of(submission_id: str, folder: str) -> int | None:
     return None if found is None else int(found[1])
 
 
-def prepare(job: str, config: Config) -> Submission:
-    """Return a job as it runs on the cluster that it is submitted to.
+def prepare(job: str, config: Config, flags: Sequence[str] = ()) -> Submission:
+    """Return a job, and the flags of its command, as it runs on the cluster that it is submitted to.
 
     Raises:
         ConfigError: its settings lead to another cluster.
@@ -69,7 +70,7 @@ def prepare(job: str, config: Config) -> Submission:
         changes["cluster"] = cluster.model_copy(update={"address": "auto"})
     if "address" in type(config).model_fields:
         changes["address"] = "auto"
-    return Submission(job, config.model_copy(update=changes), folder)
+    return Submission(job, config.model_copy(update=changes), folder, tuple(flags))
 
 
 def _check_address(address: str) -> None:
@@ -92,8 +93,8 @@ def staged(submission: Submission, code: bool) -> Iterator[Path]:
         yield folder
 
 
-def entrypoint(submission: Submission, python: str, retries: int, folder: Path, flags: Sequence[str] = ()) -> str:
+def entrypoint(submission: Submission, python: str, retries: int, folder: Path) -> str:
     """Return the command line of a job; folder is the one that relative paths in the settings start from."""
     words = [python, "-m", "workers.entrypoint", submission.job, SETTINGS, "--results", submission.folder]
-    words += ["--folder", str(folder), "--retries", str(retries), *flags]
+    words += ["--folder", str(folder), "--retries", str(retries), *submission.flags]
     return shlex.join(words)

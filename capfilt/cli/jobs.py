@@ -31,6 +31,8 @@ _address = click.option(
 @set_option
 @_address
 @click.option("--retries", type=click.IntRange(min=0), default=3, show_default=True, help="Of a driver that died.")
+@click.option("--retry-quarantined", is_flag=True, help="Bootstrap shards with quarantined samples anew.")
+@click.option("--force", is_flag=True, help="Bootstrap also when another driver seems to be at work on the run.")
 @click.option("--wait", is_flag=True, help="Wait for the end of the job, and exit as it did.")
 @click.option("--follow", is_flag=True, help="As --wait, and show what the job writes.")
 @click.option("--python", default="python", show_default=True, help="Interpreter on the head that has Ray and torch.")
@@ -44,6 +46,7 @@ def submit(
     follow: bool,
     python: str,
     installed: bool,
+    **flags: bool,
 ) -> None:
     """Submit JOB with CONFIG to a Ray cluster; JOB is bootstrap (the default), export, pretrain or finetune.
 
@@ -58,10 +61,13 @@ def submit(
     job, path = _job_and_config(words)
     if address is None:
         raise click.UsageError("give the dashboard of the cluster: --address http://HOST:8265")
+    given = [f"--{name.replace('_', '-')}" for name, set_ in flags.items() if set_]
+    if given and job != "bootstrap":
+        raise click.UsageError(f"{given[0]} is an option of bootstrap, and the job is {job}")
     config = _load(job, path, overrides)
     from workers.submission import prepare
 
-    submission = prepare(job, config)
+    submission = prepare(job, config, given)
     jobs = _jobs(address)
     name = jobs.submit(submission, python, retries, code=not installed)
     click.echo(f"submitted {name}")
