@@ -21,6 +21,7 @@ def tables(folder: Path) -> dict[str, bytes]:
 def start_driver(folder: Path, local: bool, delay: float = 0.1) -> "subprocess.Popen[bytes]":
     """Start the job in a process of its own, with a Ray of its own."""
     code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # not ignored, as in the background
         "from pathlib import Path; from functools import partial\n"
         "from fakes import NAMES, build_fakes, job_config; from pipelines import bootstrap\n"
         f"bootstrap.run(job_config(Path({str(folder)!r})), partial(build_fakes, delay={delay}), NAMES, local={local})"
