@@ -19,6 +19,7 @@ from pydantic import (
 
 from capfilt.config.loading import Config
 
+# Of label selectors; Ray's own check comes with Ray, which takes seconds to import.
 _LABEL = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?"
 _SELECTOR = re.compile(rf"!?(?:in\({_LABEL}(?:,{_LABEL})*\)|{_LABEL})")
 
