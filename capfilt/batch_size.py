@@ -44,7 +44,7 @@ def _rates(models: CapFilt, clock: Callable[[], float]) -> Iterator[tuple[int, f
     _seconds(models, WARM, clock)
     size = LEAST
     while size <= MOST:
-        if models.turns and models.turns.apart:
+        if models.turns.apart:
             _fill(models, size)
         if _seconds(models, size, clock) >= LONG:
             return
@@ -54,7 +54,7 @@ def _rates(models: CapFilt, clock: Callable[[], float]) -> Iterator[tuple[int, f
 
 def _seconds(models: CapFilt, size: int, clock: Callable[[], float]) -> float:
     """Return how long both models take for a batch of noise, each image with one web text and its captions."""
-    for_captioner, for_filter = (_noise(side, size) for side in models.sides)  # (B, 3, S, S) each
+    for_captioner, for_filter = _pixels(models, size)
     start = clock()
     captions = models.captioner.caption(for_captioner, range(size))  # B lists
     texts = [[WEB_TEXT, *(caption.text for caption in group)] for group in captions]
@@ -64,12 +64,18 @@ def _seconds(models: CapFilt, size: int, clock: Callable[[], float]) -> float:
 
 def _fill(models: CapFilt, size: int) -> None:
     """Have a batch in each model at once, as units do that share a device. What does not fit is computed in parts."""
-    for_captioner, for_filter = (_noise(side, size) for side in models.sides)  # (B, 3, S, S) each
+    for_captioner, for_filter = _pixels(models, size)
     with ThreadPoolExecutor(2) as pool:
         captioning = pool.submit(models.captioner.caption, for_captioner, range(size))
         scoring = pool.submit(models.filter.score, for_filter, [[WEB_TEXT] * 2] * size)
         captioning.result(), scoring.result()
 
 
-def _noise(side: int, size: int) -> Tensor:
-    return torch.randint(256, (size, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(size))
+def _pixels(models: CapFilt, size: int) -> list[Tensor]:
+    """Return noise for both models, uint8 (B, 3, S, S) each: as in a run, the same tensor where sides are equal."""
+    generator = torch.Generator().manual_seed(size)
+    pixels = {
+        side: torch.randint(256, (size, 3, side, side), dtype=torch.uint8, generator=generator)
+        for side in dict.fromkeys(models.sides)
+    }
+    return [pixels[side] for side in models.sides]

@@ -13,9 +13,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -47,12 +46,13 @@ Sides = tuple[int, int]
 """Sides of the captioner's and of the filter's square input, pixels."""
 
 
-class CapFilt(NamedTuple):
-    """The two models of a bootstrap, and the turns at them of units that run at once."""
+@dataclass(frozen=True, slots=True)
+class CapFilt:
+    """The two models of a bootstrap, and the turns at them of batches in several threads: one after the other."""
 
     captioner: Captioner
     filter: Filter
-    turns: Turns | None = None  # one after the other without
+    turns: Turns = field(default_factory=Turns)
 
     @property
     def sides(self) -> Sides:
@@ -146,12 +146,12 @@ def capfilt_batch(
     Raises:
         ModelError: a score is not a number.
     """
-    clock, turns = clock or Stopwatch(), models.turns or Turns()
+    clock = clock or Stopwatch()
     if all(prepared.record.status != "ok" for prepared in batch):
         return []
     noise = [noise_seed(config, prepared.record.image_sha256) for prepared in batch]
     pixels = together([p.for_captioner for p in batch], config.device)  # (B, 3, S, S)
-    captions = models.captioner.caption(pixels, noise, turns("caption", clock))  # B lists
+    captions = models.captioner.caption(pixels, noise, models.turns("caption", clock))  # B lists
     rows = [
         _unscored(prepared, written, seed, models.captioner.name, config)
         for prepared, written, seed in zip(batch, captions, noise, strict=True)
@@ -161,7 +161,7 @@ def capfilt_batch(
     texts = [list(dict.fromkeys(group)) for group in read]  # texts of an image that read the same are scored once
     if models.filter.image_size != models.captioner.image_size:
         pixels = together([p.for_filter for p in batch], config.device)  # (B, 3, S, S)
-    scores = models.filter.score(pixels, texts, turns("score", clock))  # B lists
+    scores = models.filter.score(pixels, texts, models.turns("score", clock))  # B lists
     return [
         _scored(candidate, found[text], models.filter.name)
         for group, seen, found in zip(rows, read, map(_by_text, texts, scores), strict=True)

@@ -19,12 +19,12 @@ class InParts(Generic[R]):
     """
 
     def __init__(self, model: Callable[..., list[R]]) -> None:
-        """Take a model that returns one value for each item of a batch."""
+        """Take a model that returns a list, which those of its parts make up together."""
         self._model = model
         self._most: int | None = None  # items that fit
 
     def __call__(self, *columns: Sequence[Any] | torch.Tensor) -> list[R]:
-        """Return the values of a batch, given as columns of equal length.
+        """Return the list of a batch, given as columns of equal length.
 
         Raises:
             torch.OutOfMemoryError: not even a single item fits.

@@ -37,7 +37,9 @@ def work(config: FinetuneConfig) -> None:
 def prepare(config: FinetuneConfig, shards: str | None) -> Job[Batch]:
     """Return all that is trained, from the checkpoint it starts with; shards is the file of open_data."""
     start = load(fetch(config.checkpoint), config.image_size)
-    checkpoint = only(config.role, require(start, config.role, config.checkpoint), config.drop_path)
+    drop_path = 0.0 if config.freeze_vision else config.drop_path
+    checkpoint = only(config.role, require(start, config.role, config.checkpoint), drop_path)
+    checkpoint.model.vision.requires_grad_(not config.freeze_vision)
     return Job(
         objective(config, checkpoint),
         open_data(config.data, config.schedule, checkpoint, config.seed, shards),

@@ -83,7 +83,8 @@ def test_a_score_does_not_depend_on_what_is_scored_with_it(judge, pixels, groups
 def test_recorded_as_on_a_gpu_batches_have_the_scores_of_others(checkpoint, judge, pixels):
     steps = Steps()
     recorded = MEDFilter("hash", checkpoint, FilterSettings(), CPU)
-    recorded._recorder = Recorder(recorded._see, lambda: steps)
+    recorded._recorder = Recorder(recorded._project, lambda: steps)
+    recorded._sight._recorder = Recorder(recorded._sight._see, lambda: steps)
     for chosen, groups in (
         (pixels, [TEXTS[:2]] * 3),
         (pixels.flip(0), [TEXTS[2:4]] * 3),
@@ -94,7 +95,7 @@ def test_recorded_as_on_a_gpu_batches_have_the_scores_of_others(checkpoint, judg
         found, expected = recorded.score(chosen, groups), judge.score(chosen, groups)
         assert all(map(near, chain(*found), chain(*expected)))
     # One batch is small, and of the others' texts those of the last have the lengths of the first's.
-    assert (steps.recorded, steps.replayed) == (1 + 1, 4 + 1)
+    assert (steps.recorded, steps.replayed) == (2 + 1, 2 * 4 + 1)
 
 
 def test_scores_differ_by_text_and_by_image_so_that_a_mixed_up_order_shows(judge, pixels):

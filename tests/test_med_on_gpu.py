@@ -139,8 +139,7 @@ def test_what_the_filter_records_does_not_wait(model, device, watch, itc):
     judge.tokens = SimpleNamespace(cls=2)
     ids, keep = torch.zeros((6, 9), dtype=torch.long), torch.ones((6, 9), dtype=torch.bool)
     reading = model.lay_out(ids, keep, torch.zeros(6, dtype=torch.long), IMAGES, 17)
-    pixels = torch.zeros((IMAGES, 3, 32, 32), dtype=torch.uint8, device=GPU)
-    scores = judge._judge(judge._see(pixels), reading)
+    scores = judge._judge(judge._project(see(model, device)), reading)
     assert (scores.device, scores.dtype, scores.shape[1]) == (GPU, torch.float32, 1 + itc)
     assert watch.waits == []
 
@@ -150,8 +149,7 @@ def test_what_the_captioner_records_does_not_wait(model, device, watch):
     captioner.model, captioner.device = model, device
     captioner._pen = Pen(model, [5, 6, 7], 2, Sampling(captions=2))
     captioner._recorder = Recorder(captioner._begin, lambda: None)
-    pixels = torch.zeros((IMAGES, 3, 32, 32), dtype=torch.uint8, device=GPU)
-    draft = captioner._begin(pixels, torch.zeros((IMAGES * 2, 20), dtype=torch.float64, device=GPU))
+    draft = captioner._begin(see(model, device), torch.zeros((IMAGES * 2, 20), dtype=torch.float64, device=GPU))
     captioner._pen.go_on(draft, range(4, 8))
     assert draft.fixed
     assert (draft.ids.device, draft.ids.shape) == (GPU, (IMAGES * 2, 20))

@@ -8,11 +8,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 from pairs import CPU, pixels, sample, schedule, tiny_model, with_texts, write_shard
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.cli import cli
-from capfilt.config import Device, FilterSettings, Sampling
+from capfilt.config import BootstrapConfig, Device, FilterSettings, Sampling
 from capfilt.config.data import DataSettings
 from capfilt.config.initial import InitialWeights
 from capfilt.config.momentum import MomentumSettings
@@ -20,6 +21,7 @@ from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.errors import CheckpointError, ConfigError, RunError
 from capfilt.filters.med import MEDFilter
 from capfilt.med import initial
+from capfilt.med.build import build_models
 from capfilt.med.checkpoints import Checkpoint, checkpoint_hash, load, load_any, require
 from capfilt.med.momentum import MOMENTUM, NOBODY
 from capfilt.med.tokens import SPECIAL
@@ -182,6 +184,30 @@ def test_a_filter_inherits_the_queues_and_copies_of_an_original_file(shared, tmp
     momentum = finetune.objective(config, finetune.only("filter", start)).momentum
     assert torch.equal(momentum.image_queue, state["image_queue"].float())
     assert torch.equal(momentum.copy.text_proj.weight, state["text_proj_m.weight"].float())
+
+
+def test_with_a_frozen_tower_the_rest_learns_and_bootstrap_sees_an_image_once(root, start):
+    before = load(start).model.state_dict()
+    places = {}
+    for role in ("captioner", "filter"):
+        job = finetuning(root, role, start, output=str(root / f"frozen-{role}"), schedule=schedule(2, batch_size=8))
+        places[role] = finetune.run(job.model_copy(update={"freeze_vision": True}))
+        after = load(Path(places[role])).model.state_dict()
+        changed = {name for name in after if not after[name].equal(before[name])}
+        assert changed
+        assert not any(name.startswith("vision.") for name in changed)
+    models = build_models(BootstrapConfig(input=["in"], run="out", device=Device(kind="cpu"), **places))
+    assert models.captioner.model.vision is models.filter.model.vision
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [("drop_path", {"drop_path": 0.1}), ("device.recompute_vision", {"device": {"recompute_vision": 1}})],
+)
+def test_what_only_a_learning_tower_reads_is_refused_beside_a_frozen_one(root, key, changes):
+    settings = finetuning(root, "filter", root).model_dump() | {"freeze_vision": True} | changes
+    with pytest.raises(ValidationError, match=f"{key} is for a vision tower that learns"):
+        FinetuneConfig.model_validate(settings)
 
 
 def test_stochastic_depth_is_the_settings_or_else_the_checkpoints_own(root, start):

@@ -30,7 +30,7 @@ class BootstrapWorker:
     ) -> None:
         """Take what builds the models and, where images are decoded apart, what starts a process for that."""
         set_threads(config.device)
-        self._models = build(config)._replace(turns=make_turns(config.device))
+        self._models = replace(build(config), turns=make_turns(config.device))
         self._config, self._run = config, run
         self._source = decoder(config, run) if decoder else None
 
@@ -69,4 +69,4 @@ def make_turns(device: Device) -> Turns:
 def try_batch_sizes(build: Callable[[BootstrapConfig], CapFilt], config: BootstrapConfig) -> int:
     """Build the models and return the batch size that suits them on this device, shared as in a run."""
     set_threads(config.device)
-    return find_batch_size(build(config)._replace(turns=make_turns(config.device)))
+    return find_batch_size(replace(build(config), turns=make_turns(config.device)))

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from capfilt.config import Device, Sampling
 from capfilt.errors import ConfigError
-from capfilt.med.attention import KeysValues
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.draft import Draft, Written
 from capfilt.med.generation import Pen, logprobs, write
 from capfilt.med.gpu import own_stream, send
 from capfilt.med.graphs import Recorder, graphs
-from capfilt.med.inference import on_device, ready, settle
+from capfilt.med.inference import ready, settle
 from capfilt.med.sampling import uniforms
+from capfilt.med.sight import Kept, Sight
 from capfilt.memory import InParts
 from capfilt.records import Caption
 from capfilt.turns import UNSHARED, Turn
@@ -29,12 +29,16 @@ Row = tuple[list[int], float]
 class MEDCaptioner:
     """Samples captions that continue a prompt (arXiv 2201.12086, section 3.3)."""
 
-    def __init__(self, name: str, checkpoint: Checkpoint, settings: Sampling, device: Device) -> None:
+    def __init__(
+        self, name: str, checkpoint: Checkpoint, settings: Sampling, device: Device, kept: Kept | None = None
+    ) -> None:
+        """Take a checkpoint and, where the filter has the same vision tower, what both keep of images."""
         self.name = name
         self.device = settle(device)
         self.model = ready(checkpoint.model, self.device)
         self.tokens = checkpoint.tokens
         self.settings = settings
+        self._sight = Sight(self.model, self.device, kept)
         self._in_parts = InParts(self._caption)
         # Its steps are many and small: they are not to queue behind the large products of the filter.
         self._stream = own_stream(self.device.kind, urgent=True)
@@ -53,7 +57,7 @@ class MEDCaptioner:
         """Return the captions of each image of pixels, uint8 (B, 3, S, S); noise is one seed for each image."""
         numbers = self._draw(noise)
         with turn, self._stream:
-            written = self._in_parts(pixels, numbers)
+            written = self._in_parts(self._sight(pixels), numbers)
         captions = iter(self._read(list(chain.from_iterable(written))))
         return [list(islice(captions, len(group))) for group in written]
 
@@ -65,29 +69,26 @@ class MEDCaptioner:
         return numbers.view(len(noise), self.settings.captions, self.settings.max_length)
 
     @torch.inference_mode()
-    def _caption(self, pixels: Tensor, numbers: Tensor) -> list[list[Row]]:
-        """Return the captions of each image."""
-        written = self._write(send(pixels, torch.device(self.device.kind)), numbers)
+    def _caption(self, image: Tensor, numbers: Tensor) -> list[list[Row]]:
+        """Return the captions of each image, given as its tokens (B, M, D)."""
+        written = self._write(image, numbers)
         rows = list(zip(written.ids.tolist(), written.logprobs.tolist(), strict=True))
-        each = len(rows) // len(pixels)
+        each = len(rows) // len(image)
         return [rows[i : i + each] for i in range(0, len(rows), each)]
 
-    def _write(self, pixels: Tensor, numbers: Tensor) -> Written:
+    def _write(self, image: Tensor, numbers: Tensor) -> Written:
         settings = self.settings
         if settings.method == "beam":
-            image, end = self._see(pixels), self.tokens.end
-            written = beam_search(self.model, image, self.prompt, end, settings)
+            projected, end = self.model.project_image(image), self.tokens.end
+            written = beam_search(self.model, projected, self.prompt, end, settings)
             # The search sums scores under its repetition penalty; a caption's logprob is the model's own.
-            return written._replace(logprobs=logprobs(self.model, image, written.ids, len(self.prompt), end))
-        noise = send(numbers.flatten(0, 1), pixels.device) if settings.method == "nucleus" else None  # (B * n, T)
-        draft = self._recorder.start(pixels, noise)
+            return written._replace(logprobs=logprobs(self.model, projected, written.ids, len(self.prompt), end))
+        noise = send(numbers.flatten(0, 1), image.device) if settings.method == "nucleus" else None  # (B * n, T)
+        draft = self._recorder.start(image, noise)
         return write(self._pen, draft, partial(self._recorder.go_on, self._pen.go_on, draft))
 
-    def _begin(self, pixels: Tensor, noise: Tensor | None) -> Draft:
-        return self._pen.begin(self._see(pixels), noise, fixed=self._recorder.records)
-
-    def _see(self, pixels: Tensor) -> list[KeysValues]:
-        return self.model.project_image(self.model.encode_image(on_device(pixels, self.device)))
+    def _begin(self, image: Tensor, noise: Tensor | None) -> Draft:
+        return self._pen.begin(self.model.project_image(image), noise, fixed=self._recorder.records)
 
     def _read(self, rows: list[Row]) -> list[Caption]:
         generated = [ids[len(self.prompt) :] for ids, _ in rows]

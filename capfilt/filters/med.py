@@ -12,9 +12,10 @@ from capfilt.errors import ConfigError
 from capfilt.filters import Scores
 from capfilt.med.attention import KeysValues
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.gpu import own_stream, send
+from capfilt.med.gpu import own_stream
 from capfilt.med.graphs import Recorder, graphs
-from capfilt.med.inference import on_device, ready, settle
+from capfilt.med.inference import ready, settle
+from capfilt.med.sight import Kept, Sight
 from capfilt.med.text import Reading
 from capfilt.memory import InParts
 from capfilt.texts import normalise as normalise_text
@@ -31,15 +32,19 @@ class Seen(NamedTuple):
 class MEDFilter:
     """Scores texts against their image; web and synthetic texts of an image in one pass (section 3.3)."""
 
-    def __init__(self, name: str, checkpoint: Checkpoint, settings: FilterSettings, device: Device) -> None:
+    def __init__(
+        self, name: str, checkpoint: Checkpoint, settings: FilterSettings, device: Device, kept: Kept | None = None
+    ) -> None:
+        """Take a checkpoint and, where the captioner has the same vision tower, what both keep of images."""
         self.name = name
         self.device = settle(device)
         self.model = ready(checkpoint.model, self.device)
         self.tokens = checkpoint.tokens
         self.settings = settings
+        self._sight = Sight(self.model, self.device, kept)
         self._in_parts = InParts(self._score_all)
         self._stream = own_stream(self.device.kind)
-        self._recorder = Recorder(self._see, graphs if self.device.kind == "cuda" else None)
+        self._recorder = Recorder(self._project, graphs if self.device.kind == "cuda" else None)
         self.image_size = self.model.config.vision.image_size
         positions = self.model.config.text.positions
         if settings.max_tokens > positions:
@@ -49,8 +54,10 @@ class MEDFilter:
     def score(self, pixels: Tensor, texts: Sequence[Sequence[str]], turn: Turn = UNSHARED) -> list[list[Scores]]:
         """Return the scores of texts[i], which belong to pixels[i]; pixels are uint8 (B, 3, S, S)."""
         encoded = self._encode(texts)
+        if not any(encoded):
+            return [[] for _ in encoded]
         with turn, self._stream:
-            return self._in_parts(pixels, encoded)
+            return self._in_parts(self._sight(pixels), encoded)
 
     def _encode(self, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
         """Return the token ids of each text of each image."""
@@ -59,19 +66,19 @@ class MEDFilter:
         return [list(islice(encoded, len(group))) for group in texts]
 
     @torch.inference_mode()
-    def _score_all(self, pixels: Tensor, texts: Sequence[Sequence[list[int]]]) -> list[list[Scores]]:
+    def _score_all(self, image: Tensor, texts: Sequence[Sequence[list[int]]]) -> list[list[Scores]]:
+        """Return the scores of texts[i], given as token ids, with image[i], of image tokens (B, M, D)."""
         rows = list(chain.from_iterable(texts))
         if not rows:
             return [[] for _ in texts]
         owners = torch.tensor([i for i, group in enumerate(texts) for _ in group])  # (R,)
-        reading = self.model.lay_out(*self.tokens.batch(rows), owners, len(pixels), self.model.config.vision.tokens)
-        seen = self._recorder.start(send(pixels, torch.device(self.device.kind)))
+        reading = self.model.lay_out(*self.tokens.batch(rows), owners, *image.shape[:2])
+        seen = self._recorder.start(image)
         values = self._recorder.go_on(self._judge, seen, reading)[: len(rows)].tolist()
         scores = iter(Scores(itm, *(itc or [None])) for itm, *itc in values)
         return [list(islice(scores, len(group))) for group in texts]
 
-    def _see(self, pixels: Tensor) -> Seen:
-        image = self.model.encode_image(on_device(pixels, self.device))  # (B, M, D)
+    def _project(self, image: Tensor) -> Seen:
         return Seen(image, self.model.project_image(image))
 
     def _judge(self, seen: Seen, reading: Reading) -> Tensor:

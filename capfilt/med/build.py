@@ -1,5 +1,7 @@
 """From a bootstrap config to its two models, on their device."""
 
+import logging
+
 import torch
 from torch import nn
 
@@ -10,6 +12,11 @@ from capfilt.errors import ConfigError
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import checkpoint_hash, load, require
 from capfilt.med.fetch import fetch
+from capfilt.med.model import MED
+from capfilt.med.sight import keep
+from capfilt.med.weights import on_meta
+
+logger = logging.getLogger(__name__)
 
 
 def checkpoint_names(config: BootstrapConfig) -> dict[str, str]:
@@ -58,10 +65,23 @@ def parameters(model: nn.Module) -> int:
 def _put_together(config: BootstrapConfig, names: dict[str, str]) -> CapFilt:
     captioner = require(load(fetch(config.captioner)), "captioner", config.captioner)
     judge = require(load(fetch(config.filter)), "filter", config.filter)
+    kept = None
+    if _same_tower(captioner.model, judge.model):
+        logger.info("captioner and filter have the same vision tower: images are encoded once for both")
+        judge.model.vision, kept = captioner.model.vision, keep()
     return CapFilt(
-        MEDCaptioner(names["captioner"], captioner, config.sampling, config.device),
-        MEDFilter(names["filter"], judge, config.scoring, config.device),
+        MEDCaptioner(names["captioner"], captioner, config.sampling, config.device, kept),
+        MEDFilter(names["filter"], judge, config.scoring, config.device, kept),
     )
+
+
+def _same_tower(one: MED, other: MED) -> bool:
+    """Return whether two models make the same of an image, as those do that were fine-tuned with freeze_vision."""
+    if on_meta():  # values are not known
+        return False
+    sizes, mine, its = (one.config.vision, other.config.vision), one.vision.state_dict(), other.vision.state_dict()
+    alike = sizes[0] == sizes[1].model_copy(update={"drop_path": sizes[0].drop_path})  # which only training reads
+    return alike and all(mine[name].equal(its[name]) for name in mine)
 
 
 def check_device(device: Device) -> None:

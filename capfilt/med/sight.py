@@ -1,0 +1,51 @@
+"""What a model sees: image tokens of a batch, which two models with one vision tower make once.
+
+Shapes: B images, S side of the input, M image tokens, D width of the tower.
+"""
+
+from collections.abc import MutableMapping
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from capfilt.config import Device
+from capfilt.med.gpu import send
+from capfilt.med.graphs import Recorder, graphs
+from capfilt.med.inference import on_device
+from capfilt.med.model import MED
+from capfilt.memory import InParts
+
+Kept = MutableMapping[Tensor, Tensor]
+"""Image tokens by the pixels that they were made of, the very tensor: of batches that one model of two has seen."""
+
+
+def keep() -> Kept:
+    """Return where two models with one tower keep image tokens for each other, until their pixels are gone."""
+    return WeakTensorKeyDictionary()
+
+
+class Sight:
+    """A model's vision tower, on its device."""
+
+    def __init__(self, model: MED, device: Device, kept: Kept | None = None) -> None:
+        """Take a model that is ready on a settled device and, where another one has the same tower, what both keep."""
+        self._model, self._device, self._kept = model, device, kept
+        self._in_parts = InParts(self._encode)
+        self._recorder = Recorder(self._see, graphs if device.kind == "cuda" else None)
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return the image tokens, float (B, M, D), of pixels, uint8 (B, 3, S, S)."""
+        if self._kept is not None and (found := self._kept.pop(pixels, None)) is not None:
+            return found
+        image = torch.cat(self._in_parts(pixels))  # (B, M, D), which the next batch does not overwrite
+        if self._kept is not None:
+            self._kept[pixels] = image
+        return image
+
+    def _encode(self, pixels: Tensor) -> list[Tensor]:
+        return [self._recorder.start(send(pixels, torch.device(self._device.kind)))]
+
+    def _see(self, pixels: Tensor) -> Tensor:
+        return self._model.encode_image(on_device(pixels, self._device))
