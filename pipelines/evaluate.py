@@ -28,7 +28,6 @@ from capfilt.med.fetch import fetch
 from capfilt.med.inference import settle
 from capfilt.outlook import Outlook
 from capfilt.storage import publish
-from capfilt.training.entries import require_room
 from capfilt.training.passes import Draw
 from capfilt.training.questions import Questions
 from capfilt.training.statements import Statements
@@ -133,9 +132,9 @@ def _agreement(config: EvaluateConfig, data: EvaluationData, judged: Judged) -> 
 
 def _vqa(config: EvaluateConfig, data: QuestionData, settings: VQASettings) -> _Task:
     model, tokens = load_vqa(fetch(config.checkpoint), config.image_size)
-    require_room("questions.max_tokens", data.max_tokens, model.config)
+    model.config.require_room("questions.max_tokens", data.max_tokens)
     if settings.method == "generate":
-        require_room("vqa.max_length", settings.max_length, model.config)
+        model.config.require_room("vqa.max_length", settings.max_length)
     read_candidates(settings)
     questions = Questions(data, tokens, model.config.vision.image_size)
     files = [name for file in data.files for name in (file.questions, file.annotations) if name]
@@ -151,7 +150,7 @@ def _vqa(config: EvaluateConfig, data: QuestionData, settings: VQASettings) -> _
 
 def _nlvr2(config: EvaluateConfig, data: SentenceData) -> _Task:
     model, tokens = load_nlvr2(fetch(config.checkpoint), config.image_size)
-    require_room("sentences.max_tokens", data.max_tokens, model.config)
+    model.config.require_room("sentences.max_tokens", data.max_tokens)
     sentences = Statements(data, tokens, model.config.vision.image_size)
     files = [file.annotations for file in data.files]
 

@@ -7,7 +7,6 @@ from capfilt.med.checkpoints import NLVR2Checkpoint, load, save
 from capfilt.med.fetch import fetch
 from capfilt.med.successors import nlvr2_from
 from capfilt.outlook import Outlook
-from capfilt.training.entries import require_room
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Job
 from capfilt.training.loop import train
@@ -36,7 +35,7 @@ def prepare(config: NLVR2Config, shards: str | None = None) -> Job[StatementBatc
     """Return all that is trained, from the checkpoint it starts with; there are no shards."""
     med, tokens = load(fetch(config.checkpoint), config.image_size)
     model = nlvr2_from(med, config.merge_from, config.drop_path, config.seed)
-    require_room("data.max_tokens", config.data.max_tokens, model.config)
+    model.config.require_room("data.max_tokens", config.data.max_tokens)
     statements = Statements(config.data, tokens, model.config.vision.image_size, config.augmentation)
     source = Passes(statements, config.schedule, config.seed, config.data.workers)
     return Job(Reasoning(model), source, partial(save, NLVR2Checkpoint(model, tokens)))

@@ -8,7 +8,6 @@ from capfilt.med.fetch import fetch
 from capfilt.med.successors import vqa_from
 from capfilt.outlook import Outlook
 from capfilt.training.answering import Answering
-from capfilt.training.entries import require_room
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Job
 from capfilt.training.loop import train
@@ -36,7 +35,7 @@ def prepare(config: VQAConfig, shards: str | None = None) -> Job[QuestionBatch]:
     """Return all that is trained, from the checkpoint it starts with; there are no shards."""
     med, tokens = load(fetch(config.checkpoint), config.image_size)
     model = vqa_from(med, config.drop_path, config.seed)
-    require_room("data.max_tokens", config.data.max_tokens, model.config)
+    model.config.require_room("data.max_tokens", config.data.max_tokens)
     questions = Questions(config.data, tokens, model.config.vision.image_size, config.augmentation)
     questions.require_answers()
     source = Passes(questions, config.schedule, config.seed, config.data.workers)

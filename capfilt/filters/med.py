@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from capfilt.config import Device, FilterSettings
-from capfilt.errors import ConfigError
 from capfilt.filters import Scores
 from capfilt.med.attention import KeysValues
 from capfilt.med.checkpoints import Checkpoint
@@ -46,9 +45,7 @@ class MEDFilter:
         self._stream = own_stream(self.device.kind)
         self._recorder = Recorder(self._project, graphs if self.device.kind == "cuda" else None)
         self.image_size = self.model.config.vision.image_size
-        positions = self.model.config.text.positions
-        if settings.max_tokens > positions:
-            raise ConfigError(f"scoring.max_tokens: {settings.max_tokens}, the model takes {positions}; lower it")
+        self.model.config.require_room("scoring.max_tokens", settings.max_tokens)
         self.first = self.tokens.enc if settings.first_token == "[ENC]" else self.tokens.cls
 
     def score(self, pixels: Tensor, texts: Sequence[Sequence[str]], turn: Turn = UNSHARED) -> list[list[Scores]]:

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from capfilt.config.loading import Config
+from capfilt.errors import ConfigError
 
 
 class VisionConfig(Config):
@@ -58,6 +59,11 @@ class Sizes(Config):
 
     vision: VisionConfig = Field(VisionConfig(), description="the vision tower")
     text: TextConfig = Field(TextConfig(), description="the text stack; in VQA both of them")
+
+    def require_room(self, key: str, tokens: int) -> None:
+        """Raise ConfigError if texts of so many tokens, which a key of a job allows, are too long for the model."""
+        if tokens > self.text.positions:
+            raise ConfigError(f"{key}: {tokens}, the model takes {self.text.positions}; lower it")
 
 
 class MEDConfig(Sizes):

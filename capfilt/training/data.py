@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from capfilt.config.data import DataSettings
 from capfilt.config.training import Schedule
-from capfilt.errors import CapfiltError, ConfigError
+from capfilt.errors import CapfiltError
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.training.augment import Views
 from capfilt.training.catalogue import Catalogue
@@ -82,8 +82,7 @@ def open_data(
         ShardError: a shard is damaged, and data.damage says fail.
     """
     sizes = checkpoint.model.config
-    if settings.max_tokens > sizes.text.positions:
-        raise ConfigError(f"data.max_tokens: {settings.max_tokens}, the model takes {sizes.text.positions}; lower it")
+    sizes.require_room("data.max_tokens", settings.max_tokens)
     catalogue = Catalogue(settings, file)
     mixture = Mixture(catalogue, seed, schedule.batch_size)
     prepare = Preparation(settings, checkpoint.tokens, Views(sizes.vision.image_size, settings.augmentation))

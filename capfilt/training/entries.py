@@ -6,10 +6,9 @@ from typing import cast
 import numpy as np
 
 from capfilt.config.bootstrap import ImageLimits
-from capfilt.errors import AnnotationError, ConfigError, ImageError
+from capfilt.errors import AnnotationError, ImageError
 from capfilt.evaluation.annotations import Entry, read_json
 from capfilt.images import decode
-from capfilt.med.config import Sizes
 from capfilt.storage import read_bytes
 
 
@@ -48,12 +47,6 @@ def image_path(pattern: str, entry: Entry, where: str) -> str:
         raise AnnotationError(
             f"{where}: images: {pattern} does not fit ({type(error).__name__} {error}); it has {', '.join(entry)}"
         ) from None
-
-
-def require_room(key: str, max_tokens: int, sizes: Sizes) -> None:
-    """Raise ConfigError if the texts that a key of the config allows are longer than a model takes."""
-    if max_tokens > sizes.text.positions:
-        raise ConfigError(f"{key}: {max_tokens}, the model takes {sizes.text.positions}; lower it")
 
 
 def read_pixels(path: str, limits: ImageLimits) -> np.ndarray:
