@@ -37,7 +37,7 @@ def run(config: DemoConfig, say: Callable[[str], None]) -> dict[str, object]:
     _step(say, started, "2 of 6  Pre-training MED on human and web texts: ITC + ITM + LM")
     start = pretrain.run(_pretraining(config, root, "pretrained", ["human", "web"], config.pretraining))
     _step(say, started, "3 of 6  Fine-tuning the captioner and the filter, two models from one start")
-    captioner, judge_ = (finetune.run(_finetuning(config, root, role, start)) for role in ("captioner", "filter"))
+    captioner, judge_ = (finetune.run(job) for job in _finetunings(config, root, start))
     _step(say, started, "4 of 6  Bootstrapping the web shards: captions, scores, ledger, clean shards")
     job = _bootstrapping(config, root, captioner, judge_)
     say(bootstrap.run(job, build_models, checkpoint_names(job)))
@@ -59,7 +59,7 @@ def dry_run(config: DemoConfig) -> Outlook:
     """
     outlook, root = Outlook("demo"), Path(config.output)
     start = _pretraining(config, root, "pretrained", ["human", "web"], config.pretraining)
-    tuned = [_finetuning(config, root, role, f"{start.output}/checkpoint") for role in ("captioner", "filter")]
+    tuned = _finetunings(config, root, f"{start.output}/checkpoint")
     job = _bootstrapping(config, root, *(f"{each.output}/checkpoint" for each in tuned))
     samples = config.human_samples + config.web_samples + config.unseen_samples
     outlook.tell("renders", f"{samples:,} scenes of {config.model.image_size} pixels")
@@ -129,6 +129,14 @@ def _pretraining(config: DemoConfig, root: Path, name: str, folders: list[str], 
         seed=config.seed,
         device=config.device,
     )
+
+
+def _finetunings(config: DemoConfig, root: Path, start: str) -> list[FinetuneConfig]:
+    """Return the jobs of the captioner and of the filter."""
+    captioner, judge_ = (_finetuning(config, root, role, start) for role in ("captioner", "filter"))
+    if config.shared_vision:
+        judge_ = judge_.model_copy(update={"vision_from": f"{captioner.output}/checkpoint"})
+    return [captioner, judge_]
 
 
 def _finetuning(config: DemoConfig, root: Path, role: str, start: str) -> FinetuneConfig:

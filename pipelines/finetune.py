@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from capfilt.config.training import FinetuneConfig
-from capfilt.errors import ConfigError
+from capfilt.errors import CheckpointError, ConfigError
 from capfilt.med.checkpoints import Checkpoint, load, require, save
 from capfilt.med.fetch import fetch
 from capfilt.med.model import MED
@@ -37,9 +37,10 @@ def work(config: FinetuneConfig) -> None:
 def prepare(config: FinetuneConfig, shards: str | None) -> Job[Batch]:
     """Return all that is trained, from the checkpoint it starts with; shards is the file of open_data."""
     start = load(fetch(config.checkpoint), config.image_size)
-    drop_path = 0.0 if config.freeze_vision else config.drop_path
+    drop_path = 0.0 if config.vision_from else config.drop_path
     checkpoint = only(config.role, require(start, config.role, config.checkpoint), drop_path)
-    checkpoint.model.vision.requires_grad_(not config.freeze_vision)
+    if config.vision_from:
+        _take_vision(checkpoint.model, config.vision_from)
     return Job(
         objective(config, checkpoint),
         open_data(config.data, config.schedule, checkpoint, config.seed, shards),
@@ -71,6 +72,19 @@ def _require_room(tokens: int, checkpoint: Checkpoint, config: FinetuneConfig) -
             f"data.max_tokens: {config.data.max_tokens}, which with the prompt makes {tokens} tokens; "
             f"the model takes {positions}; lower it"
         )
+
+
+def _take_vision(model: MED, place: str) -> None:
+    """Give a model the vision tower of a checkpoint. It learns nothing.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, or its tower is another one in kind or size.
+    """
+    other = load(fetch(place), model.config.vision.image_size).model
+    if not model.config.vision.alike(other.config.vision):
+        raise CheckpointError(f"{place}: its vision tower is not of the sizes that the start has; take another one")
+    model.vision.load_state_dict(other.vision.state_dict())
+    model.vision.requires_grad_(False)
 
 
 def _inherit(momentum: Momentum, start: Path) -> None:

@@ -5,6 +5,7 @@ from dry_runs import dry_run
 
 from capfilt.config import load
 from capfilt.config.demo import DemoConfig
+from capfilt.med.checkpoints import load as read
 from pipelines import demo
 
 TINY = Path(__file__).parent.parent / "configs" / "tiny" / "demo.yaml"
@@ -28,6 +29,14 @@ def test_the_demo_runs_to_its_end_and_again_from_there(tmp_path, monkeypatch):
 
     again = demo.run(config, said.append)
     assert again["verdicts"] == verdicts
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_with_shared_vision_both_models_have_the_captioners_tower(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    demo.run(load(DemoConfig, TINY, ["output=demo", "shared_vision=true"]), lambda line: None)
+    towers = [read(Path(f"demo/{role}/checkpoint")).model.vision.state_dict() for role in ("captioner", "filter")]
+    assert all(tensor.equal(towers[1][name]) for name, tensor in towers[0].items())
 
 
 def test_a_dry_run_tells_its_steps_and_writes_nothing(tmp_path):

@@ -22,7 +22,8 @@ from capfilt.errors import CheckpointError, ConfigError, RunError
 from capfilt.filters.med import MEDFilter
 from capfilt.med import initial
 from capfilt.med.build import build_models
-from capfilt.med.checkpoints import Checkpoint, checkpoint_hash, load, load_any, require
+from capfilt.med.checkpoints import Checkpoint, checkpoint_hash, load, load_any, require, save
+from capfilt.med.model import MED
 from capfilt.med.momentum import MOMENTUM, NOBODY
 from capfilt.med.tokens import SPECIAL
 from capfilt.world.shards import World, write_world
@@ -186,26 +187,32 @@ def test_a_filter_inherits_the_queues_and_copies_of_an_original_file(shared, tmp
     assert torch.equal(momentum.copy.text_proj.weight, state["text_proj_m.weight"].float())
 
 
-def test_with_a_frozen_tower_the_rest_learns_and_bootstrap_sees_an_image_once(root, start):
-    before = load(start).model.state_dict()
-    places = {}
-    for role in ("captioner", "filter"):
-        job = finetuning(root, role, start, output=str(root / f"frozen-{role}"), schedule=schedule(2, batch_size=8))
-        places[role] = finetune.run(job.model_copy(update={"freeze_vision": True}))
-        after = load(Path(places[role])).model.state_dict()
-        changed = {name for name in after if not after[name].equal(before[name])}
-        assert changed
-        assert not any(name.startswith("vision.") for name in changed)
+def test_with_the_captioners_tower_a_filter_learns_the_rest_and_bootstrap_sees_an_image_once(root, start, captioner):
+    job = finetuning(root, "filter", start, output=str(root / "blended"), schedule=schedule(2, batch_size=8))
+    judge = finetune.run(job.model_copy(update={"vision_from": str(captioner)}))
+    before, tower, after = (load(Path(place)).model.state_dict() for place in (start, captioner, judge))
+    for name, tensor in after.items():
+        assert tensor.equal(tower[name] if name.startswith("vision.") else before[name]) == name.startswith("vision.")
+    places = {"captioner": str(captioner), "filter": judge}
     models = build_models(BootstrapConfig(input=["in"], run="out", device=Device(kind="cpu"), **places))
     assert models.captioner.model.vision is models.filter.model.vision
+
+
+def test_the_tower_of_a_model_of_other_sizes_is_refused(root, start):
+    model, tokens = load(start)
+    deeper = model.config.vision.model_copy(update={"depth": model.config.vision.depth + 1})
+    save(Checkpoint(MED(model.config.model_copy(update={"vision": deeper})), tokens), root / "deeper")
+    job = finetuning(root, "filter", start).model_copy(update={"vision_from": str(root / "deeper")})
+    with pytest.raises(CheckpointError, match="deeper: its vision tower is not of the sizes that the start has"):
+        finetune.prepare(job, None)
 
 
 @pytest.mark.parametrize(
     ("key", "changes"),
     [("drop_path", {"drop_path": 0.1}), ("device.recompute_vision", {"device": {"recompute_vision": 1}})],
 )
-def test_what_only_a_learning_tower_reads_is_refused_beside_a_frozen_one(root, key, changes):
-    settings = finetuning(root, "filter", root).model_dump() | {"freeze_vision": True} | changes
+def test_what_only_a_learning_tower_reads_is_refused_beside_one_that_stays_as_it_is(root, key, changes):
+    settings = finetuning(root, "filter", root).model_dump() | {"vision_from": "other"} | changes
     with pytest.raises(ValidationError, match=f"{key} is for a vision tower that learns"):
         FinetuneConfig.model_validate(settings)
 

@@ -35,6 +35,7 @@ class DemoConfig(Config):
     captioner: Schedule = Field(description="of the captioner, on human texts")
     filter: Schedule = Field(description="of the filter, on human texts")
     retraining: Schedule = Field(description="of the model that is trained on the clean shards, from random weights")
+    shared_vision: bool = Field(False, description="the filter takes the captioner's vision tower (vision_from)")
     itm_warmup: float = Field(0.5, ge=0, lt=1, description="share of the pre-training steps before ITM joins")
     device: TrainingDevice = Field(TrainingDevice(), description="where the models learn")
     policy: Policy = Field(Policy(), description="which texts the bootstrap job keeps")

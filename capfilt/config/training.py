@@ -199,10 +199,10 @@ class FinetuneConfig(Config):
         description="stochastic depth of the vision tower; null: the checkpoint's own, 0 for an original .pth; "
         "the original: 0 for ViT-B, 0.1 for ViT-L",
     )
-    freeze_vision: bool = Field(
-        False,
-        description="leave the vision tower as it is, which the original trains: captioner and filter that were "
-        "frozen at one start share it, and bootstrap encodes an image once for both; image_size must be the same",
+    vision_from: str | None = Field(
+        None,
+        description="checkpoint, a path or URL, whose vision tower is taken and stays as it is: with the captioner's "
+        "in the filter, bootstrap encodes an image once for both; null, as the original: the start's, which learns",
     )
     momentum: MomentumSettings | None = Field(
         None, description="filter: momentum copies and queues of ITC, as the paper; null: ITC compares within the batch"
@@ -218,9 +218,9 @@ class FinetuneConfig(Config):
         key, reader = ("momentum", "filter") if self.role == "captioner" else ("prompt", "captioner")
         if getattr(self, key) != type(self).model_fields[key].default:
             raise ValueError(f"{key} is read by role: {reader}, not by role: {self.role}; leave it out")
-        if self.freeze_vision and (self.drop_path or self.device.recompute_vision):
+        if self.vision_from and (self.drop_path or self.device.recompute_vision):
             key = "drop_path" if self.drop_path else "device.recompute_vision"
-            raise ValueError(f"{key} is for a vision tower that learns; leave it out, or freeze_vision")
+            raise ValueError(f"{key} is for a vision tower that learns; leave it out, or vision_from")
         require_equal_shares(self.schedule, self.cluster)
         _require_whole_steps(self.schedule, self.momentum)
         return self

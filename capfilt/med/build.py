@@ -76,12 +76,11 @@ def _put_together(config: BootstrapConfig, names: dict[str, str]) -> CapFilt:
 
 
 def _same_tower(one: MED, other: MED) -> bool:
-    """Return whether two models make the same of an image, as those do that were fine-tuned with freeze_vision."""
-    if on_meta():  # values are not known
+    """Return whether two models make the same of an image, as those do of which one has its vision_from the other."""
+    if on_meta() or not one.config.vision.alike(other.config.vision):  # without values nothing is known to be equal
         return False
-    sizes, mine, its = (one.config.vision, other.config.vision), one.vision.state_dict(), other.vision.state_dict()
-    alike = sizes[0] == sizes[1].model_copy(update={"drop_path": sizes[0].drop_path})  # which only training reads
-    return alike and all(mine[name].equal(its[name]) for name in mine)
+    mine, its = one.vision.state_dict(), other.vision.state_dict()
+    return all(mine[name].equal(its[name]) for name in mine)
 
 
 def check_device(device: Device) -> None:

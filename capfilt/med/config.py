@@ -29,6 +29,10 @@ class VisionConfig(Config):
             raise ValueError(f"width {self.width} cannot be split into {self.heads} heads")
         return self
 
+    def alike(self, other: "VisionConfig") -> bool:
+        """Return whether weights of one tower make the same of an image in the other."""
+        return self == other.model_copy(update={"drop_path": self.drop_path})  # which only training reads
+
     @property
     def tokens(self) -> int:
         """The class token and one for each patch."""
