@@ -61,6 +61,12 @@ class JobError(CapfiltError):
     """A job cannot be submitted, found or stopped as asked; the message names it, and says what to do."""
 
 
+class NoAnswerError(CapfiltError):
+    """A cluster did not answer, and may do so later; the message names its address or what was asked."""
+
+    exit_code = 75  # of what may do another time, as in sysexits.h
+
+
 class StoppedError(CapfiltError):
     """A job has ended before its time because it was asked to; what was done is committed."""
 

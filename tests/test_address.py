@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from capfilt.errors import ConfigError
+from capfilt.errors import NoAnswerError
 from workers.address import require_answer
 
 
@@ -18,14 +18,15 @@ def closed_port() -> int:
 def test_an_address_that_nothing_listens_at_is_refused_with_the_remedy(form):
     address = form.format(closed_port())
     with pytest.raises(
-        ConfigError, match=rf"cluster\.address: {address} does not answer .*set cluster\.address: local"
-    ):
+        NoAnswerError, match=rf"cluster\.address: {address} does not answer .*set cluster\.address: local"
+    ) as told:
         require_answer(address)
+    assert told.value.exit_code == 75
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:99999", "[::1]:99999", "no host:6379"])
 def test_so_is_one_that_cannot_be(address):
-    with pytest.raises(ConfigError, match="does not answer"):
+    with pytest.raises(NoAnswerError, match="does not answer"):
         require_answer(address)
 
 

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from dashboards import JOB, dashboard
 from fakes import NAMES, build_fakes, job_config, mixed_shards
 
 from capfilt.cli import cli
+from capfilt.errors import NoAnswerError
 from capfilt.runs.lease import hold_lease
 from pipelines import bootstrap
 
 
 @pytest.fixture(autouse=True)
 def _no_address(monkeypatch):
-    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # that what a command sets is taken back
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS")
 
 
 @pytest.fixture
@@ -139,9 +142,34 @@ def test_a_dashboard_that_does_not_answer_is_told_at_once(config):
         port = listener.getsockname()[1]
     result = capfilt("submit", config, "--address", f"http://127.0.0.1:{port}")
 
-    assert result.exit_code == 1
+    assert result.exit_code == 75
     assert f"--address: 127.0.0.1:{port} does not answer" in result.output
     assert result.output.count("\n") == 1
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, 75), (500, 75), (404, 1)])
+def test_a_dashboard_that_fails_is_told_from_one_that_refuses(config, status, code):
+    with dashboard(status=status) as port:
+        result = capfilt("status", config.parent, "--address", f"http://127.0.0.1:{port}")
+
+    assert result.exit_code == code
+    assert f"the cluster's Jobs API: Request failed with status code {status}" in result.output
+
+
+def test_a_log_that_breaks_off_is_told_and_the_end_of_the_job_waited_for(config, monkeypatch):
+    def follow(self, name):
+        yield "a line\n"
+        raise NoAnswerError("the cluster's Jobs API: close code 1006")
+
+    monkeypatch.setattr("workers.jobs.Jobs.submit", lambda *args, **options: JOB)
+    monkeypatch.setattr("workers.jobs.Jobs.follow", follow)
+    with dashboard(state="SUCCEEDED") as port:
+        result = capfilt("submit", config, "--address", f"http://127.0.0.1:{port}", "--follow")
+
+    assert result.exit_code == 0
+    assert "a line\n" in result.output
+    assert f"{JOB}: its log breaks off here, and its end is waited for (the cluster's Jobs API" in result.output
+    assert f"{JOB}: SUCCEEDED" in result.output
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8265", "ray://127.0.0.1:10001", "auto", "os.path://x"])

@@ -1,4 +1,7 @@
-"""Jobs on a real cluster by its Jobs API, from the command line: submitted, watched, stopped, killed and resumed."""
+"""Jobs on a cluster by its Jobs API: waited for through outages of the dashboard, here of a server that stands for it.
+
+On a real cluster, from the command line, one is submitted, watched, stopped, killed and resumed.
+"""
 
 import json
 import os
@@ -7,20 +10,25 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from dashboards import JOB, dashboard
 from drivers import tables
 from head import start_head
 from models import small_checkpoint
 
 from capfilt.cli import cli
+from capfilt.errors import JobError, NoAnswerError
 from capfilt.med.checkpoints import save
 from capfilt.runs import load_run
 from capfilt.verify import verify
 from capfilt.world.noise import NoiseRates
 from capfilt.world.shards import World, write_world
+from workers import jobs
+from workers.jobs import Jobs, JobState
 
 SECRET = "open-sesame-of-the-submitter"
 CONFIG = """
@@ -80,6 +88,45 @@ def units(driver_of: object = None) -> int:
 
 def job_state(attempt: int) -> str:
     return next((job["state"] for job in state()["jobs"] if job["attempt"] == attempt), "")
+
+
+def wait_through_an_outage(monkeypatch, back: Callable[[int], AbstractContextManager[object]]) -> JobState:
+    """Wait for a job whose dashboard goes away after three answers, is away for three questions, and comes `back`."""
+    with ExitStack() as first, ExitStack() as second:
+        port = first.enter_context(dashboard())
+        asked = []
+
+        def next_poll(seconds: float) -> None:
+            asked.append(seconds)
+            if len(asked) == 3:
+                first.close()
+            if len(asked) == 6:
+                second.enter_context(back(port))
+
+        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+        monkeypatch.setattr(jobs.time, "sleep", next_poll)
+        return Jobs(f"http://127.0.0.1:{port}").wait(JOB)
+
+
+def test_a_dashboard_that_restarts_does_not_end_the_wait_and_is_told_once(monkeypatch, caplog):
+    job = wait_through_an_outage(monkeypatch, lambda port: dashboard(port, "SUCCEEDED"))
+
+    assert (job.id, job.state, job.attempt) == (JOB, "SUCCEEDED", 1)
+    told = [message for message in caplog.messages if "asked again" in message]
+    assert len(told) == 1
+    assert told[0].startswith(f"{JOB}: the cluster's Jobs API: ")
+    assert told[0].endswith("; asked again for 10 minutes")
+
+
+def test_a_job_that_its_cluster_has_forgotten_is_not_waited_for(monkeypatch):
+    with pytest.raises(JobError, match="status code 404"):
+        wait_through_an_outage(monkeypatch, lambda port: dashboard(port, status=404))
+
+
+def test_patience_with_a_dashboard_ends(monkeypatch):
+    monkeypatch.setattr(jobs, "PATIENCE", 0)
+    with pytest.raises(NoAnswerError, match="the cluster's Jobs API"):
+        wait_through_an_outage(monkeypatch, lambda port: nullcontext())
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 import pytest
 
 from capfilt.config import Cluster
-from capfilt.errors import ConfigError
+from capfilt.errors import ConfigError, NoAnswerError
 from workers.room import find_room
 
 
@@ -17,7 +17,7 @@ def test_gpus_that_this_machine_lacks_are_a_problem(monkeypatch):
 
 
 def test_an_address_that_does_not_answer_is_a_problem():
-    with pytest.raises(ConfigError, match=r"cluster\.address: 127\.0\.0\.1:1 does not answer"):
+    with pytest.raises(NoAnswerError, match=r"cluster\.address: 127\.0\.0\.1:1 does not answer"):
         find_room(Cluster(address="127.0.0.1:1"))
 
 

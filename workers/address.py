@@ -3,7 +3,7 @@
 import re
 import socket
 
-from capfilt.errors import ConfigError
+from capfilt.errors import NoAnswerError
 
 PATIENCE = 10.0  # seconds
 
@@ -11,7 +11,7 @@ PATIENCE = 10.0  # seconds
 def require_answer(
     address: str, key: str = "cluster.address", or_else: str = ", or set cluster.address: local"
 ) -> None:
-    """Raise ConfigError if nothing takes a connection at host:port or ray://host:port; other forms have no such place.
+    """Raise NoAnswerError if nothing takes a connection at host:port or ray://host:port; others have no such place.
 
     Args:
         address: as Ray takes it.
@@ -24,7 +24,7 @@ def require_answer(
     try:
         socket.create_connection((place[1].strip("[]"), int(place[2])), PATIENCE).close()
     except (OSError, OverflowError) as error:
-        raise ConfigError(
+        raise NoAnswerError(
             f"{key}: {address} does not answer ({error}); start the cluster (ray start --head), give its "
             f"address{or_else}"
         ) from None

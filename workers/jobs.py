@@ -8,6 +8,7 @@ job twice, and whoever knows the folder finds its jobs.
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,19 +22,25 @@ from urllib.request import getproxies
 from ray.job_submission import JobSubmissionClient
 
 from capfilt.display import CREDENTIALS, has_credentials, shown
-from capfilt.errors import ConfigError, JobError, StoppedError
+from capfilt.errors import ConfigError, JobError, NoAnswerError, StoppedError
+from capfilt.retries import may_pass
 from workers.address import require_answer
 from workers.submission import Submission, attempt_of, entrypoint, staged
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")  # states that a job stays in
 POLL = 1.0  # seconds between two looks at a job that is waited for
+PATIENCE = 600.0  # seconds without an answer until a job is no longer waited for; a dashboard restarts within some
 
 _STOPPED = (StoppedError.exit_code, 143)  # exit codes of a driver that was asked to stop; Ray knows but zero and others
+# Of Ray's errors, those that are not the request's fault: the server failed, or the line broke.
+_PASSING = re.compile(r"Request failed with status code 5\d\d\b|WebSocket connection closed unexpectedly\b")
 _TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +79,8 @@ class Jobs:
         """Connect to the dashboard of a cluster.
 
         Raises:
-            ConfigError: the address is none of a dashboard, or nothing answers there.
+            ConfigError: the address is none of a dashboard.
+            NoAnswerError: nothing answers there.
         """
         self._client = _connect(address)
 
@@ -123,14 +131,31 @@ class Jobs:
         return name
 
     def wait(self, name: str) -> JobState:
-        """Return a job when it has ended."""
+        """Return a job when it has ended; in the days that takes, its dashboard may restart and not answer for a while.
+
+        Raises:
+            NoAnswerError: the Jobs API gave none for PATIENCE.
+        """
+        silent_since = None
         while True:
-            with _told():
-                info = self._client.get_job_info(name)
-            job = _state(info, int(name.rpartition("-")[2]))
-            if job.is_over:
-                return job
+            try:
+                job = self._look(name)
+            except NoAnswerError as error:
+                if silent_since is None:
+                    silent_since = time.monotonic()
+                    logger.warning("%s: %s; asked again for %.0f minutes", name, error, PATIENCE / 60)
+                elif time.monotonic() - silent_since > PATIENCE:
+                    raise
+            else:
+                silent_since = None
+                if job.is_over:
+                    return job
             time.sleep(POLL)
+
+    def _look(self, name: str) -> JobState:
+        with _told():
+            info = self._client.get_job_info(name)
+        return _state(info, int(name.rpartition("-")[2]))
 
     def log(self, name: str) -> str:
         """Return all that a job has written, fit to be shown."""
@@ -189,4 +214,5 @@ def _told() -> Iterator[None]:
     except (RuntimeError, OSError) as error:
         lines = shown(str(error)).replace("\\n", "\n").strip().splitlines() or [type(error).__name__]
         what = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
-        raise JobError(f"the cluster's Jobs API: {what[:600]}") from error
+        passing = may_pass(error) or _PASSING.match(str(error))
+        raise (NoAnswerError if passing else JobError)(f"the cluster's Jobs API: {what[:600]}") from error

@@ -20,7 +20,8 @@ def find_room(cluster: Cluster) -> str:
     this machine are looked at when the job begins, since only Ray tells them.
 
     Raises:
-        ConfigError: nothing answers at the address, or there is too little room.
+        NoAnswerError: nothing answers at the address.
+        ConfigError: there is too little room.
     """
     if cluster.address == "local":
         room = _most(torch.cuda.device_count(), cluster.gpus_per_worker)  # CPUs are shared as they are

@@ -29,7 +29,8 @@ def session(cluster: Cluster) -> Iterator[None]:
     A connection that exists is used as it is, and stays; so several calls of run_units can share one.
 
     Raises:
-        ConfigError: there is no cluster at the address, or this machine has too few GPUs or other labels.
+        NoAnswerError: there is no cluster at the address.
+        ConfigError: this machine has too few GPUs or other labels.
     """
     if ray.is_initialized():
         yield

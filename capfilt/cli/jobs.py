@@ -1,6 +1,7 @@
 """Jobs on a cluster, and whatever is at work on a run: capfilt submit, status, logs and stop."""
 
 import json
+import logging
 import sys
 import time
 from pathlib import Path
@@ -24,6 +25,8 @@ _address = click.option(
     metavar="URL",
     help="URL of the dashboard of a Ray cluster, such as http://127.0.0.1:8265.",
 )
+
+logger = logging.getLogger(__name__)
 
 
 @click.command(short_help="Submit a job to a Ray cluster.")
@@ -74,8 +77,7 @@ def submit(
     for command in ("status", "logs", "stop"):
         click.echo(f"  capfilt {command} {submission.folder} --address {address}")
     if follow:
-        for text in jobs.follow(name):
-            click.echo(text, nl=False)
+        _show_log(jobs, name)
     if wait or follow:
         _exit_as(jobs.wait(name))
 
@@ -228,6 +230,17 @@ def _jobs(address: str) -> "Jobs":
     from workers.jobs import Jobs  # Ray takes seconds to import
 
     return Jobs(address)
+
+
+def _show_log(jobs: "Jobs", name: str) -> None:
+    """Show what a job writes. A log that breaks off is not the end of the job, which is waited for all the same."""
+    from capfilt.errors import NoAnswerError
+
+    try:
+        for text in jobs.follow(name):
+            click.echo(text, nl=False)
+    except NoAnswerError as error:
+        logger.warning("%s: its log breaks off here, and its end is waited for (%s)", name, error)
 
 
 def _exit_as(job: "JobState") -> None:

@@ -29,11 +29,9 @@ from capfilt.cli.scan import scan
 from capfilt.cli.stats import compare, stats
 from capfilt.cli.train import evaluate, finetune, pretrain
 from capfilt.display import shown
-from capfilt.errors import CapfiltError, StoppedError
+from capfilt.errors import CapfiltError, NoAnswerError, StoppedError
 from capfilt.logs import STYLES, Style, configure, say_error
 from capfilt.retries import may_pass
-
-PASSING = 75  # exit code of what may do another time, as in sysexits.h
 
 
 class _Group(click.Group):
@@ -45,7 +43,9 @@ class _Group(click.Group):
         except (CapfiltError, OSError) as error:
             word = "" if isinstance(error, StoppedError) else "Error: "
             say_error(f"{word}{error}")
-            ctx.exit(error.exit_code if isinstance(error, CapfiltError) else PASSING if may_pass(error) else 1)
+            if isinstance(error, CapfiltError):
+                ctx.exit(error.exit_code)
+            ctx.exit(NoAnswerError.exit_code if may_pass(error) else CapfiltError.exit_code)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
