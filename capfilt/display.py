@@ -1,8 +1,15 @@
-"""Making text fit to be seen: no credentials, and nothing that moves a terminal's cursor or turns a line around."""
+"""Making text fit to be seen: no credentials, and nothing that moves a terminal's cursor or turns a line around.
+
+A text of the web may hold escape sequences that command a terminal, and direction overrides that show other words
+than are there. `redact` is for logs and errors, which quote URLs, `one_line` for the cells of a table, and `reveal`
+for whoever wants to see of a text what a reader cannot see, or what would act.
+"""
 
 import re
 import unicodedata
 from urllib.parse import unquote
+
+from capfilt.texts import clean
 
 CREDENTIALS = (
     "a URL with credentials in it would be stored with the run and shown in logs; give the plain URL, and the "
@@ -18,9 +25,14 @@ _USERINFO = re.compile(r"(?<=://)[^/\s?#@:'\"]*:(?!\d{1,5}/)[^\s?#'\"]*@")
 _PARAMETER = re.compile(r"(?<=[?&;])([^=&;\s\"'<>]+)=([^&;\s\"'<>]*)")
 _HIDDEN = "***"
 _TURNED = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories: controls, bidi and other unseen marks, line ends
+_UNSEEN = (*_TURNED, "Co")  # and private use, which shows as something else in each font
+_JOINERS = "\u200c\u200d"  # shape Persian and Indic words and emoji, and move nothing
+_ARROWS = {"\n": "↵", "\t": "⇥"}
+_PLAIN = re.compile(r"[ -~]*")
+_MARKS = 3  # combining marks on one letter; more of them reach into the lines around
 
 
-def shown(text: str) -> str:
+def redact(text: str) -> str:
     """Return a text as it may stand in a log or on a terminal.
 
     Passwords in URLs and the values of query parameters that give access are hidden, and characters that are not
@@ -28,6 +40,43 @@ def shown(text: str) -> str:
     """
     hidden = _PARAMETER.sub(_parameter, _USERINFO.sub(f"{_HIDDEN}@", text))
     return "".join(_escaped(character) for character in hidden)
+
+
+def one_line(text: str, width: int = 60) -> str:
+    """Return a text from the web on one line of at most `width` characters, without what could steer a terminal."""
+    line = clean(text)
+    return line if len(line) <= width else f"{line[: width - 3]}..."
+
+
+def reveal(text: str, limit: int | None = None) -> str:
+    """Return a text on one line in which every character shows and none acts.
+
+    Of one that is longer than `limit`, the first characters and an ellipsis are looked at. Characters of the
+    categories Cc, Cf, Co, Cs, Zl and Zp, escapes and direction controls among them, become their number, as in
+    <U+202E>, and line ends and tabs an arrow. Marks that are piled on one letter are cut after the third. What is left
+    may run from right to left, so a page must isolate it.
+    """
+    if limit is not None and len(text) > limit:
+        text = f"{text[: limit - 1]}…"
+    if _PLAIN.fullmatch(text):
+        return text
+    parts: list[str] = []
+    marks = 0
+    for character in text:
+        category = unicodedata.category(character)
+        marks = marks + 1 if category in ("Mn", "Me") else 0
+        if marks <= _MARKS:
+            parts.append(_stand_in(character) if category in _UNSEEN else character)
+    return "".join(parts)
+
+
+def shorten(text: str, limit: int) -> tuple[str, str]:
+    """Return a text as its first `limit` characters, cut between words where one ends near, and the rest."""
+    if len(text) <= limit:
+        return text, ""
+    space = text.rfind(" ", limit - limit // 5, limit)
+    cut = limit if space < 0 else space
+    return text[:cut], text[cut:]
 
 
 def has_credentials(url: str) -> bool:
@@ -50,3 +99,9 @@ def _escaped(character: str) -> str:
     if character in "\n\t" or unicodedata.category(character) not in _TURNED:
         return character
     return ascii(character)[1:-1]
+
+
+def _stand_in(character: str) -> str:
+    if character in _JOINERS:
+        return character
+    return _ARROWS.get(character) or f"<U+{ord(character):04X}>"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from capfilt.display import shown
+from capfilt.display import redact
 
 
 class CapfiltError(Exception):
@@ -14,7 +14,7 @@ class CapfiltError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(shown(message))
+        super().__init__(redact(message))
 
 
 class ConfigError(CapfiltError):

@@ -1,6 +1,6 @@
 """Samples on a terminal: the image in half blocks, each text with its scores, kept ones green and rejected ones red.
 
-Texts go through visible, so that no escape sequence of a web page reaches the terminal.
+Texts go through reveal, so that no escape sequence of a web page reaches the terminal.
 """
 
 import json
@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from capfilt.config import ImageLimits
+from capfilt.display import reveal, shorten
 from capfilt.errors import ImageError
 from capfilt.images import decode
 from capfilt.query.cards import Card, CardText, Place
-from capfilt.visible import shorten, visible
 
 COLUMNS, LINES = 32, 12
 """Size of an image in cells of a terminal; a cell shows two pixels, one above the other."""
@@ -59,7 +59,7 @@ def thumbnail(image: bytes | str, limits: ImageLimits) -> Text:
     try:
         small = Image.fromarray(decode(image, limits, 2 * LINES).pixels)
     except ImageError as error:
-        return Text(visible(str(error)), style="dim")
+        return Text(reveal(str(error)), style="dim")
     small.thumbnail((COLUMNS, 2 * LINES), Image.Resampling.LANCZOS)
     text = Text(no_wrap=True, end="")
     for y in range(0, small.height, 2):
@@ -91,12 +91,12 @@ def _drawn(card: Card, image: Text) -> Table:
 
 
 def _title(card: Card) -> str:
-    url = f"  {_cut(card.url, 120)}" if card.url else ""
-    return f"{visible(card.key)}  {card.shard}:{card.position}{url}"
+    url = f"  {reveal(card.url, 120)}" if card.url else ""
+    return f"{reveal(card.key)}  {card.shard}:{card.position}{url}"
 
 
 def _failure(card: Card) -> str:
-    return f"! {card.status}: {_cut(card.error, SHOWN)}"
+    return f"! {card.status}: {reveal(card.error, SHOWN)}"
 
 
 def _verdict(text: CardText) -> str:
@@ -107,8 +107,4 @@ def _verdict(text: CardText) -> str:
 def _words(text: str) -> str:
     """Return a text for one line of any terminal, and how much of it is left out."""
     head, rest = shorten(text, SHOWN)
-    return visible(head) + (f" … {len(rest):,} more characters" if rest else "")
-
-
-def _cut(text: str, limit: int) -> str:
-    return visible(text if len(text) <= limit else f"{text[: limit - 1]}…")
+    return reveal(head) + (f" … {len(rest):,} more characters" if rest else "")

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from capfilt.display import shown
+from capfilt.display import redact
 
 Style = Literal["text", "json"]
 STYLES: tuple[str, ...] = get_args(Style)
@@ -96,7 +96,7 @@ def bind(fields: dict[str, str]) -> None:
 def say(text: str) -> None:
     """Tell how a job is doing: as a record of the log, or as a plain line where none is set up."""
     if _style is None:
-        sys.stderr.write(f"{shown(text)}\n")
+        sys.stderr.write(f"{redact(text)}\n")
     else:
         logging.getLogger("capfilt.progress").info("%s", text)
 
@@ -106,7 +106,7 @@ def say_error(text: str) -> None:
     if _style == "json":
         logging.getLogger("capfilt").error("%s", text)
     else:
-        sys.stderr.write(f"{shown(text)}\n")  # it may quote what came from the web
+        sys.stderr.write(f"{redact(text)}\n")  # it may quote what came from the web
 
 
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
@@ -136,7 +136,7 @@ def _text(record: logging.LogRecord, fields: dict[str, object]) -> str:
     about = " ".join(f"{name}={_quoted(str(value))}" for name, value in fields.items())
     line = f"{clock} {record.levelname} {record.getMessage()}" + (f" [{about}]" if about else "")
     trace = _trace(record)
-    return _one_line(line) + (f"\n{shown(trace)}" if trace else "")
+    return _without_line_ends(line) + (f"\n{redact(trace)}" if trace else "")
 
 
 def _json(record: logging.LogRecord, fields: dict[str, object]) -> str:
@@ -150,7 +150,7 @@ def _json(record: logging.LogRecord, fields: dict[str, object]) -> str:
     trace = _trace(record)
     values |= {"exception": trace} if trace else {}
     # hidden value by value, since a mark of one could end another; JSON itself escapes what is not ASCII
-    return json.dumps({name: shown(value) if isinstance(value, str) else value for name, value in values.items()})
+    return json.dumps({name: redact(value) if isinstance(value, str) else value for name, value in values.items()})
 
 
 def _trace(record: logging.LogRecord) -> str:
@@ -161,5 +161,5 @@ def _quoted(value: str) -> str:
     return value if re.fullmatch(r"[^\s\"\[\]=]+", value) else json.dumps(value, ensure_ascii=False)
 
 
-def _one_line(text: str) -> str:
-    return shown(text).replace("\n", "\\n")
+def _without_line_ends(text: str) -> str:
+    return redact(text).replace("\n", "\\n")

@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from capfilt.display import shown
+from capfilt.display import redact
 
 _CODES = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES, FileExistsError: errno.EEXIST}
 
@@ -21,7 +21,7 @@ def naming(path: str) -> Iterator[None]:
     except Exception as error:  # each store's client (botocore, aiohttp, ...) has error classes of its own
         if "://" not in path.removeprefix("file://"):  # a slip of the program, not of a store
             raise
-        raise OSError(errno.EIO, shown(f"{type(error).__name__}: {error}"), shown(path)) from error
+        raise OSError(errno.EIO, redact(f"{type(error).__name__}: {error}"), redact(path)) from error
 
 
 def names(error: OSError, path: str) -> bool:
@@ -32,4 +32,4 @@ def names(error: OSError, path: str) -> bool:
 def named(error: OSError, path: str) -> OSError:
     """Return an error of the same kind that names a path, and shows no credentials."""
     code = error.errno or next((code for kind, code in _CODES.items() if isinstance(error, kind)), errno.EIO)
-    return OSError(code, shown(error.strerror or str(error) or type(error).__name__), shown(path))
+    return OSError(code, redact(error.strerror or str(error) or type(error).__name__), redact(path))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from capfilt.display import shown
+from capfilt.display import redact
 from capfilt.errors import CapfiltError
 from capfilt.storage import absolute, local_path
 
@@ -63,7 +63,7 @@ class Outlook:
         lines = [f"{self.job}, dry run: nothing was written"]
         lines += [f"  {topic:<{width}}  {fact}" for topic, fact in self.facts]
         lines += [f"problem: {problem}" for problem in self.problems]
-        return shown("\n".join(lines))
+        return redact("\n".join(lines))
 
 
 def in_bytes(count: float) -> str:

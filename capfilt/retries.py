@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from capfilt.display import shown
+from capfilt.display import redact
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ def patiently(call: Callable[[], T], path: str) -> T:
             if not may_pass(error) or time.monotonic() + wait > deadline:
                 raise
             logger.warning(
-                "%s: %s; asked again in %.1f s", shown(path), shown(f"{type(error).__name__}: {error}"), wait
+                "%s: %s; asked again in %.1f s", redact(path), redact(f"{type(error).__name__}: {error}"), wait
             )
         time.sleep(wait)
         longest = min(2 * longest, LONGEST_WAIT)

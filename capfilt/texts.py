@@ -23,9 +23,9 @@ def clean(raw: str) -> str:
     text = raw[:MAX_CHARACTERS]
     for _ in range(2):
         if "<" in text or "&" in text:
-            text = _visible(text)
+            text = _text_of_html(text)
     if not text.isprintable():  # it has white space other than blanks, or what has no shape
-        text = "".join(map(_shown, text))
+        text = "".join(map(_printable, text))
     return " ".join(text.split())
 
 
@@ -80,7 +80,7 @@ class _Visible(HTMLParser):
             self.parts.append(data)
 
 
-def _visible(text: str) -> str:
+def _text_of_html(text: str) -> str:
     """Return the text of a piece of HTML."""
     # Behind the last > no tag can end, and looking for that end again and again would take quadratic time.
     markup, end, rest = text.rpartition(">")
@@ -90,7 +90,7 @@ def _visible(text: str) -> str:
     return "".join(parser.parts) + ("" if parser.unseen else html.unescape(rest))
 
 
-def _shown(character: str) -> str:
+def _printable(character: str) -> str:
     """Return a character, a blank for white space, or nothing for what has no shape (Unicode category C)."""
     if character.isspace():
         return " "

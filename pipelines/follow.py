@@ -2,7 +2,7 @@
 
 import time
 
-from capfilt.display import shown
+from capfilt.display import redact
 from capfilt.records import UnitResult
 from capfilt.runs import Run, journal_line
 from capfilt.tally import Tally
@@ -36,7 +36,7 @@ class Follower:
             self.metrics.hear(event)
         if event.what != "outage":
             fields = {name: value for name, value in event.fields.items() if name != "event"}
-            self._lines.append(journal_line(event.what, **fields, reason=shown(event.reason)))
+            self._lines.append(journal_line(event.what, **fields, reason=redact(event.reason)))
 
     def see(self, state: State, *, last: bool = False) -> None:
         """Take note of how things are."""

@@ -1,6 +1,6 @@
 import pytest
 
-from capfilt.stats.terminal import bar, columns, share, shown
+from capfilt.stats.terminal import bar, columns, share
 
 
 def test_columns_are_aligned():
@@ -19,9 +19,3 @@ def test_a_bar_fills_its_share(part, fine, plain):
 
 def test_there_is_no_share_of_nothing():
     assert (share(1, 8), share(0, 0), bar(0, 0, 8, plain=False)) == ("12.5 %", "", "")
-
-
-def test_a_text_is_shown_on_one_line_of_bounded_length():
-    assert shown("a\n\tdog \x1b[31m\u202e") == "a dog [31m"
-    assert shown("x" * 61) == "x" * 57 + "..."
-    assert shown("x" * 60) == "x" * 60

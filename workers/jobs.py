@@ -21,7 +21,7 @@ from urllib.request import getproxies
 
 from ray.job_submission import JobSubmissionClient
 
-from capfilt.display import CREDENTIALS, has_credentials, shown
+from capfilt.display import CREDENTIALS, has_credentials, redact
 from capfilt.errors import ConfigError, JobError, NoAnswerError, StoppedError
 from capfilt.retries import may_pass
 from workers.address import require_answer
@@ -160,14 +160,14 @@ class Jobs:
     def log(self, name: str) -> str:
         """Return all that a job has written, fit to be shown."""
         with _told():
-            return shown(self._client.get_job_logs(name))
+            return redact(self._client.get_job_logs(name))
 
     def follow(self, name: str) -> Iterator[str]:
         """Yield what a job has written and goes on to write, fit to be shown, until it ends."""
         tail = self._client.tail_job_logs(name)
         with asyncio.Runner() as runner, _told():
             while (text := runner.run(anext(tail, None))) is not None:
-                yield shown(text)
+                yield redact(text)
 
     def end(self, name: str) -> None:
         """End a job at once: its driver gets SIGTERM, and some seconds later SIGKILL."""
@@ -177,7 +177,7 @@ class Jobs:
 
 def _connect(address: str) -> JobSubmissionClient:
     if has_credentials(address):
-        raise ConfigError(f"--address {shown(address)}: {CREDENTIALS}")
+        raise ConfigError(f"--address {redact(address)}: {CREDENTIALS}")
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"--address: takes the URL of the dashboard, such as http://127.0.0.1:8265; found {address}")
@@ -199,7 +199,7 @@ def _state(job: Any, attempt: int) -> JobState:
         id=job.submission_id,
         attempt=attempt,
         state="STOPPED" if status == "FAILED" and code in _STOPPED else status,
-        message=shown(job.message or "").partition("\n")[0],
+        message=redact(job.message or "").partition("\n")[0],
         started=(job.start_time or 0) / 1000,
         ended=job.end_time / 1000 if job.end_time else None,
         exit_code=code,
@@ -212,7 +212,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError) as error:
-        lines = shown(str(error)).replace("\\n", "\n").strip().splitlines() or [type(error).__name__]
+        lines = redact(str(error)).replace("\\n", "\n").strip().splitlines() or [type(error).__name__]
         what = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
         passing = may_pass(error) or _PASSING.match(str(error))
         raise (NoAnswerError if passing else JobError)(f"the cluster's Jobs API: {what[:600]}") from error

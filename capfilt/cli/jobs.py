@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from capfilt.cli.options import job_kind, json_option, set_option
-from capfilt.display import CREDENTIALS, has_credentials, shown
+from capfilt.display import CREDENTIALS, has_credentials, redact
 
 if TYPE_CHECKING:
     from capfilt.config import Config
@@ -111,7 +111,7 @@ def status(run: str, address: str | None, as_json: bool) -> None:
         values = standing.to_json() if standing else {"run": folder, "state": None}
         click.echo(json.dumps(values | {"jobs": [job.to_json() for job in found]}, indent=2))
         return
-    click.echo(shown(render_standing(standing)) if standing else f"{folder}: no status can be seen from here")
+    click.echo(redact(render_standing(standing)) if standing else f"{folder}: no status can be seen from here")
     for job in found:
         click.echo(f"  job       {job.summary}")
 
@@ -133,7 +133,7 @@ def logs(run: str, address: str | None, follow: bool, attempt: int | None) -> No
         from capfilt.runs.journal import read_journal
 
         for line in read_journal(folder, follow):
-            click.echo(shown(line))
+            click.echo(redact(line))
         return
     jobs = _jobs(address)
     job = jobs.find(folder, attempt)

@@ -28,7 +28,7 @@ from capfilt.cli.plan import plan
 from capfilt.cli.scan import scan
 from capfilt.cli.stats import compare, stats
 from capfilt.cli.train import evaluate, finetune, pretrain
-from capfilt.display import shown
+from capfilt.display import redact
 from capfilt.errors import CapfiltError, NoAnswerError, StoppedError
 from capfilt.logs import STYLES, Style, configure, say_error
 from capfilt.retries import may_pass
@@ -133,7 +133,7 @@ def verify(run: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"run": run, "problems": problems}, indent=2))
     else:
-        click.echo(shown("\n".join(problems)) or f"{run}: every file is whole, every sample is accounted for")
+        click.echo(redact("\n".join(problems)) or f"{run}: every file is whole, every sample is accounted for")
     sys.exit(1 if problems else 0)
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from capfilt.compare.figures import Comparison, Example
+from capfilt.display import one_line
 from capfilt.stats.scores import QUANTILES
-from capfilt.stats.terminal import Row, columns, share, shown
+from capfilt.stats.terminal import Row, columns, share
 
 
 def render_comparison(comparison: Comparison) -> str:
@@ -60,8 +61,8 @@ def _examples(title: str, examples: Sequence[Example]) -> list[str]:
     for example in examples:
         reason = next(reason for reason in example.reasons if reason)
         place = f"{example.shards[0]}/{example.positions[0]}"
-        lines.append(f"  {example.source} of {place} ({shown(example.keys[0], 40)}), rejected once as {reason}")
-        lines += [f"    {scores}  {shown(text, 70)}" for scores, text in _lines(example)]
+        lines.append(f"  {example.source} of {place} ({one_line(example.keys[0], 40)}), rejected once as {reason}")
+        lines += [f"    {scores}  {one_line(text, 70)}" for scores, text in _lines(example)]
     return ["\n".join(lines)]
 
 

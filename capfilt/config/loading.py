@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
-from capfilt.display import CREDENTIALS, has_credentials, shown
+from capfilt.display import CREDENTIALS, has_credentials, redact
 from capfilt.errors import ConfigError
 
 
@@ -105,7 +105,7 @@ def _override(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--set {shown(override)}: write it as KEY=VALUE, for example --set batch_size=32")
+            raise ConfigError(f"--set {redact(override)}: write it as KEY=VALUE, for example --set batch_size=32")
         _assign(values, key, _value(value, override))
     return values
 
@@ -115,7 +115,8 @@ def _value(text: str, override: str) -> object:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(
-            f"--set {shown(override)}: the value is not YAML; quote it for the shell, such as --set 'input=[\"a.tar\"]'"
+            f"--set {redact(override)}: the value is not YAML; quote it for the shell, such as "
+            "--set 'input=[\"a.tar\"]'"
         ) from None
 
 
@@ -141,7 +142,7 @@ def _explain(kind: type[Config], problem: ErrorDetails) -> str:
     if problem["type"] == "value_error":  # one of our own, which says what was found
         return ": ".join(filter(None, [key, problem["msg"].removeprefix("Value error, ")]))
     if problem["type"] != "extra_forbidden":
-        found = "" if problem["type"] == "missing" else f" (found {shown(repr(problem['input']))})"
+        found = "" if problem["type"] == "missing" else f" (found {redact(repr(problem['input']))})"
         return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{found}"
     known = list(_section(kind, problem["loc"][:-1]).model_fields)
     close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)

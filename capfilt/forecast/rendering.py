@@ -3,11 +3,12 @@
 from datetime import timedelta
 
 from capfilt.calibrate.curves import Rate
+from capfilt.display import one_line
 from capfilt.estimates import Estimate
 from capfilt.forecast.figures import ALLOWANCE, START, Forecast
 from capfilt.forecast.pace import Pace
 from capfilt.outlook import in_bytes
-from capfilt.stats.terminal import Row, columns, shown
+from capfilt.stats.terminal import Row, columns
 
 LISTED = 10  # shards that cannot be used
 NOT_COVERED = (
@@ -30,7 +31,7 @@ def _shards(found: Forecast) -> str:
     done = survey.rest.done
     lines += [f"{done:,} samples are done already; this is what is left"] if done else []
     for shard in survey.left_out[:LISTED]:
-        lines.append(f"  left out: {shown(shard.damage, 200)}")
+        lines.append(f"  left out: {one_line(shard.damage, 200)}")
     more = len(survey.left_out) - LISTED
     return "\n".join(lines + ([f"  and {more} more"] if more > 0 else []))
 

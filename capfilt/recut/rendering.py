@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from capfilt.display import one_line
 from capfilt.recut.difference import Difference, Example
-from capfilt.stats.terminal import Row, columns, share, shown
+from capfilt.stats.terminal import Row, columns, share
 
 
 def render_difference(found: Difference) -> str:
@@ -41,7 +42,7 @@ def _examples(title: str, examples: Sequence[Example]) -> list[str]:
             f"  {example.source} of {example.shard}/{example.position}",
             "itm " + ("none" if example.itm is None else f"{example.itm:.4f}"),
             f"{example.before or 'kept'}, then {example.after or 'kept'}",
-            shown(example.text, 70),
+            one_line(example.text, 70),
         ]
         for example in examples
     ]

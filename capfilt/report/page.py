@@ -1,6 +1,6 @@
 """Draw a report as one HTML file.
 
-Nothing of the web reaches the page unescaped: the template escapes all values, and texts go through visible before.
+Nothing of the web reaches the page unescaped: the template escapes all values, and texts go through reveal before.
 The content-security policy in the file lets nothing run or load but the script, the style and the images inside it.
 """
 
@@ -18,11 +18,11 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from capfilt.config import Policy, dump
+from capfilt.display import reveal, shorten
 from capfilt.policy import draws_own
 from capfilt.query.cards import Card
 from capfilt.report.content import Report
 from capfilt.report.thumbnails import Picture
-from capfilt.visible import shorten, visible
 
 SHOWN = 160  # characters of a text before it is folded
 EMBEDDED = 2000  # characters of a text in the file
@@ -60,8 +60,7 @@ def _template() -> jinja2.Template:
         loader=jinja2.FunctionLoader(_asset), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     environment.filters |= {
-        "visible": visible,
-        "cut": _cut,
+        "reveal": reveal,
         "draws_own": _draws_own,
         "parts": _parts,
         "reason": lambda reason: "" if reason == "low_itm" else reason.replace("_", " "),
@@ -87,11 +86,7 @@ def _parts(text: str) -> tuple[str, str, int]:
     """Return what of a text is shown, what is folded away, and how many characters are left out."""
     embedded, left_out = text[:EMBEDDED], max(0, len(text) - EMBEDDED)
     head, rest = shorten(embedded, SHOWN)
-    return visible(head), visible(rest), left_out
-
-
-def _cut(text: str, limit: int) -> str:
-    return visible(text if len(text) <= limit else text[: limit - 1] + "…")
+    return reveal(head), reveal(rest), left_out
 
 
 def _score(score: float | None) -> str:

@@ -27,7 +27,7 @@ from typing import Self
 from capfilt import storage
 from capfilt.config import BootstrapConfig, Config, ExportConfig, Policy, dump, loads
 from capfilt.config.bootstrap import RESULTS
-from capfilt.display import CREDENTIALS, has_credentials, shown
+from capfilt.display import CREDENTIALS, has_credentials, redact
 from capfilt.errors import RunError
 from capfilt.fingerprint import fingerprint
 from capfilt.records import Shard
@@ -194,7 +194,7 @@ def load_run(root: str) -> Run:
         RunError: the folder is no run, or its URL holds credentials.
     """
     if has_credentials(root):
-        raise RunError(f"{shown(root)}: {CREDENTIALS}")
+        raise RunError(f"{redact(root)}: {CREDENTIALS}")
     root = storage.absolute(root)
     return Run(root, _read_record(storage.join(root, "run.yaml")).models)
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from capfilt import storage
-from capfilt.display import shown
+from capfilt.display import redact
 from capfilt.errors import StoppedError
 from capfilt.tally import Tally
 
@@ -96,7 +96,7 @@ def keep_status(root: str) -> Iterator[Board]:
         yield board
         board.turn("done")
     except BaseException as error:
-        board.turn(_end(error), shown(str(error)).partition("\n")[0])
+        board.turn(_end(error), redact(str(error)).partition("\n")[0])
         raise
     finally:
         done.set()

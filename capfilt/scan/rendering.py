@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from capfilt.display import one_line
 from capfilt.scan.counts import PLACEHOLDER, QUANTILES, Repeated
 from capfilt.scan.figures import Scan
-from capfilt.stats.terminal import Row, columns, share, shown
+from capfilt.stats.terminal import Row, columns, share
 
 _LISTED = 10  # unusable shards
 
@@ -25,9 +26,9 @@ def render_scan(found: Scan) -> str:
 def _shards(found: Scan) -> str:
     of = "" if found.looked_at == found.samples else f", {found.looked_at} of them looked at"
     lines = [f"{found.shards} shards, {found.samples} samples{of}"]
-    damaged = [f"  {shown(url, 200)}: {shown(damage, 200)}" for url, damage in found.unusable.items()]
+    damaged = [f"  {one_line(url, 200)}: {one_line(damage, 200)}" for url, damage in found.unusable.items()]
     lines += [f"{len(damaged)} shards are unreadable, cut or unfinished:", *_some(damaged)] if damaged else []
-    unread = [f"  {shown(error, 300)}" for error in found.unread]
+    unread = [f"  {one_line(error, 300)}" for error in found.unread]
     return "\n".join(lines + (["not all could be looked at:", *_some(unread)] if unread else []))
 
 
@@ -70,7 +71,7 @@ def _sizes(found: Scan) -> str:
 def _repeated(name: str, different: str, repeated: Sequence[Repeated]) -> list[str]:
     rows: list[Row] = [["samples", different, name, "first"]]
     rows += [
-        [str(each.samples).rjust(7), str(each.different).rjust(5), shown(each.value, 50), shown(each.example, 60)]
+        [str(each.samples).rjust(7), str(each.different).rjust(5), one_line(each.value, 50), one_line(each.example, 60)]
         for each in repeated
     ]
     return [columns(rows, left=4)] if repeated else []

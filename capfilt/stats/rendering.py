@@ -4,11 +4,12 @@ import csv
 import io
 from collections.abc import Mapping
 
+from capfilt.display import one_line
 from capfilt.policy import REASONS
 from capfilt.stats.overview import Stats
 from capfilt.stats.scores import QUANTILES, band_edges
 from capfilt.stats.slices import Slice, Slices
-from capfilt.stats.terminal import Row, bar, columns, share, shown
+from capfilt.stats.terminal import Row, bar, columns, share
 from capfilt.stats.texts import TextStats
 
 PAPER = "for comparison: BLIP's filter rejects 25 % of captions from nucleus sampling, 19 % from beam search (table 2)"
@@ -56,7 +57,7 @@ def csv_slices(slices: Slices) -> str:
 
 
 def _name(name: str | None) -> str:
-    return "(none)" if name is None else shown(name, 40)
+    return "(none)" if name is None else one_line(name, 40)
 
 
 def _figures(part: Slice, plain: bool) -> list[object]:
@@ -111,7 +112,7 @@ def _texts(texts: Mapping[str, TextStats]) -> str:
     rows += [["  distinct-2", *(f"{text.distinct_2:.4f}" for text in texts.values())]]
     most: list[Row] = [["most repeated", "times", " " * 51]]
     most += [
-        [name, count, f" {shown(text, 50)}".ljust(51)]
+        [name, count, f" {one_line(text, 50)}".ljust(51)]
         for name, stats in texts.items()
         for text, count in stats.repeated
     ]

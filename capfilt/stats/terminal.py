@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from capfilt.texts import clean
-
 Row = Sequence[object]
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -34,9 +32,3 @@ def bar(part: float, whole: float, width: int, plain: bool) -> str:
         return "#" * round(length)
     full, eighths = divmod(round(8 * length), 8)
     return (_EIGHTHS[8] * full + _EIGHTHS[eighths]).rstrip()
-
-
-def shown(text: str, width: int = 60) -> str:
-    """Return a text from the web on one line of at most `width` characters, without what could steer a terminal."""
-    line = clean(text)
-    return line if len(line) <= width else f"{line[: width - 3]}..."
