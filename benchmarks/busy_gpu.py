@@ -42,7 +42,7 @@ from capfilt.med.text import Reading
 from capfilt.med.tokens import SPECIAL, Tokens
 from capfilt.planning import plan_shards
 from capfilt.records import Unit
-from capfilt.runs import open_run
+from capfilt.runs import start_run
 from capfilt.units import cut_units
 from workers.bootstrap_worker import BootstrapWorker
 from workers.seats import units_in_hand
@@ -134,7 +134,7 @@ def once(folder: Path, captions: int, in_hand: int, options: argparse.Namespace)
         device=Device(kind="cuda"),  # the worker shares its models as on one
         cluster=ON_A_GPU,
     )
-    run = open_run(config, {"captioner": "c0ffee", "filter": "f117e4"})
+    run = start_run(config, {"captioner": "c0ffee", "filter": "f117e4"})
     units = [unit for shard in plan_shards(run, config.input) for unit in cut_units(shard, config)]
 
     def build(config: BootstrapConfig) -> CapFilt:

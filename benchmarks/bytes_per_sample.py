@@ -24,7 +24,7 @@ from s3 import Server, serve
 from capfilt import storage
 from capfilt.indexing import index_shard, open_planned
 from capfilt.records import Sample
-from capfilt.runs import open_run
+from capfilt.runs import start_run
 from capfilt.shards import open_shard
 
 URL = "s3://bucket/00000.tar"
@@ -46,7 +46,7 @@ def measure(server: Server, folder: Path, options: argparse.Namespace) -> dict[s
     images = ((b"\xff\xd8" + os.urandom(options.kib << 10), "text") for _ in range(options.samples))
     data = Path(write_shard(folder / "00000.tar", images)).read_bytes()
     storage.publish(URL, data)
-    run = open_run(job_config(folder, run="s3://bucket/run"), NAMES)
+    run = start_run(job_config(folder, run="s3://bucket/run"), NAMES)
     cuts = [(lo, lo + options.unit) for lo in range(0, options.samples, options.unit)]
 
     def counted(read: Callable[[], object]) -> dict[str, float]:

@@ -117,13 +117,13 @@ def score(arguments: argparse.Namespace, work: Path) -> str:
             "export": False,
         }
     )
-    names = {"captioner": Silent.name, "filter": checkpoint_hash(Path(arguments.filter))}
+    hashes = {"captioner": Silent.name, "filter": checkpoint_hash(Path(arguments.filter))}
 
     def build(config: BootstrapConfig) -> CapFilt:
         judge = require(load(Path(config.filter)), "filter", config.filter)
-        return CapFilt(Silent(), MEDFilter(names["filter"], judge, config.scoring, config.device))
+        return CapFilt(Silent(), MEDFilter(hashes["filter"], judge, config.scoring, config.device))
 
-    bootstrap.run(config, build, names, local=True)
+    bootstrap.run(config, build, hashes, local=True)
     return config.run
 
 

@@ -32,7 +32,7 @@ from capfilt.indexing import index_shard, open_planned
 from capfilt.ledger import candidates_table, write_unit
 from capfilt.ledger.completion import complete_shard
 from capfilt.records import Candidate, SampleRecord, Unit
-from capfilt.runs import Run, open_run
+from capfilt.runs import Run, start_run
 from capfilt.shards import write_tar
 from capfilt.shards.headers import parse_header
 from capfilt.verify import verify
@@ -95,7 +95,7 @@ def prepare(folder: Path, picture: bytes, samples: int) -> tuple[Path, Run, Boot
     """Write a shard, and open a run over it."""
     settings = {"input": [str(folder)], "run": str(folder / "run"), "captioner": "c", "filter": "f", "batch_size": 64}
     config = BootstrapConfig.model_validate(settings | {"unit_size": UNIT})
-    run = open_run(config, {"captioner": "c0ffee", "filter": "f117e4"})
+    run = start_run(config, {"captioner": "c0ffee", "filter": "f117e4"})
     members = ((f"{n:08d}.{suffix}", content) for n in range(samples) for suffix, content in parts(n, picture))
     write_tar(folder / "00000.tar", members)
     run.write_plan([index_shard(run, "00000", str(folder / "00000.tar"))])

@@ -20,7 +20,7 @@ from capfilt.controls import CAPTION, OWN
 from capfilt.ledger import CANDIDATES, SAMPLES, SCHEMAS, count_values, record_path, table_path
 from capfilt.ledger.commits import Commit, write_commit
 from capfilt.records import CONTROL, Shard
-from capfilt.runs import Run, open_run
+from capfilt.runs import Run, start_run
 from capfilt.tables import parquet_bytes
 
 SAMPLES_PER_SHARD = 10_000
@@ -32,7 +32,7 @@ TEMPLATES = 5_000  # different synthetic texts of one shard, at most
 def make(folder: str, candidates: int) -> Run:
     """Write a run with at least so many candidates, or go on with one; return it."""
     config = BootstrapConfig(input=["in"], run=folder, captioner="c", filter="f", export=False)
-    run = open_run(config, {"captioner": "c0ffee", "filter": "f117e4"})
+    run = start_run(config, {"captioner": "c0ffee", "filter": "f117e4"})
     count = -(-candidates // int(2 * 0.98 * SAMPLES_PER_SHARD))
     shards = [Shard(f"{n:05d}", f"in/{n:05d}.tar", 1, f"{n:06x}", SAMPLES_PER_SHARD) for n in range(count)]
     run.write_plan(shards)

@@ -36,10 +36,10 @@ from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import BootstrapConfig
 from capfilt.filters.med import MEDFilter
 from capfilt.ledger.commits import read_commit
-from capfilt.med.build import build_models, checkpoint_names
+from capfilt.med.build import build_models, checkpoint_hashes
 from capfilt.med.checkpoints import Checkpoint, load
 from capfilt.planning import plan_shards
-from capfilt.runs import load_run, open_run
+from capfilt.runs import load_run, start_run
 from capfilt.units import cut_units
 from pipelines import bootstrap
 from workers.bootstrap_worker import BootstrapWorker
@@ -107,7 +107,7 @@ def settings(run: Path, models: Folders, n: int, batch: int, options: argparse.N
 
 def in_process(config: BootstrapConfig) -> dict[str, float]:
     """Bootstrap in this process, and return what came of it."""
-    run = open_run(config, NAMES)
+    run = start_run(config, NAMES)
     shards = sorted(map(str, Path(config.run).parent.glob("in/*.tar")))
     units = [unit for shard in plan_shards(run, shards) for unit in cut_units(shard, config)]
     worker = BootstrapWorker(partial(warm, Path(config.run), build=build), config, run)
@@ -118,7 +118,7 @@ def in_process(config: BootstrapConfig) -> dict[str, float]:
 
 def on_ray(config: BootstrapConfig) -> dict[str, float]:
     """Bootstrap on a cluster of this machine, and return what came of it."""
-    bootstrap.run(config, partial(warm, Path(config.run)), checkpoint_names(config))
+    bootstrap.run(config, partial(warm, Path(config.run)), checkpoint_hashes(config))
     return outcome(Path(config.run))
 
 

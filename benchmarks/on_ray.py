@@ -24,7 +24,7 @@ from capfilt import storage
 from capfilt.bootstrap import CapFilt
 from capfilt.config import BootstrapConfig
 from capfilt.ledger.commits import read_commit
-from capfilt.med.build import build_models, checkpoint_names
+from capfilt.med.build import build_models, checkpoint_hashes
 from capfilt.runs import load_run
 from pipelines import bootstrap
 
@@ -68,7 +68,7 @@ def job(run: Path, models: Folders, options: argparse.Namespace, *, local: bool)
             "export": False,
         }
     )
-    bootstrap.run(config, partial(loaded, run), checkpoint_names(config), local=local)
+    bootstrap.run(config, partial(loaded, run), checkpoint_hashes(config), local=local)
     folder = load_run(str(run))
     (record,) = Path(folder.ledger).glob("*.json")
     working = read_commit(str(record)).seconds

@@ -37,7 +37,7 @@ from null_models import CountingWorker, build_null, write_inputs
 from capfilt.config import BootstrapConfig, Cluster
 from capfilt.ledger.remaining import Remaining
 from capfilt.planning import plan_shards
-from capfilt.runs import Run, open_run
+from capfilt.runs import Run, start_run
 from capfilt.shards import find_shards
 from capfilt.tally import Tally
 from pipelines import bootstrap
@@ -70,7 +70,7 @@ def job_config(folder: Path, options: argparse.Namespace) -> BootstrapConfig:
 def opened(folder: Path, options: argparse.Namespace) -> tuple[Run, BootstrapConfig]:
     """Open the run, and return its config too."""
     config = job_config(folder, options)
-    return open_run(config, NAMES), config
+    return start_run(config, NAMES), config
 
 
 def plan(folder: Path, options: argparse.Namespace) -> Figures:

@@ -32,7 +32,7 @@ from capfilt.med.vision import normalise
 from capfilt.planning import plan_shards
 from capfilt.prefetch import prefetch
 from capfilt.records import Sample
-from capfilt.runs import open_run
+from capfilt.runs import start_run
 from capfilt.shards import open_shard
 from capfilt.units import cut_units
 
@@ -111,7 +111,7 @@ class Ours:
             device=self.device,
             decode_threads=DECODE_THREADS,
         )
-        run = open_run(config, {"captioner": "captioner", "filter": "filter"})
+        run = start_run(config, {"captioner": "captioner", "filter": "filter"})
         models = CapFilt(self.captioner(sampling(n)), self.matcher)
         for shard in plan_shards(run, [str(tar)]):
             for unit in cut_units(shard, config):

@@ -20,7 +20,7 @@ from capfilt.med.inference import settle
 from capfilt.planning import index_here, plan_shards, unusable
 from capfilt.progress import Progress
 from capfilt.records import Shard, Unit, UnitResult
-from capfilt.runs import Run, begun_with, open_run
+from capfilt.runs import Run, begun_with, start_run
 from capfilt.runs.lease import Lease, hold_lease
 from capfilt.runs.status import Board, keep_status
 from capfilt.runs.stop import Stop, heed_stop
@@ -47,7 +47,7 @@ Results = Generator[UnitResult, None, None]
 def run(
     config: BootstrapConfig,
     build: Callable[[BootstrapConfig], CapFilt],
-    names: dict[str, str],
+    hashes: dict[str, str],
     *,
     local: bool = False,
     force: bool = False,
@@ -58,7 +58,7 @@ def run(
     Args:
         config: the job.
         build: loads the models, in the process that uses them.
-        names: hashes of the checkpoints, {"captioner": ..., "filter": ...}; they tie the run to its models.
+        hashes: of the checkpoints, {"captioner": ..., "filter": ...}; they tie the run to its models.
         local: in this process, without Ray; the results are the same.
         force: also when another driver seems to be at work on the run.
         retry_quarantined: do shards with quarantined samples anew, with these samples.
@@ -72,7 +72,7 @@ def run(
     root = storage.absolute(config.run)
     with everywhere(run=root), hold_lease(root, force) as lease, _stoppable(root) as stop:
         config = _settled(config, build, local)
-        folder = open_run(config, names)
+        folder = start_run(config, hashes)
         settings = ExportConfig(run=config.run, policy=config.policy)
         with (
             keep_status(folder.root) as board,

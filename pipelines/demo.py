@@ -10,7 +10,7 @@ from capfilt.config import BootstrapConfig, Cluster, Device, ExportConfig, Sampl
 from capfilt.config.data import DataSettings
 from capfilt.config.demo import DemoConfig
 from capfilt.config.training import FinetuneConfig, ModelSettings, PretrainConfig, Schedule
-from capfilt.med.build import build_models, checkpoint_names
+from capfilt.med.build import build_models, checkpoint_hashes
 from capfilt.med.tokens import SPECIAL
 from capfilt.outlook import Outlook
 from capfilt.query import open_run
@@ -40,7 +40,7 @@ def run(config: DemoConfig, say: Callable[[str], None]) -> dict[str, object]:
     captioner, judge_ = (finetune.run(job) for job in _finetunings(config, root, start))
     _step(say, started, "4 of 6  Bootstrapping the web shards: captions, scores, ledger, clean shards")
     job = _bootstrapping(config, root, captioner, judge_)
-    say(bootstrap.run(job, build_models, checkpoint_names(job)))
+    say(bootstrap.run(job, build_models, checkpoint_hashes(job)))
     _step(say, started, "5 of 6  Checking and judging the run")
     figures = _report(config, job, say)
     _step(say, started, "6 of 6  Pre-training a new MED on the clean shards, from random weights")
@@ -70,9 +70,9 @@ def dry_run(config: DemoConfig) -> Outlook:
             state = "is done" if run.finished else f"goes on from step {run.newest}" if run.newest else "from step 0"
             outlook.tell("trains", f"{run.name}: {training.schedule.steps or 'some epochs of'} steps; {state}")
     with outlook.examine():
-        names = checkpoint_names(job) if begun_with(job.run) else {}
+        hashes = checkpoint_hashes(job) if begun_with(job.run) else {}
         outlook.tell(
-            "bootstraps", f"{config.web_samples + config.unseen_samples:,} samples in {find_run(job, names).root}"
+            "bootstraps", f"{config.web_samples + config.unseen_samples:,} samples in {find_run(job, hashes).root}"
         )
     outlook.writes(config.output, WRITTEN)
     return outlook

@@ -14,7 +14,7 @@ from capfilt.export import export_shard, finish_export
 from capfilt.fingerprint import fingerprint
 from capfilt.ledger import candidates_table, fold, write_unit
 from capfilt.records import Candidate, SampleRecord, Shard, Unit
-from capfilt.runs import Run, open_run
+from capfilt.runs import Run, start_run
 from capfilt.shards import open_shard, write_tar
 
 CHECKPOINTS = {"captioner": "c0ffee", "filter": "f117e4"}
@@ -28,7 +28,7 @@ def config(folder: Path | str, **changes: Any) -> BootstrapConfig:
 
 def new_run(folder: Path | str, shards: list[Shard] | None = None) -> Run:
     """Return a planned run."""
-    run = open_run(config(folder), CHECKPOINTS)
+    run = start_run(config(folder), CHECKPOINTS)
     run.write_plan([SHARD] if shards is None else shards)
     return run
 

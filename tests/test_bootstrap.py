@@ -20,7 +20,7 @@ from capfilt.filters import Scores
 from capfilt.images import decode, resize
 from capfilt.ledger import fold, read_candidates, read_samples
 from capfilt.records import Caption, Held, Sample, Shard, Unit
-from capfilt.runs import Run, open_run
+from capfilt.runs import Run, start_run
 from capfilt.shards import open_shard
 from capfilt.units import cut_units
 
@@ -32,7 +32,7 @@ def config(tmp_path):
 
 @pytest.fixture
 def run(config) -> Run:
-    return open_run(config, NAMES)
+    return start_run(config, NAMES)
 
 
 def models(captions: int = 1, filter_size: int = 8) -> CapFilt:

@@ -17,7 +17,7 @@ from capfilt.config import BootstrapConfig, Device
 from capfilt.filters import Scores
 from capfilt.planning import plan_shards
 from capfilt.records import Caption
-from capfilt.runs import open_run
+from capfilt.runs import start_run
 from capfilt.units import cut_units
 from workers.bootstrap_worker import HANDOVER, BootstrapWorker, make_turns, set_threads
 
@@ -83,7 +83,7 @@ def test_a_gpu_captions_one_batch_while_it_scores_another_and_a_cpu_does_not(tmp
     cluster = {"gpus_per_worker": int(device.kind == "cuda")}
     config = job_config(tmp_path, batch_size=1, unit_size=1, device=device.model_dump(), cluster=cluster)
     path = write_shard(tmp_path / "in/00000.tar", [("red", "my red car"), ("blue", "click here")])
-    run, watch = open_run(config, NAMES), Watch(patience)
+    run, watch = start_run(config, NAMES), Watch(patience)
     units = [unit for shard in plan_shards(run, [path]) for unit in cut_units(shard, config)]
     worker = BootstrapWorker(partial(build, watch), config, run)
 
@@ -113,7 +113,7 @@ def test_units_that_share_a_gpu_leave_the_bytes_of_units_one_after_the_other(tmp
         config = job_config(folder, batch_size=2, unit_size=2, **gpu)
         colours = [(colour, f"a {colour} thing") for colour in ("red", "blue", "green") * 4]
         path = write_shard(folder / "in/00000.tar", colours)
-        run = open_run(config, NAMES)
+        run = start_run(config, NAMES)
         units = [unit for shard in plan_shards(run, [path]) for unit in cut_units(shard, config)]
         worker = BootstrapWorker(partial(build_fakes, delay=0.01), config, run)
         with ThreadPoolExecutor(at_once) as pool:

@@ -7,7 +7,7 @@ from ledgers import CHECKPOINTS, SHARD, complete, config, record, synthetic, web
 from capfilt.compare import compare
 from capfilt.config import Policy
 from capfilt.query import open_run
-from capfilt.runs import open_run as start_run
+from capfilt.runs import start_run
 
 
 def run_of(folder, records, candidates, round_=0):

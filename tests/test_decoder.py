@@ -18,7 +18,7 @@ from capfilt.bootstrap import Prepared, ready_batches
 from capfilt.errors import ConfigError, ShardError
 from capfilt.planning import plan_shards
 from capfilt.records import Held, Unit
-from capfilt.runs import Run, open_run
+from capfilt.runs import Run, start_run
 from capfilt.shards import find_shards
 from pipelines import bootstrap
 from workers import decoder
@@ -37,7 +37,7 @@ def planned(tmp_path) -> tuple[Run, Unit]:
     """A run, and a unit over the samples 4 to 18 of its first shard, one of them held."""
     mixed_shards(tmp_path / "in", shards=1)
     config = job_config(tmp_path)
-    run = open_run(config, NAMES)
+    run = start_run(config, NAMES)
     (shard,) = plan_shards(run, find_shards(config.input))
     return run, Unit(shard, 4, 19, (Held(7, "ends its worker"),))
 

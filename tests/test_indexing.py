@@ -7,7 +7,7 @@ from fakes import NAMES, job_config, write_shard
 from capfilt import indexing
 from capfilt.errors import ShardError
 from capfilt.indexing import index_shard, indexed_shards, known_shard, open_planned
-from capfilt.runs import Run, open_run
+from capfilt.runs import Run, start_run
 from capfilt.shards.archive import TarShard
 from capfilt.shards.stored import IndexedTar
 
@@ -16,7 +16,7 @@ COLOURS = [("red", "a"), ("blue", "b"), ("green", "c")]
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    return open_run(job_config(tmp_path), NAMES)
+    return start_run(job_config(tmp_path), NAMES)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from capfilt.batch_size import LEAST
 from capfilt.errors import ConfigError, FailedUnitsError, RunError, StoppedError, WorkerError
 from capfilt.ledger import read_candidates, read_samples
 from capfilt.planning import plan_shards
-from capfilt.runs import load_run, open_run
+from capfilt.runs import load_run, start_run
 from capfilt.runs import stop as stops
 from capfilt.runs.status import read_record
 from capfilt.runs.stop import request_stop
@@ -125,7 +125,7 @@ def test_shards_that_workers_index_are_planned_as_by_the_driver(folder, undistur
     (folder / "in/00003.tar").write_bytes(b"no shard")
     (folder / "in/00003.tar").rename(folder / "in/00003.tgz")
     config = job_config(folder)
-    expected = plan_shards(open_run(job_config(folder, run=str(folder / "here")), NAMES), find_shards(config.input))
+    expected = plan_shards(start_run(job_config(folder, run=str(folder / "here")), NAMES), find_shards(config.input))
     monkeypatch.setattr(bootstrap, "FEW", 1)
 
     with pytest.raises(FailedUnitsError, match=r"1 failed(.|\n)*00003\.tgz"):
@@ -351,7 +351,7 @@ def test_files_that_come_or_go_are_refused_by_name(folder):
 
 def test_a_shard_that_changes_after_planning_fails_alone(folder):
     config = job_config(folder)
-    plan_shards(open_run(config, NAMES), find_shards(config.input))
+    plan_shards(start_run(config, NAMES), find_shards(config.input))
     write_shard(folder / "in/00001.tar", [("red", "another")] * 21)
 
     with pytest.raises(FailedUnitsError, match=r"3 failed(.|\n)*00001\.tar: has changed since it was planned"):

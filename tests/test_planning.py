@@ -7,7 +7,7 @@ from fakes import NAMES, job_config, write_shard
 from capfilt.errors import RunError
 from capfilt.planning import index_here, plan_shards, unusable
 from capfilt.records import Shard
-from capfilt.runs import Run, open_run
+from capfilt.runs import Run, start_run
 from capfilt.shards import find_shards
 
 WHOLE = Shard("0", "0.tar", 10, "d", 3)
@@ -19,7 +19,7 @@ NO_SHARD = Shard("0", "0.tar", 0, "", 0, "is empty")
 def run(tmp_path) -> Run:
     for n in range(3):
         write_shard(tmp_path / f"in/{n}.tar", [("red", "")] * (n + 1))
-    return open_run(job_config(tmp_path), NAMES)
+    return start_run(job_config(tmp_path), NAMES)
 
 
 def found(tmp_path: Path) -> list[str]:

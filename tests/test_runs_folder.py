@@ -6,16 +6,16 @@ from ledgers import CHECKPOINTS, config
 
 from capfilt.config import ExportConfig, Policy
 from capfilt.errors import RunError
-from capfilt.runs import load_run, open_run
+from capfilt.runs import load_run, start_run
 from capfilt.runs.folder import CODE
 
 
 def test_opening_a_run_again_gives_the_same_run(tmp_path):
-    assert open_run(config(tmp_path), CHECKPOINTS) == open_run(config(tmp_path), CHECKPOINTS)
+    assert start_run(config(tmp_path), CHECKPOINTS) == start_run(config(tmp_path), CHECKPOINTS)
 
 
 def test_a_reader_finds_the_run_and_its_settings_by_its_folder_alone(tmp_path):
-    run = open_run(config(tmp_path, seed=3), CHECKPOINTS)
+    run = start_run(config(tmp_path, seed=3), CHECKPOINTS)
 
     assert load_run(f"{tmp_path}/run") == run
     assert run.config() == config(tmp_path, seed=3)
@@ -24,7 +24,7 @@ def test_a_reader_finds_the_run_and_its_settings_by_its_folder_alone(tmp_path):
 def test_a_relative_folder_means_the_same_in_every_process(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    assert open_run(config("."), CHECKPOINTS).root == f"{tmp_path}/run"
+    assert start_run(config("."), CHECKPOINTS).root == f"{tmp_path}/run"
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,9 @@ def test_a_relative_folder_means_the_same_in_every_process(tmp_path, monkeypatch
     ],
 )
 def test_a_setting_that_no_result_depends_on_may_change(tmp_path, changes):
-    run = open_run(config(tmp_path), CHECKPOINTS)
+    run = start_run(config(tmp_path), CHECKPOINTS)
 
-    assert open_run(config(tmp_path, **changes), CHECKPOINTS) == run
+    assert start_run(config(tmp_path, **changes), CHECKPOINTS) == run
     assert run.config() == config(tmp_path, **changes)
 
 
@@ -58,11 +58,11 @@ def test_a_setting_that_no_result_depends_on_may_change(tmp_path, changes):
     ],
 )
 def test_a_setting_that_changes_results_is_refused_with_both_values(tmp_path, changes, line):
-    open_run(config(tmp_path), CHECKPOINTS)
+    start_run(config(tmp_path), CHECKPOINTS)
     before = Path(tmp_path, "run", "run.yaml").read_bytes()
 
     with pytest.raises(RunError, match="start another run") as caught:
-        open_run(config(tmp_path, **changes), CHECKPOINTS)
+        start_run(config(tmp_path, **changes), CHECKPOINTS)
 
     assert str(caught.value).splitlines()[1:] == [f"  {line}"]
     assert Path(tmp_path, "run", "run.yaml").read_bytes() == before
@@ -71,27 +71,27 @@ def test_a_setting_that_changes_results_is_refused_with_both_values(tmp_path, ch
 def test_a_run_of_a_version_that_says_other_things_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as earlier:
         earlier.setattr("capfilt.runs.folder.CODE", "2")
-        open_run(config(tmp_path), CHECKPOINTS)
+        start_run(config(tmp_path), CHECKPOINTS)
 
     with pytest.raises(RunError) as caught:
-        open_run(config(tmp_path), CHECKPOINTS)
+        start_run(config(tmp_path), CHECKPOINTS)
 
     assert str(caught.value).splitlines()[1:] == [f"  version of capfilt's results: '2' in the run, '{CODE}' here"]
     assert load_run(f"{tmp_path}/run").root == f"{tmp_path}/run"  # it can be looked at all the same
 
 
 def test_damage_once_accepted_stays_accepted(tmp_path):
-    open_run(config(tmp_path, damage="keep-readable"), CHECKPOINTS)
+    start_run(config(tmp_path, damage="keep-readable"), CHECKPOINTS)
 
     with pytest.raises(RunError, match="damage: 'keep-readable' in the run, 'skip-shard' here"):
-        open_run(config(tmp_path, damage="skip-shard"), CHECKPOINTS)
+        start_run(config(tmp_path, damage="skip-shard"), CHECKPOINTS)
 
 
 def test_all_differences_are_listed(tmp_path):
-    open_run(config(tmp_path), CHECKPOINTS)
+    start_run(config(tmp_path), CHECKPOINTS)
 
     with pytest.raises(RunError) as caught:
-        open_run(config(tmp_path, seed=1, round=2), CHECKPOINTS | {"filter": "0ther"})
+        start_run(config(tmp_path, seed=1, round=2), CHECKPOINTS | {"filter": "0ther"})
 
     assert str(caught.value).splitlines()[1:] == [
         "  round: 0 in the run, 2 here",
@@ -106,7 +106,7 @@ def test_a_folder_without_run_yaml_is_no_run(tmp_path):
 
 
 def test_a_run_without_a_plan_says_so(tmp_path):
-    run = open_run(config(tmp_path), CHECKPOINTS)
+    run = start_run(config(tmp_path), CHECKPOINTS)
 
     assert not run.has_plan()
     with pytest.raises(RunError, match="no plan yet"):
@@ -114,7 +114,7 @@ def test_a_run_without_a_plan_says_so(tmp_path):
 
 
 def test_clean_shards_of_other_selections_lie_elsewhere(tmp_path):
-    run = open_run(config(tmp_path), CHECKPOINTS)
+    run = start_run(config(tmp_path), CHECKPOINTS)
     exports = [
         ExportConfig(run=run.root),
         ExportConfig(run=run.root, policy=Policy(web_itm=0.75)),
@@ -130,7 +130,7 @@ def test_clean_shards_of_other_selections_lie_elsewhere(tmp_path):
 
 
 def test_the_journal_has_a_line_for_each_event(tmp_path):
-    run = open_run(config(tmp_path), CHECKPOINTS)
+    run = start_run(config(tmp_path), CHECKPOINTS)
 
     run.note("started", units=3)
     run.note("failed", shard="00000")

@@ -8,7 +8,7 @@ import pytest
 from fakes import NAMES, job_config, mixed_shards
 
 from capfilt.errors import RunError
-from capfilt.runs import open_run
+from capfilt.runs import start_run
 from capfilt.runs.lease import EXPIRY, hold_lease
 from capfilt.runs.standing import at_work, look_at, render_standing
 from capfilt.runs.status import keep_status
@@ -61,7 +61,7 @@ def test_a_run_that_failed_says_why(tmp_path):
 def test_a_run_without_a_record_is_counted_by_its_ledger(tmp_path):
     mixed_shards(tmp_path / "in", shards=2)
     config = job_config(tmp_path)
-    run = open_run(config, NAMES)
+    run = start_run(config, NAMES)
     assert look_at(config.run).shards is None
 
     from capfilt.planning import plan_shards

@@ -10,7 +10,7 @@ from ledgers import SHARD, commit, complete, config, new_run, record, synthetic,
 from capfilt.config import Policy
 from capfilt.errors import QueryError
 from capfilt.query import open_run
-from capfilt.runs import open_run as start_run
+from capfilt.runs import start_run
 from capfilt.stats import Stats, summarise
 
 OTHER = replace(SHARD, id="00001", url="in/00001.tar", samples=2)

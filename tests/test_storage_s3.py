@@ -13,7 +13,7 @@ from s3fs import S3FileSystem
 from capfilt import retries, storage
 from capfilt.config import BootstrapConfig, ExportConfig, Policy
 from capfilt.indexing import index_shard, open_planned
-from capfilt.runs import load_run, open_run
+from capfilt.runs import load_run, start_run
 from capfilt.shards import find_shards, open_shard
 from capfilt.verify import verify
 from pipelines import bootstrap, export
@@ -199,7 +199,7 @@ def test_a_shard_of_small_images_is_read_through_in_few_requests(s3, bucket, tmp
 def test_a_unit_of_a_planned_shard_reads_its_own_bytes_alone(s3, bucket, tmp_path):
     data = Path(write_shard(tmp_path / "00000.tar", [(b"\xff\xd8" + bytes(100_000), "text")] * 100)).read_bytes()
     storage.publish(f"{bucket}/00000.tar", data)
-    run = open_run(job_config(tmp_path, run=f"{bucket}/run"), NAMES)
+    run = start_run(job_config(tmp_path, run=f"{bucket}/run"), NAMES)
     shard = index_shard(run, "00000", f"{bucket}/00000.tar")
 
     with s3.counting() as seen:

@@ -9,7 +9,7 @@ import pytest
 from ledgers import commit, config, edit, exported_run, image, input_shard, new_run, record, web
 
 from capfilt.ledger import fold
-from capfilt.runs import open_run
+from capfilt.runs import start_run
 from capfilt.verify import verify
 
 
@@ -176,7 +176,7 @@ def test_parts_beside_a_folded_shard_are_named(tmp_path):
 @pytest.mark.parametrize(("damage", "problems"), [("fail", 2), ("skip-shard", 0), ("keep-readable", 2)])
 def test_a_damaged_shard_may_be_left_out_only_where_the_run_says_so(tmp_path, damage, problems):
     shard = input_shard(tmp_path, [image(0)], id_="00003")
-    run = open_run(config(tmp_path, damage=damage), {"captioner": "c", "filter": "f"})
+    run = start_run(config(tmp_path, damage=damage), {"captioner": "c", "filter": "f"})
     run.write_plan([replace(shard, damage="cut short at byte 512")])
 
     found = verify(run)

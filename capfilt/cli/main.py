@@ -87,13 +87,13 @@ def bootstrap(config: Path, overrides: tuple[str, ...], dry_run: bool, **options
     from capfilt.config import BootstrapConfig, load
 
     settings = load(BootstrapConfig, config, overrides)
-    from capfilt.med.build import build_models, checkpoint_names, describe_models
+    from capfilt.med.build import build_models, checkpoint_hashes, describe_models
     from pipelines import bootstrap as job
     from pipelines import bootstrap_outlook
 
     if dry_run:
-        show_outlook(bootstrap_outlook.dry_run(settings, describe_models, checkpoint_names, **options))
-    click.echo(job.run(settings, build_models, checkpoint_names(settings), **options))
+        show_outlook(bootstrap_outlook.dry_run(settings, describe_models, checkpoint_hashes, **options))
+    click.echo(job.run(settings, build_models, checkpoint_hashes(settings), **options))
 
 
 @cli.command()

@@ -50,9 +50,9 @@ def plan(
 
     settings = load(BootstrapConfig, config, overrides)
     from capfilt.forecast import render_forecast
-    from capfilt.med.build import build_models, checkpoint_names
+    from capfilt.med.build import build_models, checkpoint_hashes
     from pipelines import plan as job
 
     wishes = job.Wishes(images, repeats, not no_timing, rate, price, whole)
-    found = job.run(settings, build_models, checkpoint_names, wishes)
+    found = job.run(settings, build_models, checkpoint_hashes, wishes)
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else render_forecast(found))

@@ -24,7 +24,7 @@ from capfilt.export import export_shard
 from capfilt.ledger import fold
 from capfilt.planning import index_shards
 from capfilt.records import Sample, Unit
-from capfilt.runs import Run, open_run
+from capfilt.runs import Run, start_run
 from capfilt.shards import open_shard, write_tar
 from capfilt.tally import Tally
 
@@ -116,7 +116,7 @@ def _draw(units: Sequence[Unit], count: int, seed: int) -> _Drawn:
 
 def _hold(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, each: int) -> Rehearsal:
     write_tar(config.input[0], _members(drawn.samples))
-    run = open_run(config, {"captioner": "", "filter": ""})
+    run = start_run(config, {"captioner": "", "filter": ""})
     (shard,) = index_shards(config.input)
     run.write_plan([shard])
     warm_up = Unit(shard, 0, config.batch_size)

@@ -19,7 +19,7 @@ from capfilt.med.weights import on_meta
 logger = logging.getLogger(__name__)
 
 
-def checkpoint_names(config: BootstrapConfig) -> dict[str, str]:
+def checkpoint_hashes(config: BootstrapConfig) -> dict[str, str]:
     """Return the hashes of the two checkpoints, which name them in the run and in the ledger."""
     return {"captioner": checkpoint_hash(fetch(config.captioner)), "filter": checkpoint_hash(fetch(config.filter))}
 
@@ -32,7 +32,7 @@ def build_models(config: BootstrapConfig) -> CapFilt:
         ConfigError: the device is not there.
     """
     check_device(config.device)
-    return _put_together(config, checkpoint_names(config))
+    return _put_together(config, checkpoint_hashes(config))
 
 
 def outline_models(config: BootstrapConfig) -> CapFilt:
@@ -62,7 +62,7 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _put_together(config: BootstrapConfig, names: dict[str, str]) -> CapFilt:
+def _put_together(config: BootstrapConfig, hashes: dict[str, str]) -> CapFilt:
     captioner = require(load(fetch(config.captioner)), "captioner", config.captioner)
     judge = require(load(fetch(config.filter)), "filter", config.filter)
     kept = None
@@ -70,8 +70,8 @@ def _put_together(config: BootstrapConfig, names: dict[str, str]) -> CapFilt:
         logger.info("captioner and filter have the same vision tower: images are encoded once for both")
         judge.model.vision, kept = captioner.model.vision, keep()
     return CapFilt(
-        MEDCaptioner(names["captioner"], captioner, config.sampling, config.device, kept),
-        MEDFilter(names["filter"], judge, config.scoring, config.device, kept),
+        MEDCaptioner(hashes["captioner"], captioner, config.sampling, config.device, kept),
+        MEDFilter(hashes["filter"], judge, config.scoring, config.device, kept),
     )
 
 

@@ -143,7 +143,7 @@ def journal_line(event: str, **values: object) -> str:
     return json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **values})
 
 
-def open_run(config: BootstrapConfig, names: dict[str, str]) -> Run:
+def start_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
     """Make a run folder, or go on with one that was made under the same settings.
 
     `input` must stay what it was, since the plan is fixed. `damage` and `max_failed_share` decide which
@@ -152,26 +152,26 @@ def open_run(config: BootstrapConfig, names: dict[str, str]) -> Run:
 
     Args:
         config: the job.
-        names: hashes of the checkpoints, {"captioner": ..., "filter": ...}.
+        hashes: of the checkpoints, {"captioner": ..., "filter": ...}.
 
     Raises:
         RunError: the folder belongs to other settings; the message lists them.
     """
-    run = find_run(config, names)
-    record = RunRecord(models=run.models, code=CODE, checkpoints=names, config=config)
+    run = find_run(config, hashes)
+    record = RunRecord(models=run.models, code=CODE, checkpoints=hashes, config=config)
     storage.publish(storage.join(run.root, "run.yaml"), dump(record).encode())
     return run
 
 
-def find_run(config: BootstrapConfig, names: dict[str, str]) -> Run:
-    """Return the run that open_run makes or goes on with, and write nothing. Arguments and errors are the same."""
+def find_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
+    """Return the run that start_run makes or goes on with, and write nothing. Arguments and errors are the same."""
     root = storage.absolute(config.run)
     path = storage.join(root, "run.yaml")
     results = config.model_dump(mode="json", include=set(RESULTS))
-    models = fingerprint({"settings": results, "checkpoints": names, "code": CODE})
+    models = fingerprint({"settings": results, "checkpoints": hashes, "code": CODE})
     if storage.exists(path):
         stored = _read_record(path)
-        differences = list(_differences(stored, config, names))
+        differences = list(_differences(stored, config, hashes))
         if differences:
             raise RunError(
                 f"{config.run}: this folder holds a run of other settings; put them back, or start another run "
@@ -205,11 +205,11 @@ def _read_record(path: str) -> RunRecord:
     return loads(RunRecord, storage.read_bytes(path).decode(), path)
 
 
-def _differences(stored: RunRecord, config: BootstrapConfig, names: dict[str, str]) -> Iterator[str]:
+def _differences(stored: RunRecord, config: BootstrapConfig, hashes: dict[str, str]) -> Iterator[str]:
     """Yield a line for each setting in which a stored run differs so that it cannot be gone on with."""
     before, after = (_flat(c.model_dump(mode="json", include={*RESULTS, "input"})) for c in (stored.config, config))
     before |= {VERSION: stored.code} | {f"checkpoint of the {name}": it for name, it in stored.checkpoints.items()}
-    after |= {VERSION: CODE} | {f"checkpoint of the {name}": it for name, it in names.items()}
+    after |= {VERSION: CODE} | {f"checkpoint of the {name}": it for name, it in hashes.items()}
     for key in {**before, **after}:
         if before.get(key) != after.get(key):
             yield f"{key}: {before.get(key)!r} in the run, {after.get(key)!r} here"
