@@ -70,7 +70,7 @@ class Prepared:
     for_filter: np.ndarray  # the same for the filter; the same array where the sizes are equal
 
 
-Source = Callable[[Unit, Sides], Generator[list[Prepared], None, None]]
+ReadyBatches = Callable[[Unit, Sides], Generator[list[Prepared], None, None]]
 """Yields the samples of a unit, made ready, in batches."""
 
 
@@ -79,7 +79,7 @@ def capfilt_unit(
     models: CapFilt,
     config: BootstrapConfig,
     run: Run,
-    source: Source | None = None,
+    read: ReadyBatches | None = None,
 ) -> UnitResult:
     """Caption and score the samples of a unit and commit them. A unit that is committed already is left as it is.
 
@@ -90,7 +90,7 @@ def capfilt_unit(
         models: both models.
         config: the job.
         run: where the ledger lies.
-        source: where batches come from; by default they are read and decoded here.
+        read: where batches come from; by default they are read and decoded here.
 
     Raises:
         ShardError: the shard cannot be read, is not the one that was planned, or too many samples failed.
@@ -103,7 +103,7 @@ def capfilt_unit(
     clock = Stopwatch()
     records: list[SampleRecord] = []
     candidates: list[Candidate] = []
-    ready = (source or partial(ready_batches, config, run))(unit, models.sides)
+    ready = (read or partial(ready_batches, config, run))(unit, models.sides)
     with closing(ready) as batches:
         for batch in clock.each("read", batches):
             candidates += capfilt_batch(batch, models, config, clock)

@@ -37,8 +37,8 @@ def prepare(config: NLVR2Config, shards: str | None = None) -> Job[StatementBatc
     model = nlvr2_from(med, config.merge_from, config.drop_path, config.seed)
     model.config.require_room("data.max_tokens", config.data.max_tokens)
     statements = Statements(config.data, tokens, model.config.vision.image_size, config.augmentation)
-    source = Passes(statements, config.schedule, config.seed, config.data.workers)
-    return Job(Reasoning(model), source, partial(save, NLVR2Checkpoint(model, tokens)))
+    data = Passes(statements, config.schedule, config.seed, config.data.workers)
+    return Job(Reasoning(model), data, partial(save, NLVR2Checkpoint(model, tokens)))
 
 
 def dry_run(config: NLVR2Config) -> Outlook:

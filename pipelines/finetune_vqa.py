@@ -38,8 +38,8 @@ def prepare(config: VQAConfig, shards: str | None = None) -> Job[QuestionBatch]:
     model.config.require_room("data.max_tokens", config.data.max_tokens)
     questions = Questions(config.data, tokens, model.config.vision.image_size, config.augmentation)
     questions.require_answers()
-    source = Passes(questions, config.schedule, config.seed, config.data.workers)
-    return Job(Answering(model), source, partial(save, VQACheckpoint(model, tokens)))
+    data = Passes(questions, config.schedule, config.seed, config.data.workers)
+    return Job(Answering(model), data, partial(save, VQACheckpoint(model, tokens)))
 
 
 def dry_run(config: VQAConfig) -> Outlook:

@@ -35,9 +35,9 @@ def prepare(config: PretrainConfig, shards: str | None) -> Job[Batch]:
     """Return all that is trained, from the weights it starts with; shards is the file of open_data."""
     checkpoint = start(config.model, config.initial, config.seed)
     objective = Pretraining(*checkpoint, config.itm_warmup, config.momentum, config.seed)
-    source = open_data(config.data, config.schedule, checkpoint, config.seed, shards)
+    data = open_data(config.data, config.schedule, checkpoint, config.seed, shards)
     write = partial(_write, checkpoint, objective.momentum)
-    return Job(objective, source, write, idle_parameters=config.itm_warmup > 0)
+    return Job(objective, data, write, idle_parameters=config.itm_warmup > 0)
 
 
 def dry_run(config: PretrainConfig) -> Outlook:

@@ -46,18 +46,18 @@ def foresee(name: str, config: C, prepare: Callable[[C, str | None], Job[Data]])
         with torch.device("meta"):
             job = prepare(_light(config), shards if exists(shards) else None)
         _tell(outlook, config, job)
-        for _ in job.source.batches(range(1), 0, config.schedule.batch_size):
+        for _ in job.data.batches(range(1), 0, config.schedule.batch_size):
             outlook.tell("data", "the first sample was read")
     return outlook
 
 
 def _tell(outlook: Outlook, config: C, job: Job[Data]) -> None:
-    schedule, source = config.schedule, job.source
-    steps = Course(schedule, source.epoch_steps).steps
+    schedule, data = config.schedule, job.data
+    steps = Course(schedule, data.epoch_steps).steps
     learned = [parameter for parameter in job.objective.parameters() if parameter.requires_grad]
     outlook.tell("model", f"{sum(parameter.numel() for parameter in learned):,} parameters are learned")
-    outlook.tell("data", f"{len(source):,} samples, {source.epoch_steps:,} steps of {schedule.batch_size} an epoch")
-    outlook.tell("does", f"{steps:,} steps, {steps / source.epoch_steps:.1f} epochs")
+    outlook.tell("data", f"{len(data):,} samples, {data.epoch_steps:,} steps of {schedule.batch_size} an epoch")
+    outlook.tell("does", f"{steps:,} steps, {steps / data.epoch_steps:.1f} epochs")
     model = _bytes(job.objective)
     state = model + 2 * sum(parameter.nbytes for parameter in learned)  # AdamW has two means of each
     outlook.writes(config.output, (KEPT + 1) * state + model)  # a new state comes before an old one goes

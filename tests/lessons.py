@@ -114,8 +114,8 @@ def job(lesson: Lesson) -> Job[Batch]:
     if lesson.objective == "pretraining":
         objective = Pretraining(*found, 0.2, MomentumSettings(queue=16), lesson.seed)
     kill_once(lesson, objective)
-    source = Colours(lesson.schedule.batch_size)
-    return Job(objective, source, partial(save, found), idle_parameters=lesson.objective == "pretraining")
+    data = Colours(lesson.schedule.batch_size)
+    return Job(objective, data, partial(save, found), idle_parameters=lesson.objective == "pretraining")
 
 
 def attend(lesson: Lesson, lecture: Job[Batch] | None = None) -> TrainingRun:

@@ -3,7 +3,7 @@
 import pytest
 
 from capfilt.config import loads
-from capfilt.config.data import Augmentation, DataSettings, Source
+from capfilt.config.data import Augmentation, DataSettings, ShardSet
 from capfilt.errors import ConfigError
 
 
@@ -12,9 +12,9 @@ def settings(text: str) -> DataSettings:
 
 
 def test_shards_are_short_for_one_source():
-    assert settings("shards: [a, b]").mixture() == [Source(shards=["a", "b"])]
+    assert settings("shards: [a, b]").mixture() == [ShardSet(shards=["a", "b"])]
     sources = "sources: [{shards: [a], weight: 2}, {shards: [b], weight: 1, parts: 5}]"
-    assert settings(sources).mixture() == [Source(shards=["a"], weight=2), Source(shards=["b"], weight=1, parts=5)]
+    assert settings(sources).mixture() == [ShardSet(shards=["a"], weight=2), ShardSet(shards=["b"], weight=1, parts=5)]
 
 
 @pytest.mark.parametrize("text", ["workers: 2", "{shards: [a], sources: [{shards: [b]}]}", "sources: []"])

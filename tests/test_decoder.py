@@ -63,23 +63,23 @@ def test_batches_are_those_that_the_worker_would_make_itself(tmp_path, planned):
 
 def test_an_error_of_the_shard_arrives_as_it_was_raised(tmp_path, planned):
     run, unit = planned
-    source = start_decoder(job_config(tmp_path, cluster=APART), run)
+    batches = start_decoder(job_config(tmp_path, cluster=APART), run)
     mixed_shards(tmp_path / "in", shards=1, samples=20)
 
     with pytest.raises(ShardError, match="changed since it was planned"):
-        list(source(unit, SIDES))
+        list(batches(unit, SIDES))
 
 
 def test_a_stream_that_is_left_stops_no_other(tmp_path, planned):
     run, unit = planned
-    source = start_decoder(job_config(tmp_path, batch_size=1, cluster=APART), run)
+    batches = start_decoder(job_config(tmp_path, batch_size=1, cluster=APART), run)
 
     for _ in range(4):  # more than a decoder does at once
-        stream = source(unit, SIDES)
+        stream = batches(unit, SIDES)
         assert len(list(islice(stream, 2))) == 2
         stream.close()
 
-    assert len(list(source(unit, SIDES))) == 15
+    assert len(list(batches(unit, SIDES))) == 15
 
 
 def test_a_cluster_without_room_for_a_decoder_is_told(tmp_path, planned, monkeypatch):

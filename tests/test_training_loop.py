@@ -76,11 +76,11 @@ class TestResume:
         kill(lesson, 19)
         lecture = job(lesson)
         attend(lesson, lecture)
-        assert lecture.source.asked == list(range(10, 25))
+        assert lecture.data.asked == list(range(10, 25))
 
     def test_samples_left_out_before_a_kill_are_written_down_at_the_end(self, lesson):
         lecture = job(lesson)
-        lecture.source.left_out["no_text"] = 2
+        lecture.data.left_out["no_text"] = 2
         kill(lesson, 19, lecture)
         assert json.loads(Path(attend(lesson).folder, "data.json").read_text())["left_out"] == {"no_text": 2}
 
@@ -90,7 +90,7 @@ class TestResume:
         newest.write_bytes(newest.read_bytes()[:-100])
         lecture = job(lesson)
         run = attend(lesson, lecture)
-        assert lecture.source.asked[0] == 10
+        assert lecture.data.asked[0] == 10
         assert "000000020.pt: is damaged (RuntimeError); the state before is taken" in caplog.text
         assert same(run, attend(elsewhere(lesson)))
 
@@ -189,7 +189,7 @@ class TestNumbers:
         spoilt = job(lesson)
 
         def spoil(gradient: torch.Tensor) -> torch.Tensor:
-            return gradient * float("nan") if spoilt.source.asked[-1] == 19 else gradient
+            return gradient * float("nan") if spoilt.data.asked[-1] == 19 else gradient
 
         next(spoilt.objective.model.parameters()).register_hook(spoil)
         with pytest.raises(

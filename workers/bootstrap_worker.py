@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from capfilt.batch_size import find_batch_size
-from capfilt.bootstrap import CapFilt, Source, capfilt_unit
+from capfilt.bootstrap import CapFilt, ReadyBatches, capfilt_unit
 from capfilt.config import BootstrapConfig, Device
 from capfilt.ledger.completion import complete_if_covered
 from capfilt.logs import bound
@@ -26,13 +26,13 @@ class BootstrapWorker:
         build: Callable[[BootstrapConfig], CapFilt],
         config: BootstrapConfig,
         run: Run,
-        decoder: Callable[[BootstrapConfig, Run], Source] | None = None,
+        decoder: Callable[[BootstrapConfig, Run], ReadyBatches] | None = None,
     ) -> None:
         """Take what builds the models and, where images are decoded apart, what starts a process for that."""
         set_threads(config.device)
         self._models = replace(build(config), turns=make_turns(config.device))
         self._config, self._run = config, run
-        self._source = decoder(config, run) if decoder else None
+        self._batches = decoder(config, run) if decoder else None
 
     def run(self, unit: Unit) -> UnitResult:
         """Bootstrap a unit, and complete its shard if it was the last.
@@ -40,7 +40,7 @@ class BootstrapWorker:
         Some may run at once: one reads, decodes, writes or turns tokens into texts while the others have the models.
         """
         with bound(shard=unit.shard.id, unit=unit.name):
-            result = capfilt_unit(unit, self._models, self._config, self._run, self._source)
+            result = capfilt_unit(unit, self._models, self._config, self._run, self._batches)
             if unit.trial:
                 return result
             return replace(result, completes=complete_if_covered(self._run, unit.shard, self._config))

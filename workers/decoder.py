@@ -10,7 +10,7 @@ import ray
 import torch
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 
-from capfilt.bootstrap import Prepared, Sides, Source, ready_batches
+from capfilt.bootstrap import Prepared, ReadyBatches, Sides, ready_batches
 from capfilt.config import BootstrapConfig
 from capfilt.errors import ConfigError
 from capfilt.logs import LogSettings, bound
@@ -39,7 +39,7 @@ class _Decoder:
             yield from ready_batches(self._config, self._run, unit, sides)
 
 
-def start_decoder(config: BootstrapConfig, run: Run) -> Source:
+def start_decoder(config: BootstrapConfig, run: Run) -> ReadyBatches:
     """Start a decoder for this process, which has to run on Ray, and return where its batches come from.
 
     Raises:
@@ -59,7 +59,7 @@ def start_decoder(config: BootstrapConfig, run: Run) -> Source:
             "add nodes, or lower it"
         ) from None
 
-    def source(unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
+    def batches(unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
         stream = actor.batches.options(num_returns="streaming", _generator_backpressure_num_objects=AHEAD)
         try:
             for batch in stream.remote(unit, sides):
@@ -72,4 +72,4 @@ def start_decoder(config: BootstrapConfig, run: Run) -> Source:
             lost = "node has died" in str(error) or getattr(error, "preempted", False)
             raise (ConnectionError if lost else DecoderDied)(f"a decoder died: {error}") from None
 
-    return source
+    return batches

@@ -8,7 +8,7 @@ from capfilt.config.bootstrap import ImageLimits
 from capfilt.config.loading import Config
 
 
-class Source(Config):
+class ShardSet(Config):
     """Shards of one kind. Clean shards of capfilt, human-annotated shards and web shards read alike."""
 
     shards: list[str] = Field(min_length=1, description="shards: files, folders, globs, {000..127} ranges, URLs")
@@ -46,7 +46,7 @@ class DataSettings(Config):
     """What is trained on."""
 
     shards: list[str] = Field([], description="short for one source of these shards")
-    sources: list[Source] = Field(
+    sources: list[ShardSet] = Field(
         [],
         description="a list of {shards, weight, parts}. Without weights all are one pool, and every sample comes once "
         "an epoch, as in the original, which joins its files; with weights each source goes round on its own",
@@ -70,6 +70,6 @@ class DataSettings(Config):
             raise ValueError("give every source a weight, or none: without weights they are one pool")
         return self
 
-    def mixture(self) -> list[Source]:
+    def mixture(self) -> list[ShardSet]:
         """Return the sources, also when they were given in short."""
-        return self.sources or [Source(shards=self.shards)]
+        return self.sources or [ShardSet(shards=self.shards)]

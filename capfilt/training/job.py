@@ -13,8 +13,8 @@ Data = TypeVar("Data", bound=tuple)  # type: ignore[type-arg]  # a NamedTuple of
 Data_co = TypeVar("Data_co", bound=tuple, covariant=True)  # type: ignore[type-arg]
 
 
-class Source(Protocol[Data_co]):
-    """Where batches come from, each a NamedTuple of tensors.
+class TrainingSet(Protocol[Data_co]):
+    """What is trained on, in batches, each a NamedTuple of tensors.
 
     What a step is trained on follows from the step alone: its batch is the same however many share it.
     """
@@ -31,7 +31,7 @@ class Source(Protocol[Data_co]):
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what was learned of the samples by now; of several sources that share, the first one's is kept."""
+        """Return what was learned of the samples by now; where several ranks share it, the first one's is kept."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -48,6 +48,6 @@ class Job(Generic[Data]):
     """A model in training: the loop knows nothing else about it."""
 
     objective: Objective[Data]
-    source: Source[Data]
+    data: TrainingSet[Data]
     write: Callable[[Path], None]  # writes the trained model to a folder, config.json last
     idle_parameters: bool = False  # whether there are steps in which some parameters have no gradient

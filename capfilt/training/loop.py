@@ -49,7 +49,7 @@ def train(
     recompute(job.objective.model, device)
     if device.compile:
         job.objective.compile()
-    course = Course(schedule, job.source.epoch_steps)
+    course = Course(schedule, job.data.epoch_steps)
     stepper = _Stepper(job, optimiser, course, where, seed)
     with Watch(run, course, tracking, job.objective, start) as watch:
         for step, shares in enumerate(_shares(job, schedule, range(start, course.steps)), start):
@@ -59,7 +59,7 @@ def train(
                 _save(run, job, optimiser, step + 1)
         watch.approve(course.steps)
     if rank() == 0:
-        run.note_data(len(job.source), job.source.left_out)
+        run.note_data(len(job.data), job.data.left_out)
         job.objective.cpu().eval()
         run.finish(job.write)
 
@@ -87,7 +87,7 @@ def _save(run: TrainingRun, job: Job[Data], optimiser: Optimizer, step: int) -> 
 
 def _parts(job: Job[Data], optimiser: Optimizer) -> dict[str, Any]:
     """Return what a state is made of; each gives and takes its own."""
-    return {"objective": job.objective, "optimiser": optimiser, "source": job.source}
+    return {"objective": job.objective, "optimiser": optimiser, "source": job.data}  # as in states of before
 
 
 def _shares(job: Job[Data], schedule: Schedule, steps: range) -> Iterator[Sequence[Data]]:
@@ -99,7 +99,7 @@ def _shares(job: Job[Data], schedule: Schedule, steps: range) -> Iterator[Sequen
             f"{each} parts; take a multiple of {count}"
         )
     mine = range(rank() * each, (rank() + 1) * each)
-    return zip(*(job.source.batches(steps, share, count) for share in mine), strict=True)
+    return zip(*(job.data.batches(steps, share, count) for share in mine), strict=True)
 
 
 class _Stepper(Generic[Data]):

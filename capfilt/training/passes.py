@@ -49,7 +49,7 @@ class Entries(Protocol[Item, Data_co]):
 
 
 class Passes(Generic[Item, Data_co]):
-    """A source of training batches: entries in the order of permutations."""
+    """A training set: entries in the order of permutations."""
 
     left_out: Mapping[str, int] = {}  # an entry that cannot be used stops the training
 
