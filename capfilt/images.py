@@ -6,9 +6,12 @@ Nothing global of Pillow is changed, so threads may decode side by side. Pillow'
 above the configured one.
 """
 
+import errno
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,10 +34,12 @@ except ImportError:  # the extra "fast" is not installed
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
 # By how much a JPEG may be shrunk. An eighth is left out: it costs nearly the time of a quarter.
 _REDUCTIONS = (4, 2)
-# What Pillow's plugins raise on hostile bytes; the file is at fault, never the run.
+# What Pillow's plugins raise on hostile bytes; the file is at fault, never the run. MemoryError is not among them: no
+# more is asked for than an image within the limits needs, so the host is at fault. (libwebp and libtiff that are short
+# of memory cannot be told from damage.)
 _DECODER_ERRORS = (
-    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
-    *(SyntaxError, TypeError, ValueError, struct.error, zlib.error, Warning, Image.DecompressionBombError),
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, struct.error, zlib.error, Warning, Image.DecompressionBombError),
 )
 
 
@@ -83,24 +88,33 @@ def decode(data: bytes, limits: ImageLimits, least_side: float | None = None) ->
     Raises:
         ImageError: its reason is one of not_an_image, truncated, too_large, too_many_pixels, bad_shape,
             unsupported_mode and decode_error.
+        OSError: the host has no memory for it (ENOMEM), which may pass.
     """
     if len(data) > limits.max_bytes:
         raise ImageError("too_large", f"has {len(data)} bytes, max_bytes is {limits.max_bytes}")
     try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
-            _check_shape(image.size, limits)
-            whole, shrunk = image.size, _shrink(image, least_side)
-            pixels = _jpeg_pixels(data, image)
-            if pixels is None:
+        return _decode(data, limits, least_side)
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, f"no memory to decode an image of {len(data)} bytes") from error
+
+
+def _decode(data: bytes, limits: ImageLimits, least_side: float | None) -> DecodedImage:
+    """Decode a file of a size within the limits."""
+    with _faults_of(data):
+        opened = Image.open(io.BytesIO(data), formats=_formats())
+    with opened as image:
+        _check_shape(image.size, limits)
+        whole, shrunk = image.size, _shrink(image, least_side, data)
+        pixels = _jpeg_pixels(data, image)
+        if pixels is None:
+            with _faults_of(data):
                 image.load()
-                if not shrunk:
-                    whole = image.size  # some formats know their size only now
-                    _check_shape(whole, limits)
-                pixels = _rgb(image)
-            turn = _turn(image)
-            name = "JPEG" if image.format == "MPO" else str(image.format)  # MPO: a JPEG with more behind it
-    except _DECODER_ERRORS as error:
-        raise _refusal(error, data) from error
+            if not shrunk:
+                whole = image.size  # some formats know their size only now
+                _check_shape(whole, limits)
+            pixels = _rgb(image, data)
+        turn = _turn(image)
+        name = "JPEG" if image.format == "MPO" else str(image.format)  # MPO: a JPEG with more behind it
     return DecodedImage(_turned(pixels, turn), *(whole[::-1] if turn.swap else whole), name)
 
 
@@ -135,13 +149,14 @@ def _check_shape(size: tuple[int, int], limits: ImageLimits) -> None:
         raise ImageError("bad_shape", f"is {width} x {height}, max_aspect is {limits.max_aspect}")
 
 
-def _shrink(image: Image.Image, least_side: float | None) -> bool:
+def _shrink(image: Image.Image, least_side: float | None, data: bytes) -> bool:
     """Set the size at which a JPEG is decoded, and return whether it is less than the whole."""
     if least_side is None or image.format not in ("JPEG", "MPO"):
         return False
     least = max(least_side, 4)  # below that, simplejpeg finds a smaller fraction of the same size
     factor = next((factor for factor in _REDUCTIONS if min(image.size) // factor >= least), 1)
-    return factor > 1 and image.draft(None, (image.width // factor, image.height // factor)) is not None
+    with _faults_of(data):
+        return factor > 1 and image.draft(None, (image.width // factor, image.height // factor)) is not None
 
 
 def _jpeg_pixels(data: bytes, image: Image.Image) -> np.ndarray | None:
@@ -155,21 +170,23 @@ def _jpeg_pixels(data: bytes, image: Image.Image) -> np.ndarray | None:
     return pixels
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def _rgb(image: Image.Image, data: bytes) -> np.ndarray:
     """Return the pixels of a loaded image as RGB (H, W, 3), whatever its mode."""
     if image.mode.startswith(("I", "F")):
-        return np.repeat(_eight_bits(image)[:, :, None], 3, axis=2)
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, "white")
-        ground.alpha_composite(layer)
-        image = ground
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        return np.repeat(_eight_bits(image, data)[:, :, None], 3, axis=2)
+    with _faults_of(data):  # conversions look at palettes and transparency as the file gives them
+        if image.has_transparency_data:
+            layer = image.convert("RGBA")
+            ground = Image.new("RGBA", layer.size, "white")
+            ground.alpha_composite(layer)
+            image = ground
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _eight_bits(image: Image.Image) -> np.ndarray:
+def _eight_bits(image: Image.Image, data: bytes) -> np.ndarray:
     """Scale grey pixels of 16 bits to 8: 65535 becomes 255. Pillow's own conversion would clip them to white."""
-    grey = np.asarray(image)  # (H, W)
+    with _faults_of(data):
+        grey = np.asarray(image)  # (H, W)
     if image.mode == "F" or grey.min(initial=0) < 0 or grey.max(initial=0) > 65535:
         raise ImageError("unsupported_mode", f"has pixels of mode {image.mode}, whose white is not known")
     return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -186,6 +203,15 @@ def _turn(image: Image.Image) -> _Turn:
 def _turned(pixels: np.ndarray, turn: _Turn) -> np.ndarray:
     turned = pixels.transpose(1, 0, 2) if turn.swap else pixels
     return np.ascontiguousarray(turned[:: -1 if turn.rows else 1, :: -1 if turn.columns else 1])
+
+
+@contextmanager
+def _faults_of(data: bytes) -> Iterator[None]:
+    """Turn what a decoder raises in a block into the ImageError of its file. Only calls of a decoder belong in it."""
+    try:
+        yield
+    except _DECODER_ERRORS as error:
+        raise _refusal(error, data) from error
 
 
 def _refusal(error: BaseException, data: bytes) -> ImageError:

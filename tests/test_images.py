@@ -1,7 +1,10 @@
 import concurrent.futures
+import errno
 import io
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,21 @@ from capfilt.images import decode, resize
 
 LIMITS = ImageLimits()
 STEREO = {"save_all": True, "append_images": [Image.new("RGB", (160, 100))]}  # makes an MPO, which holds two pictures
+SHORT_OF_MEMORY = """
+import resource, sys
+from capfilt.config import ImageLimits
+from capfilt.images import decode
+
+limits = ImageLimits()
+decode(sys.stdin.buffer.read(int(sys.argv[1])), limits)  # loads all that decoding takes
+data = sys.stdin.buffer.read()
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + (32 << 20), resource.RLIM_INFINITY))
+try:
+    decode(data, limits)
+except OSError as error:
+    sys.exit(error.errno)
+"""
 REASONS = {
     *("not_an_image", "truncated", "too_large", "too_many_pixels"),
     *("bad_shape", "unsupported_mode", "decode_error"),
@@ -342,6 +360,26 @@ def test_damage_gives_pixels_or_an_image_error_and_nothing_else(form, seed):
     found = outcome(bytes(data), limits)
 
     assert found in REASONS or len(found) % 6 == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts what the process holds as Linux tells it")
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF"])
+def test_a_host_without_memory_is_no_fault_of_the_image(form):
+    small, large = (encoded(Image.new("RGB", (side, side)), form) for side in (64, 6000))
+
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT_OF_MEMORY, str(len(small))], input=small + large, capture_output=True, check=False
+    )
+
+    assert done.returncode == errno.ENOMEM, done.stderr.decode()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_mistake_of_the_program_is_no_fault_of_the_image(form):
+    limits = ImageLimits.model_construct(max_bytes=1 << 20, max_pixels=None)
+
+    with pytest.raises(TypeError):
+        decode(encoded(photo(), form), limits)
 
 
 def test_threads_decode_side_by_side():
