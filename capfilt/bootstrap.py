@@ -9,7 +9,6 @@ Source: BLIP, arXiv 2201.12086, section 3.3.
 """
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -26,9 +25,8 @@ from capfilt import storage
 from capfilt.captioners import Captioner
 from capfilt.config import BootstrapConfig, Device, Policy
 from capfilt.controls import add_controls
-from capfilt.errors import ModelError
 from capfilt.examine import examine
-from capfilt.filters import Filter, Scores
+from capfilt.filters import Filter, Scores, require_numbers
 from capfilt.images import resize
 from capfilt.indexing import open_planned
 from capfilt.ledger import candidates_table, checked_table, table_path, write_unit
@@ -217,13 +215,8 @@ def _by_text(texts: Sequence[str], scores: Sequence[Scores]) -> dict[str, Scores
 
 
 def _scored(candidate: Candidate, scores: Scores, judge: str) -> Candidate:
-    itm, itc = scores
-    if not math.isfinite(itm) or not math.isfinite(itc or 0.0):
-        raise ModelError(
-            f"{candidate.key} at position {candidate.position}: filter {judge} gives itm {itm}, itc {itc} "
-            f"to {candidate.text!r}; check its weights, or use device.dtype: float32"
-        )
-    return candidate.scored(itm, itc)
+    require_numbers(scores, f"{candidate.key} at position {candidate.position}", judge, candidate.text)
+    return candidate.scored(*scores)
 
 
 def _hold(samples: Iterable[Sample], unit: Unit) -> Iterator[Sample]:

@@ -61,5 +61,6 @@ def image_set(settings: EvaluateConfig, side: int = 32) -> ImageSet:
     return ImageSet(read_annotations(settings.data), settings.data, settings, side)
 
 
-def judge(folder: Path, seed: int = 0) -> MEDFilter:
-    return MEDFilter("judge", lively_checkpoint(folder, seed, decoder=False), FilterSettings(), EvaluationDevice())
+def judge(folder: Path, seed: int = 0, itc: bool = True) -> MEDFilter:
+    checkpoint = lively_checkpoint(folder, seed, decoder=False)
+    return MEDFilter("judge", checkpoint, FilterSettings(itc=itc), EvaluationDevice())

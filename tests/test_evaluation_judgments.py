@@ -1,8 +1,11 @@
+import math
+
 import pytest
+import torch
 from annotated import CAPTIONS, config, image_set, judge, write_lines, write_set
 
 from capfilt.config.evaluation import EvaluationData, VerdictSettings
-from capfilt.errors import AnnotationError
+from capfilt.errors import AnnotationError, ModelError
 from capfilt.evaluation.annotations import read_annotations
 from capfilt.evaluation.images import ImageSet
 from capfilt.evaluation.judgments import Verdict, evaluate_filter, read_judgments, with_foreign_texts
@@ -112,3 +115,25 @@ def test_verdicts_on_an_image_that_cannot_be_decoded_are_left_out(tmp_path):
     assert {kind: values["pairs"] for kind, values in figures.items()} == {"crowd": 1, "expert": 1}
     assert images.left_out == {"0.png": "not_an_image"}
     assert "auc" not in figures["crowd"]["itm"]  # one pair tells nothing
+
+
+def test_of_scores_that_the_filter_does_not_give_nothing_is_told(tmp_path):
+    settings = config(write_set(tmp_path), "foreign_texts", verdicts={"resamples": 50})
+    images = image_set(settings)
+    judged = with_foreign_texts(images.entries, VerdictSettings(foreign_per_image=1))
+    images.entries = judged.entries
+    with_itc, without = (evaluate_filter(judge(tmp_path, itc=itc), images, judged.verdicts) for itc in (True, False))
+    assert set(with_itc["own_against_foreign"]) - set(without["own_against_foreign"]) == {"itc"}
+    assert with_itc["own_against_foreign"]["itm"] == without["own_against_foreign"]["itm"]
+
+
+def test_a_score_that_is_no_number_is_an_error(tmp_path):
+    settings = config(write_set(tmp_path), "judgments")
+    judged = read_judgments(data(tmp_path, LINES), settings.verdicts)
+    images = ImageSet(judged.entries, data(tmp_path, LINES), settings, 32)
+    broken = judge(tmp_path)
+    with torch.no_grad():
+        for weights in broken.model.parameters():
+            weights.fill_(math.nan)
+    with pytest.raises(ModelError, match=r"0\.png: filter judge gives itm nan, itc nan to 'a red dog'; check its"):
+        evaluate_filter(broken, images, judged.verdicts)

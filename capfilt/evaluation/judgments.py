@@ -11,6 +11,7 @@ from capfilt.errors import AnnotationError
 from capfilt.evaluation.agreement import auc, auc_interval, precision_recall, spearman
 from capfilt.evaluation.annotations import Annotated, Entry, field, read_json
 from capfilt.evaluation.images import ImageSet
+from capfilt.filters import Scores, require_numbers
 from capfilt.filters.med import MEDFilter
 
 
@@ -72,27 +73,46 @@ def with_foreign_texts(entries: Sequence[Annotated], settings: VerdictSettings) 
     return judged
 
 
+class _Said(NamedTuple):
+    """What people and the filter say of a pair."""
+
+    image: int
+    verdict: Verdict
+    scores: Scores
+
+
 def evaluate_filter(judge: MEDFilter, images: ImageSet, verdicts: Sequence[Sequence[Verdict]]) -> dict[str, object]:
-    """Return, for each kind of verdict and for ITM and ITC, how well scores agree with people."""
-    said: dict[str, list[tuple[int, Verdict, float, float]]] = {}  # kind -> image, verdict, itm, itc
+    """Return, for each kind of verdict and for ITM and ITC, how well scores agree with people.
+
+    Nothing is told of ITC where the filter gives none.
+
+    Raises:
+        ModelError: a score is not a number.
+    """
+    said: dict[str, list[_Said]] = {}  # by kind
     for numbers, pixels in images.batches("scored"):
         scores = judge.score(pixels[:, 0], [images.entries[number].captions for number in numbers])
         for number, group in zip(numbers, scores, strict=True):
-            for verdict, score in zip(verdicts[number], group, strict=True):
-                said.setdefault(verdict.kind, []).append((number, verdict, score.itm, score.itc or 0.0))
+            entry = images.entries[number]
+            for text, verdict, score in zip(entry.captions, verdicts[number], group, strict=True):
+                require_numbers(score, entry.name, judge.name, text)
+                said.setdefault(verdict.kind, []).append(_Said(number, verdict, score))
     return {kind: _agreement(pairs, images.config.verdicts) for kind, pairs in said.items()}
 
 
-def _agreement(pairs: list[tuple[int, Verdict, float, float]], settings: VerdictSettings) -> dict[str, object]:
-    numbers, verdicts, itm, itc = zip(*pairs, strict=True)
-    images = np.unique(numbers, return_inverse=True)[1]
-    values, match = np.array([v.value for v in verdicts]), np.array([v.match for v in verdicts])
+def _agreement(pairs: list[_Said], settings: VerdictSettings) -> dict[str, object]:
+    images = np.unique([pair.image for pair in pairs], return_inverse=True)[1]
+    values = np.array([pair.verdict.value for pair in pairs])
+    match = np.array([pair.verdict.match for pair in pairs])
     figures: dict[str, object] = {
         "images": int(images.max()) + 1,
         "pairs": len(pairs),
         "matches": int(match.sum()),
     }
-    for name, column, least in (("itm", itm, settings.itm), ("itc", itc, settings.itc)):
+    for name, least in (("itm", settings.itm), ("itc", settings.itc)):
+        column = [getattr(pair.scores, name) for pair in pairs]
+        if None in column:
+            continue
         scores = np.array(column, dtype=np.float64)
         told: dict[str, object] = {**precision_recall(scores, match, least)}
         if 0 < match.sum() < len(match):

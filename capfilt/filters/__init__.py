@@ -1,10 +1,12 @@
 """Filters: models that score how well a text fits an image."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from capfilt.errors import ModelError
 from capfilt.turns import UNSHARED, Turn
 
 
@@ -30,3 +32,13 @@ class Filter(Protocol):
             turn: as for Captioner.caption.
         """
         ...
+
+
+def require_numbers(scores: Scores, where: str, judge: str, text: str) -> None:
+    """Raise ModelError if a score that a filter gives to a text is no finite number; None is no score."""
+    itm, itc = scores
+    if not math.isfinite(itm) or not math.isfinite(itc or 0.0):
+        raise ModelError(
+            f"{where}: filter {judge} gives itm {itm}, itc {itc} to {text!r}; "
+            "check its weights, or use device.dtype: float32"
+        )
