@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -254,6 +255,41 @@ def test_a_unit_that_keeps_the_model_is_ended_though_another_began_before_it(clu
 
     assert sorted(run_units(partial(HangsOnceWithTheModel, tmp_path, "3"), UNITS, hasty)) == list("012345")
     assert len(pids(tmp_path, "3")) == 2
+
+
+def slowly(results: Iterator[str], act: Callable[[], None]) -> list[str]:
+    """Take results in, and act between the first one and the others."""
+    first = next(results)
+    act()
+    return sorted([first, *results])
+
+
+def test_time_in_which_nobody_takes_the_results_makes_no_unit_late_that_is_done(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "TURN", 3600.0)  # all of the time counts
+    hasty = cluster.model_copy(update={"deadline_seconds": 2.0, "workers": 1, "attempts": 1})
+    results = run_units(partial(Raises, tmp_path, ""), UNITS, hasty)
+
+    assert slowly(results, partial(time.sleep, 4.0)) == list("012345")
+    assert all(len(pids(tmp_path, shard)) == 1 for shard in "012345")
+
+
+class TakesASecond(Marked):
+    def act(self, unit: Unit) -> None:
+        for _ in range(20):  # else a suspension of its process would count as sleep
+            time.sleep(0.05)
+
+
+def test_time_in_which_driver_and_workers_are_suspended_makes_no_unit_late(cluster, tmp_path):
+    hasty = cluster.model_copy(update={"deadline_seconds": 4.5, "workers": 1, "attempts": 1})
+
+    def suspend() -> None:
+        pid = int(pids(tmp_path, "0")[0])
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(5.0)
+        os.kill(pid, signal.SIGCONT)
+
+    assert slowly(run_units(partial(TakesASecond, tmp_path, "12345"), UNITS, hasty), suspend) == list("012345")
+    assert all(len(pids(tmp_path, shard)) == 1 for shard in "012345")
 
 
 def test_a_worker_that_cannot_be_built_stops_the_job_with_its_own_error(cluster):

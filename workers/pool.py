@@ -38,6 +38,7 @@ from workers.session import session
 MOST_BUILDS = 3  # actors in a row that died while they built their worker
 PATIENCE = 60.0  # seconds without a worker until that is said
 START = 5.0  # seconds that the process of an actor takes to start
+TURN = 2.0  # seconds that a turn of the driver's loop may take; in what is above that, the driver was held up
 SHOWN = 1.0  # seconds between two looks of the listener, to whom it costs the more the more units are in hand
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,8 @@ class _Crew(Generic[R]):
         self.make, self.attempts, self.cluster = make, attempts, cluster
         self.stop, self.listener = stop, listener
         self.stillborn = 0  # actors that died while being built since the last that did not
-        self.patience = time.monotonic() + PATIENCE
+        self.looked = time.monotonic()  # for units that are overdue
+        self.patience = self.looked + PATIENCE
         self.shown, self.ready = 0.0, -1  # when the listener last saw the workers, and how many of them were ready
         self.seats = [hire(self.make, self.cluster) for _ in range(attempts.waiting(cluster.workers))]
 
@@ -172,10 +174,24 @@ class _Crew(Generic[R]):
         self._replace(seat, fault, blamed=list(seat.calls.values()))
 
     def _end_overdue(self) -> None:
+        """End the actors of units that are past their deadlines. One that is done, but not settled yet, is not late.
+
+        Nor does the time count in which the driver was held up, by whoever takes the results or because it was
+        suspended: the workers may have been, too, and what they finished meanwhile may still be on its way.
+        """
+        now = time.monotonic()
+        held_up, self.looked = max(0.0, now - self.looked - TURN), now
+        cases = {call: case for seat in self.seats for call, case in seat.calls.items()}
+        for case in cases.values():
+            case.deadline += held_up
+        if all(case.deadline >= now for case in cases.values()):
+            return
+        done = set(ray.wait(list(cases), num_returns=len(cases), timeout=0, fetch_local=False)[0])
         for seat in list(self.seats):
-            late = [case for case in seat.calls.values() if case.deadline < time.monotonic()]
+            undone = [case for call, case in seat.calls.items() if call not in done]
+            late = [case for case in undone if case.deadline < now]
             if late:  # any unit of the actor may be the one that keeps the model from the others
-                self._replace(seat, overdue(late[0].seconds), blamed=list(seat.calls.values()))
+                self._replace(seat, overdue(late[0].seconds), blamed=undone)
 
     def _replace(self, seat: Seat, fault: Fault, blamed: list[Case]) -> None:
         """End an actor and hire another; the units it had in hand fail if blamed, else they just go back."""
