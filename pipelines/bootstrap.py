@@ -211,7 +211,7 @@ class _Job:
         failed = [reason for shard in left.ready for reason in self._complete(shard)]
         self.board.begin(left.total, left.done)
         progress = Progress(left.total, left.done, self.follower.told)
-        with closing(self.follower), closing(results), progress:
+        with self.follower, closing(results), progress:
             try:
                 for result in results:
                     self.lease.check()

@@ -1,6 +1,9 @@
 """Follows a bootstrap: counts for its summary, entries for its journal, metrics for Prometheus."""
 
-import time
+import threading
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Self
 
 from capfilt.display import redact
 from capfilt.records import UnitResult
@@ -13,15 +16,32 @@ JOURNAL_EVERY = 10.0  # seconds between two additions to the journal, which on a
 
 
 class Follower:
-    """Sees all that becomes of a job's units. Outages are not noted: the store that is out may be the journal's."""
+    """Sees all that becomes of a job's units. Outages are not noted: the store that is out may be the journal's.
+
+    It is entered for as long as the job goes on. Meanwhile a thread writes the journal, so that a slow store does not
+    hold up the job; it ends when all is written.
+    """
 
     def __init__(self, folder: Run) -> None:
         """Begin with nothing done."""
         self.tally, self.state = Tally(), State()
         self.metrics: Metrics | None = None  # until there is a Ray that exports them
         self._folder = folder
-        self._lines: list[str] = []  # of the journal, not written yet
-        self._written = 0.0
+        self._lines: SimpleQueue[str] = SimpleQueue()  # of the journal, not written yet
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="journal", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The job is over, or given up."""
+        self._over.set()
+        self.see(State())
+        self._thread.join()
 
     def add(self, result: UnitResult) -> None:
         """Count a unit that was committed."""
@@ -36,22 +56,25 @@ class Follower:
             self.metrics.hear(event)
         if event.what != "outage":
             fields = {name: value for name, value in event.fields.items() if name != "event"}
-            self._lines.append(journal_line(event.what, **fields, reason=redact(event.reason)))
+            self._lines.put(journal_line(event.what, **fields, reason=redact(event.reason)))
 
-    def see(self, state: State, *, last: bool = False) -> None:
+    def see(self, state: State) -> None:
         """Take note of how things are."""
         self.state = state
         spent = self.tally.work(state.ready)
         if self.metrics:
             self.metrics.see(state, spent)
-        if self._lines and (last or time.monotonic() > self._written + JOURNAL_EVERY):
-            self._folder.add_notes(self._lines)
-            self._lines, self._written = [], time.monotonic()
-
-    def close(self) -> None:
-        """The job is over, or given up."""
-        self.see(State(), last=True)
 
     def told(self) -> str:
         """Return what the job waits for, for people."""
         return str(self.state)
+
+    def _keep(self) -> None:
+        while not self._over.wait(JOURNAL_EVERY):
+            self._write()
+        self._write()
+
+    def _write(self) -> None:
+        """Add what has come to the journal. This thread alone takes lines, so that they keep their order."""
+        if lines := [self._lines.get() for _ in range(self._lines.qsize())]:
+            self._folder.add_notes(lines)

@@ -1,8 +1,11 @@
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from capfilt import retries, storage
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run
 from pipelines import follow
@@ -24,8 +27,8 @@ def follower(tmp_path) -> Follower:
 
 
 def test_a_failure_is_counted_and_noted_with_when_where_and_why(tmp_path, follower):
-    follower.hear(DEATH)
-    follower.close()
+    with follower:
+        follower.hear(DEATH)
 
     (entry,) = journal(tmp_path)
     assert str(entry.pop("time")).startswith("20")
@@ -42,39 +45,77 @@ def test_a_failure_is_counted_and_noted_with_when_where_and_why(tmp_path, follow
 
 
 def test_what_follows_a_failure_is_noted_but_is_no_failure_of_its_own(tmp_path, follower):
-    for what in ("failed", "narrowed", "quarantined", "given_up"):
-        follower.hear(Event(what, UNIT, "deadline", "not done", 3))
-    follower.close()
+    with follower:
+        for what in ("failed", "narrowed", "quarantined", "given_up"):
+            follower.hear(Event(what, UNIT, "deadline", "not done", 3))
 
     assert [entry["event"] for entry in journal(tmp_path)] == ["failed", "narrowed", "quarantined", "given_up"]
     assert follower.tally.failures == {"deadline": 1}
 
 
 def test_outages_are_counted_and_not_noted_since_the_journal_may_lie_where_they_are(tmp_path, follower):
-    follower.hear(Event("outage", UNIT, "store", "503", 1))
-    follower.close()
+    with follower:
+        follower.hear(Event("outage", UNIT, "store", "503", 1))
 
     assert journal(tmp_path) == []
     assert follower.tally.failures == {"store": 1}
 
 
-def test_the_journal_is_added_to_now_and_then_and_at_the_end(tmp_path, follower, monkeypatch):
-    follower.hear(DEATH)
-    follower.see(State())
-    assert len(journal(tmp_path)) == 1
-    follower.hear(DEATH)
-    follower.see(State())
-    assert len(journal(tmp_path)) == 1  # not again so soon
-    monkeypatch.setattr(follow, "JOURNAL_EVERY", 0.0)
-    follower.see(State())
-    assert len(journal(tmp_path)) == 2
-    follower.see(State())
-    assert len(journal(tmp_path)) == 2
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def hear(follower: Follower, counts: range) -> None:
+    for count in counts:
+        follower.hear(Event("failed", UNIT, "death", "its worker died", count))
+        follower.see(State())
+
+
+def test_the_journal_is_added_to_now_and_then(tmp_path, follower, monkeypatch):
+    monkeypatch.setattr(follow, "JOURNAL_EVERY", 0.05)
+    with follower:
+        for end in (2, 4):
+            hear(follower, range(end - 1, end + 1))
+            wait_for(lambda end=end: len(journal(tmp_path)) == end)
+
+    assert [entry["attempt"] for entry in journal(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_a_job_that_is_interrupted_loses_no_line(tmp_path, follower):
+    def work() -> None:
+        with follower:
+            hear(follower, range(100))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+
+    assert [entry["attempt"] for entry in journal(tmp_path)] == list(range(100))
+
+
+def test_a_store_that_is_out_holds_up_nobody_and_gets_every_line_when_it_is_back(tmp_path, s3, monkeypatch):
+    monkeypatch.setattr(follow, "JOURNAL_EVERY", 0.05)
+    monkeypatch.setattr(retries, "PATIENCE", 5.0)
+    run = Run(f"s3://bucket{tmp_path}", "m")
+    with Follower(run) as follower:
+        with s3.misbehaving("busy", only="journal.jsonl"), s3.counting() as seen:
+            hear(follower, range(1))
+            wait_for(lambda: any(request.fault for request in seen))
+            hear(follower, range(1, 5))
+            assert {request.fault for request in seen} == {"busy"}  # it is still being asked
+        wait_for(lambda: storage.exists(f"{run.root}/journal.jsonl"))
+
+    lines = storage.read_bytes(f"{run.root}/journal.jsonl").splitlines()
+    assert [json.loads(line)["attempt"] for line in lines] == list(range(5))
 
 
 def test_no_credentials_get_into_the_journal(tmp_path, follower):
-    follower.hear(Event("given_up", UNIT, "exception", "https://u:open-sesame@store/7.tar?sig=open-sesame is gone", 1))
-    follower.close()
+    reason = "https://u:open-sesame@store/7.tar?sig=open-sesame is gone"
+    with follower:
+        follower.hear(Event("given_up", UNIT, "exception", reason, 1))
 
     assert "open-sesame" not in (tmp_path / "journal.jsonl").read_text()
 
