@@ -29,7 +29,7 @@ from machine import describe
 from PIL import Image
 
 from capfilt import images
-from capfilt.bootstrap import prepare
+from capfilt.batches import prepare
 from capfilt.config import BootstrapConfig
 from capfilt.prefetch import Stopwatch, prefetch
 from capfilt.records import Sample

@@ -10,38 +10,30 @@ Source: BLIP, arXiv 2201.12086, section 3.3.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
-from torch import Tensor
 
 from capfilt import storage
+from capfilt.batches import Prepared, ReadyBatches, Sides, ready_batches, together
 from capfilt.captioners import Captioner
-from capfilt.config import BootstrapConfig, Device, Policy
+from capfilt.config import BootstrapConfig, Policy
 from capfilt.controls import add_controls
-from capfilt.examine import examine
 from capfilt.filters import Filter, Scores, require_numbers
-from capfilt.images import resize
-from capfilt.indexing import open_planned
 from capfilt.ledger import candidates_table, checked_table, table_path, write_unit
 from capfilt.ledger.commits import read_commit
-from capfilt.ledger.quarantine import QUARANTINED, quarantine
+from capfilt.ledger.quarantine import quarantine
 from capfilt.policy import select
-from capfilt.prefetch import Stopwatch, prefetch
-from capfilt.records import Candidate, Caption, Sample, SampleRecord, Unit, UnitResult
+from capfilt.prefetch import Stopwatch
+from capfilt.records import Candidate, Caption, SampleRecord, Unit, UnitResult
 from capfilt.runs import Run
 from capfilt.texts import clean
 from capfilt.turns import Turns
 from capfilt.units import check_failures
-
-Sides = tuple[int, int]
-"""Sides of the captioner's and of the filter's square input, pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +48,6 @@ class CapFilt:
     def sides(self) -> Sides:
         """What images are made ready for."""
         return self.captioner.image_size, self.filter.image_size
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A sample made ready for the models. One that cannot be used holds its place with a black image."""
-
-    record: SampleRecord
-    text: str  # exactly as it came
-    for_captioner: np.ndarray  # RGB, uint8, (3, S, S) with S = captioner.image_size
-    for_filter: np.ndarray  # the same for the filter; the same array where the sizes are equal
-
-
-ReadyBatches = Callable[[Unit, Sides], Generator[list[Prepared], None, None]]
-"""Yields the samples of a unit, made ready, in batches."""
 
 
 def capfilt_unit(
@@ -116,24 +94,6 @@ def capfilt_unit(
     return _result(unit, statuses, table, config.policy, clock.seconds)
 
 
-def ready_batches(config: BootstrapConfig, run: Run, unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
-    """Yield the samples of a unit, made ready for the models, in batches; reading and decoding run ahead in threads."""
-    samples = _hold(open_planned(run, unit.shard).read(unit.lo, unit.hi), unit)
-    return prefetch(samples, config.batch_size, partial(prepare, sides, config), config.decode_threads)
-
-
-def prepare(sides: Sides, config: BootstrapConfig, sample: Sample) -> Prepared:
-    """Decode a sample's image, bring it to the models' sizes, and note what is known of the sample."""
-    margin = config.images.jpeg_margin
-    record, image = examine(sample, config.images, None if margin is None else margin * max(sides))
-    if image is None:
-        black = [np.zeros((3, side, side), np.uint8) for side in sides]
-        return Prepared(record, sample.text, *black)
-    # As arrays, which processes hand to each other without a copy: tensors would be pickled one by one.
-    pixels = {side: resize(image.pixels, side).numpy() for side in set(sides)}  # (3, S, S) each
-    return Prepared(record, sample.text, *(pixels[side] for side in sides))
-
-
 def capfilt_batch(
     batch: Sequence[Prepared], models: CapFilt, config: BootstrapConfig, clock: Stopwatch | None = None
 ) -> list[Candidate]:
@@ -165,18 +125,6 @@ def capfilt_batch(
         for group, seen, found in zip(rows, read, map(_by_text, texts, scores), strict=True)
         for candidate, text in zip(group, seen, strict=True)
     ]
-
-
-def together(images: Sequence[np.ndarray], device: Device) -> Tensor:
-    """Return the pixels of a batch, uint8 (B, 3, S, S), of images (3, S, S).
-
-    For a GPU they lie in memory that it reads itself, and that is used again: fresh memory costs a page fault for each
-    4 KiB, which hold up all threads of the process.
-    """
-    pinned = device.kind == "cuda" and torch.cuda.is_available()
-    batch = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=pinned)
-    np.stack(images, out=batch.numpy())
-    return batch
 
 
 def noise_seed(config: BootstrapConfig, image_sha256: str) -> int:
@@ -217,15 +165,6 @@ def _by_text(texts: Sequence[str], scores: Sequence[Scores]) -> dict[str, Scores
 def _scored(candidate: Candidate, scores: Scores, judge: str) -> Candidate:
     require_numbers(scores, f"{candidate.key} at position {candidate.position}", judge, candidate.text)
     return candidate.scored(*scores)
-
-
-def _hold(samples: Iterable[Sample], unit: Unit) -> Iterator[Sample]:
-    """Yield the samples of a unit, with those that it holds marked as not to be used."""
-    errors = {held.position: held.error for held in unit.held}
-    for sample in samples:
-        if sample.position in errors:
-            sample = replace(sample, status=QUARANTINED, error=errors[sample.position])
-        yield sample
 
 
 def _committed(unit: Unit, stem: str, policy: Policy) -> UnitResult:

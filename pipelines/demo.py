@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from capfilt.build import build_models, checkpoint_hashes
 from capfilt.config import BootstrapConfig, Cluster, Device, ExportConfig, Sampling
 from capfilt.config.data import DataSettings
 from capfilt.config.demo import DemoConfig
 from capfilt.config.training import FinetuneConfig, ModelSettings, PretrainConfig, Schedule
-from capfilt.med.build import build_models, checkpoint_hashes
 from capfilt.med.tokens import SPECIAL
 from capfilt.outlook import Outlook
 from capfilt.query import open_run

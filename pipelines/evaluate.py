@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
+from capfilt.annotations import read_annotations
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import Device
 from capfilt.config.evaluation import EvaluateConfig, EvaluationData, EvaluationDevice
 from capfilt.config.tasks import QuestionData, SentenceData, VQASettings
 from capfilt.errors import ConfigError
-from capfilt.evaluation.annotations import read_annotations
 from capfilt.evaluation.caption_metrics import require_metrics
 from capfilt.evaluation.captioning import evaluate_captioning
 from capfilt.evaluation.images import ImageSet

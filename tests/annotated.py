@@ -7,9 +7,9 @@ from pathlib import Path
 from models import lively_checkpoint
 from PIL import Image
 
+from capfilt.annotations import read_annotations
 from capfilt.config import FilterSettings
 from capfilt.config.evaluation import EvaluateConfig, EvaluationData, EvaluationDevice
-from capfilt.evaluation.annotations import read_annotations
 from capfilt.evaluation.images import ImageSet
 from capfilt.filters.med import MEDFilter
 

@@ -54,6 +54,14 @@ def test_there_is_no_import_cycle():
     assert not graph, f"these import each other: {sorted(graph)}"
 
 
+def test_the_model_knows_nothing_of_the_pipeline():
+    """MED can be read, tested and taken elsewhere without captioners, filters, ledger or jobs."""
+    known = ("capfilt.med", "capfilt.config", "capfilt.errors", "capfilt.memory", "capfilt.storage")
+    for module in (module for module in MODULES if module.startswith("capfilt/med/")):
+        others = {name for name in imported(module) if name.startswith("capfilt.") and not name.startswith(known)}
+        assert not others, f"{module} imports {others}"
+
+
 def test_every_package_is_listed_for_installation():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert sorted(listed) == sorted(

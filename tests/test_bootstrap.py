@@ -5,19 +5,14 @@ import io
 import math
 import tarfile
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from fakes import NAMES, ColourCaptioner, ColourFilter, build_nothing, job_config, picture, write_shard
-from PIL import Image
 
-from capfilt.bootstrap import CapFilt, capfilt_batch, capfilt_unit, noise_seed, prepare, together
-from capfilt.config import Device
+from capfilt.batches import prepare
+from capfilt.bootstrap import CapFilt, capfilt_batch, capfilt_unit, noise_seed
 from capfilt.errors import ModelError, ShardError
 from capfilt.filters import Scores
-from capfilt.images import decode, resize
 from capfilt.ledger import fold, read_candidates, read_samples
 from capfilt.records import Caption, Held, Sample, Shard, Unit
 from capfilt.runs import Run, start_run
@@ -113,21 +108,6 @@ def test_a_sample_that_cannot_be_used_keeps_its_place_in_the_batch(config):
     assert with_bad == [c for c in all_good if c.position != 1]
 
 
-def test_a_large_jpeg_is_shrunk_to_the_margin_of_the_larger_model_and_recorded_whole(config):
-    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)  # pixels tell how they were decoded
-    file = io.BytesIO()
-    Image.fromarray(noise).save(file, "JPEG")
-    both, sample = models(filter_size=4), Sample(0, "0", file.getvalue(), "")  # the captioner's side is 8
-
-    for margin, least_side in ((None, None), (1.0, 8), (2.0, 16), (2.5, 20), (2.6, None)):
-        images = config.images.model_copy(update={"jpeg_margin": margin})
-        ready = prepare(both.sides, config.model_copy(update={"images": images}), sample)
-        pixels = decode(sample.image, config.images, least_side).pixels
-        assert np.array_equal(ready.for_captioner, resize(pixels, 8))
-        assert np.array_equal(ready.for_filter, resize(pixels, 4))
-        assert (ready.record.width, ready.record.height) == (50, 40)
-
-
 def test_a_batch_without_any_image_needs_no_model(config):
     both = models()
 
@@ -175,18 +155,6 @@ def test_texts_of_people_are_recorded_as_such(tmp_path):
     human = job_config(tmp_path, source="human")
 
     assert [c.source for c in batch_of(human, models(), picture("red"), text="a red wall")] == ["human", "synthetic"]
-
-
-def test_models_of_different_sizes_each_get_theirs(config):
-    ready = prepare(models(filter_size=4).sides, config, Sample(0, "0", picture("red"), ""))
-
-    assert (ready.for_captioner.shape, ready.for_filter.shape) == ((3, 8, 8), (3, 4, 4))
-
-
-def test_an_image_is_resized_once_for_models_of_one_size(config):
-    ready = prepare(models().sides, config, Sample(0, "0", picture("red"), ""))
-
-    assert ready.for_captioner is ready.for_filter
 
 
 @pytest.mark.parametrize("scores", [Scores(math.nan, 0.5), Scores(math.inf, None), Scores(0.5, math.nan)])
@@ -274,17 +242,3 @@ def test_seconds_are_told_by_stage(tmp_path, config, run):
     (result,), *_ = bootstrap(write_shard(tmp_path / "in/00000.tar", [("red", "")]), config, run)
 
     assert set(result.seconds) == {"read", "caption", "score", "write"}
-
-
-def test_a_batch_for_a_gpu_lies_in_memory_that_it_reads_itself(monkeypatch):
-    images, asked, empty = [np.full((3, 4, 4), value, np.uint8) for value in (7, 9)], [], torch.empty
-
-    def pinned(*shape: object, pin_memory: bool, **rest: Any) -> torch.Tensor:
-        asked.append(pin_memory)
-        return empty(*shape, **rest)  # without a driver there is no such memory
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch, "empty", pinned)
-    for kind in ("cuda", "cpu"):
-        assert np.array_equal(together(images, Device(kind=kind)), np.stack(images))
-    assert asked == [True, False]

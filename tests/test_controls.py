@@ -6,7 +6,8 @@ import pytest
 from fakes import NAMES, build_fakes, job_config, mixed_shards, picture
 from ledgers import record
 
-from capfilt.bootstrap import capfilt_batch, prepare
+from capfilt.batches import prepare
+from capfilt.bootstrap import capfilt_batch
 from capfilt.config import Policy
 from capfilt.controls import CAPTION, OWN, add_controls
 from capfilt.ledger import candidates_table, read_candidates

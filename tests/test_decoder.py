@@ -14,7 +14,7 @@ import ray
 from drivers import tables
 from fakes import NAMES, build_fakes, job_config, mixed_shards
 
-from capfilt.bootstrap import Prepared, ready_batches
+from capfilt.batches import Prepared, ready_batches
 from capfilt.errors import ConfigError, ShardError
 from capfilt.planning import plan_shards
 from capfilt.records import Held, Unit

@@ -4,9 +4,9 @@ import pytest
 import torch
 from annotated import CAPTIONS, config, image_set, judge, write_lines, write_set
 
+from capfilt.annotations import read_annotations
 from capfilt.config.evaluation import EvaluationData, VerdictSettings
 from capfilt.errors import AnnotationError, ModelError
-from capfilt.evaluation.annotations import read_annotations
 from capfilt.evaluation.images import ImageSet
 from capfilt.evaluation.judgments import Verdict, evaluate_filter, read_judgments, with_foreign_texts
 

@@ -9,10 +9,10 @@ from models import lively_checkpoint
 from recording import Steps
 from torch import Tensor
 
+from capfilt.build import build_models, outline_models
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import BootstrapConfig, Device, FilterSettings, Sampling
 from capfilt.filters.med import MEDFilter
-from capfilt.med.build import build_models, outline_models
 from capfilt.med.checkpoints import Checkpoint, save
 from capfilt.med.graphs import Recorder
 from capfilt.med.sight import Kept, Sight, keep

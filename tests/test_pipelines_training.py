@@ -11,6 +11,7 @@ from pairs import CPU, pixels, sample, schedule, tiny_model, with_texts, write_s
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from capfilt.build import build_models
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.cli import cli
 from capfilt.config import BootstrapConfig, Device, FilterSettings, Sampling
@@ -21,7 +22,6 @@ from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.errors import CheckpointError, ConfigError, RunError
 from capfilt.filters.med import MEDFilter
 from capfilt.med import initial
-from capfilt.med.build import build_models
 from capfilt.med.checkpoints import Checkpoint, checkpoint_hash, load, load_any, require, save
 from capfilt.med.model import MED
 from capfilt.med.momentum import MOMENTUM, NOBODY

@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 
 from capfilt.batch_size import find_batch_size
-from capfilt.bootstrap import CapFilt, ReadyBatches, capfilt_unit
+from capfilt.batches import ReadyBatches
+from capfilt.bootstrap import CapFilt, capfilt_unit
 from capfilt.config import BootstrapConfig, Device
 from capfilt.ledger.completion import complete_if_covered
 from capfilt.logs import bound

@@ -10,7 +10,7 @@ import ray
 import torch
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 
-from capfilt.bootstrap import Prepared, ReadyBatches, Sides, ready_batches
+from capfilt.batches import Prepared, ReadyBatches, Sides, ready_batches
 from capfilt.config import BootstrapConfig
 from capfilt.errors import ConfigError
 from capfilt.logs import LogSettings, bound

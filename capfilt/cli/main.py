@@ -87,7 +87,7 @@ def bootstrap(config: Path, overrides: tuple[str, ...], dry_run: bool, **options
     from capfilt.config import BootstrapConfig, load
 
     settings = load(BootstrapConfig, config, overrides)
-    from capfilt.med.build import build_models, checkpoint_hashes, describe_models
+    from capfilt.build import build_models, checkpoint_hashes, describe_models
     from pipelines import bootstrap as job
     from pipelines import bootstrap_outlook
 

@@ -49,8 +49,8 @@ def plan(
     from capfilt.config import BootstrapConfig, load
 
     settings = load(BootstrapConfig, config, overrides)
+    from capfilt.build import build_models, checkpoint_hashes
     from capfilt.forecast import render_forecast
-    from capfilt.med.build import build_models, checkpoint_hashes
     from pipelines import plan as job
 
     wishes = job.Wishes(images, repeats, not no_timing, rate, price, whole)

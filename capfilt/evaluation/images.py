@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from capfilt.annotations import Annotated
 from capfilt.config.evaluation import EvaluateConfig, EvaluationData
 from capfilt.errors import AnnotationError, ImageError
-from capfilt.evaluation.annotations import Annotated
 from capfilt.evaluation.video import evenly_spaced
 from capfilt.images import decode, resize
 from capfilt.prefetch import prefetch

@@ -6,10 +6,10 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
+from capfilt.annotations import Annotated, Entry, field, read_json
 from capfilt.config.evaluation import EvaluationData, VerdictSettings
 from capfilt.errors import AnnotationError
 from capfilt.evaluation.agreement import auc, auc_interval, precision_recall, spearman
-from capfilt.evaluation.annotations import Annotated, Entry, field, read_json
 from capfilt.evaluation.images import ImageSet
 from capfilt.filters import Scores, require_numbers
 from capfilt.filters.med import MEDFilter

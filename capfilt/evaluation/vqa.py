@@ -12,10 +12,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from capfilt.annotations import read_json
 from capfilt.config import Sampling
 from capfilt.config.tasks import VQASettings
 from capfilt.errors import AnnotationError
-from capfilt.evaluation.annotations import read_json
 from capfilt.evaluation.vqa_accuracy import answer_accuracy
 from capfilt.med.attention import KeysValues
 from capfilt.med.beam import beam_search

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import torch
 
 from capfilt.batch_size import find_batch_size
-from capfilt.bootstrap import CapFilt, capfilt_unit, prepare
+from capfilt.batches import prepare
+from capfilt.bootstrap import CapFilt, capfilt_unit
 from capfilt.config import BootstrapConfig, ExportConfig
 from capfilt.export import export_shard
 from capfilt.ledger import fold

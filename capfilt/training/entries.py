@@ -5,9 +5,9 @@ from typing import cast
 
 import numpy as np
 
+from capfilt.annotations import Entry, read_json
 from capfilt.config.bootstrap import ImageLimits
 from capfilt.errors import AnnotationError, ImageError
-from capfilt.evaluation.annotations import Entry, read_json
 from capfilt.images import decode
 from capfilt.storage import read_bytes
 

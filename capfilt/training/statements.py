@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from capfilt.annotations import Entry, field
 from capfilt.config.data import Augmentation
 from capfilt.config.tasks import SentenceData, SentenceFile
 from capfilt.errors import AnnotationError
-from capfilt.evaluation.annotations import Entry, field
 from capfilt.med.tokens import Tokens
 from capfilt.texts import normalise
 from capfilt.training.augment import Views

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from annotated import write_lines
 
+from capfilt.annotations import read_annotations
 from capfilt.config.evaluation import EvaluationData
 from capfilt.errors import AnnotationError
-from capfilt.evaluation.annotations import read_annotations
 
 KARPATHY = {
     "dataset": "coco",
