@@ -4,8 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from capfilt.config.tasks import NLVR2Config, VQAConfig
-from capfilt.config.training import FinetuneConfig
+from capfilt.config.tasks import Finetuning, NLVR2Config, VQAConfig
 from capfilt.outlook import Outlook
 from pipelines import finetune, finetune_nlvr2, finetune_vqa
 
@@ -17,7 +16,7 @@ class FineTuning(NamedTuple):
     dry_run: Callable[[], Outlook]  # returns what run would do, and what keeps it from that
 
 
-def job_of(config: FinetuneConfig | VQAConfig | NLVR2Config) -> FineTuning:
+def job_of(config: Finetuning) -> FineTuning:
     """Return the job that a config is for."""
     match config:
         case VQAConfig():

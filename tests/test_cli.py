@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from models import small_checkpoint
 
@@ -146,6 +147,18 @@ def test_config_shows_keys_and_checks_values(root):
     assert "top_p: 0.9  # least probability mass" in capfilt("config", "bootstrap").output
     shown = capfilt("config", "bootstrap", root / "job.yaml", "--set", "seed=7").output
     assert "\nseed: 7\n" in shown
+
+
+@pytest.mark.parametrize("task", ["captioner", "filter", "vqa", "nlvr2"])
+def test_config_takes_what_finetune_takes(task, tmp_path):
+    file = Path(__file__).parent.parent / "configs" / f"finetune_{task}.yaml"
+    shown = capfilt("config", "finetune", file, "--set", "seed=7")
+    assert shown.exit_code == 0, shown.output
+    values = yaml.safe_load(shown.output)
+    assert (values["role"], values["seed"]) == (task, 7)
+    refused = capfilt("config", "finetune", file, "--set", "chekpoint=start")
+    assert refused.exit_code == 1
+    assert "chekpoint: unknown key; did you mean checkpoint?" in refused.output
 
 
 @pytest.mark.parametrize("command", cli.commands)

@@ -86,7 +86,8 @@ def test_texts_longer_than_the_model_takes_are_refused_before_any_is_read(folder
     ("values", "message"),
     [
         ({}, r"role: field required"),
-        ({"role": "painter"}, r"role: input should be 'captioner', 'filter', 'vqa' or 'nlvr2'"),
+        ({"role": "painter"}, r"role: input should be 'captioner', 'filter', 'vqa' or 'nlvr2' (found 'painter')"),
+        ({"role": ["vqa"]}, r"role: input should be 'captioner', 'filter', 'vqa' or 'nlvr2' (found ['vqa'])"),
         ({"role": "vqa", "prompt": "a"}, r"prompt: unknown key"),
     ],
 )

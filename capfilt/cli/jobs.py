@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capfilt.cli.options import job_kind, json_option, set_option
+from capfilt.cli.options import json_option, load_job, set_option
 from capfilt.display import CREDENTIALS, has_credentials, redact
 
 if TYPE_CHECKING:
-    from capfilt.config import Config
     from workers.jobs import Jobs, JobState
 
 SUBMITTED = ("bootstrap", "export", "pretrain", "finetune")
@@ -67,7 +66,7 @@ def submit(
     given = [f"--{name.replace('_', '-')}" for name, set_ in flags.items() if set_]
     if given and job != "bootstrap":
         raise click.UsageError(f"{given[0]} is an option of bootstrap, and the job is {job}")
-    config = _load(job, path, overrides)
+    config = load_job(job, path, overrides)
     from workers.submission import prepare
 
     submission = prepare(job, config, given)
@@ -192,17 +191,6 @@ def _job_and_config(words: tuple[str, ...]) -> tuple[str, Path]:
     if not path.is_file():
         raise click.UsageError(f"{path}: no such file")
     return job, path
-
-
-def _load(job: str, path: Path, overrides: tuple[str, ...]) -> "Config":
-    """Return a config of a job; that of finetune is told by its role."""
-    from capfilt.config import load
-
-    if job == "finetune":
-        from capfilt.config.tasks import load_finetuning
-
-        return load_finetuning(path, overrides)
-    return load(job_kind(job), path, overrides)
 
 
 def _nothing_to_stop(folder: str, job: "JobState | None") -> Exception:

@@ -21,6 +21,7 @@ from capfilt.cli.options import (
     dry_run_option,
     job_kind,
     json_option,
+    load_job,
     set_option,
     show_outlook,
 )
@@ -149,10 +150,9 @@ def show_config(job: str, config: Path | None, overrides: tuple[str, ...]) -> No
       capfilt config bootstrap
       capfilt config bootstrap configs/bootstrap.yaml --set seed=1
     """
-    from capfilt.config import describe, dump, load
+    from capfilt.config import describe, dump
 
-    kind = job_kind(job)
-    click.echo(dump(load(kind, config, overrides)) if config else describe(kind), nl=False)
+    click.echo(dump(load_job(job, config, overrides)) if config else describe(job_kind(job)), nl=False)
 
 
 @cli.command(short_help="The whole loop on a small rendered world.")

@@ -57,3 +57,11 @@ def job_kind(job: str) -> "type[Config]":
     kinds: tuple[type[Config], ...] = (BootstrapConfig, ExportConfig, PretrainConfig)
     kinds += (FinetuneConfig, VQAConfig, NLVR2Config, EvaluateConfig, DemoConfig)
     return dict(zip(JOBS, kinds, strict=True))[job]
+
+
+def load_job(job: str, path: Path, overrides: tuple[str, ...]) -> "Config":
+    """Return a config of a job; that of finetune is of the kind that its role asks for."""
+    from capfilt.config import load
+    from capfilt.config.tasks import load_finetuning
+
+    return load_finetuning(path, overrides) if job == "finetune" else load(job_kind(job), path, overrides)

@@ -1,7 +1,7 @@
 """Read a YAML file and KEY=VALUE overrides into a typed, frozen config."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -41,6 +41,22 @@ def load(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
             or an override is not KEY=VALUE.
     """
     return _check(kind, _override(_read(path), overrides), str(path))
+
+
+def load_by(key: str, kinds: Mapping[str, type[C]], path: Path, overrides: Sequence[str] = ()) -> C:
+    """Read a config as load does, of the kind that the value of one of its keys tells.
+
+    Raises:
+        ConfigError: as load, or the key is missing or has another value.
+    """
+    values = _override(_read(path), overrides)
+    if key not in values:
+        raise ConfigError(f"{path}: {key}: field required")
+    found = values[key]
+    if not isinstance(found, str) or found not in kinds:
+        *others, last = map(repr, kinds)
+        raise ConfigError(f"{path}: {key}: input should be {', '.join(others)} or {last} (found {shown(repr(found))})")
+    return _check(kinds[found], values, str(path))
 
 
 def loads(kind: type[C], text: str, origin: str, overrides: Sequence[str] = ()) -> C:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from capfilt.config.bootstrap import ImageLimits
 from capfilt.config.data import Augmentation
-from capfilt.config.loading import Config, load
+from capfilt.config.loading import Config, load_by
 from capfilt.config.training import (
     FinetuneConfig,
     Schedule,
@@ -152,20 +152,20 @@ class NLVR2Config(TaskConfig):
     )
 
 
-class FinetuneRole(Config):
-    """The key of a fine-tuning job that tells which its other keys are."""
+Finetuning = FinetuneConfig | VQAConfig | NLVR2Config
 
-    model_config = ConfigDict(extra="ignore")
+_OF_ROLE: dict[str, type[Finetuning]] = {
+    "captioner": FinetuneConfig,
+    "filter": FinetuneConfig,
+    "vqa": VQAConfig,
+    "nlvr2": NLVR2Config,
+}
 
-    role: Literal["captioner", "filter", "vqa", "nlvr2"] = Field(description="what the checkpoint becomes")
 
-
-def load_finetuning(path: Path, overrides: Sequence[str] = ()) -> FinetuneConfig | VQAConfig | NLVR2Config:
+def load_finetuning(path: Path, overrides: Sequence[str] = ()) -> Finetuning:
     """Return the config of a fine-tuning job, of the kind that its role asks for.
 
     Raises:
         ConfigError: the file lacks a known role, or its other keys are not those of the role.
     """
-    role = load(FinetuneRole, path, overrides).role
-    kinds: dict[str, type[VQAConfig | NLVR2Config]] = {"vqa": VQAConfig, "nlvr2": NLVR2Config}
-    return load(kinds[role], path, overrides) if role in kinds else load(FinetuneConfig, path, overrides)
+    return load_by("role", _OF_ROLE, path, overrides)
