@@ -1,0 +1,65 @@
+import errno
+
+import pytest
+
+from capfilt.naming import naming
+
+FAR = "s3://KEY:SECRET@bucket/a.tar"
+
+
+def raised(error: Exception, path: str) -> Exception:
+    """Return what comes of an error that is raised inside."""
+    with pytest.raises(Exception) as caught, naming(path):  # noqa: PT011, the error is the answer
+        raise error
+    return caught.value
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EBUSY, "busy", "/other"), OSError("cannot read /runs/a.tar")])
+def test_an_error_that_names_a_path_is_left_as_it_is(error):
+    assert raised(error, "/runs/a.tar") is error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code"),
+    [
+        (OSError(errno.ENOSPC, "no space"), OSError, errno.ENOSPC),
+        (FileNotFoundError("nothing there"), FileNotFoundError, errno.ENOENT),
+        (PermissionError(), PermissionError, errno.EACCES),
+        (FileExistsError("is there"), FileExistsError, errno.EEXIST),
+        (TimeoutError(), OSError, errno.EIO),
+    ],
+)
+def test_one_that_names_none_is_given_the_path_and_keeps_its_kind(error, kind, code):
+    found = raised(error, "/runs/a.tar")
+
+    assert isinstance(found, kind)
+    assert (found.errno, found.filename) == (code, "/runs/a.tar")
+    assert found.strerror
+    assert found.__cause__ is error
+
+
+class ClientError(Exception):
+    """As a store's client raises it: of no class that others know."""
+
+
+def test_an_error_of_a_stores_client_becomes_one_of_a_file_system():
+    found = raised(ClientError("403 Forbidden"), "s3://bucket/a.tar")
+
+    assert isinstance(found, OSError)
+    assert (found.errno, found.strerror, found.filename) == (
+        errno.EIO,
+        "ClientError: 403 Forbidden",
+        "s3://bucket/a.tar",
+    )
+
+
+@pytest.mark.parametrize("error", [ClientError(f"cannot read {FAR}"), OSError(errno.EIO, f"of {FAR[:-1]}")])
+def test_credentials_in_a_url_are_not_told(error):
+    assert "SECRET" not in str(raised(error, FAR))
+
+
+@pytest.mark.parametrize("path", ["/runs/a.tar", "file:///runs/a.tar"])
+def test_a_slip_of_the_program_is_not_taken_for_a_failure_of_this_machines_disk(path):
+    error = KeyError("encoder")
+
+    assert raised(error, path) is error

@@ -1,0 +1,93 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import ray
+
+from capfilt.config import Cluster
+from capfilt.errors import CheckpointError, WorkerError
+from workers.session import allows, nodes, on_a_worker, session
+
+HALF = Cluster(cpus_per_worker=0.5)
+
+
+def no_checkpoint() -> None:
+    raise CheckpointError("no checkpoint at med.pt")
+
+
+def broken_code() -> None:
+    raise KeyError("encoder")
+
+
+def dies() -> None:
+    os._exit(1)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_connection_that_is_there_is_used_and_stays():
+    with session(Cluster(address="127.0.0.1:1")):
+        assert ray.is_initialized()
+    assert ray.is_initialized()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_work_is_done_in_another_process_and_what_it_returns_comes_back():
+    assert on_a_worker(os.getpid, HALF) != os.getpid()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(
+    ("work", "error", "message"),
+    [
+        (no_checkpoint, CheckpointError, r"^no checkpoint at med\.pt$"),
+        (broken_code, WorkerError, "^no worker can be tried: KeyError: 'encoder'$"),
+        (dies, WorkerError, "^no worker can be tried: "),
+    ],
+)
+def test_an_error_of_the_work_is_told_as_what_it_is(work, error, message):
+    with pytest.raises(error, match=message):
+        on_a_worker(work, HALF)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(("labels", "allowed"), [({}, True), ({"pool": "spot"}, False), ({"pool": "!spot"}, True)])
+def test_nodes_are_told_with_what_they_have_and_whether_labels_allow_them(labels, allowed):
+    (node,) = nodes(HALF.model_copy(update={"labels": labels}))
+
+    assert node.resources["CPU"] == 2
+    assert node.allowed is allowed
+
+
+def test_labels_are_read_as_ray_reads_them():
+    there = {"pool": "spot", "zone": "b"}
+
+    assert allows(there, {"pool": "in(spot, idle)", "zone": "!a"})
+    assert not allows(there, {"pool": "spot", "zone": "a"})
+
+
+ALONE = """
+import ray
+from capfilt.config import Cluster
+from capfilt.errors import ConfigError
+from workers.session import session
+
+for cluster in (Cluster(workers=99, gpus_per_worker=1), Cluster(labels={"pool": "spot"})):
+    try:
+        with session(cluster):
+            print("begun")
+    except ConfigError as error:
+        print(error)
+    print(ray.is_initialized())
+"""
+
+
+def test_a_machine_that_is_not_what_was_asked_for_is_refused_and_its_ray_ended():
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    told = subprocess.run(
+        [sys.executable, "-c", ALONE], env=environment, capture_output=True, text=True, timeout=300, check=True
+    ).stdout.splitlines()
+
+    assert told[0].startswith("cluster: 99 workers need 99 GPUs, this machine has ")
+    assert told[2].startswith("cluster.labels: this machine is not {'pool': 'spot'}; ")
+    assert told[1::2] == ["False", "False"]
