@@ -55,7 +55,7 @@ def load_by(key: str, kinds: Mapping[str, type[C]], path: Path, overrides: Seque
     found = values[key]
     if not isinstance(found, str) or found not in kinds:
         *others, last = map(repr, kinds)
-        raise ConfigError(f"{path}: {key}: input should be {', '.join(others)} or {last} (found {shown(repr(found))})")
+        raise ConfigError(f"{path}: {key}: input should be {', '.join(others)} or {last} (found {redact(repr(found))})")
     return _check(kinds[found], values, str(path))
 
 
