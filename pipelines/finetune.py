@@ -12,26 +12,15 @@ from capfilt.med.momentum import MOMENTUM, Momentum, load_momentum, resume_publi
 from capfilt.med.weights import load_tensors
 from capfilt.outlook import Outlook
 from capfilt.training.data import Batch, open_data
-from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Job
-from capfilt.training.loop import train
 from capfilt.training.objectives import Captioning, Filtering, Objective
+from pipelines.training import run_training
 from pipelines.training_outlook import foresee
-from workers.launch import launch
 
 
 def run(config: FinetuneConfig) -> str:
     """Fine-tune a model, or go on where it stopped, and return its checkpoint folder."""
-    folder = TrainingRun(config.output, config)
-    if not folder.finished:
-        launch(partial(work, config), folder, config.cluster)
-    return folder.checkpoint
-
-
-def work(config: FinetuneConfig) -> None:
-    """Fine-tune as one of the workers, or as the only one."""
-    folder = TrainingRun(config.output, config)
-    train(folder, prepare(config, folder.shards), config.schedule, config.device, config.tracking, config.seed)
+    return run_training(config, prepare)
 
 
 def prepare(config: FinetuneConfig, shards: str | None) -> Job[Batch]:

@@ -7,28 +7,17 @@ from capfilt.med.checkpoints import NLVR2Checkpoint, load, save
 from capfilt.med.fetch import fetch
 from capfilt.med.successors import nlvr2_from
 from capfilt.outlook import Outlook
-from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Job
-from capfilt.training.loop import train
 from capfilt.training.passes import Passes
 from capfilt.training.reasoning import Reasoning
 from capfilt.training.statements import StatementBatch, Statements
+from pipelines.training import run_training
 from pipelines.training_outlook import foresee
-from workers.launch import launch
 
 
 def run(config: NLVR2Config) -> str:
     """Fine-tune a model, or go on where it stopped, and return its checkpoint folder."""
-    folder = TrainingRun(config.output, config)
-    if not folder.finished:
-        launch(partial(work, config), folder, config.cluster)
-    return folder.checkpoint
-
-
-def work(config: NLVR2Config) -> None:
-    """Fine-tune as one of the workers, or as the only one."""
-    folder = TrainingRun(config.output, config)
-    train(folder, prepare(config), config.schedule, config.device, config.tracking, config.seed)
+    return run_training(config, prepare)
 
 
 def prepare(config: NLVR2Config, shards: str | None = None) -> Job[StatementBatch]:

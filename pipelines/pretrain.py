@@ -9,26 +9,15 @@ from capfilt.med.initial import start
 from capfilt.med.momentum import MOMENTUM, Momentum, save_momentum
 from capfilt.outlook import Outlook
 from capfilt.training.data import Batch, open_data
-from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Job
-from capfilt.training.loop import train
 from capfilt.training.objectives import Pretraining
+from pipelines.training import run_training
 from pipelines.training_outlook import foresee
-from workers.launch import launch
 
 
 def run(config: PretrainConfig) -> str:
     """Pre-train a model, or go on where it stopped, and return its checkpoint folder."""
-    folder = TrainingRun(config.output, config)
-    if not folder.finished:
-        launch(partial(work, config), folder, config.cluster)
-    return folder.checkpoint
-
-
-def work(config: PretrainConfig) -> None:
-    """Pre-train as one of the workers, or as the only one."""
-    folder = TrainingRun(config.output, config)
-    train(folder, prepare(config, folder.shards), config.schedule, config.device, config.tracking, config.seed)
+    return run_training(config, prepare)
 
 
 def prepare(config: PretrainConfig, shards: str | None) -> Job[Batch]:

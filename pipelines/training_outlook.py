@@ -1,24 +1,21 @@
 """The dry run of every training job: its model without values, its data but for the samples, and its folder."""
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import nn
 
 from capfilt.config import Cluster
 from capfilt.config.data import DataSettings
-from capfilt.config.tasks import NLVR2Config, VQAConfig
-from capfilt.config.training import FinetuneConfig, PretrainConfig, TrainingCluster
+from capfilt.config.training import TrainingCluster
 from capfilt.outlook import Outlook
 from capfilt.storage import exists
 from capfilt.training.devices import precision
 from capfilt.training.folder import KEPT, TrainingRun
 from capfilt.training.job import Data, Job
 from capfilt.training.schedule import Course
+from pipelines.training import C
 from workers.room import find_room
-
-C = TypeVar("C", PretrainConfig, FinetuneConfig, VQAConfig, NLVR2Config)
 
 
 def foresee(name: str, config: C, prepare: Callable[[C, str | None], Job[Data]]) -> Outlook:
