@@ -11,6 +11,7 @@ from capfilt.config import BootstrapConfig, Cluster, Device, ExportConfig, Sampl
 from capfilt.config.data import DataSettings
 from capfilt.config.demo import DemoConfig
 from capfilt.config.training import FinetuneConfig, ModelSettings, PretrainConfig, Schedule
+from capfilt.errors import RunError
 from capfilt.med.tokens import SPECIAL
 from capfilt.outlook import Outlook
 from capfilt.query import open_run
@@ -30,7 +31,11 @@ WRITTEN = 500e6  # bytes, at most: four models of the default size with their st
 
 
 def run(config: DemoConfig, say: Callable[[str], None]) -> dict[str, object]:
-    """Run the whole demo, telling what happens, and return its figures. A second run goes on where one stopped."""
+    """Run the whole demo, telling what happens, and return its figures. A second run goes on where one stopped.
+
+    Raises:
+        RunError: a file of the bootstrap is not as it was written, and a model is not to be trained on it.
+    """
     root, started = Path(config.output), time.monotonic()
     _step(say, started, "1 of 6  Rendering scenes: clean captions by people, noisy texts from the web")
     _write_worlds(config, root)
@@ -174,18 +179,17 @@ def _report(config: DemoConfig, job: BootstrapConfig, say: Callable[[str], None]
     run = load_run(job.run)
     with open_run(job.run) as opened:
         say(render_text(summarise(opened)))
-    problems = verify(run)
-    say(
-        "\n".join(["", *problems])
-        if problems
-        else "\nverify: every file of the run is whole, every sample accounted for"
-    )
+    if problems := verify(run):
+        say("\n".join(["", *problems]))
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise RunError(f"verify: {problems[0]}{more}; remove {job.run}, and run the demo again")
+    say("\nverify: every file of the run is whole, every sample accounted for")
     unseen = [shard for shard in run.plan() if Path(shard.url).parent.name == "unseen"]
     verdicts = judge(run, unseen, job.policy)
     say(f"\nAgainst the truth, on {sum(shard.samples for shard in unseen)} scenes that no model was trained on:\n")
     say(_table({**verdicts, "all": sum(verdicts.values(), Verdicts())}))
     examples = {source: asdict(verdict) for source, verdict in verdicts.items()}
-    return {"config": config.model_dump(mode="json"), "verdicts": examples, "problems": problems}
+    return {"config": config.model_dump(mode="json"), "verdicts": examples}
 
 
 def _table(verdicts: dict[str, Verdicts]) -> str:
