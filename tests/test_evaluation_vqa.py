@@ -91,6 +91,17 @@ def test_answers_do_not_depend_on_the_batch_size(small, tmp_path, method):
     assert [row["question_id"] for row in found[0]["answers"]] == [0, 1, 2, 3, 4]
 
 
+def test_candidates_become_tokens_once_however_many_batches_there_are(small, tmp_path, monkeypatch):
+    model, questions = small
+    encode, encoded = questions.tokens.encode_all, []
+    monkeypatch.setattr(
+        questions.tokens, "encode_all", lambda texts, *rest: encoded.append(texts) or encode(texts, *rest)
+    )
+    answers = ["dog", "two dogs"]
+    evaluate_vqa(model, questions, VQASettings(candidates=write_json(tmp_path / "a.json", answers), batch_size=1))
+    assert encoded.count(answers) == 1
+
+
 def test_the_accuracy_is_that_of_the_questions_with_answers(small, tmp_path):
     right = evaluate_vqa(*small, VQASettings(candidates=write_json(tmp_path / "a.json", ["dog"])))
     wrong = evaluate_vqa(*small, VQASettings(candidates=write_json(tmp_path / "b.json", ["cat"])))

@@ -7,7 +7,7 @@ Source: BLIP, arXiv 2201.12086, section 5.3; ranking as in its released code (AL
 
 from collections import defaultdict
 from statistics import fmean
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -27,15 +27,23 @@ from capfilt.training.passes import in_order
 from capfilt.training.questions import QuestionBatch, Questions
 
 
+class _Candidates(NamedTuple):
+    """The answers to choose from."""
+
+    texts: list[str]
+    ids: Tensor  # start with [DEC], (N, T)
+    keep: Tensor  # bool (N, T), True for real tokens
+
+
 def evaluate_vqa(model: VQA, questions: Questions, settings: VQASettings) -> dict[str, object]:
     """Answer all questions, and return their answers and, where people's are known, the official accuracy in percent.
 
     Raises:
         AnnotationError: the candidates cannot be read.
     """
-    candidates = read_candidates(settings)
-    answers: list[str] = []
     device = next(model.parameters()).device
+    candidates = _encode(read_candidates(settings), questions.tokens, model, device)
+    answers: list[str] = []
     for batch in in_order(questions, settings.batch_size, 0, questions.settings.workers):
         moved = QuestionBatch(*(tensor.to(device) for tensor in batch))
         answers += _answers(model, questions.tokens, moved, settings, candidates)
@@ -109,16 +117,21 @@ def generate_answers(
     return beam_search(model, question, [tokens.dec], tokens.end, search, visible).ids
 
 
+def _encode(texts: list[str], tokens: Tokens, model: VQA, device: torch.device) -> _Candidates | None:
+    """Return the answers to choose from as the model reads them; None where they are written freely."""
+    if not texts:
+        return None
+    ids, keep = tokens.batch(tokens.encode_all(texts, tokens.dec, model.config.text.positions))  # (N, T), (N, T)
+    return _Candidates(texts, ids.to(device), keep.to(device))
+
+
 @torch.inference_mode()
 def _answers(
-    model: VQA, tokens: Tokens, batch: QuestionBatch, settings: VQASettings, candidates: list[str]
+    model: VQA, tokens: Tokens, batch: QuestionBatch, settings: VQASettings, candidates: _Candidates | None
 ) -> list[str]:
     question = model.ask(normalise(batch.pixels), batch.ids, batch.keep)
-    if settings.method == "generate":
+    if candidates is None:
         written = generate_answers(model, question, batch.keep, tokens, settings)
         return tokens.decode_all(written.tolist())
-    longest = model.config.text.positions
-    ids, keep = tokens.batch(tokens.encode_all(candidates, tokens.dec, longest))  # (N, T), (N, T)
-    ids, keep = ids.to(batch.ids.device), keep.to(batch.ids.device)
-    best = rank_answers(model, question, batch.keep, ids, keep, settings.top_k)
-    return [candidates[index] for index in best.tolist()]
+    best = rank_answers(model, question, batch.keep, candidates.ids, candidates.keep, settings.top_k)
+    return [candidates.texts[index] for index in best.tolist()]
