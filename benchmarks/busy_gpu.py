@@ -38,7 +38,7 @@ from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.draft import Written
 from capfilt.med.model import MED
-from capfilt.med.text import Reading
+from capfilt.med.reading import Reading
 from capfilt.med.tokens import SPECIAL, Tokens
 from capfilt.planning import plan_shards
 from capfilt.records import Unit

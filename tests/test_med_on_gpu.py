@@ -26,7 +26,7 @@ from capfilt.med.generation import Pen, sample
 from capfilt.med.graphs import Recorder
 from capfilt.med.inference import on_device, shape
 from capfilt.med.model import MED
-from capfilt.med.text import Reading
+from capfilt.med.reading import Reading
 
 VOCABULARY, IMAGES = 300, 3
 GPU = torch.device("cuda:0")

@@ -11,7 +11,8 @@ from torch import Tensor
 from capfilt.med import attention
 from capfilt.med.model import MED
 from capfilt.med.ragged import Listed
-from capfilt.med.text import Reading, TextStack
+from capfilt.med.reading import Reading
+from capfilt.med.text import TextStack
 
 ROWS, LENGTH = 4, 6
 

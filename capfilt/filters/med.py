@@ -14,8 +14,8 @@ from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.gpu import own_stream
 from capfilt.med.graphs import Recorder, graphs
 from capfilt.med.inference import ready, settle
+from capfilt.med.reading import Reading
 from capfilt.med.sight import Kept, Sight
-from capfilt.med.text import Reading
 from capfilt.memory import InParts
 from capfilt.texts import normalise as normalise_text
 from capfilt.turns import UNSHARED, Turn

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from capfilt.med.attention import KeysValues
 from capfilt.med.config import MEDConfig
 from capfilt.med.gpu import lists_suit
-from capfilt.med.text import Reading, TextStack
+from capfilt.med.reading import Reading
+from capfilt.med.text import TextStack
 from capfilt.med.vision import VisionTower
 
 INITIAL_TEMPERATURE = 0.07
