@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from capfilt.display import redact
 
+PASSING = 75  # exit code of what may do another time, as in sysexits.h
+
 
 class CapfiltError(Exception):
     """Something a user can mend; the message says where, what is wrong and what to do.
@@ -64,7 +66,7 @@ class JobError(CapfiltError):
 class NoAnswerError(CapfiltError):
     """A cluster did not answer, and may do so later; the message names its address or what was asked."""
 
-    exit_code = 75  # of what may do another time, as in sysexits.h
+    exit_code = PASSING
 
 
 class StoppedError(CapfiltError):
@@ -76,6 +78,17 @@ class StoppedError(CapfiltError):
         lead = "stopped as asked, and all that is done is committed; to go on, run the same again"
         more = "".join(f"\n  failed until then: {reason}" for reason in failed)
         super().__init__(f"{lead}\n{summary}{more}")
+
+
+class PlanningError(CapfiltError):
+    """Some shards could not be looked at, so that no unit was begun; what was found out about the others is kept."""
+
+    def __init__(self, failed: Sequence[str], passing: bool, ended: str = "") -> None:
+        """Take the reasons, whether all of them may pass, and what ended the planning before all had their turn."""
+        listing = "\n  ".join([*failed, *filter(None, [ended])])
+        lead = f"{len(failed)} shards could not be looked at, so that nothing is planned and no unit was begun"
+        super().__init__(f"{lead}; to go on, run the same again:\n  {listing}")
+        self.exit_code = PASSING if passing else 1
 
 
 class FailedUnitsError(CapfiltError):

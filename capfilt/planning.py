@@ -1,6 +1,6 @@
 """The plan of a run: which shards it has, fixed when it starts, and which of them can be used."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from capfilt.config import BootstrapConfig
@@ -10,6 +10,7 @@ from capfilt.ledger import committed_units
 from capfilt.records import Shard
 from capfilt.runs import Run
 from capfilt.runs.plans import shard_ids
+from capfilt.runs.stop import Stop
 from capfilt.shards import open_shard
 from capfilt.storage import absolute
 
@@ -19,10 +20,13 @@ Index = Callable[[Run, Sequence[Shard]], Iterable[Shard]]
 """Looks at files of which nothing but their ids and URLs are known, and gives them back in any order."""
 
 
-def index_here(run: Run, shards: Sequence[Shard]) -> list[Shard]:
-    """Index shards in threads of this process."""
+def index_here(run: Run, shards: Sequence[Shard], stop: Stop | None = None) -> Generator[Shard, None, None]:
+    """Index shards in threads of this process; once a stop is asked for, those in hand finish and no other begins."""
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(lambda shard: index_shard(run, shard.id, shard.url), shards))
+        for shard in pool.map(lambda shard: index_shard(run, shard.id, shard.url), shards):
+            yield shard
+            if stop is not None and stop.asked:
+                return
 
 
 def plan_shards(run: Run, found: Sequence[str], index: Index = index_here) -> list[Shard]:

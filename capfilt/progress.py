@@ -17,19 +17,21 @@ SILENCE = 300.0  # seconds without anything done until that is said
 
 
 class Progress:
-    """Shows how many samples are done, how fast, and how long the rest will take."""
+    """Shows how many samples, or other things, are done, how fast, and how long the rest will take."""
 
-    def __init__(self, total: int, done: int, waiting: Callable[[], str] = str) -> None:
+    def __init__(self, total: int, done: int, waiting: Callable[[], str] = str, of: str = "samples") -> None:
         """Begin with `done` of `total` samples, which do not count towards the speed.
 
         Args:
             total: samples.
             done: of them, before.
             waiting: tells what is being waited for, where nothing gets done for long; called by another thread.
+            of: what is counted.
         """
+        self._of, self._pace = of, "images" if of == "samples" else of
         self._total, self._done, self._fresh, self._waiting = total, done, 0, waiting
         self._start = self._last = self._lately = time.monotonic()
-        self._bar = tqdm(total=total, initial=done, unit=" images") if sys.stderr.isatty() else None
+        self._bar = tqdm(total=total, initial=done, unit=f" {self._pace}") if sys.stderr.isatty() else None
         self._over = threading.Event()
 
     def __enter__(self) -> Self:
@@ -58,7 +60,7 @@ class Progress:
         """Return how far the job is after some seconds."""
         speed = self._fresh / seconds
         left = timedelta(seconds=round((self._total - self._done) / speed)) if speed else "unknown time"
-        return f"{self._done:,} of {self._total:,} samples, {speed:,.1f} images/s, {left} left"
+        return f"{self._done:,} of {self._total:,} {self._of}, {speed:,.1f} {self._pace}/s, {left} left"
 
     def _watch(self) -> None:
         """Say when nothing was done for long, and again each time that it has been as long again."""
@@ -69,5 +71,5 @@ class Progress:
                 told = now
                 silent = timedelta(seconds=round(now - self._lately))
                 what = self._waiting()
-                line = f"{self._done:,} of {self._total:,} samples, nothing done for {silent}"
+                line = f"{self._done:,} of {self._total:,} {self._of}, nothing done for {silent}"
                 say(f"{line}; {what}" if what else line)

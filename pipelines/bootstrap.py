@@ -17,9 +17,9 @@ from capfilt.ledger.quarantine import quarantined_shards, release
 from capfilt.ledger.remaining import Remaining
 from capfilt.logs import everywhere
 from capfilt.med.inference import settle
-from capfilt.planning import index_here, plan_shards, unusable
+from capfilt.planning import plan_shards, unusable
 from capfilt.progress import Progress
-from capfilt.records import Shard, Unit, UnitResult
+from capfilt.records import Shard, UnitResult
 from capfilt.runs import Run, begun_with, start_run
 from capfilt.runs.lease import Lease, hold_lease
 from capfilt.runs.status import Board, keep_status
@@ -27,9 +27,9 @@ from capfilt.runs.stop import Stop, heed_stop
 from capfilt.shards import find_shards
 from pipelines.export import export_shards, finish
 from pipelines.follow import Follower
+from pipelines.indexing import index_shards
 from workers.bootstrap_worker import BootstrapWorker, try_batch_sizes
 from workers.decoder import start_decoder
-from workers.index_worker import IndexWorker
 from workers.isolation import Isolation
 from workers.local import run_local
 from workers.metrics import Metered, Metrics
@@ -38,8 +38,6 @@ from workers.session import on_a_worker, session
 from workers.signals import end_process, exit_on_sigterm, stop_on_interrupt
 
 logger = logging.getLogger(__name__)
-
-FEW = 64  # shards that the driver indexes itself, since starting workers takes some seconds
 
 Results = Generator[UnitResult, None, None]
 
@@ -65,6 +63,8 @@ def run(
 
     Raises:
         CapfiltError: nothing can be done: settings, inputs or models are at fault, or another driver is at work.
+        PlanningError: shards could not be looked at, and nothing was begun.
+        OSError: the same, where this process looked at them itself.
         FailedUnitsError: units or shards failed; all others are committed, and exported if asked for.
         StoppedError: it was asked to stop, by a request in the run folder or by Ctrl-C; what was in hand is committed.
     """
@@ -79,7 +79,8 @@ def run(
             nullcontext() if force else _swept(folder, settings),
             nullcontext() if local else session(config.cluster),
         ):
-            shards = plan_shards(folder, found, index_here if local else partial(_index_on_workers, config.cluster))
+            workers = None if local else _without_gpus(config.cluster, local)
+            shards = plan_shards(folder, found, partial(index_shards, workers, stop))
             left_out = [shard for shard in shards if unusable(shard, config)]
             if retry_quarantined:
                 _release(folder, shards)
@@ -126,14 +127,6 @@ def _placed(config: BootstrapConfig) -> BootstrapConfig:
     """Return a config whose checkpoints are found from any folder, since an actor may run in another."""
     paths = {"captioner": storage.absolute(config.captioner), "filter": storage.absolute(config.filter)}
     return config.model_copy(update=paths)
-
-
-def _index_on_workers(cluster: Cluster, run: Run, shards: Sequence[Shard]) -> list[Shard]:
-    """Index shards on the job's workers: reading through all tars of a large run takes the network of all nodes."""
-    if len(shards) < FEW:
-        return index_here(run, shards)
-    units = (Unit(shard, 0, 0) for shard in shards)
-    return list(run_units(partial(IndexWorker, run), units, _without_gpus(cluster, local=False)))
 
 
 @contextmanager

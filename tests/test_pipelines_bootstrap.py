@@ -25,7 +25,7 @@ from capfilt.runs.status import read_record
 from capfilt.runs.stop import request_stop
 from capfilt.shards import find_shards
 from capfilt.verify import verify
-from pipelines import bootstrap
+from pipelines import bootstrap, indexing
 
 TESTS = Path(__file__).parent
 
@@ -126,7 +126,7 @@ def test_shards_that_workers_index_are_planned_as_by_the_driver(folder, undistur
     (folder / "in/00003.tar").rename(folder / "in/00003.tgz")
     config = job_config(folder)
     expected = plan_shards(start_run(job_config(folder, run=str(folder / "here")), NAMES), find_shards(config.input))
-    monkeypatch.setattr(bootstrap, "FEW", 1)
+    monkeypatch.setattr(indexing, "FEW", 1)
 
     with pytest.raises(FailedUnitsError, match=r"1 failed(.|\n)*00003\.tgz"):
         bootstrap.run(config, build_fakes, NAMES)

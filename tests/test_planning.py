@@ -49,12 +49,12 @@ def test_a_plan_once_made_is_read_not_made_again(run, tmp_path):
 
 
 def test_a_plan_that_was_cut_short_goes_on_with_what_was_indexed(run, tmp_path):
-    index_here(run, [Shard("1", f"{tmp_path}/in/1.tar", 0, "", 0)])
+    list(index_here(run, [Shard("1", f"{tmp_path}/in/1.tar", 0, "", 0)]))
     asked: list[str] = []
 
     def index(run: Run, shards: Sequence[Shard]) -> list[Shard]:
         asked.extend(shard.id for shard in shards)
-        return index_here(run, shards)[::-1]
+        return list(index_here(run, shards))[::-1]
 
     shards = plan_shards(run, found(tmp_path), index)
 

@@ -1,7 +1,9 @@
 """The body of an actor that indexes shards. It holds no logic of its own."""
 
+from capfilt.errors import ShardError
 from capfilt.indexing import index_shard
 from capfilt.records import Shard, Unit
+from capfilt.retries import may_pass
 from capfilt.runs import Run
 
 
@@ -12,5 +14,15 @@ class IndexWorker:
         self._run = run
 
     def run(self, unit: Unit) -> Shard:
-        """Index the unit's shard."""
-        return index_shard(self._run, unit.shard.id, unit.shard.url)
+        """Index the unit's shard.
+
+        Raises:
+            ShardError: its file or the run folder refuses, and will again.
+            OSError: they do not answer, and may do so later.
+        """
+        try:
+            return index_shard(self._run, unit.shard.id, unit.shard.url)
+        except OSError as error:
+            if may_pass(error):
+                raise
+            raise ShardError(str(error)) from error

@@ -48,7 +48,9 @@ class Case:
         return self.piece or self.failures > 0
 
     def __str__(self) -> str:
-        name = f"{self.unit.shard.url}, samples {self.unit.lo} to {self.unit.hi}"
+        name = self.unit.shard.url
+        if self.unit.hi > self.unit.lo:  # else it is the whole shard, of which nothing is known yet
+            name += f", samples {self.unit.lo} to {self.unit.hi}"
         return f"{name}, trial of {', '.join(map(str, live(self.unit)))}" if self.unit.trial else name
 
 

@@ -30,7 +30,7 @@ from capfilt.cli.scan import scan
 from capfilt.cli.stats import compare, stats
 from capfilt.cli.train import evaluate, finetune, pretrain
 from capfilt.display import redact
-from capfilt.errors import CapfiltError, NoAnswerError, StoppedError
+from capfilt.errors import PASSING, CapfiltError, StoppedError
 from capfilt.logs import STYLES, Style, configure, say_error
 from capfilt.retries import may_pass
 
@@ -46,7 +46,7 @@ class _Group(click.Group):
             say_error(f"{word}{error}")
             if isinstance(error, CapfiltError):
                 ctx.exit(error.exit_code)
-            ctx.exit(NoAnswerError.exit_code if may_pass(error) else CapfiltError.exit_code)
+            ctx.exit(PASSING if may_pass(error) else CapfiltError.exit_code)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
