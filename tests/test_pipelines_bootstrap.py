@@ -16,16 +16,21 @@ from drivers import start_driver, tables, wait_for_commits, wait_until_told
 from fakes import NAMES, build_dying, build_fakes, build_nothing, job_config, mixed_shards, write_shard
 
 from capfilt.batch_size import LEAST
+from capfilt.config import ExportConfig, Policy
 from capfilt.errors import ConfigError, FailedUnitsError, RunError, StoppedError, WorkerError
 from capfilt.ledger import read_candidates, read_samples
 from capfilt.planning import plan_shards
+from capfilt.query import open_run
 from capfilt.runs import load_run, start_run
 from capfilt.runs import stop as stops
 from capfilt.runs.status import read_record
 from capfilt.runs.stop import request_stop
+from capfilt.scan import scan
 from capfilt.shards import find_shards
+from capfilt.stats import summarise
 from capfilt.verify import verify
-from pipelines import bootstrap, indexing
+from pipelines import bootstrap, export, indexing
+from pipelines.bootstrap_outlook import look
 
 TESTS = Path(__file__).parent
 
@@ -384,6 +389,41 @@ def test_an_exported_run_is_a_valid_input_for_the_next_round(folder):
     assert (clean / "_SUCCESS").exists()
     again = job_config(folder, input=[str(clean)], run=str(folder / "run2"), round=1)
     assert "48 samples: 48 scored, 0 failed" in bootstrap.run(again, build_fakes, NAMES, local=True)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("local", [True, False])
+def test_a_clean_shard_of_which_nothing_was_kept_is_a_valid_input_too(folder, local):
+    write_shard(folder / "in/00001.tar", [("red", "click here")] * 3)
+    bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+    web = ExportConfig(run=f"{folder}/run", policy=Policy(name="web", mix="web_only"))
+    export.run(web)
+    clean = load_run(f"{folder}/run").clean(web)
+
+    again = job_config(folder, input=[clean], run=f"{folder}/run2", round=1, export=True)
+    summary = bootstrap.run(again, build_fakes, NAMES, local=local)
+
+    run = load_run(again.run)
+    assert [(shard.samples > 0, shard.damage) for shard in run.plan()] == [(True, ""), (False, ""), (True, "")]
+    assert "3 shards, 0 left out" in summary
+    assert "3 clean shards with" in summary
+    assert verify(run) == []
+    empty = run.plan()[1]
+    assert len(read_samples(run, empty)) == len(read_candidates(run, empty)) == 0
+    assert summarise(open_run(again.run)).shards == 3
+    assert scan([clean], again.images).unusable == {}
+    assert look(again, lambda _: NAMES)[1].left_out == []
+
+
+def test_a_run_may_hold_no_sample_at_all(folder):
+    for path in sorted((folder / "in").iterdir()):
+        write_shard(path, [])
+
+    summary = bootstrap.run(job_config(folder, export=True), build_fakes, NAMES, local=True)
+
+    assert "3 clean shards with 0 samples" in summary
+    assert verify(load_run(f"{folder}/run")) == []
+    assert summarise(open_run(f"{folder}/run")).samples == 0
 
 
 @pytest.mark.usefixtures("ray_cluster")

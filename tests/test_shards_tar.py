@@ -1,3 +1,4 @@
+import gzip
 import io
 import tarfile
 
@@ -134,9 +135,25 @@ def test_a_file_that_is_no_tar_is_refused_by_name(tmp_path, content):
         opened(tmp_path, content)
 
 
-def test_a_tar_without_samples_is_damaged(tmp_path):
-    assert opened(tmp_path, bytes(10240)).damage.startswith("holds no samples")
+@pytest.mark.parametrize("data", [tar_bytes(), bytes(1024), gzip.compress(tar_bytes())])
+def test_a_tar_of_nothing_but_its_end_is_whole(tmp_path, data):
+    shard = opened(tmp_path, data)
+
+    assert (shard.samples, shard.damage, read_all(shard)) == (0, "", [])
+
+
+def test_a_tar_of_foreign_members_is_damaged(tmp_path):
     assert opened(tmp_path, tar_bytes(("0.cls", b"3"))).damage.startswith("holds no samples: none of its 1 members")
+
+
+@pytest.mark.parametrize("length", [512, 1000, 1025, 10241, 1 << 20])
+def test_zeros_that_are_no_tar_are_damaged(tmp_path, length):
+    """A file for which room was made before its bytes came, or the start of one."""
+    try:
+        damage = opened(tmp_path, bytes(length)).damage
+    except ShardError as error:
+        damage = str(error)
+    assert "holds no" in damage
 
 
 def test_a_size_in_a_pax_record_that_goes_beyond_the_file_is_a_cut(tmp_path):

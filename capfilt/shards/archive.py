@@ -16,6 +16,7 @@ from capfilt.shards.unpack import Unpacked
 from capfilt.storage import open_input, size
 
 GZIP_MAGIC = b"\x1f\x8b"
+_EMPTY = range(2 * BLOCK, 20 * BLOCK + 1, BLOCK)  # bytes of a tar of no members: its end mark, padded to a record
 
 
 class TarShard:
@@ -30,13 +31,16 @@ class TarShard:
         self._length = unpacked.size if unpacked else self.size
         with self._open() as file:
             members, damage = index_tar(file, self._length)
+            # A clean shard may hold nothing. More zeros are a file for which room was made, and whose bytes never came.
+            empty = not members and self._length in _EMPTY and _nothing_but_zeros(file)
         if damage and not members:
             raise ShardError(f"{url}: holds no tar member, begins with {head[:40]!r}: {damage}; fetch it again")
         self.entries = group(members)
         self.samples = len(self.entries)
         self.digest = _digest(members)
-        empty = "" if self.entries else f"{NO_SAMPLES}: none of its {len(members)} members is an image or a text"
-        self.damage = "; ".join(filter(None, [unpacked.damage if unpacked else "", damage, empty]))
+        foreign = f"{NO_SAMPLES}: none of its {len(members)} members is an image or a text"
+        foreign = "" if self.entries or empty else foreign
+        self.damage = "; ".join(filter(None, [unpacked.damage if unpacked else "", damage, foreign]))
 
     def read(self, lo: int, hi: int) -> Iterator[Sample]:
         """Yield the samples of positions lo to hi - 1, one of them in memory at a time.
@@ -46,6 +50,11 @@ class TarShard:
         """
         with self._open() as file:
             yield from read_entries(self.url, file, self._length, self.entries[lo:hi], lo)
+
+
+def _nothing_but_zeros(file: BinaryIO) -> bool:
+    file.seek(0)
+    return not any(file.read())
 
 
 def read_entries(url: str, file: BinaryIO, length: int, entries: Iterable[Entry], lo: int) -> Iterator[Sample]:

@@ -84,8 +84,8 @@ class Catalogue:
             shard = Shard(url, url, 0, "", 0, str(error))
         if shard.damage and not shard.damage.startswith(NO_SAMPLES) and self.settings.damage == "fail":
             raise ShardError(f"{url}: {shard.damage}; fetch it again or set data.damage: keep-readable")
-        if shard.damage:
-            logger.warning("%s: %d samples can be read: %s", url, shard.samples, shard.damage)
+        if shard.damage or not shard.samples:
+            logger.warning("%s: %d samples can be read: %s", url, shard.samples, shard.damage or NO_SAMPLES)
         return shard
 
     def _check(self) -> None:
