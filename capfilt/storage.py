@@ -20,6 +20,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from capfilt.naming import named, names, naming
+from capfilt.placing import mode_of_new, place
 from capfilt.ranges import RangedFile
 from capfilt.retries import patiently
 
@@ -135,13 +136,15 @@ def publish(path: str, data: bytes) -> None:
 def staged(path: str) -> Iterator[Path]:
     """Yield the path of a local file to write; it is published when the block ends, dropped when it raises.
 
-    For a local path it lies beside its final place, so that nothing is copied.
+    For a local path it lies beside its final place, so that nothing is copied. It has the mode that the umask gives to
+    new files, whatever the one has that the block puts in its place: safetensors writes files for their owner alone.
     """
     local = local_path(path)
     with naming(path):
         folder = Path(tempfile.gettempdir()) if local is None else local.parent
         folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{uuid.uuid4().hex}.partial"
+        partial = folder / f".{uuid.uuid4().hex}.partial"
+        mode = mode_of_new(partial)
     try:
         try:
             yield partial
@@ -153,9 +156,7 @@ def staged(path: str) -> Iterator[Path]:
             _ask(path, lambda store, name: store.put_file(str(partial), name))
         else:
             with naming(path):
-                _sync(partial)
-                partial.replace(local)
-                _sync(folder)  # the new name itself must outlive a power cut
+                place(partial, local, mode)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -239,11 +240,3 @@ def _kinds(folder: str) -> Iterator[tuple[str, bool]]:
         return
     for entry in _ask(folder, lambda store, name: store.ls(name, detail=True)):
         yield entry["name"].rstrip("/").rpartition("/")[2], entry["type"] == "directory"
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,6 +3,8 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from capfilt import storage
 
@@ -151,6 +153,18 @@ def test_published_files_obey_the_umask(tmp_path):
     Path(tmp_path, "plain").touch()
 
     assert Path(tmp_path, "file").stat().st_mode == Path(tmp_path, "plain").stat().st_mode
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660)])
+def test_a_file_that_the_block_replaces_obeys_the_umask_too(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with storage.staged(str(tmp_path / "model.safetensors")) as partial:
+            save_file({"w": torch.zeros(1)}, partial)
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == mode
 
 
 def test_a_store_that_does_not_answer_is_not_taken_for_one_without_the_file(monkeypatch):
