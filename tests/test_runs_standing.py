@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fakes import NAMES, job_config, mixed_shards
 
-from capfilt.errors import RunError
+from capfilt.errors import FailedUnitsError, RunError
 from capfilt.runs import start_run
 from capfilt.runs.lease import EXPIRY, hold_lease
 from capfilt.runs.standing import at_work, look_at, render_standing
@@ -56,6 +56,20 @@ def test_a_run_that_failed_says_why(tmp_path):
     assert render_standing(look_at(str(tmp_path))).startswith(
         f"{tmp_path}: failed; mend it, then run the same again (the inputs are not those that the run was planned with)"
     )
+
+
+def test_a_run_that_is_partly_done_tells_what_failed(tmp_path):
+    with pytest.raises(FailedUnitsError), keep_status(str(tmp_path)):
+        raise FailedUnitsError(["1.tar: 3 of 3 samples failed", "2.tar: is cut short"], "2 shards; 0 failed")
+
+    standing = look_at(str(tmp_path))
+
+    assert standing.state == "partly"
+    assert render_standing(standing).splitlines()[:3] == [
+        f"{tmp_path}: partly done; some units or shards failed, and to retry them, run the same again",
+        "  reason    1.tar: 3 of 3 samples failed",
+        "  reason    2.tar: is cut short",
+    ]
 
 
 def test_a_run_without_a_record_is_counted_by_its_ledger(tmp_path):

@@ -20,6 +20,7 @@ _WORDS = {
     "stopping": "stopping: the units in hand finish, and no other begins",
     "done": "done",
     "stopped": f"stopped as asked; {AGAIN}",
+    "partly": "partly done; some units or shards failed, and to retry them, run the same again",
     "failed": "failed; mend it, then run the same again",
     "ended": f"ended by a signal; {AGAIN}",
     "died": f"its driver has died; {AGAIN}",
@@ -32,7 +33,7 @@ class Standing:
     """What a run folder tells. The record is None for a run of a version that wrote none."""
 
     run: str
-    state: str  # one of running, stopping, done, stopped, failed, ended, died, idle
+    state: str  # one of running, stopping, done, partly, stopped, failed, ended, died, idle
     driver: Owner | None  # alive or not
     record: Record | None
     shards: tuple[int, int] | None = None  # complete ones and all; only counted where there is no record
@@ -64,7 +65,7 @@ def look_at(root: str) -> Standing:
         return Standing(root, "idle", None, None, shards)
     if driver is not None and driver[1]:
         state = "stopping" if stop_requested(root) else "running"
-    elif record is not None and record.phase in ("done", "stopped", "failed", "ended"):
+    elif record is not None and record.phase in ("done", "partly", "stopped", "failed", "ended"):
         state = record.phase
     else:
         state = "died"
@@ -92,6 +93,8 @@ def _words(standing: Standing) -> str:
 
 def _lines(standing: Standing) -> Iterator[str]:
     yield f"{standing.run}: {_words(standing)}"
+    if standing.state == "partly" and standing.record is not None:
+        yield from (f"  reason    {line}" for line in standing.record.reason.splitlines())
     if standing.driver is not None:
         yield f"  driver    {standing.driver}, last seen {_ago(standing.driver.renewed)}"
     if standing.shards is not None:

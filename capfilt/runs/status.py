@@ -15,12 +15,13 @@ from typing import Literal
 
 from capfilt import storage
 from capfilt.display import redact
-from capfilt.errors import StoppedError
+from capfilt.errors import FailedUnitsError, StoppedError
 from capfilt.tally import Tally
 
 WRITTEN = 10.0  # seconds between two records
+_TOLD = 3  # failures told in full; the journal holds all of them
 
-Phase = Literal["starting", "bootstrap", "export", "done", "stopped", "failed", "ended"]
+Phase = Literal["starting", "bootstrap", "export", "done", "partly", "stopped", "failed", "ended"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Record:
 
     started: float
     time: float
-    phase: Phase = "starting"  # ended: by a signal, or by a second request to stop
+    phase: Phase = "starting"  # partly: all but units or shards that failed; ended: by a signal
     samples: int = 0  # of the run
     done: int = 0  # of these, before this start too
     done_before: int = 0
@@ -39,7 +40,7 @@ class Record:
     statuses: dict[str, int] = field(default_factory=dict)  # samples
     candidates: dict[str, int] = field(default_factory=dict)  # texts by source
     kept: dict[str, int] = field(default_factory=dict)  # of these
-    reason: str = ""  # why it failed or stopped
+    reason: str = ""  # why it failed or stopped; of one that is partly done a line for each failure, the first ones
 
     @property
     def rate(self) -> float:
@@ -96,7 +97,7 @@ def keep_status(root: str) -> Iterator[Board]:
         yield board
         board.turn("done")
     except BaseException as error:
-        board.turn(_end(error), redact(str(error)).partition("\n")[0])
+        board.turn(_end(error), _reason(error))
         raise
     finally:
         done.set()
@@ -123,7 +124,21 @@ def status_path(root: str) -> str:
 def _end(error: BaseException) -> Phase:
     if isinstance(error, StoppedError):
         return "stopped"
+    if isinstance(error, FailedUnitsError):
+        return "partly"
     return "failed" if isinstance(error, Exception) else "ended"
+
+
+def _reason(error: BaseException) -> str:
+    if not isinstance(error, FailedUnitsError):
+        return _first_line(str(error))
+    more = len(error.failed) - _TOLD
+    lines = [_first_line(failure) for failure in error.failed[:_TOLD]]
+    return "\n".join([*lines, *[f"and {more:,} more, which capfilt logs shows"] * (more > 0)])
+
+
+def _first_line(text: str) -> str:
+    return redact(text).partition("\n")[0]
 
 
 def _keep(board: Board, done: threading.Event) -> None:
