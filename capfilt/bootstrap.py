@@ -87,7 +87,7 @@ def capfilt_unit(
     statuses = Counter(record.status for record in records)
     table = candidates_table(unit.shard.id, candidates)
     if not unit.trial:
-        check_failures(unit.shard, statuses, config)
+        check_failures(unit.shard, statuses, config, ((r.key, r.error) for r in records if r.status != "ok"))
         with clock("write"):
             quarantine(run, unit, records)
             write_unit(run, unit, records, table, clock.seconds)

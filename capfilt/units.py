@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
 
 from capfilt.config import BootstrapConfig
+from capfilt.display import reveal
 from capfilt.errors import ShardError
 from capfilt.records import Held, Shard, Unit
 
 USUAL = {"cuda": 4096, "cpu": 64}  # samples: a CPU takes seconds for each, and its units have a deadline, too
+_TOLD, _KEY, _ERROR = 3, 60, 160  # failed samples that a message tells of, and the characters of each
 
 
 def cut_units(
@@ -66,17 +69,26 @@ def parse_name(name: str) -> tuple[int, int]:
     return int(lo), int(hi)
 
 
-def check_failures(shard: Shard, statuses: Mapping[str, int], config: BootstrapConfig) -> None:
+def check_failures(
+    shard: Shard, statuses: Mapping[str, int], config: BootstrapConfig, failed: Iterable[tuple[str, str]] = ()
+) -> None:
     """Check the samples of a shard that were attempted so far against max_failed_share.
+
+    Args:
+        shard: the shard.
+        statuses: of its samples that were attempted.
+        config: the job.
+        failed: key and error of those that failed. Only the first are asked for, and only when there are too many.
 
     Raises:
         ShardError: so many failed that the shard is over it, whatever becomes of its other samples.
     """
-    failed = {status: count for status, count in statuses.items() if status != "ok"}
-    count = sum(failed.values())
+    counts = {status: count for status, count in statuses.items() if status != "ok"}
+    count = sum(counts.values())
     if count > config.max_failed_share * shard.samples:
-        reasons = ", ".join(f"{count} {status}" for status, count in sorted(failed.items()))
+        reasons = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+        first = [f"; {reveal(key, _KEY)}: {reveal(error, _ERROR)}" for key, error in islice(failed, _TOLD)]
         raise ShardError(
             f"{shard.url}: {count} of {shard.samples} samples failed ({reasons}), which is over max_failed_share = "
-            f"{config.max_failed_share:g}; look at the shard, or raise max_failed_share"
+            f"{config.max_failed_share:g}{''.join(first)}; look at the shard, or raise max_failed_share"
         )

@@ -11,7 +11,9 @@ from fakes import NAMES, ColourCaptioner, ColourFilter, build_nothing, job_confi
 
 from capfilt.batches import prepare
 from capfilt.bootstrap import CapFilt, capfilt_batch, capfilt_unit, noise_seed
+from capfilt.config import ImageLimits
 from capfilt.errors import ModelError, ShardError
+from capfilt.examine import examine
 from capfilt.filters import Scores
 from capfilt.ledger import fold, read_candidates, read_samples
 from capfilt.records import Caption, Held, Sample, Shard, Unit
@@ -231,9 +233,11 @@ def test_a_shard_with_too_many_failures_fails_and_says_why(tmp_path, run):
     path = write_shard(tmp_path / "in/00000.tar", [("red", ""), (b"no image", ""), (picture("red")[:200], "")])
     unit = Unit(plan(path), 0, 3)
 
-    with pytest.raises(ShardError, match=r"2 of 3 samples failed \(1 not_an_image, 1 truncated\), .* = 0\.5"):
+    with pytest.raises(ShardError, match=r"2 of 3 samples failed \(1 not_an_image, 1 truncated\), .* = 0\.5") as error:
         capfilt_unit(unit, models(), job_config(tmp_path), run)
     assert not list(Path(run.parts(unit.shard)).glob("*"))
+    _, second, third = open_shard(path).read(0, 3)
+    assert f"; {second.key}: {examine(second, ImageLimits())[0].error}; {third.key}: " in str(error.value)
 
     capfilt_unit(unit, models(), job_config(tmp_path, max_failed_share=0.7), run)
 

@@ -107,6 +107,13 @@ def test_a_run_without_controls_says_what_to_do(tmp_path):
         calibrate(run, 0.05)
 
 
+def test_a_run_of_which_nothing_is_committed_says_so(tmp_path):
+    run = new_run(tmp_path)
+
+    with open_run(run.root) as nothing, pytest.raises(QueryError, match="no shard is complete, nor any unit of one"):
+        calibrate(nothing, 0.05)
+
+
 @pytest.mark.parametrize("error", [0, 1, -0.1])
 def test_an_error_rate_that_is_none_is_refused(run, error):
     with pytest.raises(QueryError, match="give a rate between 0 and 1"):

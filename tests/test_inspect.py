@@ -11,6 +11,7 @@ import unicodedata
 import pytest
 from click.testing import CliRunner
 from galleries import ESCAPES, LONG, SCRIPT, gallery_run
+from ledgers import new_run
 
 from capfilt.cli import cli
 
@@ -125,6 +126,15 @@ def test_nothing_found_is_no_error(root):
     result = CliRunner().invoke(cli, ["inspect", root, "--key", "nowhere"])
 
     assert (result.exit_code, result.output) == (0, f"{root}: no sample meets this\n")
+
+
+def test_a_run_of_which_nothing_is_committed_sends_to_status(tmp_path):
+    run = new_run(tmp_path)
+
+    output = CliRunner().invoke(cli, ["inspect", run.root, "--failed"]).output
+
+    told = f"no shard is complete, nor any unit of one; capfilt status {run.root} tells why"
+    assert output == f"{run.root}: {told}\n"
 
 
 def test_a_reason_that_does_not_occur_is_answered_with_those_that_do(root):

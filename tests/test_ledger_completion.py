@@ -18,7 +18,8 @@ def run(tmp_path) -> Run:
 
 
 def commit_all(run: Run, cuts: list[int], status: str = "ok") -> list[Unit]:
-    records = [record(n, status=status if n else "ok") for n in range(4)]
+    broken = {"status": status, "error": f"is {status}"}
+    records = [record(n, **(broken if n else {})) for n in range(4)]
     return commit(run, SHARD, cuts, records, [web(n) for n in range(4) if records[n].status == "ok"])
 
 
@@ -45,8 +46,9 @@ def test_a_shard_over_its_share_of_failures_is_left_to_the_driver_which_says_so(
     commit_all(run, [0, 2, 4], status="undecodable")
 
     assert not complete_if_covered(run, SHARD, run.config())
-    with pytest.raises(ShardError, match=r"3 of 4 samples failed \(3 undecodable\)"):
+    with pytest.raises(ShardError, match=r"3 of 4 samples failed \(3 undecodable\)") as error:
         complete_shard(run, SHARD, run.config())
+    assert "; key1: is undecodable; key2: is undecodable; key3: is undecodable; look at" in str(error.value)
     assert not is_complete(run, SHARD)
 
 

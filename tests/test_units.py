@@ -88,3 +88,14 @@ def test_failures_at_the_share_pass_and_over_it_do_not(tmp_path):
     check_failures(shard(4), {"ok": 2, "truncated": 2}, config)
     with pytest.raises(ShardError, match=r"in/00000\.tar: 3 of 4 samples failed \(1 too_large, 2 truncated\)"):
         check_failures(shard(4), {"ok": 1, "truncated": 2, "too_large": 1}, config)
+
+
+def test_a_shard_that_is_given_up_tells_of_the_first_samples_that_failed(tmp_path):
+    failed = ((f"key{n}", f"is broken\nin way {n}") for n in range(1000))
+
+    with pytest.raises(ShardError) as caught:
+        check_failures(shard(4), {"undecodable": 4}, job_config(tmp_path), failed)
+
+    told = "= 0.5; key0: is broken↵in way 0; key1: is broken↵in way 1; key2: is broken↵in way 2; look at the shard"
+    assert told in str(caught.value)
+    assert next(failed)[0] == "key3"

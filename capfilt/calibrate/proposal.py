@@ -44,10 +44,13 @@ def calibrate(opened: OpenRun, error: float, labels: Sequence[Label] = ()) -> Ca
         labels: what people say of some of its texts.
 
     Raises:
-        QueryError: error is out of range, or the run has neither control pairs nor any of the labelled texts.
+        QueryError: error is out of range, nothing is committed, or the run has neither control pairs nor any of the
+            labelled texts.
     """
     if not 0 < error < 1:
         raise QueryError(f"error is {error}; give a rate between 0 and 1, such as 0.05")
+    if not opened.commits:
+        raise QueryError(f"{opened.run.root}: {opened.nothing}, so nothing can be measured")
     found = match_labels(opened, labels) if labels else None
     judged = found.sources if found else {}
     sources = [

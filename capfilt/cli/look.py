@@ -71,7 +71,8 @@ def inspect(
         say_share(opened)
         cards = load_cards(opened, pick(opened, asked, limit, seed))
         if not cards:
-            click.echo(f"{run}: no sample meets this{_occurring(opened) if asked.reasons else ''}", err=True)
+            answer = f"no sample meets this{_occurring(opened) if asked.reasons else ''}"
+            click.echo(f"{run}: {answer if opened.commits else opened.nothing}", err=True)
         _show(opened, cards, as_json)
 
 

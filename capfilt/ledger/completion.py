@@ -5,12 +5,15 @@ that commit at the same time may both do it, and write the same bytes; what neit
 """
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import pyarrow.compute as pc
 
 from capfilt import storage
 from capfilt.config import BootstrapConfig
 from capfilt.errors import RunError, ShardError
 from capfilt.ledger.commits import read_commit
-from capfilt.ledger.tables import committed_units, fold, is_complete
+from capfilt.ledger.tables import checked_table, committed_units, fold, is_complete, table_path
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run
 from capfilt.units import check_failures, cover, parse_name
@@ -29,7 +32,7 @@ def complete_shard(run: Run, shard: Shard, config: BootstrapConfig) -> None:
     try:
         for unit in units if not is_complete(run, shard) else ():
             statuses.update(read_commit(storage.join(run.parts(shard), f"{unit.name}.json")).statuses)
-        check_failures(shard, statuses, config)
+        check_failures(shard, statuses, config, _failed(run, shard, units))
         fold(run, shard, units)
     except (RunError, OSError):
         if not is_complete(run, shard):  # else another was faster, and its units went while they were read
@@ -48,6 +51,16 @@ def complete_if_covered(run: Run, shard: Shard, config: BootstrapConfig) -> bool
     except (ShardError, RunError, OSError):
         return False
     return True
+
+
+def _failed(run: Run, shard: Shard, units: Sequence[Unit]) -> Iterator[tuple[str, str]]:
+    """Yield key and error of each sample of some units that was not scored."""
+    for unit in units:
+        stem = storage.join(run.parts(shard), unit.name)
+        sha256 = read_commit(f"{stem}.json").sha256["samples"]
+        table = checked_table(table_path(stem, "samples"), sha256, ["key", "status", "error"])
+        for row in table.filter(pc.not_equal(table["status"], "ok")).to_pylist():
+            yield row["key"], row["error"]
 
 
 def _committed(run: Run, shard: Shard) -> list[Unit]:

@@ -2,6 +2,7 @@
 
 import html
 import os
+import shlex
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +118,11 @@ class OpenRun:
         if self._drawn < self._there:
             return f"{self._drawn:,} of {self._there:,} shards, drawn by their ids"
         return f"{len({commit.shard for commit in self.commits}):,} of {self.planned:,} shards complete"
+
+    @property
+    def nothing(self) -> str:
+        """What there is to say of a run of which no unit is committed."""
+        return f"no shard is complete, nor any unit of one; capfilt status {shlex.quote(self.run.root)} tells why"
 
     @property
     def figures(self) -> dict[str, str]:
