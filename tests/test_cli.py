@@ -130,7 +130,7 @@ def test_a_job_under_nohup_outlives_its_terminal_and_leaves_a_log_of_whole_lines
     assert b"\r" not in text
     records = [json.loads(line) for line in text.decode().splitlines() if not line.startswith("nohup: ")]
     told = [record for record in records if record["logger"] == "capfilt.progress"]
-    assert " of 6 samples, " in told[0]["message"]
+    assert " of 6 samples, " in told[-1]["message"]
     assert {record["run"] for record in told} == {f"{root}/run"}
     assert records[-1]["level"] == "error"
     assert "00001.tar" in records[-1]["message"]
