@@ -125,19 +125,35 @@ class OnGPU:
         return unit.shard.id
 
 
+class OnShyGPU(OnGPU):
+    """The same, but the first look at the memory fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import torch
+
+        def refuse() -> int:
+            torch.cuda.memory_allocated = lambda: 100
+            raise RuntimeError("CUDA driver is busy")
+
+        torch.cuda.memory_allocated = refuse
+
+
 class Holder:
     """An actor that holds a worker, as the pool's do."""
 
-    def run(self, run: str) -> str:
-        self.worker = Metered(OnGPU, run)
+    def run(self, run: str, make: type[OnGPU]) -> str:
+        metrics.MEMORY_EVERY = 0.2
+        self.worker = Metered(make, run)
         return self.worker.run(UNIT)
 
 
-def test_an_actor_tells_the_memory_of_its_gpu():
-    actor = ray.remote(Holder).options(num_cpus=0.1).remote()
-    assert ray.get(actor.run.remote("/runs/gpu")) == UNIT.shard.id
+@pytest.mark.parametrize("make", [OnGPU, OnShyGPU])
+def test_an_actor_tells_the_memory_of_its_gpu_also_after_a_look_that_failed(make):
+    actor, run = ray.remote(Holder).options(num_cpus=0.1).remote(), f"/runs/{make.__name__}"
+    assert ray.get(actor.run.remote(run, make)) == UNIT.shard.id
 
-    found = wait_for("/runs/gpu", "capfilt_device_memory_bytes", ("peak", ""), 200)
+    found = wait_for(run, "capfilt_device_memory_bytes", ("peak", ""), 200)
 
     assert found["capfilt_device_memory_bytes"] == {("allocated", ""): 100, ("reserved", ""): 300, ("peak", ""): 200}
     ray.kill(actor)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from capfilt.errors import ModelError, WorkerError
 from capfilt.storage import append
 from capfilt.training.folder import TrainingRun
 from workers.launch import launch
+from workers.train_worker import _told
 
 
 @pytest.fixture
@@ -32,6 +34,13 @@ def elsewhere(lesson: Lesson, **changes: object) -> Lesson:
 
 def try_once(lesson: Lesson) -> None:
     append(f"{lesson.output}/tried", b"x")
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def refuse(lesson: Lesson) -> None:
@@ -70,6 +79,22 @@ class TestWorkers:
         asked, free = "2 workers, each with 1 CPUs and 0 GPUs", "1 CPUs and 0 GPUs"
         assert said[0] == f"no worker can start yet; cluster: {asked}; free: {free}"
         assert Path(lesson.output, "tried").read_text() == "xx"
+
+    def test_looks_that_fail_do_not_end_the_telling(self, lesson, monkeypatch, caplog):
+        run, said = TrainingRun(lesson.output, lesson), []
+        monkeypatch.setattr("workers.train_worker.TOLD_EVERY", 0.05)
+        monkeypatch.setattr("workers.train_worker.say", said.append)
+        metrics = Path(run.metrics)
+        with _told(run, TWO):
+            metrics.mkdir()  # which no read succeeds at
+            wait_for(lambda: f"no look at how {run.folder} does: IsADirectoryError" in caplog.text)
+            metrics.rmdir()
+            append(run.metrics, b'{"step": 1, "lm": 2.5}\n{"step": 2, "l')
+            wait_for(lambda: said)
+            append(run.metrics, b'm": 2.0}\n')
+            wait_for(lambda: len(said) == 2)
+        assert said == ["step 1, lm 2.5", "step 2, lm 2"]
+        assert "JSONDecodeError" not in caplog.text
 
     def test_a_failure_of_ray_train_itself_is_told_in_one_line(self, lesson, monkeypatch):
         def fail(trainer: TorchTrainer) -> None:

@@ -137,10 +137,13 @@ class Metered:
         return self._worker.run(unit)
 
     def _tell(self) -> None:
-        gpu = ",".join(map(str, ray.get_gpu_ids()))
         while True:
-            for kind, size in _device_memory().items():
-                self._series.set("capfilt_device_memory_bytes", size, kind=kind, gpu=gpu)
+            try:
+                gpu = ",".join(map(str, ray.get_gpu_ids()))
+                for kind, size in _device_memory().items():
+                    self._series.set("capfilt_device_memory_bytes", size, kind=kind, gpu=gpu)
+            except Exception as error:  # of CUDA or Ray, which have errors of many kinds; the next look may do better
+                logger.warning("no look at the memory of the GPU: %s", error)
             time.sleep(MEMORY_EVERY)
 
 

@@ -13,6 +13,7 @@ Ray Train's own count of failures is left at none: it runs over the whole job, a
 it begins again with each state, so that a job of weeks outlives many failures, and one that gets nowhere stops.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -38,6 +39,8 @@ from capfilt.training.folder import TrainingRun
 from workers.session import session
 
 TOLD_EVERY = 30.0  # seconds between two lines about the progress
+
+logger = logging.getLogger(__name__)
 
 
 def train_on_workers(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluster) -> None:
@@ -111,7 +114,11 @@ def _told(run: TrainingRun, cluster: TrainingCluster) -> Iterator[None]:
     def follow() -> None:
         before = ""
         while not done.wait(TOLD_EVERY):
-            news = _starved(cluster) or _newest(run)
+            try:
+                news = _starved(cluster) or _newest(run)
+            except Exception as error:  # of a store or Ray, which has errors of many kinds; the next look may do better
+                logger.warning("no look at how %s does: %s", run.folder, _line(error))
+                continue
             if news not in ("", before):
                 before = news
                 say(news)

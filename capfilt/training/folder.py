@@ -153,8 +153,9 @@ class TrainingRun:
         append(self.metrics, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """Return all lines of the metrics."""
-        return [json.loads(line) for line in read_bytes(self.metrics).decode().splitlines()]
+        """Return all whole lines of the metrics; the last may still be in the making, or was cut short."""
+        lines = read_bytes(self.metrics).decode().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _step(name: str) -> int:
