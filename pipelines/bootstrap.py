@@ -63,8 +63,7 @@ def run(
 
     Raises:
         CapfiltError: nothing can be done: settings, inputs or models are at fault, or another driver is at work.
-        PlanningError: shards could not be looked at, and nothing was begun.
-        OSError: the same, where this process looked at them itself.
+        PlanningError, OSError: shards could not be looked at, by workers or by this process, and nothing was begun.
         FailedUnitsError: units or shards failed; all others are committed, and exported if asked for.
         StoppedError: it was asked to stop, by a request in the run folder or by Ctrl-C; what was in hand is committed.
     """
@@ -81,27 +80,12 @@ def run(
         ):
             workers = None if local else _without_gpus(config.cluster, local)
             shards = plan_shards(folder, found, partial(index_shards, workers, stop))
-            left_out = [shard for shard in shards if unusable(shard, config)]
             if retry_quarantined:
                 _release(folder, shards)
-            usable = [shard for shard in shards if not unusable(shard, config)]
-            job = _Job(folder, config, usable, lease, stop, board)
-            folder.note("start", samples=job.left.total - job.left.done, left_out=[shard.url for shard in left_out])
-            failed = [remedy(shard) for shard in left_out] if config.damage == "fail" else []
-            failed += job.bootstrap(build, local)
+            job = _Job(folder, config, shards, lease, stop, board)
+            failed = job.begin() + job.bootstrap(build, local)
             failed += job.export(settings, local) if config.export and not job.stopped else []
-            summary = f"{len(shards)} shards, {len(left_out)} left out, {job.left.done} samples done before; "
-            summary += str(job.follower.tally)
-            if job.stopped:
-                folder.note("stop", summary=summary, failed=failed)
-                raise StoppedError(summary, failed)
-            if config.export and not failed:
-                summary += "\n" + finish(folder, job.shards, settings)
-                summary += f"\nnext: capfilt verify {shlex.quote(root)}, capfilt report {shlex.quote(root)}"
-            folder.note("end", summary=summary, failed=failed)
-            if failed:
-                raise FailedUnitsError(failed, summary)
-    return summary
+            return job.end(settings, failed)
 
 
 def _settled(config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt], local: bool) -> BootstrapConfig:
@@ -169,10 +153,18 @@ class _Job:
     def __init__(
         self, folder: Run, config: BootstrapConfig, shards: Sequence[Shard], lease: Lease, stop: Stop, board: Board
     ) -> None:
-        self.folder, self.config, self.shards, self.follower = folder, config, shards, Follower(folder)
+        self.folder, self.config, self.follower = folder, config, Follower(folder)
         self.lease, self.stop, self.board = lease, stop, board
+        self.left_out = [shard for shard in shards if unusable(shard, config)]
+        self.shards = [shard for shard in shards if not unusable(shard, config)]
         self.stopped = False  # before all was done
-        self.left = Remaining(folder, config, shards)
+        self.left = Remaining(folder, config, self.shards)
+
+    def begin(self) -> list[str]:
+        """Note the start, and return what is wrong with the shards that are left out, if the job fails by them."""
+        samples, left_out = self.left.total - self.left.done, [shard.url for shard in self.left_out]
+        self.folder.note("start", samples=samples, left_out=left_out)
+        return [remedy(shard) for shard in self.left_out] if self.config.damage == "fail" else []
 
     def bootstrap(self, build: Callable[[BootstrapConfig], CapFilt], local: bool) -> list[str]:
         """Do the units, complete the shards, and return what failed."""
@@ -197,6 +189,23 @@ class _Job:
         failed = export_shards(self.folder, ready, settings, _without_gpus(self.config.cluster, local), self.stop)
         self.stopped = self.stop.asked and bool({shard.id for shard in ready} - finished_shards(clean))
         return failed
+
+    def end(self, settings: ExportConfig, failed: list[str]) -> str:
+        """Note the end and return the summary; raise it where something failed or the job was stopped."""
+        shards = len(self.shards) + len(self.left_out)
+        summary = f"{shards} shards, {len(self.left_out)} left out, {self.left.done} samples done before; "
+        summary += str(self.follower.tally)
+        if self.stopped:
+            self.folder.note("stop", summary=summary, failed=failed)
+            raise StoppedError(summary, failed)
+        if self.config.export and not failed:
+            root = shlex.quote(self.folder.root)
+            summary += "\n" + finish(self.folder, self.shards, settings)
+            summary += f"\nnext: capfilt verify {root}, capfilt report {root}"
+        self.folder.note("end", summary=summary, failed=failed)
+        if failed:
+            raise FailedUnitsError(failed, summary)
+        return summary
 
     def _collect(self, results: Results) -> list[str]:
         """Take all results in, and return what failed."""
