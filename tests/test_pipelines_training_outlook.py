@@ -97,7 +97,7 @@ def test_a_run_that_was_stopped_goes_on_and_one_that_is_done_is_done(folder):
         ("captioner", {"checkpoint": "{folder}/none"}, "no checkpoint at {folder}/none"),
         ("captioner", {"image_size": 30}, "{folder}/start: image_size"),
         ("captioner", {"data": {"shards": ["{folder}/set"], "max_tokens": 40}}, "data.max_tokens: 40, which with the"),
-        ("filter", {"data": {"shards": ["{folder}/words"]}}, "input: {folder}/words matches no shard"),
+        ("filter", {"data": {"shards": ["{folder}/words"]}}, "data.shards: {folder}/words matches no shard"),
         ("filter", {"cluster": {"workers": 2, "address": "127.0.0.1:1"}}, "127.0.0.1:1 does not answer"),
         ("vqa", {"data": {"files": [{"questions": "{folder}/q.json", "images": "x/{{image}}"}]}}, "x/0.png"),
         ("nlvr2", {"data": {"files": [{"annotations": "{folder}/q.json", "images": "x"}]}}, "data.max_tokens: 64"),

@@ -49,6 +49,94 @@ def test_an_input_that_matches_nothing_is_an_error(folder, given):
         names(["00000.tar", given], folder)
 
 
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    """Return a folder of folders of shards."""
+    for name in (
+        "in/a/0.tar",
+        "in/b/1.tar",
+        "in/b/1.json",
+        "in/c/2.parquet",
+        "in/br[ack]et/3.tar",
+        "in/quest?ion/4.tar",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("in/{a,b}", ["0.tar", "1.tar"]),
+        ("in/{a,b}/*.tar", ["0.tar", "1.tar"]),
+        ("in/{a/0.tar,b,[c]}", ["0.tar", "1.tar", "2.parquet"]),
+        ("{i,i}n/[ab]", ["0.tar", "1.tar"]),
+        ("in/[abc]", ["0.tar", "1.tar", "2.parquet"]),
+        ("in/br[ack]et", ["3.tar"]),
+        ("in/quest?ion", ["4.tar"]),
+        ("in/{br[ack]et,quest?ion}", ["3.tar", "4.tar"]),
+        ("in/br[ack]et/{3,3}.tar", ["3.tar"]),
+    ],
+)
+def test_braces_come_first_and_each_name_is_a_file_a_folder_or_a_glob(tree, given, expected):
+    assert names([given], tree) == expected
+
+
+def test_a_folder_that_is_called_like_braces_is_found(tmp_path):
+    (tmp_path / "{a,b}").mkdir()
+    (tmp_path / "{a,b}/0.tar").write_bytes(b"x")
+
+    assert names(["{a,b}"], tmp_path) == ["0.tar"]
+
+
+def test_a_glob_that_matches_shards_and_folders_means_the_shards(tree):
+    (tree / "in/5.tar").write_bytes(b"x")
+
+    assert names(["in/*"], tree) == ["5.tar"]
+
+
+def test_a_name_of_braces_that_matches_nothing_is_told(tree):
+    with pytest.raises(
+        ConfigError, match=r"input: \S+/in/d, of \S+/in/\{a,d\}, matches no shard; give a file whose name"
+    ):
+        names(["in/{a,d}"], tree)
+
+
+@pytest.mark.parametrize("given", ["", "A.TAR", "b.tar.bz2", "c.json"])
+def test_what_is_read_is_told_of_files_that_are_not(tmp_path, given):
+    for name in ("A.TAR", "b.tar.bz2", "c.json", "d.txt"):
+        (tmp_path / name).write_bytes(b"x")
+
+    with pytest.raises(ConfigError) as caught:
+        names([given], tmp_path)
+
+    assert str(caught.value).endswith(
+        "matches no shard"
+        + "; it holds A.TAR, b.tar.bz2, c.json, ..." * (not given)
+        + "; give a file whose name ends in "
+        ".tar, .tar.gz, .tgz, .parquet, .csv, .tsv or .jsonl, in small letters, a folder of such files, or a glob"
+    )
+
+
+def test_a_message_names_the_key_that_the_inputs_stand_under(tmp_path):
+    with pytest.raises(ConfigError, match=r"^data\.shards: \S+ matches no shard"):
+        find_shards([str(tmp_path)], "data.shards")
+
+
+def test_the_folder_of_a_run_is_answered_with_its_clean_shards(tmp_path):
+    (tmp_path / "run.yaml").touch()
+    (tmp_path / "journal.jsonl").write_text("{}")
+    with pytest.raises(
+        ConfigError, match=r"is the folder of a run; its clean shards are in \S+/clean, when it is done"
+    ):
+        names([""], tmp_path)
+
+    (tmp_path / "clean/default-c0ffee").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"its clean shards are in \S+/clean/default-c0ffee"):
+        names([""], tmp_path)
+
+
 def test_a_gap_in_a_range_is_an_error_that_names_the_first(folder):
     with pytest.raises(ConfigError, match=r"names 4 files, 2 are missing, first \S+00002\.tar; narrow"):
         names(["{00000..00003}.tar"], folder)
@@ -67,4 +155,5 @@ def test_urls_are_listed_as_folders_are():
 
     assert find_shards(["memory://found/a"]) == ["memory://found/a/0.tar", "memory://found/a/1.tar"]
     assert find_shards(["memory://found/a/{0..1}.tar"]) == ["memory://found/a/0.tar", "memory://found/a/1.tar"]
-    assert [path.rpartition("/")[2] for path in find_shards(["memory://found/*/*.tar"])] == ["0.tar", "1.tar"]
+    for given in ("memory://found/*/*.tar", "memory://found/*", "memory://found/{a,a}", "memory://{found,found}/*"):
+        assert [path.rpartition("/")[2] for path in find_shards([given])] == ["0.tar", "1.tar"]

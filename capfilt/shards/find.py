@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from capfilt.errors import ConfigError
 from capfilt.shards.listing import LIST_SUFFIXES
-from capfilt.storage import exists, find_files, join, list_files
+from capfilt.storage import exists, find_files, join, list_files, list_folders
 
 _KINDS: tuple[tuple[str, ...], ...] = ((".tar", ".tar.gz", ".tgz"), (".parquet",), LIST_SUFFIXES)
 _SUFFIXES = tuple(suffix for kind in _KINDS for suffix in kind)
@@ -15,49 +15,83 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MAX_RANGE = 10_000_000
 
 
-def find_shards(inputs: Sequence[str]) -> list[str]:
+def find_shards(inputs: Sequence[str], key: str = "input") -> list[str]:
     """Return the shards that the inputs name, sorted, each once.
 
+    Braces are expanded first, and each name that they give is a file, a folder or a glob. A file or folder that is
+    there is taken as it is called, whatever characters a glob would make something of.
+
     A folder's shards are its tars; its Parquet files if it has no tar, since beside tars they are tables
-    without images; its lists if it has neither. Subfolders are searched only by a glob with **.
+    without images; its lists if it has neither. Subfolders are searched only by a glob with **. A glob means the shards
+    that it matches, and the folders that it matches where it matches no shard.
+
+    Args:
+        inputs: what a user names.
+        key: the setting that they stand under, for messages.
 
     Raises:
-        ConfigError: an input matches nothing, or a file of a range is missing.
+        ConfigError: an input matches nothing, a file of a range is missing, or a folder is that of a run.
     """
-    return sorted({shard for given in inputs for shard in _expand(given)})
+    return sorted({shard for given in inputs for shard in _expand(given, key)})
 
 
-def _expand(given: str) -> list[str]:
-    names = list(_braces(given))
-    shards = _checked(names, given) if len(names) > 1 else _match(given)
-    if not shards:
-        raise ConfigError(
-            f"input: {given} matches no shard; give a .tar, .tgz, .parquet, .csv, .tsv or .jsonl file, "
-            f"a folder of them, or a glob"
-        )
-    return shards
+def _expand(given: str, key: str) -> Iterator[str]:
+    names = list(_braces(given, key))
+    if len(names) == 1 or exists(given):
+        names = [given]
+    files = [name for name in names if name.endswith(_SUFFIXES) and not glob.has_magic(name)] if len(names) > 1 else []
+    yield from _checked(files, given, key)
+    checked = set(files)
+    for name in (name for name in names if name not in checked):
+        shards = _match(name, key)
+        if not shards:
+            raise ConfigError(f"{key}: {name}{'' if name == given else f', of {given},'} matches no shard{_told(name)}")
+        yield from shards
 
 
-def _match(name: str) -> list[str]:
+def _match(name: str, key: str) -> list[str]:
     if name.endswith(_SUFFIXES) and exists(name):
         return [name]
-    if glob.has_magic(name):
-        return [path for path in _glob(name) if path.endswith(_SUFFIXES)]
-    names = list_files(name)
+    if not glob.has_magic(name) or exists(name):
+        return _of_folder(name, key)
+    found = _glob(name)
+    shards = [path for path in found if path.endswith(_SUFFIXES)]
+    return shards or [shard for path in found for shard in _of_folder(path, key)]
+
+
+def _of_folder(folder: str, key: str) -> list[str]:
+    names = list_files(folder)
     for kind in _KINDS:
-        if shards := [join(name, shard) for shard in names if shard.endswith(kind)]:
+        if shards := [join(folder, name) for name in names if name.endswith(kind)]:
+            if kind is LIST_SUFFIXES and "run.yaml" in names:  # the list is the journal of a run
+                raise ConfigError(f"{key}: {folder} is the folder of a run; {_clean(folder)}")
             return shards
     return []
 
 
-def _checked(names: list[str], given: str) -> list[str]:
+def _clean(run: str) -> str:
+    """Return where the clean shards of a run are, as the end of a sentence."""
+    clean = join(run, "clean")
+    folders = [join(clean, name) for name in list_folders(clean)]
+    return f"its clean shards are in {' and '.join(folders) or f'{clean}, when it is done'}"
+
+
+def _told(name: str) -> str:
+    """Return the end of the message that a name matches no shard: what a folder holds instead, and what is read."""
+    names = [found for found in list_files(name) if found != name.rpartition("/")[2]]  # stores list a file as in itself
+    holds = f"; it holds {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else ""
+    read = f"{', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"
+    return f"{holds}; give a file whose name ends in {read}, in small letters, a folder of such files, or a glob"
+
+
+def _checked(names: list[str], given: str, key: str) -> list[str]:
     """Return the files of a range, of which none may be missing. One listing serves a folder, however many they are."""
     folders = {name.rpartition("/")[0] for name in names}
     there = {folder: set(list_files(folder or ".")) for folder in folders}
     missing = [name for name in names if name.rpartition("/")[2] not in there[name.rpartition("/")[0]]]
     if missing:
         raise ConfigError(
-            f"input: {given} names {len(names)} files, {len(missing)} are missing, first {missing[0]}; "
+            f"{key}: {given} names {len(names)} files, {len(missing)} are missing, first {missing[0]}; "
             f"narrow the range, or use a glob, which takes what is there"
         )
     return names
@@ -69,22 +103,22 @@ def _glob(pattern: str) -> list[str]:
     return find_files(pattern)
 
 
-def _braces(pattern: str) -> Iterator[str]:
+def _braces(pattern: str, key: str) -> Iterator[str]:
     """Yield the pattern with its first braces replaced by each thing they list, and so on for the others."""
     found = _BRACES.search(pattern)
     if not found:
         yield pattern
         return
-    for choice in _choices(found[1], pattern):
-        yield from _braces(pattern[: found.start()] + choice + pattern[found.end() :])
+    for choice in _choices(found[1], pattern, key):
+        yield from _braces(pattern[: found.start()] + choice + pattern[found.end() :], key)
 
 
-def _choices(inside: str, pattern: str) -> Sequence[str]:
+def _choices(inside: str, pattern: str, key: str) -> Sequence[str]:
     """Return what braces list: a,b,c or 000..127, as wide as its first number is written."""
     limits = _RANGE.fullmatch(inside)
     if not limits:
         return inside.split(",")
     first, last = int(limits[1]), int(limits[2])
     if not first <= last < first + _MAX_RANGE:
-        raise ConfigError(f"input: {pattern}: the range {inside} must go upwards, by at most {_MAX_RANGE}")
+        raise ConfigError(f"{key}: {pattern}: the range {inside} must go upwards, by at most {_MAX_RANGE}")
     return [str(number).zfill(len(limits[1])) for number in range(first, last + 1)]

@@ -34,7 +34,8 @@ class Catalogue:
             ShardError: a shard is damaged, and data.damage says fail.
         """
         self.settings = settings
-        found = [[absolute(url) for url in find_shards(source.shards)] for source in settings.mixture()]
+        key = "data.sources.shards" if settings.sources else "data.shards"
+        found = [[absolute(url) for url in find_shards(source.shards, key)] for source in settings.mixture()]
         urls = sorted({url for source in found for url in source})
         if file and exists(file):
             self.shards = _read(file, urls)
