@@ -1,5 +1,6 @@
 """The plan of a run: which shards it has, fixed when it starts, and which of them can be used."""
 
+import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +15,10 @@ from capfilt.runs.stop import Stop
 from capfilt.shards import open_shard
 from capfilt.storage import absolute
 
+_LISTED = 10  # files told that came or went
 READERS = 32  # threads that ask for what is known of a shard; they wait for the store far more than they compute
+
+logger = logging.getLogger(__name__)
 
 Index = Callable[[Run, Sequence[Shard]], Iterable[Shard]]
 """Looks at files of which nothing but their ids and URLs are known, and gives them back in any order."""
@@ -41,7 +45,7 @@ def plan_shards(run: Run, found: Sequence[str], index: Index = index_here) -> li
         index: looks at the shards of which nothing is known yet.
 
     Raises:
-        RunError: files came or went since the run was planned.
+        RunError: files went since the run was planned. Those that came are left out, and a warning names them.
     """
     urls = [absolute(url) for url in found]  # workers have other current folders
     planned = run.plan() if run.has_plan() else []
@@ -106,12 +110,17 @@ def _look(id_: str, url: str) -> Shard:
 
 
 def _check_same(planned: Sequence[str], found: Sequence[str], root: str) -> None:
+    """Check that the shards of a plan are all there; files that have come since are left out, and told."""
     gone, new = sorted(set(planned) - set(found)), sorted(set(found) - set(planned))
-    if gone or new:
-        changes = [f"gone: {url}" for url in gone] + [f"new: {url}" for url in new]
-        more = f"\n  and {len(changes) - 10} more" if len(changes) > 10 else ""
+    changes = [f"gone: {url}" for url in gone] + [f"new: {url}" for url in new]
+    told = "".join(f"\n  {change}" for change in changes[:_LISTED])
+    told += f"\n  and {len(changes) - _LISTED} more" if len(changes) > _LISTED else ""
+    if gone:
         raise RunError(
-            f"{root}: the inputs are not those that the run was planned with; put them back, or start another run\n  "
-            + "\n  ".join(changes[:10])
-            + more
+            f"{root}: the inputs are not those that the run was planned with; put them back, or start another run{told}"
+        )
+    if new:
+        logger.warning(
+            "%s: %d files have come since the run was planned, and are left out; for them, start another run%s",
+            *(root, len(new), told),
         )

@@ -19,7 +19,7 @@ ENOUGH = 256  # shards; an index is a request or many, and their mean differs li
 class Survey:
     """What is known of a job's shards."""
 
-    files: int  # that its inputs mean
+    files: int  # that its inputs mean, or meant when it was planned
     shards: list[Shard]  # that were looked at
     left_out: list[Shard]  # of these: a bootstrap does not take them as they are
     rest: Remaining  # of the others
@@ -74,7 +74,7 @@ def survey(run: Run, config: BootstrapConfig, found: Sequence[str], *, whole: bo
         whole: look at all, however many they are. Those of a run that is planned are all known.
 
     Raises:
-        RunError: files came or went since the run was planned.
+        RunError: files went since the run was planned. Those that came are left out, and a warning names them.
     """
     urls = [absolute(url) for url in found]
     planned = run.plan() if run.has_plan() else []
@@ -85,4 +85,4 @@ def survey(run: Run, config: BootstrapConfig, found: Sequence[str], *, whole: bo
         shards = index_shards(urls if few else sorted(random.Random(config.seed).sample(urls, ENOUGH)))
     usable = [shard for shard in shards if not unusable(shard, config)]
     left_out = [shard for shard in shards if unusable(shard, config)]
-    return Survey(len(urls), shards, left_out, Remaining(run, config, usable))
+    return Survey(len(planned) or len(urls), shards, left_out, Remaining(run, config, usable))

@@ -9,6 +9,7 @@ from capfilt.planning import index_here, plan_shards, unusable
 from capfilt.records import Shard
 from capfilt.runs import Run, start_run
 from capfilt.shards import find_shards
+from capfilt.survey import survey
 
 WHOLE = Shard("0", "0.tar", 10, "d", 3)
 CUT = Shard("0", "0.tar", 10, "d", 3, "cut short")
@@ -80,13 +81,46 @@ def test_a_shard_that_was_mended_is_planned_anew(run, tmp_path):
     assert run.plan()[1].samples == 5
 
 
-def test_files_that_come_or_go_are_refused_by_name_the_first_ten_of_them(run, tmp_path):
+def test_files_that_go_are_refused_by_name_the_first_ten_of_them(run, tmp_path):
     plan_shards(run, found(tmp_path))
 
     with pytest.raises(RunError, match=r"\n +gone: .*/0\.tar\n +gone: .*/1\.tar\n +new: .*/9\.tar$"):
         plan_shards(run, [f"{tmp_path}/in/{n}.tar" for n in (2, 9)])
     with pytest.raises(RunError, match=r"and 7 more$"):
-        plan_shards(run, [f"{tmp_path}/in/{n}.tar" for n in range(20)])
+        plan_shards(run, [f"{tmp_path}/in/{n}.tar" for n in range(1, 19)])
+
+
+def test_files_that_come_are_left_out_and_told(run, tmp_path, caplog):
+    planned = plan_shards(run, found(tmp_path))
+    write_shard(tmp_path / "in/9.tar", [("blue", "")])
+
+    assert plan_shards(run, found(tmp_path)) == planned == run.plan()
+    assert caplog.messages == [
+        f"{run.root}: 1 files have come since the run was planned, and are left out; for them, start another run\n"
+        f"  new: {tmp_path}/in/9.tar"
+    ]
+    looked_at = survey(run, run.config(), found(tmp_path))
+    assert (looked_at.shards, looked_at.whole) == (planned, True)
+
+
+@pytest.mark.parametrize("given", ["in", "{folder}/in/*.tar", "{folder}/in/{{0..2}}.tar"])
+def test_a_planned_run_goes_on_with_its_shards_in_other_words(run, tmp_path, monkeypatch, given):
+    planned = plan_shards(run, found(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    config = job_config(tmp_path, input=[given.format(folder=tmp_path)])
+
+    assert start_run(config, NAMES) == run
+    assert plan_shards(run, find_shards(config.input)) == planned
+
+
+@pytest.mark.parametrize("given", [["{folder}/in/1.tar"], ["{folder}/in", "{folder}/more"]])
+def test_inputs_in_other_words_that_mean_other_shards_are_refused(run, tmp_path, given):
+    plan_shards(run, found(tmp_path))
+    write_shard(tmp_path / "more/9.tar", [("blue", "")])
+
+    with pytest.raises(RunError, match=r"\n  input: \['\S+'\] in the run, \['"):
+        start_run(job_config(tmp_path, input=[path.format(folder=tmp_path) for path in given]), NAMES)
+    assert run.config() == job_config(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from capfilt.errors import RunError
 from capfilt.fingerprint import fingerprint
 from capfilt.records import Shard
 from capfilt.runs.plans import read_plan, write_plan
+from capfilt.shards import find_shards
 
 CODE = "4"
 """Version of the code that decides what the models say; raised when equal settings come to give other results."""
@@ -146,9 +147,9 @@ def journal_line(event: str, **values: object) -> str:
 def start_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
     """Make a run folder, or go on with one that was made under the same settings.
 
-    `input` must stay what it was, since the plan is fixed. `damage` and `max_failed_share` decide which
-    shards are accepted, and may only be loosened: then all that was accepted before still is, and the
-    result is that of the looser settings from the start.
+    `input` must mean the shards that it meant, in whatever words, since the plan is fixed. `damage` and
+    `max_failed_share` decide which shards are accepted, and may only be loosened: then all that was accepted before
+    still is, and the result is that of the looser settings from the start.
 
     Args:
         config: the job.
@@ -172,6 +173,8 @@ def find_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
     if storage.exists(path):
         stored = _read_record(path)
         differences = list(_differences(stored, config, hashes))
+        if stored.config.input != config.input and not _means_plan(Run(root, stored.models), config.input):
+            differences.append(f"input: {stored.config.input!r} in the run, {config.input!r} here")
         if differences:
             raise RunError(
                 f"{config.run}: this folder holds a run of other settings; put them back, or start another run "
@@ -205,9 +208,14 @@ def _read_record(path: str) -> RunRecord:
     return loads(RunRecord, storage.read_bytes(path).decode(), path)
 
 
+def _means_plan(run: Run, inputs: Sequence[str]) -> bool:
+    """Return whether inputs mean the shards that a run was planned with, and no others."""
+    return run.has_plan() and {shard.url for shard in run.plan()} == {*map(storage.absolute, find_shards(inputs))}
+
+
 def _differences(stored: RunRecord, config: BootstrapConfig, hashes: dict[str, str]) -> Iterator[str]:
     """Yield a line for each setting in which a stored run differs so that it cannot be gone on with."""
-    before, after = (_flat(c.model_dump(mode="json", include={*RESULTS, "input"})) for c in (stored.config, config))
+    before, after = (_flat(c.model_dump(mode="json", include=set(RESULTS))) for c in (stored.config, config))
     before |= {VERSION: stored.code} | {f"checkpoint of the {name}": it for name, it in stored.checkpoints.items()}
     after |= {VERSION: CODE} | {f"checkpoint of the {name}": it for name, it in hashes.items()}
     for key in {**before, **after}:
