@@ -10,7 +10,7 @@ from capfilt import planning, progress
 from capfilt.config import Cluster
 from capfilt.errors import PlanningError, StoppedError
 from capfilt.planning import index_here, plan_shards
-from capfilt.runs import Run, open_run
+from capfilt.runs import Run, start_run
 from capfilt.runs.stop import Stop
 from capfilt.shards import find_shards
 from pipelines import bootstrap, indexing
@@ -27,7 +27,7 @@ def run(tmp_path, monkeypatch) -> Run:
     monkeypatch.setattr(attempts, "BACKOFF", 0.01)
     for n in range(SHARDS):
         write_shard(tmp_path / f"in/{n:02d}/0.tar", [("red", "a car")])
-    return open_run(job_config(tmp_path, input=[f"{tmp_path}/in/*/0.tar"]), NAMES)
+    return start_run(job_config(tmp_path, input=[f"{tmp_path}/in/*/0.tar"]), NAMES)
 
 
 def break_shard(run: Run, number: int) -> str:
