@@ -24,7 +24,7 @@ from capfilt.runs import Run, begun_with, start_run
 from capfilt.runs.lease import Lease, hold_lease
 from capfilt.runs.status import Board, keep_status
 from capfilt.runs.stop import Stop, heed_stop
-from capfilt.shards import find_shards
+from capfilt.shards import find_shards, told
 from pipelines.export import export_shards, finish
 from pipelines.follow import Follower
 from pipelines.indexing import index_shards
@@ -247,4 +247,4 @@ def _without_gpus(cluster: Cluster, local: bool) -> Cluster:
 
 def remedy(shard: Shard) -> str:
     """Return what is wrong with a shard that is left out, and what to do."""
-    return f"{shard.url}: {shard.damage}; fetch it again, or set damage: keep-readable or skip-shard"
+    return f"{told(shard)}, or set damage: keep-readable or skip-shard"

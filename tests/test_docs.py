@@ -12,7 +12,7 @@ from capfilt.cli.options import job_kind
 from capfilt.config import Config, Policy
 from capfilt.policy import REASONS
 from capfilt.query import COLUMNS
-from capfilt.shards import listing, parquet
+from capfilt.shards import parquet, rows
 from capfilt.shards.grouping import IMAGE_SUFFIXES
 from capfilt.stats import DIMENSIONS
 from workers.events import What
@@ -68,7 +68,7 @@ def test_the_page_on_the_policy_has_every_reason_and_mix():
 
 def test_the_page_on_inputs_has_every_name_that_is_looked_for():
     page = (ROOT / "docs/inputs.md").read_text()
-    names = {*listing._PATHS, *listing._TEXTS, *parquet._TEXTS, *parquet._JSONS}
+    names = {*rows._PATHS, *rows._TEXTS, *parquet._TEXTS, *parquet._JSONS}
     names |= {name for name in parquet._IMAGES if name not in IMAGE_SUFFIXES}
     assert not [name for name in names if f"`{name}`" not in page]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from drivers import start_driver, tables, wait_for_commits, wait_until_told
-from fakes import NAMES, build_dying, build_fakes, build_nothing, job_config, mixed_shards, write_shard
+from fakes import NAMES, build_dying, build_fakes, build_nothing, job_config, mixed_shards, picture, write_shard
 
 from capfilt.batch_size import LEAST
 from capfilt.config import ExportConfig, Policy
@@ -343,6 +343,19 @@ def test_a_damaged_shard_can_be_skipped_or_read_as_far_as_it_goes(folder):
     plan = {shard.id: shard for shard in load_run(f"{folder}/run").plan()}
     assert 0 < plan["00001"].samples < 21
     assert all(plan[id_].damage for id_ in ("00001", "00002"))
+
+
+def test_a_row_of_a_list_that_cannot_be_read_is_told_with_the_remedy_and_counted(tmp_path):
+    (tmp_path / "red.jpg").write_bytes(picture("red"))
+    rows = ["red car", '"Beware of the dog', "blue car", 'frame 8x12"', "green car"]
+    (tmp_path / "list.csv").write_text("image,caption\n" + "".join(f"red.jpg,{row}\n" for row in rows))
+    config = job_config(tmp_path, input=[str(tmp_path / "list.csv")])
+
+    with pytest.raises(FailedUnitsError, match=r"list\.csv: line 3: its quotes do not.*; mend these lines, or set"):
+        bootstrap.run(config, build_fakes, NAMES, local=True)
+    kept = bootstrap.run(config.model_copy(update={"damage": "keep-readable"}), build_fakes, NAMES, local=True)
+
+    assert "5 samples: 4 scored, 1 failed (1 bad_row)" in kept
 
 
 def test_files_that_come_or_go_are_refused_by_name(folder):

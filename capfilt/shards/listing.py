@@ -1,33 +1,21 @@
 """A list of image files with captions (CSV, TSV or JSONL); paths are relative to the list's folder."""
 
-import csv
 import errno
 import hashlib
-import io
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import NamedTuple
 
 from capfilt.errors import ShardError
 from capfilt.records import Sample
+from capfilt.shards.rows import Row, json_rows, table_rows
 from capfilt.shards.samples import MAX_IMAGE_BYTES, describe, to_json
 from capfilt.storage import join, read_bytes, size
 
-LIST_SUFFIXES = (".csv", ".tsv", ".jsonl")
-_PATHS = ("image", "file_name", "filename", "filepath", "file", "path", "image_path", "image_name", "img")
-_TEXTS = ("caption", "captions", "text", "txt", "alt_text", "title")
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+LIST_SUFFIXES = (*_DELIMITERS, ".jsonl")
 _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
 _LISTED = 5  # damages told in full
-
-
-class Row(NamedTuple):
-    """One line of a list."""
-
-    line: int
-    values: Mapping[str, object]
-    problem: str = ""  # why the line cannot be understood
 
 
 class ListShard:
@@ -41,14 +29,12 @@ class ListShard:
         self.digest = hashlib.sha256(data).hexdigest()
         # Bytes that are not UTF-8 survive as surrogates, so that one bad caption does not hide the others.
         text = data.decode("utf-8-sig", "surrogateescape")
-        self._rows = list(_jsonl_rows(text) if url.endswith(".jsonl") else _csv_rows(text, url.endswith(".tsv")))
+        try:
+            self._rows = json_rows(text) if url.endswith(".jsonl") else table_rows(text, _DELIMITERS[url[-4:]])
+        except ValueError as error:
+            raise ShardError(f"{url}: {error}") from None
         self.samples = len(self._rows)
-        names = {name for row in self._rows for name in row.values}
-        self._path = next((name for name in _PATHS if name in names), "")
-        self._text = next((name for name in _TEXTS if name in names), "")
-        if not self._path:
-            raise ShardError(f"{url}: no column names the image files; name it {_PATHS[0]}; found {sorted(names)[:10]}")
-        self.damage = _tell([f"line {row.line}: {row.problem}" for row in self._rows if row.problem])
+        self.damage = _tell([f"{row.place}: {row.problem}" for row in self._rows if row.problem])
 
     def read(self, lo: int, hi: int) -> Iterator[Sample]:
         """Yield the samples of positions lo to hi - 1, one of them in memory at a time.
@@ -62,14 +48,12 @@ class ListShard:
             yield self._sample(position, self._rows[position])
 
     def _sample(self, position: int, row: Row) -> Sample:
-        path = row.values.get(self._path)
-        image, status, error = b"", "bad_row", f"line {row.line}: {row.problem or 'names no image'}"
-        if not row.problem and isinstance(path, str) and path:
-            image, status, error = self._image(path)
-        key = _readable(path) if isinstance(path, str) else str(position)
+        image, status, error = b"", "bad_row", f"{row.place}: {row.problem or 'names no image'}"
+        if row.path and not row.problem:
+            image, status, error = self._image(row.path)
+        key = str(position) if row.path is None else _readable(row.path)
         sample = Sample(position, key.rpartition(".")[0] or key, image, text="", status=status, error=error)
-        text = _first(row.values.get(self._text))
-        raw = None if text is None else text.encode("utf-8", "surrogatepass")
+        raw = None if row.text is None else row.text.encode("utf-8", "surrogatepass")
         values = {name: _readable(value) if isinstance(value, str) else value for name, value in row.values.items()}
         return describe(sample, raw, to_json(values))
 
@@ -93,46 +77,6 @@ class ListShard:
         if not data:
             return b"", ("too_large" if length else "empty_image"), f"{_readable(path)} has {length} bytes"
         return data, "ok", ""
-
-
-def _csv_rows(text: str, tabs: bool) -> Iterator[Row]:
-    """Yield the lines below the head of a table. A quote that never closes is an error, not one long caption."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if tabs else ",", strict=True)
-    head: list[str] = []
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield Row(line, {}, str(error))
-            continue
-        if not head:
-            head = cells
-        elif len(cells) > len(head):
-            yield Row(line, dict(zip(head, cells, strict=False)), f"has {len(cells)} cells, the head {len(head)}")
-        elif cells:
-            yield Row(line, dict(zip(head, cells, strict=False)))
-
-
-def _jsonl_rows(text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield Row(number, {}, f"is not JSON: {error}")
-            continue
-        yield Row(number, values) if isinstance(values, dict) else Row(number, {}, "is no JSON object")
-
-
-def _first(value: object) -> str | None:
-    """Return the text of a cell. Of several captions the first is the sample's; all stay in its metadata."""
-    if isinstance(value, list):
-        value = value[0] if value else None
-    return value if isinstance(value, str) else None
 
 
 def _readable(text: str) -> str:

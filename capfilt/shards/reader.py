@@ -6,7 +6,7 @@ from threading import Lock
 from typing import Protocol
 
 from capfilt.errors import ShardError
-from capfilt.records import Sample
+from capfilt.records import Sample, Shard
 from capfilt.shards.archive import TarShard
 from capfilt.shards.listing import LIST_SUFFIXES, ListShard
 from capfilt.shards.parquet import PARQUET_MAGIC, ParquetShard
@@ -47,6 +47,12 @@ def open_shard(url: str) -> ShardReader:
     shard = ParquetShard(url) if head.startswith(PARQUET_MAGIC) else TarShard(url, head)
     shard.damage = "; ".join(filter(None, [_unfinished(url), shard.damage]))
     return shard
+
+
+def told(shard: Shard) -> str:
+    """Return what is wrong with a damaged shard, and how to mend it. A list would be fetched with the same lines."""
+    remedy = "mend these lines" if shard.url.endswith(LIST_SUFFIXES) else "fetch it again"
+    return f"{shard.url}: {shard.damage}; {remedy}"
 
 
 def _unfinished(url: str) -> str:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from capfilt.config.data import DataSettings
 from capfilt.errors import ConfigError, RunError, ShardError
 from capfilt.records import Shard
-from capfilt.shards import ShardReader, find_shards, open_shard
+from capfilt.shards import ShardReader, find_shards, open_shard, told
 from capfilt.shards.samples import NO_SAMPLES
 from capfilt.storage import absolute, exists, publish, read_bytes
 
@@ -84,7 +84,7 @@ class Catalogue:
         except ShardError as error:  # no shard at all
             shard = Shard(url, url, 0, "", 0, str(error))
         if shard.damage and not shard.damage.startswith(NO_SAMPLES) and self.settings.damage == "fail":
-            raise ShardError(f"{url}: {shard.damage}; fetch it again or set data.damage: keep-readable")
+            raise ShardError(f"{told(shard)}, or set data.damage: keep-readable")
         if shard.damage or not shard.samples:
             logger.warning("%s: %d samples can be read: %s", url, shard.samples, shard.damage or NO_SAMPLES)
         return shard

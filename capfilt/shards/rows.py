@@ -1,0 +1,191 @@
+"""The rows of a list: of a table (CSV, TSV), or one line of JSON each.
+
+A quote that somebody forgot to write twice makes csv take all rows up to the next quote for one cell, without a
+word. So the lines of a cell that goes over several are looked at, whether they are rows by themselves.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from capfilt.shards.grouping import IMAGE_SUFFIXES
+
+_PATHS = ("image", "file_name", "filename", "filepath", "file", "path", "image_path", "image_name", "img")
+_TEXTS = ("caption", "captions", "text", "txt", "alt_text", "title")
+_MOST_LINES = 100  # of one row of a TSV: else a file of quotes would be read again from each of its lines
+_QUOTES = "its quotes do not pair: write those inside of a quoted cell twice"
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+class Row(NamedTuple):
+    """A line of a list, or several where a cell holds line ends, or lines that cannot be understood."""
+
+    line: int  # the first of its lines; that of the head is 1
+    last: int
+    values: Mapping[str, object]
+    path: str | None = None  # of its image
+    text: str | None = None
+    problem: str = ""  # why it cannot be understood
+
+    @property
+    def place(self) -> str:
+        """Its lines, for people."""
+        return f"line {self.line}" if self.last == self.line else f"lines {self.line} to {self.last}"
+
+
+def table_rows(text: str, delimiter: str) -> list[Row]:
+    """Return the rows below the head of a table.
+
+    In a CSV quotes are marks. In a TSV they are characters as others are, for so most of them are written, except
+    around a whole cell; a row that only then has as many cells as the head may hold tabs and line ends in such cells.
+    Where the quotes of a CSV do not pair, the lines up to the next that is a row by itself are one row with a problem.
+
+    Raises:
+        ValueError: no column names the images, or the head cannot be understood.
+    """
+    table = _Table(list(io.StringIO(text, newline="")), delimiter)
+    rows, at = [], table.below
+    while at < len(table.lines):
+        found = table.read(at)
+        if found.cells or found.problem:
+            rows.append(table.row(at, found))
+        at = found.stop
+    return rows
+
+
+def json_rows(text: str) -> list[Row]:
+    """Return the rows of a file that has a JSON object in each line.
+
+    Raises:
+        ValueError: no key names the images.
+    """
+    rows = list(_json_rows(text))
+    names = {name for row in rows for name in row.values}
+    path = next((name for name in _PATHS if name in names), None)
+    if path is None:
+        raise ValueError(_no_column(sorted(names)))
+    texts = next((name for name in _TEXTS if name in names), "")
+    return [row._replace(path=_string(row.values.get(path)), text=_first(row.values.get(texts))) for row in rows]
+
+
+class _Cells(NamedTuple):
+    cells: list[str]
+    stop: int  # the line behind them
+    problem: str = ""
+
+
+class _Table:
+    """The lines of a table, and what its head says of them. Lines are counted from 0 here."""
+
+    def __init__(self, lines: Sequence[str], delimiter: str) -> None:
+        self.lines, self.delimiter = lines, delimiter
+        self.names: list[str] = []
+        self.path = self.below = 0
+        while self.below < len(lines) and not self.names:  # blank lines may stand above the head
+            self.names, self.below, problem = self.read(self.below)
+            if problem:
+                raise ValueError(f"line {self.below}: {problem}")
+        paths = [self.names.index(name) for name in _PATHS if name in self.names]
+        texts = [self.names.index(name) for name in _TEXTS if name in self.names]
+        if not paths:
+            raise ValueError(_no_column(self.names))
+        self.path, self.text = paths[0], texts[0] if texts else len(self.names)
+
+    def read(self, start: int) -> _Cells:
+        """Return the cells of the row that begins at a line; none of a blank one."""
+        line = self.lines[start].rstrip("\r\n")
+        cells = line.split(self.delimiter) if line else []
+        if '"' not in line:
+            return _Cells(cells, start + 1)
+        if self.delimiter == ",":
+            return self._quoted(start, len(self.lines))
+        if any(cell.startswith('"') and not _is_quoted(cell) for cell in cells):
+            found = self._quoted(start, min(start + _MOST_LINES, len(self.lines)))
+            if not found.problem and len(found.cells) == len(self.names):
+                return found
+        return _Cells([_unquoted(cell) for cell in cells], start + 1)
+
+    def row(self, start: int, found: _Cells) -> Row:
+        """Return the row of some cells that begin at a line."""
+        cells, problem = found.cells, found.problem
+        if len(cells) > len(self.names):
+            problem = f"has {len(cells)} cells, the head {len(self.names)}"
+        path, text = (cells[at] if at < len(cells) else None for at in (self.path, self.text))
+        return Row(start + 1, found.stop, dict(zip(self.names, cells, strict=False)), path, text, problem)
+
+    def _quoted(self, start: int, end: int) -> _Cells:
+        """Return the cells of the row that begins at a line and ends before another, with quotes as marks."""
+        rows: list[
+            int
+        ] = []  # lines that are rows by themselves: of a row that is whole, the one with its image at most
+        stop = start
+
+        def feed() -> Iterator[str]:
+            nonlocal stop
+            while stop < end and len(rows) < 2:
+                stop += 1
+                yield self.lines[stop - 1]
+                # csv asks for another line: it is inside of a cell
+                new = (start, stop) if stop == start + 1 else (stop,)
+                rows.extend(at for at in new if at < end and self._is_row(self.lines[at]))
+
+        try:
+            cells = next(csv.reader(feed(), delimiter=self.delimiter, strict=True))
+        except csv.Error:
+            return _Cells([], next((at for at in rows if at > start), stop), _QUOTES)
+        own = start + sum(len(_LINE_END.findall(cell)) for cell in cells[: self.path])
+        for at in rows:
+            if at != own:
+                return _Cells([], max(at, start + 1), _QUOTES)
+        return _Cells(cells, stop)
+
+    def _is_row(self, line: str) -> bool:
+        """Return whether a line is a row by itself. Captions hold commas too, so in a CSV it must name an image."""
+        cells = line.rstrip("\r\n").split(self.delimiter)
+        if self.delimiter == "\t":
+            return len(cells) == len(self.names)
+        readings = (cells, next(csv.reader([line]), []))
+        return any(len(cells) == len(self.names) and _is_image(cells[self.path]) for cells in readings)
+
+
+def _json_rows(text: str) -> Iterator[Row]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield Row(number, number, {}, problem=f"is not JSON: {error}")
+            continue
+        is_object = isinstance(values, dict)
+        yield Row(number, number, values if is_object else {}, problem="" if is_object else "is no JSON object")
+
+
+def _no_column(names: Sequence[str]) -> str:
+    return f"no column names the image files; name it {_PATHS[0]}; found {names[:10]}"
+
+
+def _is_quoted(cell: str) -> bool:
+    return len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "")
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:-1].replace('""', '"') if _is_quoted(cell) else cell
+
+
+def _is_image(cell: str) -> bool:
+    return cell.strip().rpartition(".")[2].lower() in IMAGE_SUFFIXES
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _first(value: object) -> str | None:
+    """Return the text of a value. Of several captions the first is the sample's; all stay in its metadata."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    return _string(value)
