@@ -57,6 +57,26 @@ def test_all_columns_stay_in_the_metadata(folder):
     assert (sample.text, sample.url, json.loads(sample.metadata)["captions"]) == ("a", "http://x", ["a", "b"])
 
 
+def test_each_line_of_json_may_have_other_keys(folder):
+    lines = [
+        {"filename": "images/0.jpg", "text": "a"},
+        {"image": "images/1.jpg", "caption": "b"},
+        {"image": "images/2.jpg", "captions": ["c", "d"]},
+        {"image": None, "path": "images/0.jpg", "caption": None, "captions": ["e"], "title": "f"},
+        {"image": "images/1.jpg", "caption": ""},
+    ]
+
+    samples = read_all(listed(folder, "\n".join(map(json.dumps, lines)), "list.jsonl"))
+
+    assert [(sample.image[-1:], sample.text) for sample in samples] == [
+        (b"0", "a"),
+        (b"1", "b"),
+        (b"2", "c"),
+        (b"0", "e"),
+        (b"1", ""),
+    ]
+
+
 @pytest.mark.parametrize(
     "path",
     [

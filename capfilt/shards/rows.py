@@ -57,18 +57,16 @@ def table_rows(text: str, delimiter: str) -> list[Row]:
 
 
 def json_rows(text: str) -> list[Row]:
-    """Return the rows of a file that has a JSON object in each line.
+    """Return the rows of a file that has a JSON object in each line. Each may have other keys.
 
     Raises:
         ValueError: no key names the images.
     """
     rows = list(_json_rows(text))
     names = {name for row in rows for name in row.values}
-    path = next((name for name in _PATHS if name in names), None)
-    if path is None:
+    if names.isdisjoint(_PATHS):
         raise ValueError(_no_column(sorted(names)))
-    texts = next((name for name in _TEXTS if name in names), "")
-    return [row._replace(path=_string(row.values.get(path)), text=_first(row.values.get(texts))) for row in rows]
+    return rows
 
 
 class _Cells(NamedTuple):
@@ -160,8 +158,12 @@ def _json_rows(text: str) -> Iterator[Row]:
         except (ValueError, RecursionError) as error:
             yield Row(number, number, {}, problem=f"is not JSON: {error}")
             continue
-        is_object = isinstance(values, dict)
-        yield Row(number, number, values if is_object else {}, problem="" if is_object else "is no JSON object")
+        if not isinstance(values, dict):
+            yield Row(number, number, {}, problem="is no JSON object")
+            continue
+        paths = (value for name in _PATHS if isinstance(value := values.get(name), str))
+        texts = (first for name in _TEXTS if (first := _first(values.get(name))) is not None)
+        yield Row(number, number, values, next(paths, None), next(texts, None))
 
 
 def _no_column(names: Sequence[str]) -> str:
@@ -180,12 +182,8 @@ def _is_image(cell: str) -> bool:
     return cell.strip().rpartition(".")[2].lower() in IMAGE_SUFFIXES
 
 
-def _string(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
 def _first(value: object) -> str | None:
     """Return the text of a value. Of several captions the first is the sample's; all stay in its metadata."""
     if isinstance(value, list):
         value = value[0] if value else None
-    return _string(value)
+    return value if isinstance(value, str) else None
