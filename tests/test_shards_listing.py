@@ -208,9 +208,54 @@ def test_a_caption_that_is_not_utf8_costs_only_itself(folder):
     assert json.loads(first.metadata)["caption"] == "caf\\xed\\xb3\\xa9"
 
 
-def test_a_list_that_names_no_images_is_refused(folder):
-    with pytest.raises(ShardError, match=r"no column names the image files; name it image; found \['a', 'b'\]"):
-        listed(folder, "a,b\n1,2\n")
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("list.csv", "a,b\n1,2\n", "no column names the image files; name it image; found ['a', 'b']"),
+        ("list.csv", "image;caption\n1.jpg;a\n", "the head is one cell, 'image;caption'; put commas between cells"),
+        ("list.tsv", "image,caption\n1.jpg,a\n", "the head is one cell, 'image,caption'; put tabs between cells"),
+        ("list.csv", "1.jpg,a\n", "line 1 is a row, not a head; write a head above it, with a column image"),
+        ("list.csv", "image\n1.jpg\n".encode("utf-16"), "begins as UTF-16 does; save it as UTF-8"),
+        ("list.csv", "image\n1.jpg\n".encode("utf-16-be"), "begins as UTF-16 does; save it as UTF-8"),
+        ("list.jsonl", '{"a": 1}', "no key names the image files; name it image; found ['a']"),
+        ("list.jsonl", '[{"image": 1}]', "line 1 is no JSON object; write an object with the key image in each line"),
+    ],
+)
+def test_a_list_that_names_no_images_is_refused_with_what_to_do(folder, name, text, told):
+    with pytest.raises(ShardError) as refusal:
+        listed(folder, text, name)
+
+    assert str(refusal.value) == f"{folder / name}: {told}"
+
+
+def test_columns_of_a_table_may_be_named_in_any_case(folder):
+    (sample,) = read_all(listed(folder, "CAPTION, Image \na dog,images/0.jpg\n"))
+
+    assert (sample.image, sample.text, json.loads(sample.metadata)["CAPTION"]) == (b"image 0", "a dog", "a dog")
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_text_of_any_length_is_cut_as_in_other_shards(folder, quote):
+    shard = listed(folder, f"image,caption\nimages/0.jpg,{quote}{'w ' * 200_000}{quote}\nimages/1.jpg,b\n")
+
+    first, second = read_all(shard)
+
+    assert (first.status, first.text, first.text_status) == ("ok", "w " * 5000, "cut")
+    assert (second.text, shard.damage) == ("b", "")
+
+
+def test_a_cell_in_quotes_that_is_no_text_at_all_is_a_bad_row(folder):
+    shard = listed(folder, f'image,caption\nimages/0.jpg,"{"w" * (5 << 20)}"\nimages/1.jpg,b\n')
+
+    assert [sample.status for sample in read_all(shard)] == ["bad_row", "ok"]
+    assert shard.damage == "line 2: has a cell of over 4194304 characters"
+
+
+@pytest.mark.parametrize(("name", "text"), [("list.csv", "image,caption\n"), ("list.jsonl", "\n")])
+def test_a_list_without_rows_holds_no_samples(folder, name, text):
+    shard = listed(folder, text, name)
+
+    assert (shard.samples, shard.damage) == (0, "holds no samples")
 
 
 def test_a_list_that_changed_is_noticed(folder):

@@ -2,13 +2,14 @@
 
 import errno
 import hashlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from capfilt.errors import ShardError
 from capfilt.records import Sample
 from capfilt.shards.rows import Row, json_rows, table_rows
-from capfilt.shards.samples import MAX_IMAGE_BYTES, describe, to_json
+from capfilt.shards.samples import MAX_IMAGE_BYTES, NO_SAMPLES, describe, to_json
 from capfilt.storage import join, read_bytes, size
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -27,6 +28,8 @@ class ListShard:
         data = read_bytes(url)
         self.size = len(data)
         self.digest = hashlib.sha256(data).hexdigest()
+        if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in data[:2]:
+            raise ShardError(f"{url}: begins as UTF-16 does; save it as UTF-8")
         # Bytes that are not UTF-8 survive as surrogates, so that one bad caption does not hide the others.
         text = data.decode("utf-8-sig", "surrogateescape")
         try:
@@ -34,7 +37,8 @@ class ListShard:
         except ValueError as error:
             raise ShardError(f"{url}: {error}") from None
         self.samples = len(self._rows)
-        self.damage = _tell([f"{row.place}: {row.problem}" for row in self._rows if row.problem])
+        problems = [f"{row.place}: {row.problem}" for row in self._rows if row.problem]
+        self.damage = _tell(problems) if self._rows else NO_SAMPLES
 
     def read(self, lo: int, hi: int) -> Iterator[Sample]:
         """Yield the samples of positions lo to hi - 1, one of them in memory at a time.

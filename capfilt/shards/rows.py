@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from capfilt.shards.grouping import IMAGE_SUFFIXES
+from capfilt.shards.samples import MAX_METADATA_BYTES
 
 _PATHS = ("image", "file_name", "filename", "filepath", "file", "path", "image_path", "image_name", "img")
 _TEXTS = ("caption", "captions", "text", "txt", "alt_text", "title")
+_MAX_CELL = MAX_METADATA_BYTES  # characters of a cell in quotes; its text is cut far before
 _MOST_LINES = 100  # of one row of a TSV: else a file of quotes would be read again from each of its lines
 _QUOTES = "its quotes do not pair: write those inside of a quoted cell twice"
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -44,8 +46,9 @@ def table_rows(text: str, delimiter: str) -> list[Row]:
     Where the quotes of a CSV do not pair, the lines up to the next that is a row by itself are one row with a problem.
 
     Raises:
-        ValueError: no column names the images, or the head cannot be understood.
+        ValueError: no column names the images, or the head cannot be understood; the message says what to do.
     """
+    csv.field_size_limit(max(_MAX_CELL, csv.field_size_limit()))  # of the whole process: csv knows no other
     table = _Table(list(io.StringIO(text, newline="")), delimiter)
     rows, at = [], table.below
     while at < len(table.lines):
@@ -60,12 +63,14 @@ def json_rows(text: str) -> list[Row]:
     """Return the rows of a file that has a JSON object in each line. Each may have other keys.
 
     Raises:
-        ValueError: no key names the images.
+        ValueError: no key names the images, or no line can be understood; the message says what to do.
     """
     rows = list(_json_rows(text))
     names = {name for row in rows for name in row.values}
-    if names.isdisjoint(_PATHS):
-        raise ValueError(_no_column(sorted(names)))
+    if rows and names.isdisjoint(_PATHS):
+        if rows[0].problem and not names:
+            raise ValueError(f"line {rows[0].line} {rows[0].problem}; write an object with the key image in each line")
+        raise ValueError(f"no key names the image files; name it {_PATHS[0]}; found {sorted(names)[:10]}")
     return rows
 
 
@@ -86,10 +91,11 @@ class _Table:
             self.names, self.below, problem = self.read(self.below)
             if problem:
                 raise ValueError(f"line {self.below}: {problem}")
-        paths = [self.names.index(name) for name in _PATHS if name in self.names]
-        texts = [self.names.index(name) for name in _TEXTS if name in self.names]
+        names = [name.strip().lower() for name in self.names]
+        paths = [names.index(name) for name in _PATHS if name in names]
+        texts = [names.index(name) for name in _TEXTS if name in names]
         if not paths:
-            raise ValueError(_no_column(self.names))
+            raise ValueError(_no_column(self.names, self.below, delimiter))
         self.path, self.text = paths[0], texts[0] if texts else len(self.names)
 
     def read(self, start: int) -> _Cells:
@@ -132,8 +138,9 @@ class _Table:
 
         try:
             cells = next(csv.reader(feed(), delimiter=self.delimiter, strict=True))
-        except csv.Error:
-            return _Cells([], next((at for at in rows if at > start), stop), _QUOTES)
+        except csv.Error as error:
+            problem = f"has a cell of over {_MAX_CELL} characters" if "field limit" in str(error) else _QUOTES
+            return _Cells([], next((at for at in rows if at > start), stop), problem)
         own = start + sum(len(_LINE_END.findall(cell)) for cell in cells[: self.path])
         for at in rows:
             if at != own:
@@ -166,7 +173,13 @@ def _json_rows(text: str) -> Iterator[Row]:
         yield Row(number, number, values, next(paths, None), next(texts, None))
 
 
-def _no_column(names: Sequence[str]) -> str:
+def _no_column(names: Sequence[str], line: int, delimiter: str) -> str:
+    """Return what is wrong with a head without a column of image files, and what to do."""
+    if any(_is_image(name) for name in names):
+        return f"line {line} is a row, not a head; write a head above it, with a column {_PATHS[0]}"
+    if len(names) == 1 and any(other in names[0] for other in ";,|\t"):
+        wanted = "commas" if delimiter == "," else "tabs"
+        return f"the head is one cell, {names[0][:100]!r}; put {wanted} between cells"
     return f"no column names the image files; name it {_PATHS[0]}; found {names[:10]}"
 
 
