@@ -247,4 +247,5 @@ def _without_gpus(cluster: Cluster, local: bool) -> Cluster:
 
 def remedy(shard: Shard) -> str:
     """Return what is wrong with a shard that is left out, and what to do."""
-    return f"{told(shard)}, or set damage: keep-readable or skip-shard"
+    choices = "keep-readable or skip-shard" if shard.digest else "skip-shard"
+    return f"{told(shard)}, or set damage: {choices}"

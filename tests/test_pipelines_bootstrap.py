@@ -345,6 +345,21 @@ def test_a_damaged_shard_can_be_skipped_or_read_as_far_as_it_goes(folder):
     assert all(plan[id_].damage for id_ in ("00001", "00002"))
 
 
+def test_a_file_that_is_no_shard_is_named_once_and_has_one_remedy(tmp_path):
+    write_shard(tmp_path / "in/0.tar", [("red", "red car")])
+    (tmp_path / "in/1.tar").write_bytes(b"")
+    (tmp_path / "list.csv").write_text("a;b\n")
+    config = job_config(tmp_path, input=[str(tmp_path / "in"), str(tmp_path / "list.csv")])
+
+    with pytest.raises(FailedUnitsError) as failure:
+        bootstrap.run(config, build_fakes, NAMES, local=True)
+
+    assert failure.value.failed == [
+        f"{tmp_path}/in/1.tar: is empty, 0 bytes; fetch it again, or set damage: skip-shard",
+        f"{tmp_path}/list.csv: the head is one cell, 'a;b'; put commas between cells, or set damage: skip-shard",
+    ]
+
+
 def test_a_row_of_a_list_that_cannot_be_read_is_told_with_the_remedy_and_counted(tmp_path):
     (tmp_path / "red.jpg").write_bytes(picture("red"))
     rows = ["red car", '"Beware of the dog', "blue car", 'frame 8x12"', "green car"]

@@ -51,6 +51,8 @@ def open_shard(url: str) -> ShardReader:
 
 def told(shard: Shard) -> str:
     """Return what is wrong with a damaged shard, and how to mend it. A list would be fetched with the same lines."""
+    if not shard.digest:  # no shard at all: the error that says so names the file, and what to do
+        return shard.damage
     remedy = "mend these lines" if shard.url.endswith(LIST_SUFFIXES) else "fetch it again"
     return f"{shard.url}: {shard.damage}; {remedy}"
 
