@@ -78,18 +78,28 @@ def test_each_line_of_json_may_have_other_keys(folder):
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("path", "fault"),
     [
-        *("/etc/passwd", "../secret.jpg", "images/../../secret.jpg", "images\\..\\..\\secret.jpg", "//host/0.jpg"),
-        *("http://x/0.jpg", "file:///etc/passwd", "s3://bucket/0.jpg", "0.jpg::file", "zip://0.jpg::0.zip"),
+        *(
+            (path, "is absolute")
+            for path in ("/etc/passwd", "{folder}/images/0.jpg", "//host/0.jpg", "\\\\host\\0.jpg")
+        ),
+        *(
+            (path, "has .. in it")
+            for path in ("../secret.jpg", "images/../../secret.jpg", "images\\..\\..\\secret.jpg")
+        ),
+        *((path, "is a URL") for path in ("http://x/0.jpg", "file:///etc/passwd", "s3://bucket/0.jpg")),
+        *((path, "is a URL") for path in ("0.jpg::file", "zip://0.jpg::0.zip")),
     ],
 )
-def test_a_path_out_of_the_folder_is_never_opened(folder, path):
+def test_a_path_out_of_the_folder_is_never_opened(folder, path, fault):
     (folder.parent / "secret.jpg").write_bytes(b"secret")
+    path = path.replace("{folder}", str(folder))
 
     (sample,) = read_all(listed(folder, json.dumps({"image": path, "caption": "x"}), "list.jsonl"))
 
     assert (sample.status, sample.image) == ("outside_folder", b"")
+    assert sample.error == f"{path} {fault}; write paths relative to the list's folder"
 
 
 @pytest.mark.parametrize("path", ["images/9.jpg", "images", "images/0.jpg/x.jpg", "x" * 5000, "a\0b.jpg", "\ud800.jpg"])

@@ -63,13 +63,8 @@ class ListShard:
 
     def _image(self, path: str) -> tuple[bytes, str, str]:
         """Return an image, the status of its sample, and what was found."""
-        parts = PurePosixPath(path.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or "://" in path or "::" in path:  # fsspec's chains
-            return (
-                b"",
-                "outside_folder",
-                f"{_readable(path)} is not below the list's folder; write paths relative to it",
-            )
+        if fault := _fault(path):
+            return b"", "outside_folder", f"{_readable(path)} {fault}; write paths relative to the list's folder"
         url = join(self._folder, path)
         try:
             length = size(url)
@@ -81,6 +76,16 @@ class ListShard:
         if not data:
             return b"", ("too_large" if length else "empty_image"), f"{_readable(path)} has {length} bytes"
         return data, "ok", ""
+
+
+def _fault(path: str) -> str:
+    """Return why a path is not taken, whatever it leads to: what it says must do, as links are followed."""
+    parts = PurePosixPath(path.replace("\\", "/"))
+    if "://" in path or "::" in path:  # fsspec's chains
+        return "is a URL"
+    if parts.is_absolute():
+        return "is absolute"
+    return "has .. in it" if ".." in parts.parts else ""
 
 
 def _readable(text: str) -> str:
