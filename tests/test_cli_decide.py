@@ -12,6 +12,7 @@ from ledgers import SHARD, complete, exported_run, new_run, record, synthetic, w
 from capfilt.cli import cli
 from capfilt.config import Policy, load
 from capfilt.records import Candidate, Shard
+from capfilt.runs import load_policy
 
 
 def capfilt(*args: object) -> Result:
@@ -55,6 +56,19 @@ def test_recut_compares_with_another_policy(run, tmp_path):
     found = json.loads(result.output)
     assert (found["before"], found["after"], found["written"]) == ("all", "own", None)
     assert {move["after"] for move in found["moves"]} == {"low_itm"}
+
+
+def test_a_policy_is_also_read_from_the_folder_that_was_written_under_it(run, tmp_path):
+    assert capfilt("recut", run, "--set", "web_itm=0.95", "--set", "name=strict").exit_code == 0
+    (written,) = Path(run, "clean").glob("strict-*/policy.yaml")
+
+    options = ["--policy", written, "--set", "min_words=2", "--against", written, "--dry-run", "--json"]
+    found = json.loads(capfilt("recut", run, *options).output)
+    assert (found["before"], found["after"]) == ("strict", "strict")
+    assert load_policy(written, ["min_words=2"]) == Policy(name="strict", web_itm=0.95, min_words=2)
+    for command in ("stats", "inspect", "calibrate"):
+        assert "unknown key" not in capfilt(command, run, "--policy", written).output
+    assert "policy strict" in capfilt("stats", run, "--policy", written).output
 
 
 def test_recut_without_a_policy_is_a_wrong_command_line(run):

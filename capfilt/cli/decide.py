@@ -48,12 +48,11 @@ def recut(
     """
     if policy is None and not overrides:
         raise click.UsageError("give a policy: --policy FILE, or --set KEY=VALUE to change the run's own")
-    from capfilt.config import Policy, load
     from capfilt.recut import difference, render_difference
-    from capfilt.runs import load_run
+    from capfilt.runs import load_policy, load_run
 
     opened = load_run(run)
-    before = load(Policy, against) if against else opened.config().policy
+    before = load_policy(against) if against else opened.config().policy
     after = _policy(opened, policy, overrides)
     found = difference(opened, before, after, examples, seed)
     if not as_json:
@@ -94,10 +93,11 @@ def calibrate(
       capfilt recut runs/cc12m --policy strict.yaml --dry-run
     """
     from capfilt import calibrate as calibrating
-    from capfilt.config import Policy, dump, load
+    from capfilt.config import dump
     from capfilt.query import open_run
+    from capfilt.runs import load_policy
 
-    with open_run(run, load(Policy, policy) if policy else None) as opened:
+    with open_run(run, load_policy(policy) if policy else None) as opened:
         found = calibrating.calibrate(opened, error, calibrating.read_labels(labels) if labels else ())
     if output is not None:
         head = f"# by capfilt calibrate {run} --error {error:g}, from known mismatches\n"
@@ -115,10 +115,11 @@ def calibrate(
 
 def _policy(run: "Run", path: Path | None, overrides: tuple[str, ...]) -> "Policy":
     """Return the policy of a file, or the run's own, with some keys changed."""
-    from capfilt.config import Policy, dump, load, loads
+    from capfilt.config import Policy, dump, loads
+    from capfilt.runs import load_policy
 
     if path is not None:
-        return load(Policy, path, overrides)
+        return load_policy(path, overrides)
     return loads(Policy, dump(run.config().policy), f"{run.root}: policy", overrides)
 
 

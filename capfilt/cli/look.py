@@ -123,10 +123,10 @@ def _occurring(opened: "OpenRun") -> str:
 
 
 def _opened(run: str, policy: Path | None, share: float | None, languages: bool = False) -> "OpenRun":
-    from capfilt.config import Policy, load
     from capfilt.query.opened import open_run
+    from capfilt.runs import load_policy
 
-    return open_run(run, load(Policy, policy) if policy else None, share=share, languages=languages)
+    return open_run(run, load_policy(policy) if policy else None, share=share, languages=languages)
 
 
 def _asked(

@@ -117,9 +117,9 @@ def _open(
 
 
 def _policy(path: Path | None) -> "Policy | None":
-    from capfilt.config import Policy, load
+    from capfilt.runs import load_policy
 
-    return load(Policy, path) if path else None
+    return load_policy(path) if path else None
 
 
 def _json(values: object) -> str:

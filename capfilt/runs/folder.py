@@ -22,13 +22,14 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from capfilt import storage
-from capfilt.config import BootstrapConfig, Config, ExportConfig, Policy, dump, loads
+from capfilt.config import BootstrapConfig, Config, ExportConfig, Policy, dump, load, loads
 from capfilt.config.bootstrap import RESULTS
 from capfilt.display import CREDENTIALS, has_credentials, redact
-from capfilt.errors import RunError
+from capfilt.errors import ConfigError, RunError
 from capfilt.fingerprint import fingerprint
 from capfilt.records import Shard
 from capfilt.runs.plans import read_plan, write_plan
@@ -128,6 +129,15 @@ class Selection(Config):
     def folder(self) -> str:
         """The name of the folder: the policy's own, which alone decides nothing, and a fingerprint of the rest."""
         return f"{self.policy.name}-{fingerprint(self.model_dump(mode='json', exclude={'policy': {'name'}}))}"
+
+
+def load_policy(path: Path, overrides: Sequence[str] = ()) -> Policy:
+    """Read a policy from YAML as load does: one of its own, or the one in the policy.yaml of a clean folder."""
+    try:
+        policy = load(Selection, path).policy
+    except ConfigError:
+        return load(Policy, path, overrides)
+    return loads(Policy, dump(policy), str(path), overrides)
 
 
 class RunRecord(Config):
