@@ -181,6 +181,11 @@ class TestShow:
         assert lines[:3] == [f"path: {folder}", f"hash: {checkpoint_hash(folder)}", "roles: captioner and filter"]
         assert "  image_size: 32" in lines
 
+    def test_the_weights_alone_are_answered_with_their_folder(self, folder):
+        result = CliRunner().invoke(cli, ["checkpoint", "show", str(folder / "model.safetensors")])
+        told = f"holds a checkpoint's weights alone; give its folder, {folder}"
+        assert (result.exit_code, result.output) == (1, f"Error: {folder}/model.safetensors: {told}\n")
+
     def test_what_is_no_checkpoint_is_told_in_a_line(self, tmp_path):
         write_vocabulary(tmp_path)
         result = CliRunner().invoke(cli, ["checkpoint", "show", str(tmp_path)])

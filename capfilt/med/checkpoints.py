@@ -99,6 +99,8 @@ def load_any(path: Path, image_size: int | None = None, heads: Heads = (None, No
     """
     if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}; capfilt finetune writes one, or give a BLIP .pth or folder")
+    if path.name == WEIGHTS and path.with_name(CONFIG).is_file():  # its sizes stand there, and no tensor tells all
+        raise CheckpointError(f"{path}: holds a checkpoint's weights alone; give its folder, {path.parent}")
     if not path.is_dir():
         return _published(load_tensors(path), heads, path, path.with_name(VOCABULARY), image_size)
     if any(heads):
