@@ -26,6 +26,16 @@ def state(step: int) -> dict[str, object]:
     return {"step": step, "objective": {"weight": torch.full((2,), float(step))}}
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_the_folder_of_a_bootstrap_is_refused_and_left_as_it_is(lesson, dry_run):
+    Path(lesson.output).mkdir()
+    Path(lesson.output, "run.yaml").touch()
+
+    with pytest.raises(RunError, match="holds a bootstrap's run; choose another output folder"):
+        TrainingRun(lesson.output, lesson, dry_run)
+    assert [file.name for file in Path(lesson.output).iterdir()] == ["run.yaml"]
+
+
 class TestSettings:
     def test_others_are_refused_with_the_first_that_differs(self, lesson):
         TrainingRun(lesson.output, lesson).save(state(10))

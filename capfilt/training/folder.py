@@ -50,7 +50,8 @@ class TrainingRun:
         """Make the folder, or take one of the same settings up; in a dry run, look at it and write nothing.
 
         Raises:
-            RunError: something was learned here under settings with which it is something else.
+            RunError: something was learned here under settings with which it is something else, or the folder is a
+                bootstrap's run.
         """
         self.folder = str(folder)
         self.checkpoint = join(self.folder, "checkpoint")
@@ -58,6 +59,8 @@ class TrainingRun:
         self.shards = join(self.folder, "shards.parquet")
         self._states = join(self.folder, "states")
         settings = join(self.folder, "config.yaml")
+        if exists(join(self.folder, "run.yaml")):
+            raise RunError(f"{self.folder}: holds a bootstrap's run; choose another output folder")
         if not exists(settings):
             if dry_run:
                 return
