@@ -91,7 +91,7 @@ def test_calibrate_writes_a_policy_that_recut_takes(tmp_path):
     controls = [Candidate(n, f"key{n}", "control", 0, "foreign", itm=n / 200) for n in range(100)]
     rows = sorted([*(web(n, n / 100) for n in range(100)), *controls], key=lambda row: row.position)
     complete(run, shard, [record(n) for n in range(100)], rows)
-    output = tmp_path / "new.yaml"
+    output = tmp_path / "a folder that is not there" / "new.yaml"
 
     result = capfilt("calibrate", run.root, "--error", "0.1", "--output", output)
 

@@ -50,6 +50,13 @@ def test_images_are_left_out_when_the_file_would_grow_too_large(root, tmp_path):
     assert "left out, to keep the file small" in page
 
 
+def test_a_folder_as_output_is_answered_with_a_file_in_it(root, tmp_path):
+    result = CliRunner().invoke(cli, ["report", root, "--output", str(tmp_path)])
+
+    assert result.exit_code == 2
+    assert f"--output {tmp_path} is a folder; give a file, such as {tmp_path}/report.html" in result.output
+
+
 def test_another_policy_decides_what_is_kept(root, tmp_path):
     (tmp_path / "policy.yaml").write_text("{name: strict, web_itm: 0.9, synthetic_itm: 0.9}\n")
     report(root, "--policy", tmp_path / "policy.yaml", "--output", tmp_path / "page.html")

@@ -96,12 +96,13 @@ def calibrate(
     from capfilt.config import dump
     from capfilt.query import open_run
     from capfilt.runs import load_policy
+    from capfilt.storage import publish
 
     with open_run(run, load_policy(policy) if policy else None) as opened:
         found = calibrating.calibrate(opened, error, calibrating.read_labels(labels) if labels else ())
     if output is not None:
         head = f"# by capfilt calibrate {run} --error {error:g}, from known mismatches\n"
-        output.write_text(head + dump(found.policy), encoding="utf-8")
+        publish(str(output), (head + dump(found.policy)).encode())
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
     else:

@@ -108,6 +108,8 @@ def report(
     from capfilt import storage
     from capfilt.report.make import make_report
 
+    if output and (local := storage.local_path(output)) and local.is_dir():
+        raise click.UsageError(f"--output {output} is a folder; give a file, such as {local / 'report.html'}")
     with _opened(run, policy, share, languages) as opened:
         say_share(opened)
         path = output or storage.join(opened.run.root, "report.html")
