@@ -12,6 +12,7 @@ from capfilt.config import BootstrapConfig, Cluster, ExportConfig
 from capfilt.errors import FailedUnitsError, RunError, ShardError, StoppedError
 from capfilt.export import finished_shards
 from capfilt.ledger import complete_shards
+from capfilt.ledger.broken import forget_broken
 from capfilt.ledger.completion import complete_shard
 from capfilt.ledger.quarantine import quarantined_shards, release
 from capfilt.ledger.remaining import Remaining
@@ -159,6 +160,7 @@ class _Job:
         self.shards = [shard for shard in shards if not unusable(shard, config)]
         self.stopped = False  # before all was done
         self.left = Remaining(folder, config, self.shards)
+        forget_broken(folder, self.left.broken)
 
     def begin(self) -> list[str]:
         """Note the start, and return what is wrong with the shards that are left out, if the job fails by them."""

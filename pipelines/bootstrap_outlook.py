@@ -19,7 +19,7 @@ from pipelines.bootstrap import as_begun, remedy
 from workers.room import find_room
 
 LEDGER_BYTES = 2000  # of a sample and a few texts, at most; metadata of many kilobytes are rare
-LISTED = 10  # shards that cannot be used
+LISTED = 10  # shards that cannot be used, or are done anew
 
 Hashes = Callable[[BootstrapConfig], dict[str, str]]
 
@@ -88,6 +88,8 @@ def _tell(outlook: Outlook, config: BootstrapConfig, folder: Run, found: Survey)
         outlook.tell("run", f"goes on; {rest.done:,} of {rest.total:,} samples are done")
     else:
         outlook.tell("run", "a new one")
+    for problem in list(rest.broken.values())[:LISTED]:
+        outlook.tell("done anew", f"the shard of {problem}")
     if not as_begun(config).batch_size:
         outlook.tell("batches", "their size is found by a trial when the run begins")
     units = f"{length_hint(rest):,} units" if found.whole else "units"

@@ -294,6 +294,16 @@ def test_a_flipped_byte_is_noticed_when_it_is_read(run):
         read_candidates(run, SHARD)
 
 
+def test_a_missing_table_is_told_as_a_changed_one_is(run):
+    complete(run, SHARD, RECORDS, CANDIDATES)
+    Path(run.ledger, "00000.candidates.parquet").unlink()
+
+    with pytest.raises(
+        RunError, match=r"00000\.candidates\.parquet: is missing; remove its \.json and bootstrap again"
+    ):
+        read_candidates(run, SHARD)
+
+
 @pytest.mark.parametrize("damage", [("{", ""), ('"shard"', '"sh"'), ('"tokens": 15', '"tokens": 16'), ("0.5", "0.4")])
 def test_a_damaged_record_is_named(run, damage):
     complete(run, SHARD, RECORDS, CANDIDATES)

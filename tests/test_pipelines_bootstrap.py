@@ -30,7 +30,7 @@ from capfilt.shards import find_shards
 from capfilt.stats import summarise
 from capfilt.verify import verify
 from pipelines import bootstrap, export, indexing
-from pipelines.bootstrap_outlook import look
+from pipelines.bootstrap_outlook import dry_run, look
 
 TESTS = Path(__file__).parent
 
@@ -75,6 +75,28 @@ def test_the_summary_adds_up(folder):
         r"beside that read \d+%, write \d+%",
         seconds,
     )
+
+
+@pytest.mark.parametrize(
+    "breaking", ["ledger/*/00000.candidates.parquet", "ledger/*/00001.json", "plan/shards.parquet"]
+)
+def test_a_run_of_which_a_file_is_broken_comes_out_whole_again(folder, undisturbed, breaking, caplog):
+    config = job_config(folder, export=True)
+    bootstrap.run(config, build_fakes, NAMES, local=True)
+    (path,) = (folder / "run").glob(breaking)
+    path.write_bytes(path.read_bytes()[:100])
+    if path.name != "00001.json":
+        path.unlink()  # what the messages tell to do
+
+    foreseen = str(dry_run(config, lambda _: [], lambda _: NAMES, local=True))
+    summary = bootstrap.run(config, build_fakes, NAMES, local=True)
+
+    planned = path.name == "shards.parquet"
+    assert f"{63 if planned else 42} samples done before" in summary
+    assert ("done anew" not in foreseen) if planned else (f"done anew  the shard of {path}: is " in foreseen)
+    assert ("the shard is done anew" in caplog.text) == (not planned)
+    assert tables(folder) == tables(undisturbed)
+    assert verify(load_run(config.run)) == []
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -16,7 +16,7 @@ from capfilt.config import Policy
 from capfilt.errors import QueryError, RunError
 from capfilt.ledger import fold, read_candidates
 from capfilt.policy import select
-from capfilt.query import COLUMNS, opened
+from capfilt.query import COLUMNS, committed, opened
 from capfilt.query.committed import read_parts
 
 OTHER = replace(SHARD, id="00001", url="in/00001.tar", samples=2)
@@ -132,6 +132,20 @@ def test_tables_without_a_record_do_not_count(run):
     with capfilt.open_run(run.root, unfinished=True) as found:
         assert found.samples.project("shard").distinct().order("shard").fetchall() == [("00000",), ("00002",)]
         assert found.samples.filter("shard = '00002'").project("position").fetchall() == [(0,), (1,)]
+
+
+def test_units_that_are_folded_while_they_are_read_are_read_as_a_complete_shard(tmp_path, monkeypatch):
+    run, units = filled_run(tmp_path)
+    real = committed.checked_table
+
+    def folding(path: str, *rest: object) -> pa.Table:
+        fold(run, WORKED, units)
+        return real(path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(committed, "checked_table", folding)
+
+    (part,) = read_parts(run, WORKED)
+    assert part.samples["position"].to_pylist() == [0, 1, 2, 3]
 
 
 def test_a_file_that_was_not_committed_is_an_error(run):

@@ -105,6 +105,24 @@ def test_a_folder_without_run_yaml_is_no_run(tmp_path):
         load_run(str(tmp_path))
 
 
+@pytest.mark.parametrize("data", [b"{[", b"\xff\xfe", b"", b"models: 3\n", b"- a\n"])
+def test_a_record_that_is_broken_is_named_with_the_remedy(tmp_path, data):
+    start_run(config(tmp_path), CHECKPOINTS)
+    path = tmp_path / "run/run.yaml"
+    path.write_bytes(data)
+
+    for call in (lambda: load_run(str(tmp_path / "run")), lambda: start_run(config(tmp_path), CHECKPOINTS)):
+        with pytest.raises(RunError, match=rf"^{path}: is no record of a run \((.|\n)*\); put back a copy of it, or"):
+            call()
+
+
+def test_a_run_whose_record_was_removed_is_found_again_by_its_settings(tmp_path):
+    run = start_run(config(tmp_path), CHECKPOINTS)
+    (tmp_path / "run/run.yaml").unlink()
+
+    assert start_run(config(tmp_path), CHECKPOINTS) == run
+
+
 def test_a_run_without_a_plan_says_so(tmp_path):
     run = start_run(config(tmp_path), CHECKPOINTS)
 

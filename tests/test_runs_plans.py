@@ -1,5 +1,7 @@
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from ledgers import SHARD, new_run
 
@@ -12,6 +14,32 @@ def test_the_plan_comes_back_in_order(tmp_path):
     run = new_run(tmp_path, shards)
 
     assert run.plan() == shards
+
+
+@pytest.mark.parametrize("keep", [0, 4, -4, None])
+def test_a_damaged_plan_is_told_in_one_line_with_the_remedy(tmp_path, keep):
+    run = new_run(tmp_path, [SHARD])
+    path = tmp_path / "run/plan/shards.parquet"
+    data = bytearray(path.read_bytes()[:keep])
+    data[20:40] = bytes(20) if keep is None else data[20:40]
+    path.write_bytes(data)
+
+    with pytest.raises(RunError) as raised:
+        run.plan()
+    told = str(raised.value)
+    assert told.startswith(f"{path}: is no plan (")
+    assert told.endswith(
+        "; remove the file and bootstrap again, which plans the same inputs anew and keeps all that is committed"
+    )
+    assert "\n" not in told
+
+
+def test_a_table_of_something_else_is_no_plan(tmp_path):
+    run = new_run(tmp_path, [SHARD])
+    pq.write_table(pa.table({"key": ["a"]}), tmp_path / "run/plan/shards.parquet")
+
+    with pytest.raises(RunError, match="is no plan"):
+        run.plan()
 
 
 @pytest.mark.parametrize("bad", ["../outside", "a/b", ".hidden", "", "a b"])

@@ -1,5 +1,7 @@
 """What is left of a run: found by one listing of its ledger when it starts, and cut into units as they are asked for.
 
+The commit record of each complete shard is read too, so that no run is taken for done whose files are not whole.
+
 In memory are the shards, and the units of those that are in work: a run of a billion samples has a million units.
 """
 
@@ -9,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from capfilt import storage
 from capfilt.config import BootstrapConfig
+from capfilt.ledger.broken import broken_shards
 from capfilt.ledger.quarantine import quarantined, quarantined_shards
 from capfilt.ledger.tables import committed_units
 from capfilt.records import Shard, Unit
@@ -24,14 +27,17 @@ class Remaining:
     Attributes:
         total: samples of the shards.
         done: those of them that were committed when the run was started.
+        broken: what is wrong with complete shards that are not whole, by id; they are left as if nothing were there.
         ready: shards of which nothing is left but to fold them, or to remove the parts of that.
     """
 
     def __init__(self, run: Run, config: BootstrapConfig, shards: Sequence[Shard]) -> None:
         self._run, self._config, self._shards = run, config, shards
         files, folders = storage.list_entries(run.ledger)
-        self._complete = {name.removesuffix(".json") for name in files if name.endswith(".json")}
-        begun = set(folders)
+        recorded = {name.removesuffix(".json") for name in files if name.endswith(".json")}
+        self.broken = broken_shards(run, [shard.id for shard in shards if shard.id in recorded], frozenset(files))
+        self._complete = recorded - self.broken.keys()
+        begun = set(folders) - self.broken.keys()
         in_work = [shard for shard in shards if shard.id in begun and shard.id not in self._complete]
         with ThreadPoolExecutor(_READERS) as pool:
             names = pool.map(lambda shard: committed_units(run, shard), in_work)

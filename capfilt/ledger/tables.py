@@ -185,9 +185,12 @@ def checked_table(path: str, sha256: str, columns: Sequence[str] | None = None) 
     """Return the table in a file, or some columns of it, after checking its hash.
 
     Raises:
-        RunError: the file is not the one that was committed.
+        RunError: the file is not the one that was committed, or is gone.
     """
-    data = storage.read_bytes(path)
+    try:
+        data = storage.read_bytes(path)
+    except FileNotFoundError:
+        raise RunError(f"{path}: is missing; remove its .json and bootstrap again") from None
     if hashlib.sha256(data).hexdigest() != sha256:
         raise RunError(f"{path}: is not the file that was committed; remove its .json and bootstrap again")
     return pq.read_table(pa.BufferReader(data), columns=columns)

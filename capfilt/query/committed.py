@@ -35,7 +35,7 @@ def read_parts(run: Run, shard: Shard) -> list[Part]:
     """
     try:
         return list(_parts(run, shard, is_complete(run, shard)))
-    except FileNotFoundError:
+    except (FileNotFoundError, RunError):
         if not is_complete(run, shard):
             raise
         return list(_parts(run, shard, complete=True))  # its units were folded while they were read

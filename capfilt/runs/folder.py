@@ -215,7 +215,14 @@ def load_run(root: str) -> Run:
 def _read_record(path: str) -> RunRecord:
     if not storage.exists(path):
         raise RunError(f"{path}: not found, so this is no run folder; capfilt bootstrap makes one")
-    return loads(RunRecord, storage.read_bytes(path).decode(), path)
+    try:
+        return loads(RunRecord, storage.read_bytes(path).decode(), path)
+    except (ConfigError, UnicodeDecodeError) as error:
+        cause = str(error).removeprefix(f"{path}: ")
+        raise RunError(
+            f"{path}: is no record of a run ({cause}); put back a copy of it, or remove it "
+            f"and bootstrap again with the very settings of the run, batch_size included, by which its ledger is found"
+        ) from None
 
 
 def _means_plan(run: Run, inputs: Sequence[str]) -> bool:

@@ -43,9 +43,20 @@ def write_plan(path: str, shards: Sequence[Shard]) -> None:
 
 
 def read_plan(path: str) -> list[Shard]:
-    """Return the shards of a plan, in the order in which they were planned."""
-    table = pq.read_table(io.BytesIO(storage.read_bytes(path)))
-    return [Shard(**row) for row in table.to_pylist()]
+    """Return the shards of a plan, in the order in which they were planned.
+
+    Raises:
+        RunError: the file is no plan.
+    """
+    data = storage.read_bytes(path)
+    try:
+        return [Shard(**row) for row in pq.read_table(io.BytesIO(data)).to_pylist()]
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:  # pyarrow has OSErrors for what is in a file
+        cause = " ".join(str(error).split())
+        raise RunError(
+            f"{path}: is no plan ({cause}); remove the file and bootstrap again, which plans the same inputs anew and "
+            f"keeps all that is committed"
+        ) from None
 
 
 def shard_ids(urls: Sequence[str]) -> list[str]:

@@ -1,0 +1,61 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ledgers import SHARD, commit, complete, new_run, record, web
+
+from capfilt import storage
+from capfilt.ledger import is_complete
+from capfilt.ledger.broken import broken_shards, forget_broken
+from capfilt.ledger.remaining import Remaining
+from capfilt.runs import Run
+
+SHARDS = [replace(SHARD, id=f"{n:05d}", url=f"in/{n:05d}.tar") for n in range(4)]
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    """A run of which the first three shards are complete."""
+    run = new_run(tmp_path, SHARDS)
+    for shard in SHARDS[:3]:
+        complete(run, shard, [record(n) for n in range(4)], [web(n) for n in range(4)])
+    return run
+
+
+def broken(run: Run) -> dict[str, str]:
+    return broken_shards(run, [shard.id for shard in SHARDS[:3]], storage.list_files(run.ledger))
+
+
+def test_a_missing_table_and_a_record_that_is_none_are_seen(run):
+    ledger = Path(run.ledger)
+    assert broken(run) == {}
+
+    (ledger / "00000.candidates.parquet").unlink()
+    (ledger / "00001.json").write_bytes((ledger / "00001.json").read_bytes()[:100])
+
+    assert broken(run) == {
+        "00000": f"{ledger}/00000.candidates.parquet: is missing",
+        "00001": f"{ledger}/00001.json: is no commit record",
+    }
+
+
+def test_a_table_that_came_behind_the_listing_is_not_missing(run):
+    assert broken_shards(run, ["00000"], ["00000.json"]) == {}
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_a_broken_shard_is_left_as_if_nothing_were_there_and_is_forgotten(run, parts, caplog):
+    if parts:  # of a fold that was cut short
+        Path(run.parts(SHARDS[0])).mkdir()
+        Path(run.parts(SHARDS[0]), "00000000-00000004.json").write_text("{}")
+    Path(run.ledger, "00000.json").write_text("{")
+
+    left = Remaining(run, run.config().model_copy(update={"batch_size": 4}), SHARDS)
+
+    assert left.broken.keys() == {"00000"}
+    assert (left.done, left.ready, [unit.shard for unit in left]) == (8, [], [SHARDS[0], SHARDS[3]])
+    forget_broken(run, left.broken)
+    assert "00000.json: is no commit record; the shard is done anew" in caplog.text
+    assert not is_complete(run, SHARDS[0])
+    commit(run, SHARDS[0], [0, 4], [record(n) for n in range(4)], [])
+    assert storage.list_files(run.parts(SHARDS[0]))
