@@ -21,12 +21,24 @@ def naming(path: str) -> Iterator[None]:
     except Exception as error:  # each store's client (botocore, aiohttp, ...) has error classes of its own
         if "://" not in path.removeprefix("file://"):  # a slip of the program, not of a store
             raise
-        raise OSError(errno.EIO, redact(f"{type(error).__name__}: {error}"), redact(path)) from error
+        told = f"{type(error).__name__}: {error}{_remedy(error)}"
+        raise OSError(errno.EIO, redact(told), redact(path)) from error
+
+
+def _remedy(error: Exception) -> str:
+    """Return what to do about an error that comes again however often one asks, as the end of a sentence."""
+    if isinstance(error, ValueError) and "Protocol not known" in str(error):
+        return "; give a path, or a URL whose store fsspec knows, such as s3://BUCKET/FOLDER"
+    if isinstance(error, ImportError):
+        return "; install it with pip, on every node"
+    if "Credentials" in type(error).__name__:
+        return "; set them in the environment or the files of the store's client, on every node"
+    return ""
 
 
 def names(error: OSError, path: str) -> bool:
-    """Return whether an error tells about which path it is."""
-    return error.filename is not None or path in str(error)
+    """Return whether an error tells about which path it is. The name of a file in the making tells nobody anything."""
+    return path in str(error) or (error.filename is not None and not str(error.filename).endswith(".partial"))
 
 
 def named(error: OSError, path: str) -> OSError:

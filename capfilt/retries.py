@@ -26,7 +26,7 @@ _LASTING = (
 )
 # In the names of classes of botocore and s3fs, which have none in common. FileExpired: the file was replaced.
 _LASTING_NAMES = ("Credentials", "ParamValidation", "FileExpired")
-_LASTING_CODES = (errno.ENAMETOOLONG, errno.ENOTEMPTY)
+_LASTING_CODES = (errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EROFS)
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,12 @@ def patiently(call: Callable[[], T], path: str) -> T:
 
 
 def may_pass(error: Exception) -> bool:
-    """Return whether a store may answer the same request differently a little later."""
+    """Return whether a store may answer the same request differently a little later.
+
+    An OSError that stands for an error of a store's client, as naming makes them, is judged by that.
+    """
+    if isinstance(error, OSError) and error.errno == errno.EIO and isinstance(error.__cause__, Exception):
+        return may_pass(error.__cause__)
     if isinstance(error, _LASTING) or any(name in type(error).__name__ for name in _LASTING_NAMES):
         return False
     return not (isinstance(error, OSError) and error.errno in _LASTING_CODES)

@@ -158,7 +158,8 @@ def staged(path: str) -> Iterator[Path]:
             with naming(path):
                 place(partial, local, mode)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # which must not hide the error that it ends with; what is left is swept
+            partial.unlink(missing_ok=True)
 
 
 def append(path: str, data: bytes) -> None:

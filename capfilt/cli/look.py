@@ -1,5 +1,6 @@
 """`capfilt inspect` and `capfilt report`: look at the samples of a run, in the terminal and on a page."""
 
+import errno
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from capfilt.cli.options import say_share, share_option
+from capfilt.errors import RunError
 
 if TYPE_CHECKING:
     from capfilt.query.cards import Card
@@ -113,7 +115,12 @@ def report(
     with _opened(run, policy, share, languages) as opened:
         say_share(opened)
         path = output or storage.join(opened.run.root, "report.html")
-        click.echo(make_report(opened, path, samples, seed, megabytes))
+        try:
+            click.echo(make_report(opened, path, samples, seed, megabytes))
+        except OSError as error:
+            if output or error.errno not in (errno.EROFS, errno.EACCES):
+                raise
+            raise RunError(f"{error}; give --output FILE to write the report elsewhere") from None
 
 
 def _occurring(opened: "OpenRun") -> str:

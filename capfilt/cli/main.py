@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 something that the user can mend, in one line; 2 a wrong c
 answer, so that the same again may do.
 """
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -43,10 +44,15 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except (CapfiltError, OSError) as error:
             word = "" if isinstance(error, StoppedError) else "Error: "
-            say_error(f"{word}{error}")
+            say_error(f"{word}{error}{_remedy(error)}")
             if isinstance(error, CapfiltError):
                 ctx.exit(error.exit_code)
             ctx.exit(PASSING if may_pass(error) else CapfiltError.exit_code)
+
+
+def _remedy(error: Exception) -> str:
+    read_only = isinstance(error, OSError) and error.errno == errno.EROFS
+    return "; make it writable, or write elsewhere" if read_only else ""
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
