@@ -1,6 +1,5 @@
 """The bootstrap job: plan the shards, run the units that are left, complete the shards, and export them."""
 
-import logging
 import shlex
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -17,11 +16,10 @@ from capfilt.ledger.completion import complete_shard
 from capfilt.ledger.quarantine import quarantined_shards, release
 from capfilt.ledger.remaining import Remaining
 from capfilt.logs import everywhere
-from capfilt.med.inference import settle
 from capfilt.planning import plan_shards, unusable
 from capfilt.progress import Progress
 from capfilt.records import Shard, UnitResult
-from capfilt.runs import Run, begun_with, start_run
+from capfilt.runs import Run, start_run
 from capfilt.runs.lease import Lease, hold_lease
 from capfilt.runs.status import Board, keep_status
 from capfilt.runs.stop import Stop, heed_stop
@@ -29,16 +27,15 @@ from capfilt.shards import find_shards, told
 from pipelines.export import export_shards, finish
 from pipelines.follow import Follower
 from pipelines.indexing import index_shards
-from workers.bootstrap_worker import BootstrapWorker, try_batch_sizes
+from pipelines.settling import placed, settled
+from workers.bootstrap_worker import BootstrapWorker
 from workers.decoder import start_decoder
 from workers.isolation import Isolation
 from workers.local import run_local
 from workers.metrics import Metered, Metrics
 from workers.pool import run_units
-from workers.session import on_a_worker, session
+from workers.session import session
 from workers.signals import end_process, exit_on_sigterm, stop_on_interrupt
-
-logger = logging.getLogger(__name__)
 
 Results = Generator[UnitResult, None, None]
 
@@ -71,7 +68,7 @@ def run(
     found = find_shards(config.input)  # first, so that a slip in the inputs leaves no run behind
     root = storage.absolute(config.run)
     with everywhere(run=root), hold_lease(root, force) as lease, _stoppable(root) as stop:
-        config = _settled(config, build, local)
+        config = settled(config, build, local)
         folder = start_run(config, hashes)
         settings = ExportConfig(run=config.run, policy=config.policy)
         with (
@@ -87,31 +84,6 @@ def run(
             failed = job.begin() + job.bootstrap(build, local)
             failed += job.export(settings, local) if config.export and not job.stopped else []
             return job.end(settings, failed)
-
-
-def _settled(config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt], local: bool) -> BootstrapConfig:
-    """Decide what a config leaves to the machine: as the run began with, or else as suits the machine."""
-    config = as_begun(config)
-    if config.batch_size:
-        return config
-    work = partial(try_batch_sizes, build, _placed(config))
-    size = work() if local else on_a_worker(work, config.cluster)
-    logger.info("batch_size: %d, found by trial; the run keeps it", size)
-    return config.model_copy(update={"batch_size": size})
-
-
-def as_begun(config: BootstrapConfig) -> BootstrapConfig:
-    """Return a config with the device and batch size that its run began with; a new run has no batch size yet."""
-    begun = begun_with(config.run)
-    device = settle(config.device, begun.device if begun else None)
-    size = config.batch_size or (begun.batch_size if begun else 0)
-    return config.model_copy(update={"device": device, "batch_size": size})
-
-
-def _placed(config: BootstrapConfig) -> BootstrapConfig:
-    """Return a config whose checkpoints are found from any folder, since an actor may run in another."""
-    paths = {"captioner": storage.absolute(config.captioner), "filter": storage.absolute(config.filter)}
-    return config.model_copy(update=paths)
 
 
 @contextmanager
@@ -172,7 +144,7 @@ class _Job:
         """Do the units, complete the shards, and return what failed."""
         config = self.config
         apart = start_decoder if config.cluster.decode_cpus and not local else None
-        make = partial(BootstrapWorker, build, _placed(config), self.folder, apart)
+        make = partial(BootstrapWorker, build, placed(config), self.folder, apart)
         tries, most, follower = config.cluster.attempts, config.max_quarantined, self.follower
         if local:
             isolation = Isolation(config.batch_size, 1, most, follower)

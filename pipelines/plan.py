@@ -10,8 +10,8 @@ from capfilt.config import BootstrapConfig
 from capfilt.errors import ConfigError
 from capfilt.forecast import Forecast, Pace, Rehearsal, forecast, measured, rehearse, told
 from capfilt.survey import Survey
-from pipelines.bootstrap import as_begun
 from pipelines.bootstrap_outlook import Hashes, look
+from pipelines.settling import as_begun
 from workers.seats import units_in_hand
 
 

@@ -22,26 +22,22 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
 
 from capfilt import storage
-from capfilt.config import BootstrapConfig, Config, ExportConfig, Policy, dump, load, loads
+from capfilt.config import BootstrapConfig, Config, ExportConfig, dump, loads
 from capfilt.config.bootstrap import RESULTS
 from capfilt.display import CREDENTIALS, has_credentials, redact
 from capfilt.errors import ConfigError, RunError
 from capfilt.fingerprint import fingerprint
 from capfilt.records import Shard
 from capfilt.runs.plans import read_plan, write_plan
+from capfilt.runs.selection import Selection
 from capfilt.shards import find_shards
 
 CODE = "4"
 """Version of the code that decides what the models say; raised when equal settings come to give other results."""
 
 VERSION = "version of capfilt's results"  # how CODE is told to people
-
-EXPORT_FORMAT = "1"
-"""Version of the clean shards; raised when an equal selection comes to be written in another way."""
 
 logger = logging.getLogger(__name__)
 
@@ -111,33 +107,6 @@ class Run:
     @property
     def _plan(self) -> str:
         return storage.join(self.root, "plan", "shards.parquet")
-
-
-class Selection(Config):
-    """The content of a clean folder's policy.yaml: all that its files depend on, besides the ledger."""
-
-    policy: Policy
-    keep_empty: bool
-    format: str
-
-    @classmethod
-    def of(cls, config: ExportConfig) -> Self:
-        """Return the selection of an export."""
-        return cls(policy=config.policy, keep_empty=config.keep_empty, format=EXPORT_FORMAT)
-
-    @property
-    def folder(self) -> str:
-        """The name of the folder: the policy's own, which alone decides nothing, and a fingerprint of the rest."""
-        return f"{self.policy.name}-{fingerprint(self.model_dump(mode='json', exclude={'policy': {'name'}}))}"
-
-
-def load_policy(path: Path, overrides: Sequence[str] = ()) -> Policy:
-    """Read a policy from YAML as load does: one of its own, or the one in the policy.yaml of a clean folder."""
-    try:
-        policy = load(Selection, path).policy
-    except ConfigError:
-        return load(Policy, path, overrides)
-    return loads(Policy, dump(policy), str(path), overrides)
 
 
 class RunRecord(Config):

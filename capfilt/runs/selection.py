@@ -1,0 +1,39 @@
+"""What a folder of clean shards is tied to: the policy, and what else decides which texts it holds and how."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from capfilt.config import Config, ExportConfig, Policy, dump, load, loads
+from capfilt.errors import ConfigError
+from capfilt.fingerprint import fingerprint
+
+EXPORT_FORMAT = "1"
+"""Version of the clean shards; raised when an equal selection comes to be written in another way."""
+
+
+class Selection(Config):
+    """The content of a clean folder's policy.yaml: all that its files depend on, besides the ledger."""
+
+    policy: Policy
+    keep_empty: bool
+    format: str
+
+    @classmethod
+    def of(cls, config: ExportConfig) -> Self:
+        """Return the selection of an export."""
+        return cls(policy=config.policy, keep_empty=config.keep_empty, format=EXPORT_FORMAT)
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder: the policy's own, which alone decides nothing, and a fingerprint of the rest."""
+        return f"{self.policy.name}-{fingerprint(self.model_dump(mode='json', exclude={'policy': {'name'}}))}"
+
+
+def load_policy(path: Path, overrides: Sequence[str] = ()) -> Policy:
+    """Read a policy from YAML as load does: one of its own, or the one in the policy.yaml of a clean folder."""
+    try:
+        policy = load(Selection, path).policy
+    except ConfigError:
+        return load(Policy, path, overrides)
+    return loads(Policy, dump(policy), str(path), overrides)
