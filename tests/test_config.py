@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from capfilt.cli.options import JOBS, job_kind
 from capfilt.config import BootstrapConfig, Cluster, Config, Sampling, describe, dump, load
+from capfilt.config.bootstrap import RESULTS
 from capfilt.config.loading import section_of
 from capfilt.config.tasks import NLVR2Config
 from capfilt.config.training import FinetuneConfig, PretrainConfig
@@ -207,3 +208,12 @@ def test_a_label_selector_is_read_without_blanks(selector):
 def test_what_is_no_label_selector_is_refused(selector):
     with pytest.raises(ValidationError, match=r"selects no label; write a, !a, in\(a,b\) or !in\(a,b\)"):
         Cluster(labels={"pool": selector})
+
+
+def test_of_each_key_of_a_bootstrap_it_is_known_whether_it_changes_what_the_models_say():
+    """A new key belongs in RESULTS, or here if rows are the same whatever its value."""
+    places = {"input", "run", "captioner", "filter"}  # checkpoints count by their hashes, shards by the plan
+    rules_of_failure = {"damage", "max_failed_share", "max_quarantined"}
+    ways_of_working = {"unit_size", "decode_threads", "cluster"}
+    afterwards = {"export", "policy"}
+    assert {*BootstrapConfig.model_fields} == {*RESULTS} | places | rules_of_failure | ways_of_working | afterwards
