@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import ray
@@ -91,3 +92,30 @@ def test_a_machine_that_is_not_what_was_asked_for_is_refused_and_its_ray_ended()
     assert told[0].startswith("cluster: 99 workers need 99 GPUs, this machine has ")
     assert told[2].startswith("cluster.labels: this machine is not {'pool': 'spot'}; ")
     assert told[1::2] == ["False", "False"]
+
+
+SIGNALLED = """
+import os, signal, sys
+from capfilt.config import Cluster
+from workers.session import session
+
+def signalled(frame, event, argument):
+    if event == "call" and frame.f_code.co_name == sys.argv[1] and "ray" in frame.f_code.co_filename:
+        sys.setprofile(None)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+sys.setprofile(signalled)
+with session(Cluster()):
+    print("at work")
+"""
+
+
+# Functions of Ray, in the order in which ray.init and then ray.shutdown call them.
+@pytest.mark.parametrize("moment", ["_init_temp", "start_ray_processes", "connect", "shutdown"])
+def test_sigterm_ends_a_job_with_its_own_code_also_while_ray_starts_or_ends(moment):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", SIGNALLED, moment]
+    job = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+    assert job.returncode == 143, job.stderr
+    assert job.stdout == ("at work\n" if moment == "shutdown" else "")

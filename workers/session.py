@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, TypeVar, cast
 
 import ray
+from ray._private import utils as ray_utils
 from ray._raylet import node_labels_match_selector  # type: ignore[attr-defined]
 from ray.exceptions import RayError, RayTaskError
 
@@ -45,15 +46,31 @@ def session(cluster: Cluster) -> Iterator[None]:
     require_answer(cluster.address)
     # A private cluster warns of nothing but how its token is kept, which is of use where others can reach it.
     level = logging.ERROR if local else logging.WARNING
-    with exit_on_sigterm():  # until Ray sets a handler of its own, and again when it has left that behind
-        ray.init(cluster.address, log_to_driver=False, logging_level=level, **private if local else {})
-        with exit_on_sigterm():
+    with exit_on_sigterm():
+        with _without_handlers_of_ray():
+            ray.init(cluster.address, log_to_driver=False, logging_level=level, **private if local else {})
+        with exit_on_sigterm():  # anew, since Ray's core sets one behind Python's back, which aborts the process
             try:
                 if local:
                     _check_machine(cluster)
                 yield
             finally:
                 ray.shutdown()
+
+
+@contextmanager
+def _without_handlers_of_ray() -> Iterator[None]:
+    """Keep Ray from setting a handler of SIGTERM: that of ray.init exits with code 15, and one of its nodes with 1.
+
+    A node that was begun is ended all the same, by what Ray does at the end of a process. Nothing helps in the last
+    moment of a start, while Ray's core is built: the handler of that is not Python's, and aborts.
+    """
+    own = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        ray_utils.set_sigterm_handler = own
 
 
 def on_a_worker(work: Callable[[], R], cluster: Cluster) -> R:
