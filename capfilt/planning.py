@@ -18,6 +18,8 @@ from capfilt.storage import absolute
 _LISTED = 10  # files told that came or went
 READERS = 32  # threads that ask for what is known of a shard; they wait for the store far more than they compute
 
+TOLD = 24  # shards that are left out
+
 logger = logging.getLogger(__name__)
 
 Index = Callable[[Run, Sequence[Shard]], Iterable[Shard]]
@@ -78,6 +80,14 @@ def unusable(shard: Shard, config: BootstrapConfig) -> bool:
     """Return whether a shard is left out: damaged, unless what is readable of it is asked for."""
     readable = bool(shard.digest)
     return bool(shard.damage) and not (readable and config.damage == "keep-readable")
+
+
+def tell_left_out(shards: Sequence[Shard]) -> None:
+    """Warn of the shards that are left out, each with its reason, as soon as that is known; of many, the first ones."""
+    for shard in shards[:TOLD]:
+        logger.warning("left out: %s: %s", shard.url, shard.damage.removeprefix(f"{shard.url}: "))
+    if len(shards) > TOLD:
+        logger.warning("left out: %d more; capfilt scan lists all", len(shards) - TOLD)
 
 
 def _unknown(id_: str, url: str) -> Shard:

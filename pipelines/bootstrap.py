@@ -16,7 +16,7 @@ from capfilt.ledger.completion import complete_shard
 from capfilt.ledger.quarantine import quarantined_shards, release
 from capfilt.ledger.remaining import Remaining
 from capfilt.logs import everywhere
-from capfilt.planning import plan_shards, unusable
+from capfilt.planning import plan_shards, tell_left_out, unusable
 from capfilt.progress import Progress
 from capfilt.records import Shard, UnitResult
 from capfilt.runs import Run, start_run
@@ -136,6 +136,7 @@ class _Job:
 
     def begin(self) -> list[str]:
         """Note the start, and return what is wrong with the shards that are left out, if the job fails by them."""
+        tell_left_out(self.left_out)
         samples, left_out = self.left.total - self.left.done, [shard.url for shard in self.left_out]
         self.folder.note("start", samples=samples, left_out=left_out)
         return [remedy(shard) for shard in self.left_out] if self.config.damage == "fail" else []

@@ -340,13 +340,15 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:9000])
 
 
-def test_a_damaged_shard_fails_and_the_others_go_on(folder, undisturbed):
+def test_a_damaged_shard_fails_and_the_others_go_on(folder, undisturbed, caplog):
     whole = (folder / "in/00001.tar").read_bytes()
     cut(folder / "in/00001.tar")
 
     with pytest.raises(FailedUnitsError, match=r"42 samples(.|\n)*1 failed(.|\n)*in/00001\.tar: .*damage: keep-readab"):
-        bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+        bootstrap.run(job_config(folder, export=True), build_fakes, NAMES, local=True)
 
+    assert [line for line in caplog.messages if line.startswith(f"left out: {folder}/in/00001.tar: ")]
+    assert not list((folder / "run").glob("clean/*/_SUCCESS"))
     (folder / "in/00001.tar").write_bytes(whole)  # fetched again
     summary = bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
     assert summary.startswith("3 shards, 0 left out, 42 samples done before; 21 samples")
