@@ -96,7 +96,9 @@ def _tell(outlook: Outlook, config: BootstrapConfig, folder: Run, found: Survey)
     units = f"{length_hint(rest):,} units" if found.whole else "units"
     outlook.tell("does", f"{left:,.0f} samples in {units} of up to {unit_size(config):,}")
     ledger, clean = left * LEDGER_BYTES, found.bytes_left.high if config.export else 0.0
-    outlook.tell("ledger", f"{folder.ledger}, up to {in_bytes(ledger)}")
+    # the ledger's own folder is named by what a new run is tied to only when it begins
+    place = folder.ledger if begun_with(config.run) else storage.join(folder.root, "ledger")
+    outlook.tell("ledger", f"{place}, up to {in_bytes(ledger)}")
     if config.export:
         place = folder.clean(ExportConfig(run=config.run, policy=config.policy))
         outlook.tell("clean", f"{place}, up to {in_bytes(clean)}")

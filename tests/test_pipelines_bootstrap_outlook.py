@@ -55,7 +55,7 @@ def test_a_new_run_is_told_with_its_shards_units_models_and_places(tmp_path, job
     assert told[1] == f"  model    captioner {tmp_path}/captioner: {parameters:,} parameters, 32 pixels"
     assert told[4].startswith("  input    3 shards, 63 samples, ")
     assert told[5:7] == ["  run      a new one", "  does     63 samples in 9 units of up to 8"]
-    assert told[7].startswith(f"  ledger   {tmp_path}/run/ledger/")
+    assert told[7].startswith(f"  ledger   {tmp_path}/run/ledger, up to ")
     assert told[8].startswith(f"  clean    {tmp_path}/run/clean/default-")
     assert told[9].startswith(f"  writes   {tmp_path}/run, up to ")
 
@@ -72,6 +72,7 @@ def test_what_is_done_is_not_done_again(tmp_path):
 
     assert told["run"] == "goes on; 42 of 63 samples are done"
     assert told["does"] == "21 samples in 3 units of up to 8"
+    assert told["ledger"].startswith(f"{ledger}, up to ")
 
 
 def test_other_settings_and_other_inputs_are_refused_as_by_the_job(tmp_path):
