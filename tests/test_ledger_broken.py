@@ -26,17 +26,11 @@ def broken(run: Run) -> dict[str, str]:
     return broken_shards(run, [shard.id for shard in SHARDS[:3]], storage.list_files(run.ledger))
 
 
-def test_a_missing_table_and_a_record_that_is_none_are_seen(run):
-    ledger = Path(run.ledger)
+def test_a_missing_table_is_seen(run):
     assert broken(run) == {}
-
-    (ledger / "00000.candidates.parquet").unlink()
-    (ledger / "00001.json").write_bytes((ledger / "00001.json").read_bytes()[:100])
-
-    assert broken(run) == {
-        "00000": f"{ledger}/00000.candidates.parquet: is missing",
-        "00001": f"{ledger}/00001.json: is no commit record",
-    }
+    missing = Path(run.ledger, "00000.candidates.parquet")
+    missing.unlink()
+    assert broken(run) == {"00000": f"{missing}: is missing"}
 
 
 def test_a_table_that_came_behind_the_listing_is_not_missing(run):
@@ -48,14 +42,14 @@ def test_a_broken_shard_is_left_as_if_nothing_were_there_and_is_forgotten(run, p
     if parts:  # of a fold that was cut short
         Path(run.parts(SHARDS[0])).mkdir()
         Path(run.parts(SHARDS[0]), "00000000-00000004.json").write_text("{}")
-    Path(run.ledger, "00000.json").write_text("{")
+    Path(run.ledger, "00000.samples.parquet").unlink()
 
     left = Remaining(run, run.config().model_copy(update={"batch_size": 4}), SHARDS)
 
     assert left.broken.keys() == {"00000"}
     assert (left.done, left.ready, [unit.shard for unit in left]) == (8, [], [SHARDS[0], SHARDS[3]])
     forget_broken(run, left.broken)
-    assert "00000.json: is no commit record; the shard is done anew" in caplog.text
+    assert "00000.samples.parquet: is missing; the shard is done anew" in caplog.text
     assert not is_complete(run, SHARDS[0])
     commit(run, SHARDS[0], [0, 4], [record(n) for n in range(4)], [])
     assert storage.list_files(run.parts(SHARDS[0]))

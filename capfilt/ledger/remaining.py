@@ -1,6 +1,6 @@
 """What is left of a run: found by one listing of its ledger when it starts, and cut into units as they are asked for.
 
-The commit record of each complete shard is read too, so that no run is taken for done whose files are not whole.
+A complete shard of which the listing lacks a table counts as if nothing were there.
 
 In memory are the shards, and the units of those that are in work: a run of a billion samples has a million units.
 """
