@@ -76,16 +76,21 @@ class StandIn:
                 self.seconds += time.perf_counter() - start
 
 
+def unseen(pixels: Tensor) -> Tensor:
+    """Return tokens (B, 1, 1) of pixels (B, 3, S, S) that nobody looks at: the stand-in's time includes that."""
+    return pixels[:, :1, 0, 0, None]
+
+
 class Captioner(MEDCaptioner):
     """Writes made-up captions."""
 
     def __init__(self, checkpoint: Checkpoint, settings: Sampling, device: StandIn, seconds: float) -> None:
         super().__init__("c0ffee", checkpoint, settings, Device(dtype="float32", linear="plain"))
-        self._device, self._seconds, draw = device, seconds, random.Random(0)
+        self._device, self._seconds, self._sight, draw = device, seconds, unseen, random.Random(0)
         self._known = torch.tensor([self._made_up(draw) for _ in range(MADE_UP)])  # (MADE_UP, T)
 
-    def _write(self, pixels: Tensor, numbers: Tensor) -> Written:
-        self._device.work(self._seconds * len(pixels), CAPTIONER_WAITS, CAPTIONER_CALLS)
+    def _write(self, image: Tensor, numbers: Tensor) -> Written:
+        self._device.work(self._seconds * len(image), CAPTIONER_WAITS, CAPTIONER_CALLS)
         rows = (numbers.flatten(0, 1)[:, 0] * len(self._known)).long()  # (B * n,)
         return Written(self._known[rows], torch.full((len(rows),), -9.5))
 
@@ -100,10 +105,10 @@ class Filter(MEDFilter):
 
     def __init__(self, checkpoint: Checkpoint, device: StandIn, seconds: float) -> None:
         super().__init__("f117e4", checkpoint, FilterSettings(), Device(dtype="float32", linear="plain"))
-        self._device, self._seconds = device, seconds
+        self._device, self._seconds, self._sight = device, seconds, unseen
 
-    def _see(self, pixels: Tensor) -> Any:
-        return pixels
+    def _project(self, image: Tensor) -> Any:
+        return image
 
     def _judge(self, seen: Any, reading: Reading) -> Tensor:
         self._device.work(self._seconds * len(seen), FILTER_WAITS, FILTER_CALLS)
