@@ -52,6 +52,7 @@ def test_an_actor_is_told_by_its_place_and_has_the_threads_and_the_log_of_its_jo
 @pytest.mark.usefixtures("ray_cluster")
 def test_as_many_units_run_at_once_as_are_in_hand():
     seat = hire(Meets, Cluster(cpus_per_worker=0.5))
+    ray.get(seat.building)
     met = ray.get([seat.actor.run.remote(UNIT) for _ in range(units_in_hand(Cluster()))])
     ray.kill(seat.actor)
 
