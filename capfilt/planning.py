@@ -15,10 +15,9 @@ from capfilt.runs.stop import Stop
 from capfilt.shards import open_shard
 from capfilt.storage import absolute
 
-_LISTED = 10  # files told that came or went
 READERS = 32  # threads that ask for what is known of a shard; they wait for the store far more than they compute
-
-TOLD = 24  # shards that are left out
+TOLD = 24  # shards that are told to be left out
+_LISTED = 10  # files that are told to have come or gone
 
 logger = logging.getLogger(__name__)
 

@@ -132,11 +132,14 @@ class _Job:
         self.shards = [shard for shard in shards if not unusable(shard, config)]
         self.stopped = False  # before all was done
         self.left = Remaining(folder, config, self.shards)
-        forget_broken(folder, self.left.broken)
 
     def begin(self) -> list[str]:
-        """Note the start, and return what is wrong with the shards that are left out, if the job fails by them."""
+        """Note the start, and return what is wrong with the shards that are left out, if the job fails by them.
+
+        What there is of shards that are not whole goes, so that they are done anew.
+        """
         tell_left_out(self.left_out)
+        forget_broken(self.folder, self.left.broken)
         samples, left_out = self.left.total - self.left.done, [shard.url for shard in self.left_out]
         self.folder.note("start", samples=samples, left_out=left_out)
         return [remedy(shard) for shard in self.left_out] if self.config.damage == "fail" else []

@@ -9,19 +9,19 @@ from capfilt.outlook import Outlook
 from pipelines import finetune, finetune_nlvr2, finetune_vqa
 
 
-class FineTuning(NamedTuple):
+class FinetuneJob(NamedTuple):
     """A fine-tuning job with its config."""
 
     run: Callable[[], str]  # returns the checkpoint folder
     dry_run: Callable[[], Outlook]  # returns what run would do, and what keeps it from that
 
 
-def job_of(config: Finetuning) -> FineTuning:
+def job_of(config: Finetuning) -> FinetuneJob:
     """Return the job that a config is for."""
     match config:
         case VQAConfig():
-            return FineTuning(partial(finetune_vqa.run, config), partial(finetune_vqa.dry_run, config))
+            return FinetuneJob(partial(finetune_vqa.run, config), partial(finetune_vqa.dry_run, config))
         case NLVR2Config():
-            return FineTuning(partial(finetune_nlvr2.run, config), partial(finetune_nlvr2.dry_run, config))
+            return FinetuneJob(partial(finetune_nlvr2.run, config), partial(finetune_nlvr2.dry_run, config))
         case _:
-            return FineTuning(partial(finetune.run, config), partial(finetune.dry_run, config))
+            return FinetuneJob(partial(finetune.run, config), partial(finetune.dry_run, config))

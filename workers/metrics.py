@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import ray
 import ray.util.client
+from ray.exceptions import RayError
 from ray.util.metrics import Counter, Gauge
 
 from capfilt.records import Unit, UnitResult
@@ -137,13 +138,15 @@ class Metered:
         return self._worker.run(unit)
 
     def _tell(self) -> None:
+        told = ""
         while True:
             try:
                 gpu = ",".join(map(str, ray.get_gpu_ids()))
                 for kind, size in _device_memory().items():
                     self._series.set("capfilt_device_memory_bytes", size, kind=kind, gpu=gpu)
-            except Exception as error:  # of CUDA or Ray, which have errors of many kinds; the next look may do better
-                logger.warning("no look at the memory of the GPU: %s", error)
+            except (RuntimeError, OSError, RayError) as error:  # of CUDA or Ray; the next look may do better
+                if told != (told := str(error)):
+                    logger.warning("no look at the memory of the GPU: %s", error)
             time.sleep(MEMORY_EVERY)
 
 

@@ -116,7 +116,7 @@ def _told(run: TrainingRun, cluster: TrainingCluster) -> Iterator[None]:
         while not done.wait(TOLD_EVERY):
             try:
                 news = _starved(cluster) or _newest(run)
-            except Exception as error:  # of a store or Ray, which has errors of many kinds; the next look may do better
+            except (RuntimeError, OSError, ValueError, RayError) as error:  # the next look may do better
                 logger.warning("no look at how %s does: %s", run.folder, _line(error))
                 continue
             if news not in ("", before):

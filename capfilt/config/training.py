@@ -220,7 +220,7 @@ class FinetuneConfig(Config):
             raise ValueError(f"{key} is read by role: {reader}, not by role: {self.role}; leave it out")
         if self.vision_from and (self.drop_path or self.device.recompute_vision):
             key = "drop_path" if self.drop_path else "device.recompute_vision"
-            raise ValueError(f"{key} is for a vision tower that learns; leave it out, or vision_from")
+            raise ValueError(f"{key} is for a vision tower that learns; set it to 0, or leave out vision_from")
         require_equal_shares(self.schedule, self.cluster)
         _require_whole_steps(self.schedule, self.momentum)
         return self

@@ -122,9 +122,8 @@ class _Table:
 
     def _quoted(self, start: int, end: int) -> _Cells:
         """Return the cells of the row that begins at a line and ends before another, with quotes as marks."""
-        rows: list[
-            int
-        ] = []  # lines that are rows by themselves: of a row that is whole, the one with its image at most
+        # Lines that are rows by themselves: of a row that is whole, the one with its image at most.
+        rows: list[int] = []
         stop = start
 
         def feed() -> Iterator[str]:
