@@ -18,14 +18,12 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from capfilt import storage
 from capfilt.batches import Prepared, ReadyBatches, Sides, ready_batches, together
 from capfilt.captioners import Captioner
 from capfilt.config import BootstrapConfig, Policy
 from capfilt.controls import add_controls
 from capfilt.filters import Filter, Scores, require_numbers
-from capfilt.ledger import candidates_table, checked_table, table_path, write_unit
-from capfilt.ledger.commits import read_commit
+from capfilt.ledger import candidates_table, read_unit, write_unit
 from capfilt.ledger.quarantine import quarantine
 from capfilt.policy import select
 from capfilt.prefetch import Stopwatch
@@ -73,9 +71,10 @@ def capfilt_unit(
         ModelError: a score is not a number.
         OSError: the ledger cannot be written.
     """
-    stem = storage.join(run.parts(unit.shard), unit.name)
-    if storage.exists(f"{stem}.json"):
-        return _committed(unit, stem, config.policy)
+    found = read_unit(run, unit)
+    if found:
+        commit, table = found
+        return _result(unit, commit.statuses, table, config.policy, commit.seconds)
     clock = Stopwatch()
     records: list[SampleRecord] = []
     candidates: list[Candidate] = []
@@ -165,13 +164,6 @@ def _by_text(texts: Sequence[str], scores: Sequence[Scores]) -> dict[str, Scores
 def _scored(candidate: Candidate, scores: Scores, judge: str) -> Candidate:
     require_numbers(scores, f"{candidate.key} at position {candidate.position}", judge, candidate.text)
     return candidate.scored(*scores)
-
-
-def _committed(unit: Unit, stem: str, policy: Policy) -> UnitResult:
-    """Return the result of a unit as its commit tells it."""
-    commit = read_commit(f"{stem}.json")
-    candidates = checked_table(table_path(stem, "candidates"), commit.sha256["candidates"])
-    return _result(unit, commit.statuses, candidates, policy, commit.seconds)
 
 
 def _result(

@@ -4,6 +4,7 @@ import hashlib
 import io
 import math
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from capfilt.config import ImageLimits
 from capfilt.errors import ModelError, ShardError
 from capfilt.examine import examine
 from capfilt.filters import Scores
-from capfilt.ledger import fold, read_candidates, read_samples
+from capfilt.ledger import fold, read_candidates, read_samples, tables
 from capfilt.records import Caption, Held, Sample, Shard, Unit
 from capfilt.runs import Run, start_run
 from capfilt.shards import open_shard
@@ -193,6 +194,24 @@ def test_a_committed_unit_is_left_as_it_is(tmp_path, config, run):
         first.kept,
         first.tokens,
     )
+
+
+def test_a_unit_whose_shard_is_folded_while_it_is_read_is_done_again_and_changes_nothing(
+    tmp_path, config, run, monkeypatch
+):
+    unit = Unit(plan(write_shard(tmp_path / "in/00000.tar", [("red", "my red car")])), 0, 1)
+    first = capfilt_unit(unit, models(), config, run)
+
+    def read_late(path: str) -> object:
+        monkeypatch.undo()
+        fold(run, unit.shard, [unit])
+        return tables.read_commit(path)
+
+    monkeypatch.setattr(tables, "read_commit", read_late)
+    second = capfilt_unit(unit, models(), config, run)
+
+    assert replace(second, seconds={}) == replace(first, seconds={})
+    assert not Path(run.parts(unit.shard)).exists()
 
 
 def longer_text(path: Path) -> None:

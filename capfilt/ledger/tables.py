@@ -114,6 +114,24 @@ def write_unit(
     write_commit(f"{path}.json", commit)
 
 
+def read_unit(run: Run, unit: Unit) -> tuple[Commit, pa.Table] | None:
+    """Return the commit record of a unit and its candidates; None if it is not committed, or in its shard's by now.
+
+    Raises:
+        RunError: a file is not what its record says.
+    """
+    stem = storage.join(run.parts(unit.shard), unit.name)
+    if not storage.exists(f"{stem}.json"):
+        return None
+    try:
+        commit = read_commit(f"{stem}.json")
+        return commit, checked_table(table_path(stem, "candidates"), commit.sha256["candidates"])
+    except (RunError, OSError):
+        if is_complete(run, unit.shard):  # its files went while they were read: another worker has folded the shard
+            return None
+        raise
+
+
 def committed_units(run: Run, shard: Shard) -> set[str]:
     """Return the names of a shard's committed units."""
     if is_complete(run, shard):
