@@ -1,11 +1,7 @@
 """The ledger: its tables and commit records, what is left to commit, and samples that are held."""
 
+from capfilt.ledger.schemas import CANDIDATES, SAMPLES, SCHEMA_VERSION, SCHEMAS, candidates_table
 from capfilt.ledger.tables import (
-    CANDIDATES,
-    SAMPLES,
-    SCHEMA_VERSION,
-    SCHEMAS,
-    candidates_table,
     checked_table,
     committed_units,
     complete_shards,
