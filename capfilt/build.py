@@ -8,8 +8,8 @@ from torch import nn
 from capfilt.bootstrap import CapFilt
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import BootstrapConfig, Device
-from capfilt.errors import ConfigError
 from capfilt.filters.med import MEDFilter
+from capfilt.hardware import require_device
 from capfilt.med.checkpoints import checkpoint_hash, load, require
 from capfilt.med.fetch import fetch
 from capfilt.med.model import MED
@@ -31,7 +31,7 @@ def build_models(config: BootstrapConfig) -> CapFilt:
         CheckpointError: a checkpoint is missing or cannot play its part.
         ConfigError: the device is not there.
     """
-    check_device(config.device)
+    require_device(config.device.kind, "set cluster.gpus_per_worker: 1, or device.kind: cpu")
     return _put_together(config, checkpoint_hashes(config))
 
 
@@ -81,11 +81,3 @@ def _same_tower(one: MED, other: MED) -> bool:
         return False
     mine, its = one.vision.state_dict(), other.vision.state_dict()
     return all(mine[name].equal(its[name]) for name in mine)
-
-
-def check_device(device: Device) -> None:
-    """Raise ConfigError if the device is not there."""
-    if device.kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "device.kind: cuda, but torch sees no GPU here; set cluster.gpus_per_worker: 1, or device.kind: cpu"
-        )

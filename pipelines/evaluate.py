@@ -23,6 +23,7 @@ from capfilt.evaluation.report import Measured, report
 from capfilt.evaluation.retrieval import evaluate_retrieval
 from capfilt.evaluation.vqa import evaluate_vqa, read_candidates
 from capfilt.filters.med import MEDFilter
+from capfilt.hardware import require_device
 from capfilt.med.checkpoints import load, load_nlvr2, load_vqa, require
 from capfilt.med.fetch import fetch
 from capfilt.med.inference import settle
@@ -44,7 +45,7 @@ def run(config: EvaluateConfig) -> dict[str, object]:
         CheckpointError: the checkpoint is missing, or lacks the part that is measured.
         ConfigError: the device, or a package that the task needs, is not there.
     """
-    _check_device(config)
+    require_device(config.device.kind, "set device.kind: cpu")
     torch.set_num_threads(config.device.threads)
     config = config.model_copy(update={"device": settle(config.device)})
     started = time.monotonic()
@@ -58,7 +59,7 @@ def dry_run(config: EvaluateConfig) -> Outlook:
     """Return what run would do, and what keeps it from that. Nothing is written."""
     outlook = Outlook(f"evaluate, {config.task}")
     with outlook.examine():
-        _check_device(config)
+        require_device(config.device.kind, "set device.kind: cpu")
     with outlook.examine():
         plain = EvaluationDevice(dtype="float32", linear="plain")
         with torch.device("meta"):
@@ -79,11 +80,6 @@ class _Task:
     look: Callable[[], object]  # reads the first image
     entries: int
     files: Sequence[str]
-
-
-def _check_device(config: EvaluateConfig) -> None:
-    if config.device.kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device.kind: cuda, but torch sees no GPU here; set device.kind: cpu")
 
 
 def _on_images(images: ImageSet, files: Sequence[str], measure: Callable[[], Measured]) -> _Task:

@@ -3,12 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
 from capfilt.bootstrap import CapFilt
 from capfilt.config import BootstrapConfig
-from capfilt.errors import ConfigError
 from capfilt.forecast import Forecast, Pace, Rehearsal, forecast, measured, rehearse, told
+from capfilt.hardware import require_device
 from capfilt.survey import Survey
 from pipelines.bootstrap_outlook import Hashes, look
 from pipelines.settling import as_begun
@@ -55,10 +53,9 @@ def _pace(
     units = [unit for unit in found.rest if unit.hi > unit.lo]
     if not wishes.timing or not units:
         return None, None
-    if config.device.kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "device.kind: cuda, and torch sees no GPU here to time on; plan on a GPU node, or give --rate with the "
-            "images/s of a worker that were measured there, or --no-timing"
-        )
+    require_device(
+        config.device.kind,
+        "plan on a GPU node, or give --rate with the images/s of a worker that were measured there, or --no-timing",
+    )
     rehearsal = rehearse(build, config, units, wishes.images, wishes.repeats)
     return rehearsal, measured(rehearsal, config, units_in_hand(config.cluster))

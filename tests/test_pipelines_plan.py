@@ -84,7 +84,7 @@ def test_other_settings_than_those_of_the_run_are_refused(folder):
 def test_a_device_that_is_not_here_cannot_be_timed(folder, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     config = job_config(folder, device={"kind": "cuda", "dtype": "float32", "linear": "plain"})
-    with pytest.raises(ConfigError, match=r"no GPU here to time on; plan on a GPU node, or give --rate"):
+    with pytest.raises(ConfigError, match=r"no GPU here; plan on a GPU node, or give --rate"):
         plan.run(config, build_fakes, lambda _: NAMES, Wishes())
     assert plan.run(config, build_fakes, lambda _: NAMES, Wishes(timing=False)).hours is None
 

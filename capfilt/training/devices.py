@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from capfilt.config.training import TrainingDevice
-from capfilt.errors import ConfigError
+from capfilt.hardware import require_device
 
 
 class Precision(NamedTuple):
@@ -28,10 +28,8 @@ def precision(settings: TrainingDevice) -> Precision:
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    found = torch.cuda.is_available()
-    if settings.kind == "cuda" and not found:
-        raise ConfigError("device.kind: cuda, but torch sees no GPU here; set device.kind: cpu")
-    device = torch.device("cuda" if found and settings.kind != "cpu" else "cpu")
+    require_device(settings.kind, "set device.kind: cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() and settings.kind != "cpu" else "cpu")
     if settings.dtype != "auto":
         return Precision(device, getattr(torch, settings.dtype))
     return Precision(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
