@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from ledgers import SHARD, commit, complete, new_run, record, synthetic, web
 
+from capfilt import storage
 from capfilt.errors import RunError
 from capfilt.ledger import (
     candidates_table,
@@ -274,6 +275,26 @@ def test_a_unit_that_does_not_account_for_its_samples_is_refused(run, records, c
         write_unit(run, Unit(SHARD, 0, 2), records, candidates_table(SHARD.id, candidates), {})
 
     assert committed_units(run, SHARD) == set()
+
+
+def test_a_unit_whose_shard_another_attempt_folds_while_it_is_written_is_committed(run, monkeypatch):
+    def written_late(path: Path) -> int:
+        monkeypatch.undo()
+        complete(run, SHARD, RECORDS, CANDIDATES)
+        return storage.mode_of_new(path)  # in the folder that went with the fold
+
+    monkeypatch.setattr(storage, "mode_of_new", written_late)
+    commit(run, SHARD, [0, SHARD.samples], RECORDS, CANDIDATES)
+
+    assert sorted(files(run)) == ["00000.candidates.parquet", "00000.json", "00000.samples.parquet"]
+
+
+def test_a_unit_that_cannot_be_written_is_not_committed(run):
+    Path(run.ledger).mkdir(parents=True)
+    Path(run.parts(SHARD)).write_bytes(b"")
+
+    with pytest.raises(OSError, match="00000"):
+        commit(run, SHARD, [0, SHARD.samples], RECORDS, CANDIDATES)
 
 
 def test_an_incomplete_shard_cannot_be_read(run):

@@ -29,7 +29,7 @@ def write_unit(
     candidates: pa.Table,
     seconds: Mapping[str, float],
 ) -> None:
-    """Commit a unit: its tables, then its record. If it is committed already, nothing changes.
+    """Commit a unit: its tables, then its record. If it is committed already, alone or in its shard, nothing changes.
 
     Args:
         run: the run.
@@ -40,30 +40,16 @@ def write_unit(
 
     Raises:
         RunError: the records do not account for every sample of the unit exactly once.
+        OSError: a file cannot be written.
     """
-    path = storage.join(run.parts(unit.shard), unit.name)
-    if storage.exists(record_path(run, unit.shard)) or storage.exists(f"{path}.json"):
+    if is_complete(run, unit.shard) or storage.exists(f"{storage.join(run.parts(unit.shard), unit.name)}.json"):
         return
     _check_unit(unit, records, candidates)
-    shard = unit.shard
-    tables = {"samples": samples_table(shard.id, records), "candidates": candidates}
-    commit = Commit(
-        shard=shard.id,
-        lo=unit.lo,
-        hi=unit.hi,
-        models=run.models,
-        size=shard.size,
-        digest=shard.digest,
-        damage=shard.damage,
-        statuses=count_values(tables["samples"]["status"]),
-        text_statuses=count_values(tables["samples"]["text_status"]),
-        candidates=count_values(candidates["source"]),
-        tokens=pc.sum(candidates["tokens"]).as_py() or 0,
-        seconds={stage: round(value, 6) for stage, value in seconds.items()},
-        sha256=_write_tables(run, path, tables),
-        units=[unit.name],
-    )
-    write_commit(f"{path}.json", commit)
+    try:
+        _write_unit(run, unit, records, candidates, seconds)
+    except OSError:
+        if not is_complete(run, unit.shard):  # else another attempt was faster, and their folder went with the fold
+            raise
 
 
 def read_unit(run: Run, unit: Unit) -> tuple[Commit, pa.Table] | None:
@@ -170,6 +156,30 @@ def count_values(column: pa.ChunkedArray) -> dict[str, int]:
     """Return how often each value of a column of strings occurs."""
     counts = {row["values"]: row["counts"] for row in column.value_counts().to_pylist()}
     return dict(sorted(counts.items()))
+
+
+def _write_unit(
+    run: Run, unit: Unit, records: Sequence[SampleRecord], candidates: pa.Table, seconds: Mapping[str, float]
+) -> None:
+    shard, path = unit.shard, storage.join(run.parts(unit.shard), unit.name)
+    tables = {"samples": samples_table(shard.id, records), "candidates": candidates}
+    commit = Commit(
+        shard=shard.id,
+        lo=unit.lo,
+        hi=unit.hi,
+        models=run.models,
+        size=shard.size,
+        digest=shard.digest,
+        damage=shard.damage,
+        statuses=count_values(tables["samples"]["status"]),
+        text_statuses=count_values(tables["samples"]["text_status"]),
+        candidates=count_values(candidates["source"]),
+        tokens=pc.sum(candidates["tokens"]).as_py() or 0,
+        seconds={stage: round(value, 6) for stage, value in seconds.items()},
+        sha256=_write_tables(run, path, tables),
+        units=[unit.name],
+    )
+    write_commit(f"{path}.json", commit)
 
 
 def _fold(run: Run, shard: Shard, stems: Sequence[str]) -> None:
