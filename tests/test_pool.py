@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import ActorDiedError
 
@@ -240,6 +242,35 @@ def test_a_unit_that_always_kills_its_actor_takes_no_other_along(cluster, tmp_pa
 
     assert sorted(done) == list("01345")
     assert len(pids(tmp_path, "2")) == 3
+
+
+class DiesWhenToldTo(Marked):
+    def act(self, unit: Unit) -> None:
+        while not (self.notes / "now").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_unit_that_was_done_before_its_actor_died_is_not_blamed_for_that(cluster, tmp_path, monkeypatch):
+    real = pool._Crew._finished
+
+    def dead_first(crew: Any) -> list[Any]:
+        """Wait for both units in hand, and tell of the second one, which dies when the first is done."""
+        calls = [(seat, call) for seat in crew.seats for call in seat.calls]
+        if len(calls) < 2:
+            return real(crew)
+        ray.wait([call for _, call in calls])
+        (tmp_path / "now").touch()
+        ray.wait([call for _, call in calls], num_returns=len(calls))
+        return calls[-1:]
+
+    monkeypatch.setattr(pool._Crew, "_finished", dead_first)
+    single, done = cluster.model_copy(update={"workers": 1, "attempts": 1}), []
+
+    with pytest.raises(FailedUnitsError, match=r"^1 failed(.|\n)*1\.tar, samples 0 to 8: tried once: its worker died"):
+        done.extend(run_units(partial(DiesWhenToldTo, tmp_path, "1"), UNITS, single))
+
+    assert sorted(done) == list("02345")
 
 
 def test_a_unit_past_its_deadline_is_ended_and_tried_again(cluster, tmp_path):

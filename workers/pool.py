@@ -142,15 +142,30 @@ class _Crew(Generic[R]):
         except RayTaskError as error:
             self._on_exception(seat, call, error.cause)
         except RayError as error:  # the actor is gone or out of reach: it died, ran out of memory, lost its node
+            yield from self._take_done(seat)
             self._on_death(seat, error)
         else:
             if call is seat.building:
                 seat.building, (seat.node, seat.place), self.stillborn = None, value, 0
                 return
-            case = seat.calls.pop(call)
-            self.attempts.succeed(case)
-            if not case.unit.trial:
-                yield value
+            yield from self._succeed(seat, call, value)
+
+    def _succeed(self, seat: Seat, call: Any, value: R) -> Iterator[R]:
+        case = seat.calls.pop(call)
+        self.attempts.succeed(case)
+        if not case.unit.trial:
+            yield value
+
+    def _take_done(self, seat: Seat) -> Iterator[R]:
+        """Yield the results that came before their actor died: calls that are ready are told in no order."""
+        calls = list(seat.calls)
+        ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0, fetch_local=False) if calls else ([], [])
+        for call in ready:
+            try:
+                value = ray.get(call)
+            except RayError:  # this unit was in hand when the actor died
+                continue
+            yield from self._succeed(seat, call, value)
 
     def _on_exception(self, seat: Seat, call: Any, cause: Exception) -> None:
         fault = fault_of(cause)
