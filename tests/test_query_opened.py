@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ledgers import SHARD, commit, complete, edit, new_run, record, synthetic, web
 
 import capfilt
+from capfilt import storage
 from capfilt.config import Policy
 from capfilt.errors import QueryError, RunError
 from capfilt.ledger import fold, read_candidates
@@ -180,6 +181,19 @@ def test_units_that_are_folded_while_they_are_read_count_once(tmp_path, monkeypa
         return names
 
     monkeypatch.setitem(opened.read_parts.__globals__, "committed_units", fold_after_listing)
+
+    assert [(part.commit.lo, part.commit.hi) for part in read_parts(run, WORKED)] == [(0, 4)]
+
+
+def test_units_that_are_folded_before_they_are_listed_are_not_missed(tmp_path, monkeypatch):
+    run, units = filled_run(tmp_path)
+
+    def fold_before_listing(folder):
+        monkeypatch.undo()
+        fold(run, WORKED, units)
+        return storage.list_files(folder)
+
+    monkeypatch.setattr(storage, "list_files", fold_before_listing)
 
     assert [(part.commit.lo, part.commit.hi) for part in read_parts(run, WORKED)] == [(0, 4)]
 

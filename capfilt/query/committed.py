@@ -33,12 +33,15 @@ def read_parts(run: Run, shard: Shard) -> list[Part]:
     Raises:
         RunError: a file is not what its record says, or the record is of another run or input.
     """
+    complete = is_complete(run, shard)
     try:
-        return list(_parts(run, shard, is_complete(run, shard)))
+        parts = list(_parts(run, shard, complete))
+        if complete or not is_complete(run, shard):
+            return parts
     except (FileNotFoundError, RunError):
         if not is_complete(run, shard):
             raise
-        return list(_parts(run, shard, complete=True))  # its units were folded while they were read
+    return list(_parts(run, shard, complete=True))  # its units were folded while they were listed or read
 
 
 def draw_shards(shards: Sequence[Shard], share: float, seed: int = 0) -> list[Shard]:
