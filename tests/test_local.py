@@ -39,6 +39,13 @@ def test_a_stop_begins_no_other_unit():
     assert done == ["0"]
 
 
+def test_a_stop_before_the_first_unit_begins_nothing():
+    stop = Stop()
+    stop.ask()
+
+    assert list(run_local(lambda: pytest.fail("a worker was built"), UNITS, stop=stop)) == []
+
+
 def test_a_fault_of_the_program_stops_the_job():
     with pytest.raises(KeyError):
         list(run_local(lambda: Fails(KeyError("encoder")), UNITS))

@@ -37,7 +37,8 @@ def run_local(
     attempts = Attempts(units, tries=1, outages=1, strikes=10, isolation=isolation, listener=listener)
     listener = listener or Nobody()
     worker: Worker[R] | None = None
-    while (case := attempts.take(None, idle=True, alternative=False)) is not None:
+    stop = stop or Stop()
+    while not stop.asked and (case := attempts.take(None, idle=True, alternative=False)) is not None:
         worker = worker or make()  # only when there is a unit: models take their time to load
         listener.see(replace(attempts.state(), in_hand=((case, "this process"),), ready=1, wanted=1))
         try:
@@ -48,7 +49,5 @@ def run_local(
             attempts.succeed(case)
             if not case.unit.trial:
                 yield result
-        if stop is not None and stop.asked:
-            attempts.drain()
     if attempts.failed:
         raise FailedUnitsError(attempts.failed)
