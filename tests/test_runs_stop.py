@@ -5,7 +5,9 @@ import time
 
 import pytest
 
+from capfilt.errors import RunError
 from capfilt.runs import stop as stops
+from capfilt.runs.lease import hold_lease
 from capfilt.runs.stop import heed_stop, request_stop, stop_path, stop_requested
 
 
@@ -15,7 +17,7 @@ def _hasty(monkeypatch):
 
 
 def wait_until(condition) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "the request is not heard"
         time.sleep(0.01)
@@ -44,10 +46,25 @@ def test_a_second_request_ends_the_driver(tmp_path):
 
 def test_a_request_that_was_meant_for_another_driver_is_not_heeded(tmp_path):
     request_stop(str(tmp_path), at_once=True)
-    with heed_stop(str(tmp_path), pytest.fail) as stop:
+    with hold_lease(str(tmp_path)), heed_stop(str(tmp_path), pytest.fail) as stop:
+        assert not stop_requested(str(tmp_path))
         time.sleep(0.1)
         assert not stop.asked
-        assert not stop_requested(str(tmp_path))
+
+
+def test_a_request_to_a_driver_that_has_only_just_taken_its_lease_is_heard(tmp_path):
+    with hold_lease(str(tmp_path)):
+        request_stop(str(tmp_path))
+        with heed_stop(str(tmp_path), pytest.fail) as stop:
+            wait_until(lambda: stop.asked)
+
+
+def test_a_driver_that_is_refused_leaves_a_request_to_the_one_at_work(tmp_path):
+    with hold_lease(str(tmp_path)):
+        request_stop(str(tmp_path))
+        with pytest.raises(RunError, match="another driver"), hold_lease(str(tmp_path)):
+            pass
+        assert stop_requested(str(tmp_path))
 
 
 @pytest.mark.parametrize("content", [b"", b"please", b"[]", b'{"at_once": "no"}'])

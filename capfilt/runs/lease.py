@@ -24,6 +24,7 @@ from pathlib import Path
 
 from capfilt import storage
 from capfilt.errors import RunError
+from capfilt.runs.stop import forget_stop
 
 RENEWED = 15.0  # seconds between two renewals
 EXPIRY = 90.0  # seconds after its last renewal at which the driver of another machine counts as dead
@@ -96,6 +97,7 @@ def hold_lease(root: str, force: bool = False) -> Iterator[Lease]:
     path, now = storage.join(root, "lease.json"), time.time()
     if not force:
         require_free(root)
+    forget_stop(root)  # before the lease is there: whoever sees that may ask this driver to stop
     owner = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid(), _processes(), now, now)
     storage.publish(path, json.dumps(asdict(owner)).encode() + b"\n")
     lease, done = Lease(path, owner), threading.Event()

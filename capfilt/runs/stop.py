@@ -2,7 +2,7 @@
 
 The first request lets the units in hand finish and be committed, and no other begin; a second one ends the driver at
 once, which costs what it had in hand and no more. A request is meant for the driver that is at work: the next one
-removes it, and so does the driver itself when it ends.
+removes it before it takes the lease, and so does the driver itself when it ends.
 """
 
 import json
@@ -37,14 +37,13 @@ class Stop:
 
 @contextmanager
 def heed_stop(root: str, end: Callable[[], None]) -> Iterator[Stop]:
-    """Look for requests to stop a run for a while.
+    """Look for requests to stop a run for a while. They count from when the lease of the driver was written.
 
     Args:
         root: the run folder.
         end: called, from another thread, when the driver is to end at once.
     """
     path = stop_path(root)
-    storage.remove(path)  # what was meant for a driver before this one
     stop, done = Stop(), threading.Event()
     thread = threading.Thread(target=_watch, args=(path, stop, end, done), daemon=True)
     thread.start()
@@ -59,6 +58,11 @@ def heed_stop(root: str, end: Callable[[], None]) -> Iterator[Stop]:
 def request_stop(root: str, *, at_once: bool = False) -> None:
     """Ask the driver of a run to stop: when the units in hand are committed, or at once."""
     storage.publish(stop_path(root), json.dumps({"at_once": at_once, "time": time.time()}).encode() + b"\n")
+
+
+def forget_stop(root: str) -> None:
+    """Remove a request that was meant for a driver before."""
+    storage.remove(stop_path(root))
 
 
 def stop_requested(root: str) -> bool:
