@@ -73,7 +73,7 @@ def run(
         settings = ExportConfig(run=config.run, policy=config.policy)
         with (
             keep_status(folder.root) as board,
-            nullcontext() if force else _swept(folder, settings),
+            nullcontext() if force else _swept(folder, settings if config.export else None, lease),
             nullcontext() if local else session(config.cluster),
         ):
             workers = None if local else _without_gpus(config.cluster, local)
@@ -94,23 +94,26 @@ def _stoppable(root: str) -> Iterator[Stop]:
 
 
 @contextmanager
-def _swept(folder: Run, settings: ExportConfig) -> Iterator[None]:
+def _swept(folder: Run, settings: ExportConfig | None, lease: Lease) -> Iterator[None]:
     """Remove, before a job and after it, the files in the making that dead workers left where it alone writes.
 
-    Another export may be at work in the run's other clean folders.
+    Another export may be at work in the run's other clean folders, and in all of them where this job exports nothing;
+    another driver in the ledger, when it has taken the lease.
     """
 
     def sweep() -> None:
         storage.sweep(folder.root, deep=False)
         for path in ("plan", "ledger", "quarantine"):
             storage.sweep(storage.join(folder.root, path))
-        storage.sweep(folder.clean(settings))
+        if settings is not None:
+            storage.sweep(folder.clean(settings))
 
     sweep()
     try:
         yield
     finally:  # also of a job that is ended, whose workers may have died in the middle of a file
-        sweep()
+        if lease.is_held:
+            sweep()
 
 
 def _release(folder: Run, shards: Sequence[Shard]) -> None:

@@ -8,21 +8,24 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
-from drivers import start_driver, tables, wait_for_commits, wait_until_told
+from drivers import ERRORS, start_driver, tables, wait_for_commits, wait_until_told
 from fakes import NAMES, build_dying, build_fakes, build_nothing, job_config, mixed_shards, picture, write_shard
 
 from capfilt.batch_size import LEAST
-from capfilt.config import ExportConfig, Policy
+from capfilt.bootstrap import CapFilt
+from capfilt.config import BootstrapConfig, ExportConfig, Policy
 from capfilt.errors import ConfigError, FailedUnitsError, RunError, StoppedError, WorkerError
 from capfilt.ledger import read_candidates, read_samples
 from capfilt.planning import plan_shards
 from capfilt.query import open_run
 from capfilt.runs import load_run, start_run
 from capfilt.runs import stop as stops
+from capfilt.runs.lease import hold_lease
 from capfilt.runs.status import read_record
 from capfilt.runs.stop import request_stop
 from capfilt.scan import scan
@@ -315,9 +318,40 @@ def test_two_drivers_of_which_one_was_forced_corrupt_nothing(folder, undisturbed
 
     bootstrap.run(job_config(folder), partial(build_fakes, delay=0.05), NAMES, local=True, force=True)
 
-    assert driver.wait() == 0
+    # the first one stops where it is still at work when it renews its lease
+    assert driver.wait() == 0 or "another driver has taken this run" in (folder / ERRORS).read_text()
     assert tables(folder) == tables(undisturbed)
     assert verify(load_run(f"{folder}/run")) == []
+
+
+def test_a_driver_that_has_lost_its_lease_leaves_the_files_in_the_making_to_the_other(folder, undisturbed):
+    begun = folder / f"run/ledger/.{'0' * 32}.partial"
+
+    def build_late(config: BootstrapConfig) -> CapFilt:
+        """Let another driver take the run and begin a file."""
+        other = hold_lease(str(folder / "run"), force=True)
+        drivers.callback(other.__exit__, None, None, None)
+        other.__enter__()
+        begun.parent.mkdir(exist_ok=True)
+        begun.write_bytes(b"half")
+        return build_fakes(config)
+
+    with ExitStack() as drivers, suppress(RunError):  # it stops if it comes to renew its lease
+        bootstrap.run(job_config(folder), build_late, NAMES, local=True)
+
+    assert begun.exists()
+
+
+def test_a_job_that_exports_nothing_leaves_the_files_in_the_making_to_an_export(folder, undisturbed):
+    bootstrap.run(job_config(folder, export=True), build_fakes, NAMES, local=True)
+    (clean,) = (folder / "run/clean").iterdir()
+    begun = clean / f".{'0' * 32}.partial"
+    begun.write_bytes(b"half")
+
+    bootstrap.run(job_config(folder, export=False), build_nothing, NAMES, local=True)
+    assert begun.exists()
+    bootstrap.run(job_config(folder, export=True), build_nothing, NAMES, local=True)
+    assert not begun.exists()
 
 
 def test_files_in_the_making_that_a_dead_worker_left_are_removed_and_no_others(folder, undisturbed):

@@ -64,6 +64,15 @@ class Lease:
         if self._usurper is not None:
             raise RunError(f"{self._path}: another driver has taken this run: {self._usurper}; this one stops")
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the lease is this driver's own at this moment, as far as can be seen."""
+        try:
+            found = _read(self._path)
+        except OSError:
+            return False
+        return found is None or found.id == self._owner.id
+
     def renew(self) -> None:
         """Write that this driver is still at work, unless another has taken the lease."""
         found = _read(self._path)
