@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from ledgers import commit, config, edit, exported_run, image, input_shard, new_run, record, web
 
+from capfilt import storage
 from capfilt.ledger import fold
 from capfilt.runs import start_run
 from capfilt.verify import verify
@@ -61,6 +62,26 @@ def test_a_file_too_many_is_named(run, place):
 
     assert len(problems) == 1
     assert str(path.parent) in problems[0]
+
+
+@pytest.mark.parametrize("step", ["list_files", "read_bytes"])
+def test_a_shard_that_is_completed_while_it_is_looked_at_is_no_problem(tmp_path, monkeypatch, step):
+    shard = input_shard(tmp_path, [image(position) for position in range(4)])
+    run = new_run(tmp_path, [shard])
+    units = commit(run, shard, [0, 2, 4], [record(position) for position in range(4)], [web(0)])
+    real = getattr(storage, step)
+
+    def folding(path: str) -> object:
+        if not path.startswith(run.parts(shard)):
+            return real(path)
+        found = real(path) if step == "list_files" else None
+        monkeypatch.undo()
+        fold(run, shard, units)
+        return real(path) if found is None else found
+
+    monkeypatch.setattr(storage, step, folding)
+
+    assert verify(run) == []
 
 
 def test_files_of_other_settings_and_shards_are_named(run):

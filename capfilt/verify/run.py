@@ -58,13 +58,16 @@ def _strangers(run: Run, plan: Sequence[Shard]) -> Iterator[str]:
 
 def _verify_shard(run: Run, shard: Shard, config: BootstrapConfig) -> Iterator[str]:
     parts = run.parts(shard)
-    names = storage.list_files(parts)
-    if is_complete(run, shard):
-        yield from _verify_commit(run, shard, parts, 0, shard.samples)
-        if names:
-            yield f"{parts}: {len(names)} files are left over, such as {names[0]}; the next bootstrap removes them"
-    elif names or config.damage == "fail" or not unusable(shard, config):
-        yield from _verify_units(run, shard, names)
+    if not is_complete(run, shard):
+        names = storage.list_files(parts)
+        wanted = names or config.damage == "fail" or not unusable(shard, config)
+        found = list(_verify_units(run, shard, names)) if wanted else []
+        if not is_complete(run, shard):  # else it was completed meanwhile, and its units went
+            yield from found
+            return
+    yield from _verify_commit(run, shard, parts, 0, shard.samples)
+    if names := storage.list_files(parts):
+        yield f"{parts}: {len(names)} files are left over, such as {names[0]}; the next bootstrap removes them"
 
 
 def _verify_units(run: Run, shard: Shard, names: Sequence[str]) -> Iterator[str]:
