@@ -5,12 +5,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ledgers
 import pytest
 from fakes import NAMES, build_dying, build_fakes, build_hanging, build_nan, build_nothing, job_config, write_shard
+from ledgers import SHARD, commit, new_run
 
+from capfilt import storage
 from capfilt.errors import FailedUnitsError
-from capfilt.ledger import read_candidates, read_samples, write_unit
+from capfilt.ledger import committed_units, read_candidates, read_samples, write_unit
 from capfilt.ledger.commits import seal
+from capfilt.ledger.quarantine import release
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run, load_run
 from capfilt.verify import verify
@@ -143,6 +147,21 @@ def test_quarantined_samples_are_tried_again_when_asked_for(tmp_path):
     assert summary.startswith("2 shards, 0 left out, 8 samples done before; 18 samples: 18 scored, 0 failed")
     assert not list((tmp_path / "run/quarantine").rglob("*.json"))
     assert verify(load_run(f"{tmp_path}/run")) == []
+
+
+def test_a_release_that_is_cut_short_leaves_no_unit_that_counts_without_its_tables(tmp_path, monkeypatch):
+    run = new_run(tmp_path)
+    commit(run, SHARD, [0, 2, 4], [ledgers.record(position) for position in range(4)], [])
+
+    def cut_short(folder: str) -> None:
+        Path(folder, "00000000-00000002.samples.parquet").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage, "remove_folder", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        release(run, SHARD)
+
+    assert committed_units(run, SHARD) == set()
 
 
 def test_max_quarantined_zero_fails_the_unit_whole(tmp_path):

@@ -73,6 +73,9 @@ def release(run: Run, shard: Shard) -> None:
         storage.remove(storage.join(clean, name, "_SUCCESS"))
         storage.remove(storage.join(clean, name, f"{shard.id}_stats.json"))
     storage.remove(f"{run.parts(shard)}.json")
+    for name in storage.list_files(run.parts(shard)):
+        if name.endswith(".json"):  # before the tables that they vouch for
+            storage.remove(storage.join(run.parts(shard), name))
     storage.remove_folder(run.parts(shard))
     storage.remove_folder(storage.join(run.quarantine, shard.id))
 
