@@ -2,16 +2,18 @@
 
 import json
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from fakes import NAMES, job_config, mixed_shards
 
 from capfilt.errors import FailedUnitsError, RunError
+from capfilt.runs import standing as standings
 from capfilt.runs import start_run
 from capfilt.runs.lease import EXPIRY, hold_lease
 from capfilt.runs.standing import at_work, look_at, render_standing
-from capfilt.runs.status import keep_status
+from capfilt.runs.status import Record, keep_status
 from capfilt.runs.stop import request_stop
 
 
@@ -33,6 +35,20 @@ def test_a_run_that_is_at_work(tmp_path):
     assert lines[0] == f"{tmp_path}: stopping: the units in hand finish, and no other begins"
     assert lines[1].startswith("  driver    pid ")
     assert lines[2].endswith("no unit is begun yet")
+
+
+def test_a_driver_that_comes_while_its_run_is_looked_at_has_not_died(tmp_path, monkeypatch):
+    with ExitStack() as driver:
+
+        def read_late(root: str) -> Record | None:
+            monkeypatch.undo()
+            driver.enter_context(hold_lease(root))
+            driver.enter_context(keep_status(root))
+            return standings.read_record(root)
+
+        monkeypatch.setattr(standings, "read_record", read_late)
+
+        assert look_at(str(tmp_path)).state == "running"
 
 
 def test_a_run_whose_driver_was_killed(tmp_path):

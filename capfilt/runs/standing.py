@@ -15,6 +15,8 @@ from capfilt.runs.stop import stop_requested
 
 AGAIN = "run the same again to go on"
 
+_ENDS = ("done", "partly", "stopped", "failed", "ended")  # phases that the last record of a driver may have
+
 _WORDS = {
     "running": "running",
     "stopping": "stopping: the units in hand finish, and no other begins",
@@ -58,14 +60,16 @@ def look_at(root: str) -> Standing:
         RunError: the folder is no run, or cannot be seen from here.
     """
     root = storage.absolute(root)
-    driver, record = find_driver(root), read_record(root)
+    driver, record = find_driver(root), read_record(root)  # a driver writes its last record before it goes
+    if driver is None and record is not None and record.phase not in _ENDS:
+        driver = find_driver(root)  # it may have come in between, and begun a record
     if driver is None and record is None:
         run = load_run(root)  # of a version that wrote no record, or no run at all
         shards = (len(complete_shards(run)), len(run.plan())) if run.has_plan() else None
         return Standing(root, "idle", None, None, shards)
     if driver is not None and driver[1]:
         state = "stopping" if stop_requested(root) else "running"
-    elif record is not None and record.phase in ("done", "partly", "stopped", "failed", "ended"):
+    elif record is not None and record.phase in _ENDS:
         state = record.phase
     else:
         state = "died"
