@@ -63,6 +63,15 @@ def cover(units: Iterable[Unit], samples: int) -> list[Unit]:
     return paths.get(samples, ordered)
 
 
+def without_overlap(units: Iterable[Unit]) -> list[Unit]:
+    """Return units that hold no sample twice, out of those that are committed: of two that begin alike the longer."""
+    chosen: list[Unit] = []
+    for unit in sorted(units, key=lambda unit: (unit.lo, -unit.hi)):
+        if not chosen or unit.lo >= chosen[-1].hi:
+            chosen.append(unit)
+    return chosen
+
+
 def parse_name(name: str) -> tuple[int, int]:
     """Return the positions lo and hi in the name of a unit."""
     lo, _, hi = name.partition("-")

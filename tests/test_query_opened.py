@@ -198,6 +198,15 @@ def test_units_that_are_folded_before_they_are_listed_are_not_missed(tmp_path, m
     assert [(part.commit.lo, part.commit.hi) for part in read_parts(run, WORKED)] == [(0, 4)]
 
 
+def test_a_unit_that_a_late_worker_committed_beside_its_pieces_counts_once(tmp_path):
+    run = new_run(tmp_path, [WORKED])
+    records = [record(position) for position in range(4)]
+    for cuts in ([0, 2], [2, 4], [0, 4]):
+        commit(run, WORKED, cuts, records, [])
+
+    assert [(part.commit.lo, part.commit.hi) for part in read_parts(run, WORKED)] == [(0, 4)]
+
+
 def test_a_run_of_nothing_complete_has_empty_relations(tmp_path):
     with capfilt.open_run(new_run(tmp_path).root) as found:
         assert found.samples.fetchall() == found.candidates.fetchall() == found.outcomes.fetchall() == []

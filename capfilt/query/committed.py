@@ -11,8 +11,9 @@ from capfilt import storage
 from capfilt.errors import RunError
 from capfilt.ledger import CANDIDATES, SAMPLES, checked_table, committed_units, is_complete, table_path
 from capfilt.ledger.commits import Commit, read_commit
-from capfilt.records import Shard
+from capfilt.records import Shard, Unit
 from capfilt.runs import Run
+from capfilt.units import parse_name, without_overlap
 
 READ = {"samples": [name for name in SAMPLES.names if name != "metadata"], "candidates": CANDIDATES.names}
 """Table -> the columns that are read: the metadata would outweigh all the rest."""
@@ -53,7 +54,8 @@ def draw_shards(shards: Sequence[Shard], share: float, seed: int = 0) -> list[Sh
 
 def _parts(run: Run, shard: Shard, complete: bool) -> Iterator[Part]:
     folder = run.parts(shard)
-    stems = [folder] if complete else [storage.join(folder, unit) for unit in sorted(committed_units(run, shard))]
+    units = [] if complete else [Unit(shard, *parse_name(name)) for name in committed_units(run, shard)]
+    stems = [folder] if complete else [storage.join(folder, unit.name) for unit in without_overlap(units)]
     for stem in stems:
         commit = read_commit(f"{stem}.json")
         if (commit.shard, commit.models, commit.digest) != (shard.id, run.models, shard.digest):
