@@ -122,7 +122,8 @@ def test_a_job_under_nohup_outlives_its_terminal_and_leaves_a_log_of_whole_lines
 
     with (tmp_path / "log").open("wb") as log:
         job = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
-        time.sleep(0.3)
+        while not (tmp_path / "log").stat().st_size and job.poll() is None:  # until it is at work
+            time.sleep(0.01)
         job.send_signal(signal.SIGHUP)
 
         assert job.wait(timeout=120) == 3

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -48,8 +49,7 @@ def test_a_second_driver_is_refused_and_told_who_is_first(tmp_path):
     message = str(refusal.value)
     assert message.startswith(f"{tmp_path}/lease.json: another driver is at work on this run: pid {os.getpid()} on ")
     assert "at work since 20" in message
-    assert "last seen 0 s ago" in message
-    assert "wait 0:01:30, or run again with --force" in message
+    assert re.search(r"last seen \d+ s ago; .* wait 0:(01|00):\d\d, or run again with --force", message)
     assert "\n" not in message
 
 
@@ -106,7 +106,7 @@ def test_a_lease_is_renewed(tmp_path, monkeypatch):
 
     with hold_lease(str(tmp_path)):
         start = owner(tmp_path)["renewed"]
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while owner(tmp_path)["renewed"] == start:
             assert time.monotonic() < deadline, "the lease is not renewed"
             time.sleep(0.01)

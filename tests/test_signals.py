@@ -59,9 +59,13 @@ def test_an_exit_that_ray_puts_in_place_of_the_one_asked_for_keeps_the_code():
 
 def test_another_thread_can_end_the_main_one_which_waits():
     start = time.monotonic()
-    threading.Timer(0.2, end_process).start()
-    with exit_on_sigterm(), pytest.raises(SystemExit):
+
+    def wait() -> None:
+        threading.Timer(0.2, end_process).start()  # from when SIGTERM has its handler
         time.sleep(30)
+
+    with exit_on_sigterm(), pytest.raises(SystemExit):
+        wait()
 
     assert time.monotonic() - start < 10
 
