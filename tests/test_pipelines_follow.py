@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from capfilt import retries, storage
+from capfilt import storage
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run
 from pipelines import follow
@@ -98,7 +98,6 @@ def test_a_job_that_is_interrupted_loses_no_line(tmp_path, follower):
 
 def test_a_store_that_is_out_holds_up_nobody_and_gets_every_line_when_it_is_back(tmp_path, s3, monkeypatch):
     monkeypatch.setattr(follow, "JOURNAL_EVERY", 0.05)
-    monkeypatch.setattr(retries, "PATIENCE", 5.0)
     run = Run(f"s3://bucket{tmp_path}", "m")
     with Follower(run) as follower:
         with s3.misbehaving("busy", only="journal.jsonl"), s3.counting() as seen:
