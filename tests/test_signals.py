@@ -57,6 +57,32 @@ def test_an_exit_that_ray_puts_in_place_of_the_one_asked_for_keeps_the_code():
     assert ending.value.code == 1  # nobody asked
 
 
+def test_a_second_signal_cuts_nothing_short_also_where_one_session_is_inside_another():
+    """As where a cluster ends a job that `capfilt stop --now` ends by its run folder, too."""
+    ended = []
+
+    def end() -> None:
+        signal.raise_signal(signal.SIGHUP)
+        terminate()
+        end_process()
+        ended.append(True)
+
+    def job() -> None:
+        with exit_on_sigterm():
+            try:
+                with exit_on_sigterm(), exit_on_sigterm():
+                    terminate()
+            finally:
+                end()
+
+    with pytest.raises(SystemExit) as ending:
+        job()
+    assert ended
+    assert ending.value.code == 143
+    with pytest.raises(SystemExit), exit_on_sigterm():
+        terminate()
+
+
 def test_another_thread_can_end_the_main_one_which_waits():
     start = time.monotonic()
 

@@ -33,9 +33,11 @@ def exit_on_sigterm() -> Iterator[None]:
             raise
         raise SystemExit(_code) from None  # Ray, when it is interrupted in a wait, raises one of its own with code 1
     finally:
-        _code = None
+        ending = _code is not None and before[signal.SIGTERM] is _exit  # the one around this has its own to end
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ending else handler)
+        if not ending:
+            _code = None
 
 
 @contextmanager
