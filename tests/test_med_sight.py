@@ -97,18 +97,25 @@ def test_batches_between_each_other_are_not_mixed_up(checkpoint, pixels, kept):
     assert steps.recorded == 1
 
 
-def test_a_batch_that_does_not_fit_is_seen_in_parts(checkpoint, pixels, looks, monkeypatch):
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_batch_that_does_not_fit_is_seen_in_parts(checkpoint, monkeypatch, recorded):
+    """Each image as itself, also where parts go through the same tensors, as on a GPU."""
+    pixels = torch.randint(256, (5, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     expected = Sight(checkpoint.model, CPU)(pixels)
-    whole = VisionTower.forward
+    whole, sizes = VisionTower.forward, []
 
     def small(self: VisionTower, images: Tensor) -> Tensor:
+        sizes.append(len(images))
         if len(images) > 2:
             raise torch.OutOfMemoryError
         return whole(self, images)
 
     monkeypatch.setattr(VisionTower, "forward", small)
-    torch.testing.assert_close(Sight(checkpoint.model, CPU)(pixels), expected)
-    assert looks == [3, 3, 2, 1]
+    sight = Sight(checkpoint.model, CPU)
+    if recorded:
+        sight._recorder = Recorder(sight._see, lambda: Steps())
+    torch.testing.assert_close(sight(pixels), expected)
+    assert list(dict.fromkeys(sizes)) == [5, 3, 2, 1]
 
 
 def built(folder: Path, judge: Checkpoint, device: Device = CPU) -> tuple[MEDCaptioner, MEDFilter]:

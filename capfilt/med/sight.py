@@ -39,13 +39,15 @@ class Sight:
         """Return the image tokens, float (B, M, D), of pixels, uint8 (B, 3, S, S)."""
         if self._kept is not None and (found := self._kept.pop(pixels, None)) is not None:
             return found
-        image = torch.cat(self._in_parts(pixels))  # (B, M, D), which the next batch does not overwrite
+        parts = self._in_parts(pixels)
+        image = parts[0] if len(parts) == 1 else torch.cat(parts)  # (B, M, D)
         if self._kept is not None:
             self._kept[pixels] = image
         return image
 
     def _encode(self, pixels: Tensor) -> list[Tensor]:
-        return [self._recorder.start(send(pixels, torch.device(self._device.kind)))]
+        image = self._recorder.start(send(pixels, torch.device(self._device.kind)))
+        return [image.clone()]  # a recorder overwrites its own with the next part, and with the next batch
 
     def _see(self, pixels: Tensor) -> Tensor:
         return self._model.encode_image(on_device(pixels, self._device))
