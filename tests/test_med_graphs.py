@@ -155,6 +155,33 @@ def test_a_step_that_finds_no_memory_gives_back_what_the_batch_holds():
     assert steps.recorded == 1 + 2  # the start of eight, then that of four with its step
 
 
+@pytest.mark.parametrize("fails", ["start", "step"])
+def test_a_smaller_batch_that_finds_no_memory_gives_back_what_whole_ones_hold(fails):
+    """From then on parts are the whole batches: they are recorded, and the tensors of larger ones are not kept."""
+    steps, room = Steps(), {"start": 8, "step": 8}
+
+    def check(place: str, rows: int) -> None:
+        if rows > room[place]:
+            raise torch.OutOfMemoryError
+
+    def first(batch: torch.Tensor) -> torch.Tensor:
+        check("start", len(batch))
+        return batch.clone()
+
+    def add_one(state: torch.Tensor, _: int) -> torch.Tensor:
+        check("step", len(state))
+        return state + 1
+
+    recorder = Recorder(first, lambda: steps)
+    in_parts = InParts(lambda batch: recorder.go_on(add_one, recorder.start(batch), 0).tolist())
+    assert in_parts(torch.arange(8.0)) == list(range(1, 9))
+    room[fails] = 3
+    assert in_parts(torch.arange(6.0)) == list(range(1, 7))
+    before = steps.replayed
+    assert in_parts(torch.arange(6.0)) == list(range(1, 7))
+    assert steps.replayed > before
+
+
 def add(state: torch.Tensor, given: tuple[torch.Tensor, int]) -> torch.Tensor:
     return state[0] + given[0] + given[1]
 

@@ -6,7 +6,8 @@ stay, for batches of one size.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -39,20 +40,27 @@ class Recorder(Generic[S]):
 
     def start(self, *batch: Any) -> S:
         """Return the state of a batch, given as tensors of as many rows, or None; the next whole one overwrites it."""
-        if self._record is None or (self._tape is not None and len(batch[0]) < self._tape.size):
-            return self._first(*batch)
-        if self._tape is None or len(batch[0]) > self._tape.size:
-            self._forget()
-            self._tape = Tape(self._first, batch, self._record())
-        return self._tape.start(batch)
+        with self._giving_back():
+            if self._record is None or (self._tape is not None and len(batch[0]) < self._tape.size):
+                return self._first(*batch)
+            if self._tape is None or len(batch[0]) > self._tape.size:
+                self._forget()
+                self._tape = Tape(self._first, batch, self._record())
+            return self._tape.start(batch)
 
     def go_on(self, step: Callable[[S, X], T], state: S, given: X) -> T:
         """Return what a step makes of a batch's state and of what is given; the next step may overwrite it."""
-        if self._tape is None or state is not self._tape.state:
-            return step(state, given)
-        try:
+        with self._giving_back():
+            if self._tape is None or state is not self._tape.state:
+                return step(state, given)
             return self._tape.go_on(step, given)
-        except torch.OutOfMemoryError:  # the batch is taken in parts from now on, which need what the tape holds
+
+    @contextmanager
+    def _giving_back(self) -> Iterator[None]:
+        """Forget the tape where memory does not suffice: batches come in parts from then on, which need its memory."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
             self._forget()
             raise
 
