@@ -1,10 +1,13 @@
 """A batch that does not fit into the device's memory is computed in parts."""
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
+
+ALONE = threading.Lock()  # of the thread that records or drops graphs, or returns memory: torch fails if others record
 
 R = TypeVar("R")
 
@@ -42,12 +45,13 @@ class InParts(Generic[R]):
                 done, failed = done + size, False
             if failed:  # only here has the failed call let go of its tensors
                 size = self._most = -(-size // 2)
+                with ALONE:
+                    torch.cuda.empty_cache()
                 _say(items, size)
         return values
 
 
 def _say(items: int, size: int) -> None:
-    torch.cuda.empty_cache()
     logger.warning(
         "out of memory with a batch of %d images; it is computed %d at a time from now on. A smaller batch_size in a "
         "new run avoids the parts",

@@ -5,7 +5,6 @@ and waits for other threads of Python at each. A graph reads and writes fixed ad
 stay, for batches of one size.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
@@ -14,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from capfilt.memory import ALONE
+
 MOST = 64  # graphs of steps for inputs of other shapes; each takes some megabytes
 MANY = 4096  # shapes that are remembered, to record those that are met again
-ALONE = threading.Lock()  # of the thread that records or drops graphs, which must not meet another's recording
 
 S = TypeVar("S")
 T = TypeVar("T")
