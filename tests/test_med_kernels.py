@@ -6,6 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from capfilt.med import attention
+from capfilt.med.config import TextConfig
+from capfilt.med.ragged import Places
+
 KIND = "cuda" if torch.cuda.is_available() else "cpu"
 HALF = torch.bfloat16 if KIND == "cuda" else torch.float16  # NumPy, by which kernels are interpreted, has no bfloat16
 
@@ -69,3 +73,15 @@ def test_a_few_queries_see_an_image(kernels, queries, tokens):
     expected = F.scaled_dot_product_attention(split, keys.float(), values.float()).transpose(1, 2).flatten(2)
     torch.testing.assert_close(seen.float(), expected, rtol=0, atol=2e-2)
     assert seen.equal(kernels.attend_few(q, keys, values))
+
+
+@pytest.mark.parametrize("owners", [[0, 0, 0, 2, 2], [0, 0, 1, 1, 2, 2]], ids=["unequal", "equal"])
+@torch.inference_mode()
+def test_unequally_many_rows_of_images_see_them(kernels, monkeypatch, owners):
+    heads = attention.Heads(TextConfig(width=64, heads=2), 64).to(KIND, HALF).eval()
+    context, q = heads.project(noise(3, 70, 64, dtype=HALF)), noise(len(owners), 64, dtype=HALF)
+    places = Places.of(torch.tensor(owners, device=KIND), 3)
+    monkeypatch.setattr(attention, "few_suit", lambda q, keys: False)
+    expected = heads.attend(q, context, places=places)
+    monkeypatch.setattr(attention, "few_suit", lambda q, keys: True)
+    torch.testing.assert_close(heads.attend(q, context, places=places), expected, rtol=0, atol=2e-2)

@@ -102,10 +102,11 @@ class Heads(nn.Module):
         if mask is None and not causal and groups.shape[1] <= FEW and few_suit(groups, keys):
             from capfilt.med.kernels import attend_few
 
-            return self.out(attend_few(groups.contiguous(), keys, values).view(q.shape))  # type: ignore[no-any-return]
-        dropout = self.attention_dropout if self.training else 0.0
-        y = attention(self._split(groups), keys, values, mask, dropout, causal)  # (B, H, Q, K)
-        y = y.transpose(1, 2).flatten(2)  # (B, Q, D)
+            y = attend_few(groups.contiguous(), keys, values)  # (B, Q, D)
+        else:
+            dropout = self.attention_dropout if self.training else 0.0
+            y = attention(self._split(groups), keys, values, mask, dropout, causal)  # (B, H, Q, K)
+            y = y.transpose(1, 2).flatten(2)  # (B, Q, D)
         return self.out((y if places is None else places.pack(y)).view(q.shape))  # type: ignore[no-any-return]
 
     def _split(self, x: Tensor) -> Tensor:
