@@ -63,10 +63,14 @@ def _seconds(models: CapFilt, size: int, clock: Callable[[], float]) -> float:
 
 
 def _fill(models: CapFilt, size: int) -> None:
-    """Have a batch in each model at once, as units do that share a device. What does not fit is computed in parts."""
-    for_captioner, for_filter = _pixels(models, size)
+    """Have a batch in each model at once, as units do that share a device. What does not fit is computed in parts.
+
+    The filter's was captioned before: models with one tower hand on what they have seen of it, which must be complete.
+    """
+    (for_captioner, for_filter), (others, _) = _pixels(models, size), _pixels(models, size)
+    models.captioner.caption(for_captioner, range(size))
     with ThreadPoolExecutor(2) as pool:
-        captioning = pool.submit(models.captioner.caption, for_captioner, range(size))
+        captioning = pool.submit(models.captioner.caption, others, range(size))
         scoring = pool.submit(models.filter.score, for_filter, [[WEB_TEXT] * 2] * size)
         captioning.result(), scoring.result()
 

@@ -56,6 +56,26 @@ def test_on_a_gpu_both_models_have_to_fit_at_once():
     assert together == [8, 16, 32, 64, 128, 256, 512]
 
 
+def test_on_a_gpu_the_filter_gets_a_batch_that_was_captioned_before(monkeypatch):
+    """As in a run: where both models have one tower, what the captioner has seen is handed on, and must be complete."""
+    monkeypatch.setattr("capfilt.batch_size.MOST", LEAST)
+    captioner, judge, captioned = ColourCaptioner(delay=0.05), ColourFilter(), []
+    write, read = captioner.write, judge.judge
+
+    def note(pixels, noise):
+        found = write(pixels, noise)
+        captioned.append(pixels)
+        return found
+
+    def look(pixels, texts):
+        assert any(pixels is each for each in captioned)
+        return read(pixels, texts)
+
+    monkeypatch.setattr(captioner, "write", note)
+    monkeypatch.setattr(judge, "judge", look)
+    find_batch_size(CapFilt(captioner, judge, Turns(apart=True)))
+
+
 def test_on_a_gpu_what_a_size_costs_once_is_not_counted():
     """Graphs are recorded for each size."""
 
