@@ -7,6 +7,7 @@ import pytest
 import torch
 from fakes import NAMES, build_fakes, job_config, mixed_shards
 
+from capfilt.bootstrap import CapFilt
 from capfilt.config import BootstrapConfig
 from capfilt.errors import CheckpointError
 from capfilt.forecast.rehearsal import rehearse
@@ -65,6 +66,23 @@ def test_a_batch_size_that_is_not_set_is_found_as_by_the_run(config, monkeypatch
     monkeypatch.setattr("capfilt.forecast.rehearsal.find_batch_size", lambda models: 7)
     rehearsal = rehearse(build_fakes, config.model_copy(update={"batch_size": 0}), units(config), 8, 2)
     assert (rehearsal.batch_size, rehearsal.samples) == (7, 14)
+
+
+def test_models_that_met_the_larger_batches_of_a_trial_do_not_rehearse(config, monkeypatch):
+    """On a GPU they would take smaller ones kernel by kernel."""
+    built, used = [], []
+
+    def build(config: BootstrapConfig) -> CapFilt:
+        models = build_fakes(config)
+        write = models.captioner.write
+        monkeypatch.setattr(models.captioner, "write", lambda *batch: used.append(models.captioner) or write(*batch))
+        built.append(models.captioner)
+        return models
+
+    monkeypatch.setattr("capfilt.forecast.rehearsal.find_batch_size", lambda models: 7)
+    rehearse(build, config.model_copy(update={"batch_size": 0}), units(config), 8, 2)
+    assert len(built) == 2
+    assert set(used) == {built[1]}
 
 
 def test_nothing_is_left_behind_and_nothing_of_the_run_is_made(config, tmp_path, monkeypatch):

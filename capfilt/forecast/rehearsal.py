@@ -75,7 +75,11 @@ def rehearse(
         started = time.perf_counter()
         models = build(config)
         load = time.perf_counter() - started
-        batch = _batch(models, config, units)
+        if not config.batch_size:
+            config = config.model_copy(update={"batch_size": find_batch_size(models)})
+            del models  # on a GPU they record the steps of none but the largest batches that they met
+            models = build(config)
+        batch = _batch(config, units)
         each = math.ceil(images / batch) * batch
         drawn = _draw(units, batch + repeats * each, config.seed)
         own = {
@@ -88,10 +92,10 @@ def rehearse(
     return replace(rehearsal, load=load)
 
 
-def _batch(models: CapFilt, config: BootstrapConfig, units: Sequence[Unit]) -> int:
+def _batch(config: BootstrapConfig, units: Sequence[Unit]) -> int:
     """Return the batch size of the job; that of units of few samples is no larger than they are."""
     mean = sum(unit.hi - unit.lo for unit in units) / len(units)
-    return max(1, min(config.batch_size or find_batch_size(models), round(mean)))
+    return max(1, min(config.batch_size, round(mean)))
 
 
 class _Drawn(NamedTuple):
