@@ -85,6 +85,15 @@ def test_models_that_met_the_larger_batches_of_a_trial_do_not_rehearse(config, m
     assert set(used) == {built[1]}
 
 
+@pytest.mark.parametrize(("kind", "batches"), [("cpu", 1), ("cuda", 2)])
+def test_a_gpu_has_met_its_batches_twice_before_time_is_taken(config, kind, batches):
+    """Which is when it records them: that takes longer than many a batch."""
+    device = config.device.model_copy(update={"kind": kind})
+    changes = {"batch_size": 4, "device": device}
+    rehearsal = rehearse(build_fakes, config.model_copy(update=changes), units(config), 8, 3)
+    assert (rehearsal.samples, rehearsal.attempted) == (8, 4 * batches + 3 * 8)
+
+
 def test_nothing_is_left_behind_and_nothing_of_the_run_is_made(config, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()

@@ -29,6 +29,7 @@ from capfilt.runs import Run, start_run
 from capfilt.shards import open_shard, write_tar
 from capfilt.tally import Tally
 
+WARM_UP = {"cpu": 1, "cuda": 2}  # batches; on a GPU steps are recorded when they are met again (med/graphs.py)
 PLACES = 16  # units that samples are drawn from; their neighbours in a shard cost one request with them
 
 
@@ -81,14 +82,15 @@ def rehearse(
             models = build(config)
         batch = _batch(config, units)
         each = math.ceil(images / batch) * batch
-        drawn = _draw(units, batch + repeats * each, config.seed)
+        warm_up = WARM_UP[config.device.kind] * batch
+        drawn = _draw(units, warm_up + repeats * each, config.seed)
         own = {
             "input": [f"{folder}/rehearsal.tar"],
             "run": f"{folder}/run",
             "batch_size": batch,
             "max_failed_share": 1.0,
         }
-        rehearsal = _hold(models, config.model_copy(update=own | {"damage": "fail"}), drawn, each)
+        rehearsal = _hold(models, config.model_copy(update=own | {"damage": "fail"}), drawn, warm_up, each)
     return replace(rehearsal, load=load)
 
 
@@ -119,14 +121,14 @@ def _draw(units: Sequence[Unit], count: int, seed: int) -> _Drawn:
     return _Drawn([samples[n % len(samples)] for n in range(count)], seconds)
 
 
-def _hold(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, each: int) -> Rehearsal:
+def _hold(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, warm_up: int, each: int) -> Rehearsal:
     write_tar(config.input[0], _members(drawn.samples))
     run = start_run(config, {"captioner": "", "filter": ""})
     (shard,) = index_shards(config.input)
     run.write_plan([shard])
-    warm_up = Unit(shard, 0, config.batch_size)
-    units = [Unit(shard, lo, lo + each) for lo in range(config.batch_size, shard.samples, each)]
-    capfilt_unit(warm_up, models, config, run)
+    first = Unit(shard, 0, warm_up)
+    units = [Unit(shard, lo, lo + each) for lo in range(warm_up, shard.samples, each)]
+    capfilt_unit(first, models, config, run)
     tally, model, whole = Tally(), [], []
     for unit in units:
         started = time.perf_counter()
@@ -135,7 +137,7 @@ def _hold(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, each: int) ->
         model.append(sum(result.seconds.get(stage, 0.0) for stage in ("caption", "score")) / each)
         tally.add(result)
     parts = [_size(run, f"{shard.id}/{unit.name}") for unit in units]
-    fold(run, shard, [warm_up, *units])
+    fold(run, shard, [first, *units])
     # a line through two points: the files of few samples, and those of all of them
     slope = max(0.0, (_size(run, shard.id) - fmean(parts)) / (shard.samples - each))
     started = time.perf_counter()
