@@ -2,12 +2,14 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
 
 ALONE = threading.Lock()  # of the thread that records or drops graphs, or returns memory: torch fails if others record
+SHORT = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 R = TypeVar("R")
 
@@ -36,7 +38,8 @@ class InParts(Generic[R]):
         values: list[R] = []
         while done < items:
             try:
-                values += self._model(*(column[done : done + size] for column in columns))
+                with out_of_memory_told():
+                    values += self._model(*(column[done : done + size] for column in columns))
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
@@ -49,6 +52,17 @@ class InParts(Generic[R]):
                     torch.cuda.empty_cache()
                 _say(items, size)
         return values
+
+
+@contextmanager
+def out_of_memory_told() -> Iterator[None]:
+    """Raise torch.OutOfMemoryError also where the driver or a library runs out, not torch's own allocator."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or not any(sign in str(error) for sign in SHORT):
+            raise
+        raise torch.OutOfMemoryError(str(error)) from error
 
 
 def _say(items: int, size: int) -> None:

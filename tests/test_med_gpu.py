@@ -25,7 +25,9 @@ def there(dtype: torch.dtype = HALF, head: int = 64) -> Any:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize(("width", "kernels", "lists"), [(64, True, True), (80, False, True), (12, False, False)])
+@pytest.mark.parametrize(
+    ("width", "kernels", "lists"), [(64, True, True), (80, False, True), (12, False, False), (512, False, False)]
+)
 def test_heads_of_some_widths_alone_are_taken(width, kernels, lists):
     assert gpu.heads_suit(there(), width) is kernels
     assert gpu.lists_suit(there(), width) is lists

@@ -49,9 +49,31 @@ def test_an_item_that_does_not_fit_alone_is_an_error():
         InParts(Small(0))(*batch(4))
 
 
-def test_other_errors_pass():
-    with pytest.raises(ZeroDivisionError):
-        InParts(lambda pixels: [1 // 0 for _ in pixels])([1, 2])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_memory_that_a_library_lacks_is_lacking_too(words):
+    def model(pixels: torch.Tensor) -> list[int]:
+        if len(pixels) > 1:
+            raise RuntimeError(words)
+        return pixels.tolist()
+
+    assert InParts(model)(torch.arange(4)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("division by zero"), RuntimeError("CUDA error: device-side assert")]
+)
+def test_other_errors_pass(error):
+    def model(pixels: list[int]) -> list[int]:
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        InParts(model)([1, 2])
 
 
 def test_memory_is_not_returned_while_another_thread_records():

@@ -23,7 +23,7 @@ def kernels_suit(x: Tensor) -> bool:
 
 def heads_suit(x: Tensor, width: int) -> bool:
     """Return whether those for attention may take x with heads of a width: a power of 2."""
-    return width >= LEAST_HEAD and width.bit_count() == 1 and kernels_suit(x)
+    return LEAST_HEAD <= width <= MOST_HEAD and width.bit_count() == 1 and kernels_suit(x)
 
 
 def few_suit(q: Tensor, keys: Tensor) -> bool:

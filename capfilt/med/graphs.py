@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from capfilt.memory import ALONE
+from capfilt.memory import ALONE, out_of_memory_told
 
 MOST = 64  # graphs of steps for inputs of other shapes; each takes some megabytes
 MANY = 4096  # shapes that are remembered, to record those that are met again
@@ -59,7 +59,8 @@ class Recorder(Generic[S]):
     def _giving_back(self) -> Iterator[None]:
         """Forget the tape where memory does not suffice: batches come in parts from then on, which need its memory."""
         try:
-            yield
+            with out_of_memory_told():
+                yield
         except torch.OutOfMemoryError:
             self._forget()
             raise
