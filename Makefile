@@ -1,5 +1,7 @@
 # Needs Python 3.11 or newer and make; everything else goes into .venv.
 PYTHON ?= python3
+# Processes that share the tests; each takes some 3 GB, since it starts a Ray of its own.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -9,10 +11,10 @@ demo: $(VENV)/installed
 	$(BIN)/capfilt demo configs/demo.yaml
 
 test: $(VENV)/installed-test check
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
-test-all: $(VENV)/installed-test check
-	$(BIN)/pytest
+test-all: test
+	$(BIN)/pytest -m slow
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check

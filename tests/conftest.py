@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from s3 import Server
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests on a Ray come first: they take longest, and processes that share the suite then end together."""
+    items.sort(key=lambda item: "ray_cluster" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and reference outputs, which a user does not have."""

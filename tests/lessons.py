@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from models import small_config, write_vocabulary
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, multiprocessing
 
 from capfilt.config import Config
 from capfilt.config.momentum import MomentumSettings
@@ -139,6 +139,22 @@ def same(one: TrainingRun, other: TrainingRun) -> bool:
     """Return whether two runs have come to the same numbers, bit by bit."""
     a, b = weights(one), weights(other)
     return metrics(one) == metrics(other) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def in_ranks(lesson: Lesson, ranks: int, apart: bool = False) -> TrainingRun:
+    """Train in several processes, without Ray; apart, each but the first has a folder of its own."""
+    meeting = Path(lesson.output).with_name("meeting")
+    multiprocessing.spawn(_attend_as, (lesson.model_dump_json(), ranks, str(meeting), apart), ranks)
+    return TrainingRun(lesson.output, lesson)
+
+
+def _attend_as(number: int, lesson: str, ranks: int, meeting: str, apart: bool) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=number, world_size=ranks)
+    mine = Lesson.model_validate_json(lesson)
+    folder = str(Path(mine.output).with_name(f"folder{number}")) if apart and number else mine.output
+    attend(mine.model_copy(update={"output": folder}))
+    torch.distributed.destroy_process_group()
 
 
 def together(lesson: Lesson, cluster: TrainingCluster = TWO) -> TrainingRun:

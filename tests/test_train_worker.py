@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from lessons import TWO, Lesson, same, together
+from lessons import TWO, Lesson, in_ranks, same, together
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError
 
@@ -57,7 +57,7 @@ class TestWorkers:
         assert "goes on from the state of step 10, since" in capfd.readouterr().err
         assert hurt.finished
         assert not Path(hurt.folder, "ray").exists()
-        assert same(hurt, together(elsewhere(lesson)))
+        assert same(hurt, in_ranks(elsewhere(lesson), 2))
 
     def test_what_the_user_can_mend_stops_the_job_at_once(self, lesson):
         run = TrainingRun(lesson.output, lesson)

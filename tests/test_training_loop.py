@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lessons import Colours, Lesson, attend, checkpoint, job, metrics, same, weights
-from torch import multiprocessing
+from lessons import Colours, Lesson, attend, checkpoint, in_ranks, job, metrics, same, weights
 
 from capfilt.config.training import Tracking, TrainingDevice
 from capfilt.errors import ConfigError, ModelError, RunError
@@ -132,14 +131,14 @@ class TestRanks:
     def test_two_ranks_learn_what_one_learns_from_the_same_batches(self, lesson):
         """Losses and weights to rounding: LM is a mean over tokens, and both ranks have equally many."""
         lesson = lesson.model_copy(update={"dropout": 0.0, "tracking": EVERY_STEP}).planned(steps=3)
-        together(elsewhere(lesson), 2)
+        in_ranks(elsewhere(lesson), 2)
         close(attend(lesson), TrainingRun(elsewhere(lesson).output, lesson))
 
     @pytest.mark.slow
     def test_ranks_with_folders_of_their_own_are_told(self, lesson):
         kill(lesson, 12)
         with pytest.raises(Exception, match=r"found states of steps 10, 0; set output to a URL, or to a folder"):
-            together(lesson, 2, apart=True)
+            in_ranks(lesson, 2, apart=True)
 
 
 def close(one: TrainingRun, other: TrainingRun) -> None:
@@ -148,20 +147,6 @@ def close(one: TrainingRun, other: TrainingRun) -> None:
     for name, tensor in weights(one).items():
         if not name.endswith(ROUNDING):
             torch.testing.assert_close(weights(other)[name], tensor, atol=2e-5, rtol=1e-4)
-
-
-def together(lesson: Lesson, ranks: int, apart: bool = False) -> None:
-    """Attend a lesson in several processes; apart, each but the first has a folder of its own."""
-    meeting = Path(lesson.output).with_name("meeting")
-    multiprocessing.spawn(attend_as, (lesson.model_dump_json(), ranks, str(meeting), apart), ranks)
-
-
-def attend_as(number: int, lesson: str, ranks: int, meeting: str, apart: bool) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=number, world_size=ranks)
-    mine = Lesson.model_validate_json(lesson)
-    attend(elsewhere(mine, f"folder{number}") if apart and number else mine)
-    torch.distributed.destroy_process_group()
 
 
 class TestNumbers:
