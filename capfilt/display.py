@@ -9,7 +9,7 @@ import re
 import unicodedata
 from urllib.parse import unquote
 
-from capfilt.texts import clean
+from capfilt.texts import JOINERS, clean
 
 CREDENTIALS = (
     "a URL with credentials in it would be stored with the run and shown in logs; give the plain URL, and the "
@@ -26,7 +26,6 @@ _PARAMETER = re.compile(r"(?<=[?&;])([^=&;\s\"'<>]+)=([^&;\s\"'<>]*)")
 _HIDDEN = "***"
 _TURNED = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories: controls, bidi and other unseen marks, line ends
 _UNSEEN = (*_TURNED, "Co")  # and private use, which shows as something else in each font
-_JOINERS = "\u200c\u200d"  # shape Persian and Indic words and emoji, and move nothing
 _ARROWS = {"\n": "↵", "\t": "⇥"}
 _PLAIN = re.compile(r"[ -~]*")
 _MARKS = 3  # combining marks on one letter; more of them reach into the lines around
@@ -102,6 +101,6 @@ def _escaped(character: str) -> str:
 
 
 def _stand_in(character: str) -> str:
-    if character in _JOINERS:
+    if character in JOINERS:
         return character
     return _ARROWS.get(character) or f"<U+{ord(character):04X}>"

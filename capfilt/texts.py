@@ -11,21 +11,24 @@ _INLINE |= {"strike", "sub", "sup", "tt", "u", "wbr"}  # stand inside words; eve
 _UNSEEN = {"script", "style"}
 _PUNCTUATION = re.compile(r'[.!"()*#:;~]')
 _RUNS = re.compile(r"\s{2,}")
+JOINERS = "\u200c\u200d"  # are not seen, but spell Persian and Indic words and make one emoji of several
+# They do so between two characters that are neither blanks nor Latin; elsewhere they only make equal words unlike.
+_STRAY = re.compile(rf"(?<![^\0-\u02ff\s{JOINERS}])[{JOINERS}]|[{JOINERS}](?![^\0-\u02ff\s{JOINERS}])")
 
 
 def clean(raw: str) -> str:
     """Return a web text as a reader of the page would see it, on one line.
 
     Tags go and entities are decoded, twice, since markup is often escaped inside an attribute. Control, bidi and
-    zero-width characters go, as the tokenizer drops them too. White space becomes single blanks. At most
-    MAX_CHARACTERS are looked at. Bare < and & stay.
+    zero-width characters go, but for joiners where words and emoji need them; the tokenizer drops all of them. White
+    space becomes single blanks. At most MAX_CHARACTERS are looked at. Bare < and & stay.
     """
     text = raw[:MAX_CHARACTERS]
     for _ in range(2):
         if "<" in text or "&" in text:
             text = _text_of_html(text)
     if not text.isprintable():  # it has white space other than blanks, or what has no shape
-        text = "".join(map(_printable, text))
+        text = _STRAY.sub("", "".join(map(_printable, text)))
     return " ".join(text.split())
 
 
@@ -91,7 +94,9 @@ def _text_of_html(text: str) -> str:
 
 
 def _printable(character: str) -> str:
-    """Return a character, a blank for white space, or nothing for what has no shape (Unicode category C)."""
+    """Return a character, a blank for white space, or nothing for what has no shape (Unicode category C) and no use."""
     if character.isspace():
         return " "
+    if character in JOINERS:
+        return character
     return "" if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co") else character

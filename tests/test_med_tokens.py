@@ -27,6 +27,11 @@ def test_a_special_token_in_a_text_is_text(tokens, special, form):
     assert not {0, 2, 3, 4, tokens.dec, tokens.enc} & set(ids)
 
 
+def test_joiners_say_nothing_to_a_model(tokens):
+    """So that they may stay in cleaned texts without a change of any score."""
+    assert tokens.pieces("dog\u200d grass\u200c 犬\u200d犬") == tokens.pieces("dog grass 犬犬")
+
+
 @pytest.mark.parametrize("most", range(3, 9))
 def test_a_long_text_is_cut_and_still_ends(tokens, most):
     ids = tokens.encode("a red dog on the grass", tokens.cls, most)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capfilt.texts import MAX_CHARACTERS, clean, normalise, normalise_question
+from capfilt.texts import JOINERS, MAX_CHARACTERS, clean, normalise, normalise_question
 
 
 def test_normalise_gives_the_words_of_the_original(shared):
@@ -69,6 +69,10 @@ def test_normalise_keeps_thirty_words():
         ("a\u200bb\u200bc\ufeff", "abc"),
         ("one \u200b two", "one two"),
         ("a \ud800dog", "a dog"),
+        ("سگ می\u200cدود", "سگ می\u200cدود"),
+        ("क्\u200dषेत्र 👩\u200d👧 ❤\ufe0f\u200d🔥", "क्\u200dषेत्र 👩\u200d👧 ❤\ufe0f\u200d🔥"),
+        ("a\u200d d\u200cog\u200d, می\u200c دود\u200d", "a dog, می دود"),
+        ("می\u200c\u200d\u200cدود \u200d👩", "میدود 👩"),
         ("海滩上的一只狗", "海滩上的一只狗"),
         ("[MASK] =SUM(A1) NULL nan", "[MASK] =SUM(A1) NULL nan"),
     ],
@@ -94,12 +98,14 @@ def test_clean_meets_the_expectation_of_every_odd_caption(shared):
             assert text == raw, case["id"]
 
 
-@given(st.text(st.sampled_from("<>&;#/!-ab \"'=\n\u200b\ud800"), max_size=60) | st.text(max_size=60))
+@given(st.text(st.sampled_from("<>&;#/!-ab \"'=\n\u200b\u200c\u200dیم\ud800"), max_size=60) | st.text(max_size=60))
 def test_clean_never_fails_and_leaves_nothing_that_has_no_shape(raw):
     text = clean(raw)
 
     assert text == " ".join(text.split())
-    assert not {unicodedata.category(character) for character in text} & {"Cc", "Cf", "Cs", "Co"}
+    assert not {unicodedata.category(character) for character in set(text) - set(JOINERS)} & {"Cc", "Cf", "Cs", "Co"}
+    for before, character, behind in zip(f" {text}", text, f"{text[1:]} ", strict=False):
+        assert character not in JOINERS or (min(before, behind) > "\u02ff" and not {before, behind} & set(JOINERS))
 
 
 @pytest.mark.parametrize(
