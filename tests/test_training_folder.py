@@ -110,6 +110,16 @@ class TestStates:
         assert run.restore()["step"] == 10
         assert "000000020.pt: is damaged" in caplog.text
 
+    def test_a_damaged_one_gives_way_to_the_states_of_the_steps_taken_again(self, lesson):
+        run = TrainingRun(lesson.output, lesson)
+        run.save(state(10))
+        run.save(state(40))
+        Path(run.folder, "states", "000000040.pt").write_bytes(b"half a st")
+        for step in (20, 30):  # states may be written more often from now on
+            run.save(state(step))
+        assert list_files(f"{run.folder}/states") == ["000000020.pt", "000000030.pt"]
+        assert (run.newest, run.restore()["step"]) == (30, 30)
+
     def test_a_kill_while_one_is_written_leaves_those_before(self, lesson, monkeypatch):
         run = TrainingRun(lesson.output, lesson)
         run.save(state(10))

@@ -99,11 +99,18 @@ class TrainingRun:
         return max(map(_step, list_files(self._states)), default=0)
 
     def save(self, state: State) -> None:
-        """Add a state to resume from, under its "step", and drop those that are too old."""
-        with staged(join(self._states, f"{state['step']:09d}.pt")) as partial:
+        """Add a state to resume from, under its "step", and drop those that are too old, or of later steps.
+
+        A later one could not be read when the run went on: it must not stand in the place of one that can.
+        """
+        newest = f"{state['step']:09d}.pt"
+        with staged(join(self._states, newest)) as partial:
             torch.save(state, partial)
-        for name in list_files(self._states)[:-KEPT]:
-            remove(join(self._states, name))
+        names = list_files(self._states)
+        kept = [name for name in names if name <= newest][-KEPT:]
+        for name in names:
+            if name not in kept:
+                remove(join(self._states, name))
 
     def restore(self) -> State | None:
         """Return the newest state that can be read, or None where training begins.
