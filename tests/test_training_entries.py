@@ -38,3 +38,8 @@ def test_an_image_that_does_not_decode_is_named(tmp_path):
     assert read_pixels(str(tmp_path / "good.png"), ImageLimits()).shape == (32, 32, 3)
     with pytest.raises(AnnotationError, match=r"bad\.jpg: .*fetch it again, or drop its entries"):
         read_pixels(str(tmp_path / "bad.jpg"), ImageLimits())
+
+
+def test_an_image_that_is_not_there_is_named_with_the_key_to_mend(tmp_path):
+    with pytest.raises(AnnotationError, match=r"none\.jpg: is not there; set images of its annotation file"):
+        read_pixels(str(tmp_path / "none.jpg"), ImageLimits())

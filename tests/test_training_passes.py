@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from capfilt.config.training import Schedule
-from capfilt.errors import ConfigError
+from capfilt.errors import AnnotationError, ConfigError
 from capfilt.training.passes import Draw, Passes, in_order
 
 
@@ -83,3 +83,20 @@ def test_an_evaluation_takes_all_in_their_order():
     batches = list(in_order(Counting(5), size=2, seed=0, workers=0))
     assert [batch.entries.tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
     assert Counter(len(batch.chances) for batch in batches) == {2: 2, 1: 1}
+
+
+class Broken(Counting):
+    """Entries of which one cannot be read."""
+
+    def __getitem__(self, draw: Draw) -> tuple[int, float]:
+        if draw.sample == 5:
+            raise AnnotationError("5.jpg: is broken")
+        return super().__getitem__(draw)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_entry_that_cannot_be_read_is_told_without_a_traceback(workers):
+    batches = in_order(Broken(10), size=4, seed=0, workers=workers)
+    assert next(batches).entries.tolist() == [0, 1, 2, 3]
+    with pytest.raises(AnnotationError, match=r"^5\.jpg: is broken$"):
+        next(batches)

@@ -53,9 +53,13 @@ def read_pixels(path: str, limits: ImageLimits) -> np.ndarray:
     """Return an image, uint8 (H, W, 3).
 
     Raises:
-        AnnotationError: it cannot be decoded within the limits.
+        AnnotationError: it is not there, or cannot be decoded within the limits.
     """
     try:
         return decode(read_bytes(path), limits).pixels
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise AnnotationError(
+            f"{path}: is not there; set images of its annotation file to the pattern of the images' paths"
+        ) from None
     except ImageError as error:
         raise AnnotationError(f"{path}: {error}; fetch it again, or drop its entries from the annotations") from error

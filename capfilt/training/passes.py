@@ -5,7 +5,7 @@ this row, so every entry comes once a pass, and what stands in the batch of a st
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.random import Generator
@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from capfilt.config.training import Schedule
-from capfilt.errors import ConfigError
+from capfilt.errors import CapfiltError, ConfigError
 from capfilt.training.job import Data_co
 from capfilt.training.order import DRAWS, SAMPLES, chance
 
 Item = TypeVar("Item")
+Failure = CapfiltError | OSError  # what reading may end in
 
 
 class Draw(NamedTuple):
@@ -121,7 +122,33 @@ def in_order(entries: Entries[Item, Data_co], size: int, seed: int, workers: int
 
 
 def _load(entries: Entries[Item, Data_co], draws: Iterable[list[Draw]], workers: int) -> Iterator[Data_co]:
-    loader = DataLoader(
-        cast("Dataset[Any]", entries), batch_sampler=draws, collate_fn=entries.collate, num_workers=workers
-    )
-    return iter(loader)
+    loader = DataLoader(_Looked(entries), batch_sampler=draws, collate_fn=_unchanged, num_workers=workers)
+    made: Iterator[Data_co | Failure] = iter(loader)
+    try:
+        for batch in made:
+            if isinstance(batch, CapfiltError | OSError):
+                raise batch
+            yield batch
+    finally:
+        del made  # ends the processes, which the traceback of an error would keep
+
+
+class _Looked(Dataset[Any], Generic[Item, Data_co]):
+    """Entries in batches, made in the loader's processes.
+
+    A failure is handed over like a batch, and raised where it is taken: torch would wrap it in a traceback.
+    """
+
+    def __init__(self, entries: Entries[Item, Data_co]) -> None:
+        self.entries = entries
+
+    def __getitems__(self, draws: list[Draw]) -> Data_co | Failure:
+        """Return the batch of some draws; torch asks for all of them at once where it finds this name."""
+        try:
+            return self.entries.collate([self.entries[draw] for draw in draws])
+        except (CapfiltError, OSError) as failure:
+            return failure
+
+
+def _unchanged(batch: object) -> object:
+    return batch
