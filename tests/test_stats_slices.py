@@ -2,9 +2,11 @@ import csv
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from ledgers import SHARD, complete, new_run, record, synthetic, web
 
+from capfilt.config import Policy
 from capfilt.errors import QueryError
 from capfilt.query import open_run
 from capfilt.stats import DIMENSIONS, csv_slices, cut
@@ -72,6 +74,16 @@ def test_scores_are_cut_at_tenths_and_an_edge_counts_upwards(opened):
     assert names == ["-0.1 to 0.0", "0.1 to 0.2", "0.2 to 0.3", None]
 
 
+def test_a_score_that_misses_an_edge_by_the_least_is_below_it_as_the_policy_has_it(tmp_path):
+    run, below = new_run(tmp_path, [replace(SHARD, samples=2)]), float(np.nextafter(np.float32(0.7), np.float32(0)))
+    texts = [web(0, 0.7, itc=-0.3), web(1, below, itc=float(np.nextafter(np.float32(-0.3), np.float32(-1))))]
+    complete(run, replace(SHARD, samples=2), [record(0), record(1)], texts)
+
+    with open_run(run.root, Policy(web_itm=0.7)) as opened:
+        assert counted(opened, "itm") == {("0.6 to 0.7",): (1, 0), ("0.7 to 0.8",): (1, 1)}
+        assert counted(opened, "itc") == {("-0.4 to -0.3",): (1, 0), ("-0.3 to -0.2",): (1, 1)}
+
+
 def test_scripts_and_languages_are_told_apart(opened):
     assert counted(opened, "script", where="source = 'web'") == {("Latin",): (3, 2), ("Cyrillic",): (1, 1)}
     assert ("en",) in counted(opened, "language")
@@ -133,3 +145,13 @@ def test_json_and_csv_hold_every_figure(opened):
     assert [row["shard"] for row in rows] == ["00000", "00001"]
     assert (rows[1]["low_itm"], rows[1]["not_scored"], rows[1]["failed_too_large"]) == ("1", "1", "1")
     assert (rows[0]["scored"], rows[0]["kept"], rows[0]["noise"]) == ("6", "4", "0.333333")
+
+
+def test_csv_of_some_parts_ends_with_the_others_so_that_it_adds_up(opened):
+    slices = cut(opened, ["shard", "source"], top=1)
+
+    rows = list(csv.DictReader(csv_slices(slices).splitlines()))
+
+    assert [(row["shard"], row["source"]) for row in rows] == [("00000", "synthetic"), ("(5 others)", "")]
+    assert [int(rows[1][name]) for name in ("scored", "kept", "low_itm", "failed_too_large")] == [5, 3, 1, 1]
+    assert sum(int(row["scored"]) for row in rows) == slices.total.scored

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 
 from capfilt.display import one_line
 from capfilt.policy import REASONS
@@ -44,14 +45,19 @@ def render_slices(slices: Slices, plain: bool = True) -> str:
 
 
 def csv_slices(slices: Slices) -> str:
-    """Return the parts as CSV, with a column for each reason and for each status that occurs."""
+    """Return the parts as CSV, with a column for each reason and for each status that occurs.
+
+    Parts that are left out are one line together, the last, so that the lines add up to the whole.
+    """
     statuses = sorted(slices.total.failed)
     sheet = io.StringIO()
     writer = csv.writer(sheet, lineterminator="\n")
     writer.writerow([*slices.by, "scored", "kept", "noise", *REASONS, *(f"failed_{status}" for status in statuses)])
-    for part in slices.parts:
+    others = [replace(slices.others, names=(f"({slices.left_out} others)",))] if slices.others else []
+    for part in [*slices.parts, *others]:
         counts = [*(part.rejected.get(r, 0) for r in REASONS), *(part.failed.get(status, 0) for status in statuses)]
         names = ["" if name is None else name for name in part.names]
+        names += [""] * (len(slices.by) - len(names))
         writer.writerow([*names, part.scored, part.kept, round(part.noise, 6), *counts])
     return sheet.getvalue()
 

@@ -17,10 +17,15 @@ Bins = NDArray[np.int64]
 
 
 def count_scores(rows: duckdb.DuckDBPyRelation) -> dict[tuple[str, str], Bins]:
-    """Return how many candidates have each score, by source and name of the score, where any has one."""
+    """Return how many candidates have each score, by source and name of the score, where any has one.
+
+    A score is cut to a step, not rounded, by the float32 that a policy compares it with: one that misses a threshold
+    is not counted where that begins.
+    """
     bins: dict[tuple[str, str], Bins] = {}
     for score in SCORES:
-        step = f"round_even(({score}::double + 1) * {_PER_UNIT}, 0)::int"
+        nearest = f"round_even(({score}::double + 1) * {_PER_UNIT}, 0)::int"
+        step = f"greatest({nearest} - ({score} < (({nearest} - {_PER_UNIT}) / {_PER_UNIT})::float)::int, 0)"
         counted = rows.filter(f"{score} IS NOT NULL").aggregate(f"source, {step} AS step, count(*) AS n")
         for source, place, count in counted.fetchall():
             bins.setdefault((source, score), np.zeros(2 * _PER_UNIT + 1, np.int64))[place] += count

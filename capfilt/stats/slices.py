@@ -25,9 +25,12 @@ def _ranges(column: str, edges: Sequence[int]) -> str:
 
 
 def _tenths(column: str, least: int) -> str:
-    """Return SQL that names the tenth of a score, from `least` to 1; an edge counts upwards, 1 to the last."""
+    """Return SQL that names the tenth of a score, from `least` to 1; an edge counts upwards, 1 to the last.
+
+    Edges are float32, as scores and the thresholds of a policy are.
+    """
     cases = [
-        f"WHEN round({column}::double, 4) >= {tenth / 10} THEN '{tenth / 10} to {(tenth + 1) / 10}'"
+        f"WHEN {column} >= {tenth / 10}::FLOAT THEN '{tenth / 10} to {(tenth + 1) / 10}'"
         for tenth in range(9, 10 * least, -1)
     ]
     lowest = f"WHEN {column} IS NOT NULL THEN '{float(least)} to {(10 * least + 1) / 10}'"
