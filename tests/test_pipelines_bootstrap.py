@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from drivers import ERRORS, start_driver, tables, wait_for_commits, wait_until_told
+from drivers import start_driver, tables, wait_for_commits, wait_until_told
 from fakes import NAMES, build_dying, build_fakes, build_nothing, job_config, mixed_shards, picture, write_shard
 
 from capfilt.batch_size import LEAST
@@ -313,13 +313,12 @@ def test_a_second_driver_is_refused_while_the_first_is_at_work(folder, undisturb
 
 
 def test_two_drivers_of_which_one_was_forced_corrupt_nothing(folder, undisturbed):
-    driver = start_driver(folder, local=True, delay=0.05)
+    driver = start_driver(folder, local=True, delay=0.05, renewed=3600)  # else it stops, on a slow machine, at that
     wait_for_commits(folder, more=1, driver=driver)
 
     bootstrap.run(job_config(folder), partial(build_fakes, delay=0.05), NAMES, local=True, force=True)
 
-    # the first one stops where it is still at work when it renews its lease
-    assert driver.wait() == 0 or "another driver has taken this run" in (folder / ERRORS).read_text()
+    assert driver.wait() == 0
     assert tables(folder) == tables(undisturbed)
     assert verify(load_run(f"{folder}/run")) == []
 

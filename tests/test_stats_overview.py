@@ -75,7 +75,7 @@ def test_quantiles_are_exact_to_a_step(tmp_path_factory, scores):
     found = of(run).sources["web"].scores["itm"]
 
     exact = np.percentile(np.float32(scores), [5, 25, 50, 75, 95], method="inverted_cdf")
-    np.testing.assert_allclose(list(found.values()), exact, atol=1.01e-4)  # a score is cut to a step
+    np.testing.assert_allclose(list(found.values()), exact, atol=0.51e-4)
 
 
 def test_a_score_that_no_filter_gave_has_no_quantiles(tmp_path):
@@ -115,7 +115,7 @@ def test_a_score_that_misses_an_edge_by_the_least_is_in_the_band_below(tmp_path)
 
     assert stats.kept == 1
     assert [n for n, count in enumerate(stats.bands["itm"]) if count] == [13, 14]  # 0.65 to 0.7, 0.7 to 0.75
-    assert (stats.scores["itm"]["p5"], stats.scores["itm"]["p95"]) == (0.6999, 0.7)
+    assert (stats.scores["itm"]["p5"], stats.scores["itm"]["p95"]) == (0.69995, 0.7)
     assert (stats.bands["itc"][0], stats.bands["itc"][-1]) == (1, 1)
 
 

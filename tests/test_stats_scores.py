@@ -5,8 +5,8 @@ from capfilt.stats.scores import band_edges, bands, quantiles
 
 
 def bins(*scores):
-    """Return scores as they are counted: in steps of 0.0001 from -1."""
-    return np.bincount([round((score + 1) * 10_000) for score in scores], minlength=20_001)
+    """Return scores as they are counted: in steps of 0.00005 from -1."""
+    return np.bincount([round((score + 1) * 20_000) for score in scores], minlength=40_001)
 
 
 @pytest.mark.parametrize(

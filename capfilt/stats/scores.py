@@ -10,7 +10,7 @@ SCORES = {"itm": (0.0, 1.0), "itc": (-1.0, 1.0)}
 QUANTILES = (5, 25, 50, 75, 95)  # percent
 BANDS = 20
 
-_PER_UNIT = 10_000  # steps; a quantile is exact to one of them
+_PER_UNIT = 20_000  # steps; a quantile is exact to one of them
 
 Bins = NDArray[np.int64]
 """How many scores lie at each step from -1 to 1."""
