@@ -75,3 +75,14 @@ def test_an_older_gpu_gets_no_kernels(monkeypatch):
     monkeypatch.setattr(gpu, "_capable", lambda: False)
     with torch.inference_mode():
         assert not gpu.kernels_suit(there())
+
+
+@pytest.mark.parametrize(("has_it", "told"), [(True, 0), (False, 1)])
+def test_a_gpu_without_bfloat16_is_told_once(monkeypatch, caplog, has_it, told):
+    gpu.warn_of_emulation.cache_clear()
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: has_it or including_emulation)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "Tesla T4")
+    for _ in range(2):
+        gpu.warn_of_emulation()
+    expected = "Tesla T4 has no units for bfloat16 and is slow at it; for a new run set device.dtype: float32"
+    assert caplog.messages == [expected] * told

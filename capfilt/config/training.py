@@ -67,7 +67,7 @@ class TrainingDevice(Config):
     kind: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="of matrix products (autocast); auto: bfloat16 where the device has units for it; "
+        description="of matrix products (autocast); auto: bfloat16 on a GPU that has units for it; "
         "the original: float32",
     )
     threads: NonNegativeInt = Field(0, description="CPU threads; 0 leaves torch's own number")

@@ -37,6 +37,14 @@ def lists_suit(x: Tensor, width: int) -> bool:
     return fits and x.is_cuda and torch.is_inference_mode_enabled() and _capable()
 
 
+@cache
+def warn_of_emulation() -> None:
+    """Warn, once in a process, of a GPU that computes bfloat16 by other types, such as a T4."""
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        name = torch.cuda.get_device_name()
+        logger.warning("%s has no units for bfloat16 and is slow at it; for a new run set device.dtype: float32", name)
+
+
 def own_stream(kind: str, urgent: bool = False) -> AbstractContextManager[object]:
     """Return a block, which can be entered again and again, whose work on a GPU waits for no other block's.
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from capfilt.config import Device
-from capfilt.med.gpu import send
+from capfilt.med.gpu import send, warn_of_emulation
 from capfilt.med.linear import PackedLinear, replace_linear
 from capfilt.med.text import TextBlock, TextStack
 from capfilt.med.vision import VisionTower, normalise
@@ -44,7 +44,10 @@ def ready(model: M, device: Device) -> M:
     """Bring a model to a settled device, in place, for inference alone; one without values stays where it is."""
     if on_meta():
         return model.eval().requires_grad_(False)
-    return shape(model.to(device.kind).eval().requires_grad_(False), device)
+    model = shape(model.to(device.kind).eval().requires_grad_(False), device)
+    if device.kind == "cuda" and device.dtype == "bfloat16":
+        warn_of_emulation()
+    return model
 
 
 def shape(model: M, device: Device) -> M:

@@ -21,7 +21,7 @@ class Precision(NamedTuple):
 
 
 def precision(settings: TrainingDevice) -> Precision:
-    """Return the device and type that settings name, and set torch's threads.
+    """Return the device and type that settings name, and set torch's threads and what attention may use.
 
     Raises:
         ConfigError: a GPU is asked for and there is none.
@@ -30,6 +30,10 @@ def precision(settings: TrainingDevice) -> Precision:
         torch.set_num_threads(settings.threads)
     require_device(settings.kind, "set device.kind: cpu")
     device = torch.device("cuda" if torch.cuda.is_available() and settings.kind != "cpu" else "cpu")
+    # On Hopper cuDNN's attention, which torch prefers where there is a mask, returns gradients that are not numbers for
+    # some lengths, 64 among them, and strongly negative scores: pytorch issue 196678, cudnn-frontend issue 1072.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if settings.dtype != "auto":
         return Precision(device, getattr(torch, settings.dtype))
-    return Precision(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return Precision(device, torch.bfloat16 if fast else torch.float32)
