@@ -18,6 +18,8 @@ KINDS = {
     "bootstrap": "bootstrap",
     "export": "export",
     "pretrain": "pretrain",
+    "pretrain_clean": "pretrain",
+    "rounds": "rounds",
     "finetune_captioner": "finetune",
     "finetune_filter": "finetune",
     "finetune_vqa": "finetune_vqa",

@@ -29,7 +29,7 @@ from capfilt.cli.options import (
 from capfilt.cli.plan import plan
 from capfilt.cli.scan import scan
 from capfilt.cli.stats import compare, stats
-from capfilt.cli.train import evaluate, finetune, pretrain
+from capfilt.cli.train import evaluate, finetune, pretrain, rounds
 from capfilt.display import redact
 from capfilt.errors import PASSING, CapfiltError, StoppedError
 from capfilt.logs import STYLES, Style, configure, say_error
@@ -197,6 +197,7 @@ cli.add_command(plan)
 cli.add_command(pretrain)
 cli.add_command(report)
 cli.add_command(recut)
+cli.add_command(rounds)
 cli.add_command(scan)
 cli.add_command(stats)
 cli.add_command(status)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from capfilt.outlook import Outlook
     from capfilt.query.opened import OpenRun
 
-JOBS = ("bootstrap", "export", "pretrain", "finetune", "finetune_vqa", "finetune_nlvr2", "evaluate", "demo")
+JOBS = ("bootstrap", "export", "pretrain", "finetune", "finetune_vqa", "finetune_nlvr2", "evaluate", "rounds", "demo")
 
 config_argument = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 set_option = click.option(
@@ -51,11 +51,12 @@ def job_kind(job: str) -> "type[Config]":
     from capfilt.config import BootstrapConfig, Config, ExportConfig
     from capfilt.config.demo import DemoConfig
     from capfilt.config.evaluation import EvaluateConfig
+    from capfilt.config.rounds import RoundsConfig
     from capfilt.config.tasks import NLVR2Config, VQAConfig
     from capfilt.config.training import FinetuneConfig, PretrainConfig
 
     kinds: tuple[type[Config], ...] = (BootstrapConfig, ExportConfig, PretrainConfig)
-    kinds += (FinetuneConfig, VQAConfig, NLVR2Config, EvaluateConfig, DemoConfig)
+    kinds += (FinetuneConfig, VQAConfig, NLVR2Config, EvaluateConfig, RoundsConfig, DemoConfig)
     return dict(zip(JOBS, kinds, strict=True))[job]
 
 

@@ -1,4 +1,4 @@
-"""The commands that train models and measure them: capfilt pretrain, finetune and evaluate."""
+"""The commands that train models and measure them: capfilt pretrain, finetune, rounds and evaluate."""
 
 import json
 from pathlib import Path
@@ -50,6 +50,30 @@ def finetune(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     if dry_run:
         show_outlook(job.dry_run())
     click.echo(f"checkpoint: {job.run()}")
+
+
+@click.command(short_help="Repeat training and bootstrapping.")
+@config_argument
+@set_option
+@dry_run_option
+def rounds(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
+    """Repeat: fine-tune captioner and filter, bootstrap with them, pre-train on what is kept; the next round from that.
+
+    The same command goes on with the job that was at work.
+
+    \b
+    Example:
+      capfilt rounds configs/rounds.yaml --set rounds=3
+    """
+    from capfilt.config import load
+    from capfilt.config.rounds import RoundsConfig
+
+    settings = load(RoundsConfig, config, overrides)
+    from pipelines import rounds as job
+
+    if dry_run:
+        show_outlook(job.dry_run(settings))
+    click.echo(f"checkpoint: {job.run(settings, click.echo)}")
 
 
 @click.command(short_help="Measure a checkpoint on annotated data.")

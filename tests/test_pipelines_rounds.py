@@ -1,0 +1,182 @@
+"""Turns of the loop on the shipped tiny configs: real training, real bootstraps, one after the other."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+from dry_runs import dry_run, tree
+
+from capfilt.cli import cli
+from capfilt.config import load
+from capfilt.config.rounds import RoundsConfig
+from capfilt.config.training import PretrainConfig
+from capfilt.med.checkpoints import checkpoint_hash
+from capfilt.med.tokens import SPECIAL
+from capfilt.runs import load_run
+from capfilt.world.noise import NoiseRates
+from capfilt.world.shards import World, write_world
+from capfilt.world.vocabulary import vocabulary
+from pipelines import pretrain
+from pipelines.rounds import rounds
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+JOBS = ("captioner", "filter", "bootstrap", "pretrain")
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory) -> Path:
+    """A folder with a small world, a MED that was trained on it, and the shipped configs."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("loop")
+    shutil.copytree(CONFIGS / "tiny", folder / "configs" / "tiny")
+    for path in folder.glob("configs/tiny/*.yaml"):  # an epoch shows as much as five
+        path.write_text(re.sub(r"epochs: \d+", "epochs: 1", path.read_text()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # the shipped configs name their outputs relative to where they are run
+        write_world(Path("demo-tiny/human"), World(0, "human", None, 64), 32, 500)
+        write_world(Path("demo-tiny/web"), World(0, "web", NoiseRates(), 64), 16, 8)
+        Path("demo-tiny/vocab.txt").write_text("\n".join([*SPECIAL, *vocabulary()]) + "\n")
+        pretrain.run(load(PretrainConfig, Path("configs/tiny/pretrain.yaml")))
+    return folder
+
+
+@pytest.fixture
+def loop(started, tmp_path, monkeypatch) -> Path:
+    """A copy of that folder, which is the current one."""
+    shutil.copytree(started, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return Path("configs/tiny/rounds.yaml")
+
+
+def command(loop: Path, *overrides: str) -> Result:
+    return CliRunner().invoke(cli, ["rounds", str(loop), *(word for each in overrides for word in ("--set", each))])
+
+
+def change(name: str, **values: object) -> None:
+    path = Path(f"configs/tiny/{name}.yaml")
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **values}))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_each_round_starts_from_the_model_of_the_one_before(loop, tmp_path):
+    first = command(loop, "rounds=1")
+    assert first.exit_code == 0, first.output
+    assert first.output.splitlines()[-2:] == [
+        "next: capfilt stats tiny-rounds/round-0/bootstrap",
+        "checkpoint: tiny-rounds/round-0/pretrain/checkpoint",
+    ]
+    told = dry_run(tmp_path, "rounds", loop)
+    assert told.output.count("is done") == 4
+    assert "round 1, captioner  run: starts at step 0" in told.output
+
+    before = tree(Path("tiny-rounds/round-0/captioner"))
+    both = command(loop)
+    assert both.exit_code == 0, both.output
+    assert "next: capfilt compare tiny-rounds/round-0/bootstrap tiny-rounds/round-1/bootstrap" in both.output
+    assert tree(Path("tiny-rounds/round-0/captioner")) == before  # what is done is not done again
+
+    human = json.loads(Path("tiny-pretrain/data.json").read_text())["samples"]
+    hashes = set()
+    for number in (0, 1):
+        folder = Path(f"tiny-rounds/round-{number}")
+        run = load_run(f"{folder}/bootstrap").config()
+        assert run.round == number
+        assert [run.captioner, run.filter] == [f"{folder}/{role}/checkpoint" for role in ("captioner", "filter")]
+        hashes |= {checkpoint_hash(folder / job / "checkpoint") for job in JOBS if job != "bootstrap"}
+        kept = sum(pq.read_metadata(path).num_rows for path in folder.glob("bootstrap/clean/*/0*.parquet"))
+        assert 0 < kept <= 16
+        assert json.loads((folder / "pretrain" / "data.json").read_text())["samples"] == human + kept
+    assert len(hashes) == 6  # no round is a copy of another
+    started_from = yaml.safe_load(Path("tiny-rounds/round-1/filter/config.yaml").read_text())["checkpoint"]
+    assert started_from == "tiny-rounds/round-0/pretrain/checkpoint"
+
+
+def test_a_dry_run_looks_at_the_job_that_comes_next(loop, tmp_path):
+    told = dry_run(tmp_path, "rounds", loop)
+    assert told.exit_code == 0, told.output
+    assert "is done" not in told.output
+    assert "round 0, captioner  run: starts at step 0" in told.output
+    assert [line.split("  ")[1] for line in told.output.splitlines() if line.endswith("follows")] == [
+        f"round {number}, {job}" for number in (0, 1) for job in JOBS
+    ][1:]
+
+    shutil.rmtree("demo-tiny/human")
+    told = dry_run(tmp_path, "rounds", loop)
+    assert told.exit_code == 1
+    assert "problem: round 0, captioner: data.shards: demo-tiny/human" in told.output
+
+
+def test_a_filter_with_the_captioners_tower_gets_that_of_its_round(loop):
+    change("finetune_filter", vision_from="{captioner}", device={"kind": "cpu"})
+    turns = rounds(load(RoundsConfig, loop))
+    assert [turn.filter.vision_from for turn in turns] == [
+        f"tiny-rounds/round-{number}/captioner/checkpoint" for number in (0, 1)
+    ]
+
+
+def test_weights_and_parts_of_sources_stay(loop):
+    sources = [{"shards": ["demo-tiny/human"], "weight": 1}, {"shards": ["{clean}"], "weight": 3, "parts": 2}]
+    change("pretrain_clean", data={"sources": sources})
+    human, clean = rounds(load(RoundsConfig, loop))[1].pretrain.data.sources
+    assert (human.shards, human.weight, clean.weight, clean.parts) == (["demo-tiny/human"], 1, 3, 2)
+    [place] = clean.shards
+    assert "/tiny-rounds/round-1/bootstrap/clean/all-" in place
+
+
+def test_shards_in_short_may_name_the_clean_ones(loop):
+    change("pretrain_clean", data={"shards": ["demo-tiny/human", "{clean}"]})
+    [source] = rounds(load(RoundsConfig, loop))[0].pretrain.data.mixture()
+    assert source.shards[0] == "demo-tiny/human"
+    assert "/round-0/bootstrap/clean/all-" in source.shards[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (
+            "pretrain_clean",
+            {"data": {"shards": ["demo-tiny/human"]}},
+            "configs/tiny/pretrain_clean.yaml: no {clean} among its shards; put it where the clean shards of a round "
+            "belong",
+        ),
+        (
+            "bootstrap",
+            {"export": False},
+            "configs/tiny/bootstrap.yaml: export: false, but the loop trains on clean shards; set export: true",
+        ),
+        (
+            "finetune_captioner",
+            {"role": "filter"},
+            "configs/tiny/finetune_captioner.yaml: role: filter, where the loop takes a captioner; give another file",
+        ),
+        (
+            "bootstrap",
+            {"batchsize": 8},
+            "configs/tiny/bootstrap.yaml: batchsize: unknown key; did you mean batch_size?",
+        ),
+    ],
+)
+def test_files_that_do_not_fit_are_refused_before_anything_is_done(loop, name, values, message):
+    change(name, **values)
+    told = command(loop)
+    assert (told.exit_code, told.output) == (1, f"Error: {message}\n")
+    assert not Path("tiny-rounds").exists()
+
+
+def test_a_file_that_is_not_there_is_named(loop):
+    told = command(loop, "bootstrap=nowhere.yaml")
+    assert told.exit_code == 1
+    assert told.output.startswith("Error: nowhere.yaml: cannot be read: ")
+
+
+@pytest.mark.parametrize("folder", ["a folder: with #signs", "t'"])
+def test_any_path_will_do(loop, folder):
+    turn = rounds(load(RoundsConfig, loop).model_copy(update={"output": folder}))[0]
+    assert turn.filter.output == f"{folder}/round-0/filter"
+    assert turn.bootstrap.run == f"{folder}/round-0/bootstrap"
