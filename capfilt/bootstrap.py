@@ -17,6 +17,7 @@ from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from torch import Tensor
 
 from capfilt.batches import Prepared, ReadyBatches, Sides, ready_batches, together
 from capfilt.captioners import Captioner
@@ -114,10 +115,15 @@ def capfilt_batch(
         for prepared, written, seed in zip(batch, captions, noise, strict=True)
     ]
     rows = add_controls(rows, [p.record for p in batch], [p.text for p in batch], config)
-    read = [[clean(candidate.text) for candidate in group] for group in rows]
-    texts = [list(dict.fromkeys(group)) for group in read]  # texts of an image that read the same are scored once
     if models.filter.image_size != models.captioner.image_size:
         pixels = together([p.for_filter for p in batch], config.device)  # (B, 3, S, S)
+    return _score(rows, pixels, models, clock)
+
+
+def _score(rows: Sequence[Sequence[Candidate]], pixels: Tensor, models: CapFilt, clock: Stopwatch) -> list[Candidate]:
+    """Return the candidates of B images, a group for each, with their scores; pixels is (B, 3, S, S)."""
+    read = [[clean(candidate.text) for candidate in group] for group in rows]
+    texts = [list(dict.fromkeys(group)) for group in read]  # texts of an image that read the same are scored once
     scores = models.filter.score(pixels, texts, models.turns("score", clock))  # B lists
     return [
         _scored(candidate, found[text], models.filter.name)

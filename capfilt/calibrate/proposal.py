@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capfilt.calibrate.curves import Curve, Rate
-from capfilt.calibrate.labels import Label, match_labels
+from capfilt.calibrate.labels import Found, Label, match_labels
 from capfilt.calibrate.measured import Scored, SourceCalibration
 from capfilt.config import Policy
 from capfilt.errors import QueryError
@@ -51,24 +51,31 @@ def calibrate(opened: OpenRun, error: float, labels: Sequence[Label] = ()) -> Ca
         raise QueryError(f"error is {error}; give a rate between 0 and 1, such as 0.05")
     if not opened.commits:
         raise QueryError(f"{opened.run.root}: {opened.nothing}, so nothing can be measured")
-    found = match_labels(opened, labels) if labels else None
-    judged = found.sources if found else {}
+    found = match_labels(opened, labels) if labels else Found({}, [], [])
     sources = [
-        Scored(source, texts, controls, judged.get(source)).calibrate(getattr(opened.policy, f"{source}_itm"), error)
+        Scored(source, texts, controls, found.sources.get(source)).calibrate(
+            getattr(opened.policy, f"{source}_itm"), error
+        )
         for source, texts, controls in _curves(opened)
     ]
-    if not any(source.controls for source in sources) and not judged:
+    if not any(source.controls for source in sources) and not found.sources:
         raise QueryError(
             f"{opened.run.root}: has no control pairs (controls.share is {opened.run.config().controls.share:g}) "
             f"and no labelled text; bootstrap another run with controls.share: 0.02, or give --labels"
         )
     thresholds = {f"{s.source}_itm": s.proposed.threshold for s in sources if s.proposed and s.source in _PROPOSED}
     warnings = [warning for source in sources for warning in source.warnings]
-    if found:
-        warnings += [f"{len(found.missing)} labels name no scored text, such as {x.key}" for x in found.missing[:1]]
-        warnings += [f"{len(found.ambiguous)} labels fit several samples, such as {x.key}" for x in found.ambiguous[:1]]
+    warnings += _left_out(found)
     policy = opened.policy.model_copy(update={"name": "calibrated", **thresholds})
     return Calibration(opened.run.root, error, policy, sources, warnings)
+
+
+def _left_out(found: Found) -> Iterator[str]:
+    """Yield a warning for each reason why labels do not count."""
+    if found.missing:
+        yield f"{len(found.missing)} labels name no scored text, such as {found.missing[0].key}"
+    if found.ambiguous:
+        yield f"{len(found.ambiguous)} labels fit several samples, such as {found.ambiguous[0].key}"
 
 
 def _curves(opened: OpenRun) -> Iterator[tuple[str, Curve, Curve]]:

@@ -164,7 +164,7 @@ def stop(run: str, address: str | None, now: bool, wait: bool) -> None:
     from capfilt.runs.stop import request_stop
 
     folder, jobs = _folder(run), _jobs(address) if address else None
-    job = next((job for job in jobs.of(folder) if not job.is_over), None) if jobs else None
+    job = _at_work_on(folder, jobs) if jobs else None
     standing = at_work(folder)
     at_once = now or (standing is not None and standing.state == "stopping")
     if standing is not None:
@@ -191,6 +191,11 @@ def _job_and_config(words: tuple[str, ...]) -> tuple[str, Path]:
     if not path.is_file():
         raise click.UsageError(f"{path}: no such file")
     return job, path
+
+
+def _at_work_on(folder: str, jobs: "Jobs") -> "JobState | None":
+    """Return the first job of a run folder that has not ended; None where there is none."""
+    return next((job for job in jobs.of(folder) if not job.is_over), None)
 
 
 def _nothing_to_stop(folder: str, job: "JobState | None") -> Exception:
