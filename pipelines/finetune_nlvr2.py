@@ -23,7 +23,7 @@ def run(config: NLVR2Config) -> str:
 def prepare(config: NLVR2Config, shards: str | None = None) -> Job[StatementBatch]:
     """Return all that is trained, from the checkpoint it starts with; there are no shards."""
     med, tokens = load(fetch(config.checkpoint), config.image_size)
-    model = nlvr2_from(med, config.merge_from, config.drop_path, config.seed)
+    model = nlvr2_from(med, config.merge_from, config.drop_path, config.seed, config.checkpoint)
     model.config.require_room("data.max_tokens", config.data.max_tokens)
     statements = Statements(config.data, tokens, model.config.vision.image_size, config.augmentation)
     data = Passes(statements, config.schedule, config.seed, config.data.workers)

@@ -23,7 +23,7 @@ def run(config: VQAConfig) -> str:
 def prepare(config: VQAConfig, shards: str | None = None) -> Job[QuestionBatch]:
     """Return all that is trained, from the checkpoint it starts with; there are no shards."""
     med, tokens = load(fetch(config.checkpoint), config.image_size)
-    model = vqa_from(med, config.drop_path, config.seed)
+    model = vqa_from(med, config.drop_path, config.seed, config.checkpoint)
     model.config.require_room("data.max_tokens", config.data.max_tokens)
     questions = Questions(config.data, tokens, model.config.vision.image_size, config.augmentation)
     questions.require_answers()

@@ -197,8 +197,11 @@ def test_every_key_is_read_by_some_code():
 
 
 def test_gpus_are_not_reserved_for_models_on_a_cpu():
-    with pytest.raises(ValidationError, match=r"reserves GPUs for models on a CPU; set device\.kind: cuda"):
-        BootstrapConfig(**NEEDED, cluster={"gpus_per_worker": 1})
+    with pytest.raises(
+        ValidationError,
+        match=r"cluster\.gpus_per_worker: 0\.5 reserves GPUs for models on a CPU; set device\.kind: cuda",
+    ):
+        BootstrapConfig(**NEEDED, cluster={"gpus_per_worker": 0.5})
 
 
 @pytest.mark.parametrize("selector", ["A100", "!spot", "in(A100,H100)", "!in(a, b)"])

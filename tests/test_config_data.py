@@ -17,14 +17,17 @@ def test_shards_are_short_for_one_source():
     assert settings(sources).mixture() == [ShardSet(shards=["a"], weight=2), ShardSet(shards=["b"], weight=1, parts=5)]
 
 
-@pytest.mark.parametrize("text", ["workers: 2", "{shards: [a], sources: [{shards: [b]}]}", "sources: []"])
-def test_one_of_both_is_given(text):
-    with pytest.raises(ConfigError, match=r"job\.yaml: .*give either shards or sources"):
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("workers: 2", "neither"), ("{shards: [a], sources: [{shards: [b]}]}", "both"), ("sources: []", "neither")],
+)
+def test_one_of_both_is_given(text, found):
+    with pytest.raises(ConfigError, match=rf"job\.yaml: .*give either shards or sources \(found {found}\)"):
         settings(text)
 
 
 def test_weights_are_given_to_all_or_none():
-    with pytest.raises(ConfigError, match="give every source a weight, or none"):
+    with pytest.raises(ConfigError, match=r"give every source a weight, or none.*\(found none in sources\.1\)"):
         settings("sources: [{shards: [a], weight: 2}, {shards: [b]}]")
 
 

@@ -80,8 +80,10 @@ def test_what_is_drawn_follows_from_the_seed(med, seed):
 def test_a_model_that_lacks_a_part_is_refused(tmp_path):
     captioner = small_checkpoint(tmp_path, encoder=False).model
     judge = small_checkpoint(tmp_path, decoder=False).model
-    with pytest.raises(CheckpointError, match="starts from encoder and decoder; give a pre-training checkpoint"):
-        vqa_from(judge, 0.0, 0)
+    with pytest.raises(
+        CheckpointError, match=r"^judge: .* starts from encoder and decoder; give a pre-training checkpoint"
+    ):
+        vqa_from(judge, 0.0, 0, "judge")
     with pytest.raises(CheckpointError, match="an NLVR2 model starts from an encoder"):
         nlvr2_from(captioner, 6, 0.0, 0)
     with pytest.raises(CheckpointError, match="starts from encoder and decoder"):

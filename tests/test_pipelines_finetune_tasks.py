@@ -33,14 +33,14 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def finetune(folder: Path, role: str, steps: int, **data: object) -> Result:
+def finetune(folder: Path, role: str, steps: int, schedule: dict[str, object] | None = None, **data: object) -> Result:
     """Run the command."""
     config = {
         "role": role,
         "checkpoint": str(folder / "start"),
         "output": str(folder / role),
         "data": data,
-        "schedule": {**SHORT, "steps": steps},
+        "schedule": {**SHORT, "steps": steps, **(schedule or {})},
         "device": {"kind": "cpu", "threads": 1},
         "tracking": {"every": 1, "tensorboard": False},
         "drop_path": 0.0,
@@ -80,6 +80,26 @@ def test_texts_longer_than_the_model_takes_are_refused_before_any_is_read(folder
     assert result.exit_code == 1
     assert result.output.endswith("data.max_tokens: 41, the model takes 40; lower it\n")
     assert result.output.splitlines()[-1].startswith("Error: ")  # one line, after what was said of the weights
+
+
+@pytest.mark.parametrize(
+    ("role", "key", "message"),
+    [
+        ("vqa", "questions", "a VQA model starts from encoder and decoder; give a pre-training checkpoint"),
+        ("nlvr2", "annotations", "an NLVR2 model starts from an encoder; give a pre-training or retrieval checkpoint"),
+    ],
+)
+def test_a_checkpoint_that_lacks_a_part_is_named(folder, role, key, message):
+    save(small_checkpoint(folder / "vocabulary", encoder=False), folder / "start")
+    result = finetune(folder, role, 1, files=[{key: "none.json", "images": "x"}])
+    assert result.output.splitlines()[-1] == f"Error: {folder}/start: {message}"
+
+
+def test_texts_of_an_image_are_not_counted_where_entries_are_trained_on(folder):
+    file = {"questions": "none.json", "images": "x"}
+    result = finetune(folder, "vqa", 1, schedule={"texts_per_image": 3}, files=[file])
+    assert result.exit_code == 1
+    assert "schedule.texts_per_image: 3 is read where captions are drawn; leave it out" in result.output
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,11 @@ class TestSettings:
         assert not Path(lesson.output, "config.yaml").exists()
         assert not TrainingRun(lesson.output, lesson).finished
 
-    @pytest.mark.parametrize("lengths", [{}, {"steps": 1, "epochs": 1}])
-    def test_a_schedule_has_one_length(self, lengths):
-        with pytest.raises(ValueError, match="give either steps or epochs"):
+    @pytest.mark.parametrize(
+        ("lengths", "found"), [({}, "neither"), ({"steps": 1, "epochs": 2}, "steps: 1 and epochs: 2")]
+    )
+    def test_a_schedule_has_one_length(self, lengths, found):
+        with pytest.raises(ValueError, match=rf"give either steps or epochs \(found {found}\)"):
             Schedule(**lengths)
 
 

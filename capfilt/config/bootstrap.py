@@ -209,7 +209,10 @@ class BootstrapConfig(Config):
     @model_validator(mode="after")
     def _on_the_gpus_that_it_reserves(self) -> Self:
         if self.cluster.gpus_per_worker and self.device.kind == "cpu":
-            raise ValueError("cluster.gpus_per_worker reserves GPUs for models on a CPU; set device.kind: cuda")
+            raise ValueError(
+                f"cluster.gpus_per_worker: {self.cluster.gpus_per_worker:g} reserves GPUs for models on a CPU; "
+                "set device.kind: cuda"
+            )
         return self
 
 

@@ -65,9 +65,13 @@ class DataSettings(Config):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if bool(self.shards) == bool(self.sources):
-            raise ValueError("give either shards or sources")
-        if len({source.weight is None for source in self.sources}) > 1:
-            raise ValueError("give every source a weight, or none: without weights they are one pool")
+            raise ValueError(f"give either shards or sources (found {'both' if self.shards else 'neither'})")
+        bare = [number for number, source in enumerate(self.sources) if source.weight is None]
+        if 0 < len(bare) < len(self.sources):
+            raise ValueError(
+                "give every source a weight, or none: without weights they are one pool "
+                f"(found none in sources.{bare[0]})"
+            )
         return self
 
     def mixture(self) -> list[ShardSet]:

@@ -130,7 +130,8 @@ class TaskConfig(Config):
     @model_validator(mode="after")
     def _each_entry_once(self) -> Self:
         if self.schedule.texts_per_image != 1:
-            raise ValueError("schedule.texts_per_image is read where captions are drawn; leave it out")
+            found = self.schedule.texts_per_image
+            raise ValueError(f"schedule.texts_per_image: {found} is read where captions are drawn; leave it out")
         require_equal_shares(self.schedule, self.cluster)
         return self
 

@@ -57,7 +57,8 @@ class Schedule(Config):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give either steps or epochs")
+            found = "neither" if self.steps is None else f"steps: {self.steps} and epochs: {self.epochs}"
+            raise ValueError(f"give either steps or epochs (found {found})")
         return self
 
 

@@ -21,17 +21,23 @@ logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=nn.Module)
 
 
-def vqa_from(model: MED, drop_path: float, seed: int) -> VQA:
+def vqa_from(model: MED, drop_path: float, seed: int, where: str = "the checkpoint") -> VQA:
     """Return a VQA model whose encoder and decoder start as those of a pre-trained MED.
 
     An answer attends to question states where a caption attends to an image: keys and values of another
     width than the image's are drawn from the seed, as in the original.
 
+    Args:
+        model: the pre-trained one.
+        drop_path: stochastic depth of the vision tower.
+        seed: of what is drawn.
+        where: the model comes from, for errors.
+
     Raises:
         CheckpointError: the model lacks its encoder or its decoder.
     """
     if not (model.config.encoder and model.config.decoder):
-        raise CheckpointError("a VQA model starts from encoder and decoder; give a pre-training checkpoint")
+        raise CheckpointError(f"{where}: a VQA model starts from encoder and decoder; give a pre-training checkpoint")
     weights = {}
     for name, tensor in model.state_dict().items():
         if name.startswith("vision."):
@@ -43,16 +49,25 @@ def vqa_from(model: MED, drop_path: float, seed: int) -> VQA:
     return _start(VQA(sizes), weights, r"answers\.blocks\.\d+\.cross_attn\.(key|value)\.weight", seed)
 
 
-def nlvr2_from(model: MED, merge_from: int, drop_path: float, seed: int) -> NLVR2:
+def nlvr2_from(model: MED, merge_from: int, drop_path: float, seed: int, where: str = "the checkpoint") -> NLVR2:
     """Return an NLVR2 model both of whose cross-attentions start as the one of a pre-trained MED.
 
     The layers that merge the two and the head are drawn from the seed.
+
+    Args:
+        model: the pre-trained one.
+        merge_from: text blocks from this one on put the two together by weights, those before it by their mean.
+        drop_path: stochastic depth of the vision tower.
+        seed: of what is drawn.
+        where: the model comes from, for errors.
 
     Raises:
         CheckpointError: the model has no encoder.
     """
     if not model.config.encoder:
-        raise CheckpointError("an NLVR2 model starts from an encoder; give a pre-training or retrieval checkpoint")
+        raise CheckpointError(
+            f"{where}: an NLVR2 model starts from an encoder; give a pre-training or retrieval checkpoint"
+        )
     weights = {}
     for name, tensor in model.state_dict().items():
         before, cross, after = name.partition(".cross_attn.")
