@@ -1,9 +1,11 @@
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import fsspec
 import pyarrow as pa
 import pytest
@@ -19,6 +21,7 @@ from capfilt.ledger import fold, read_candidates
 from capfilt.policy import select
 from capfilt.query import COLUMNS, committed, opened
 from capfilt.query.committed import read_parts
+from capfilt.query.engine import connect
 
 OTHER = replace(SHARD, id="00001", url="in/00001.tar", samples=2)
 WORKED = replace(SHARD, id="00002", url="in/00002.tar")
@@ -276,6 +279,21 @@ def test_the_scratch_folder_goes_when_the_run_is_closed(run):
         assert folder.is_dir()
 
     assert not folder.exists()
+
+
+def test_what_was_open_is_closed_when_opening_fails(run, tmp_path, monkeypatch):
+    connections = []
+    monkeypatch.setattr(opened, "connect", lambda *given: connections.append(connect(*given)) or connections[0])
+    monkeypatch.setattr(opened, "_OUTCOMES", "SELECT * FROM nowhere")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+
+    with pytest.raises(duckdb.CatalogException, match="nowhere"):
+        capfilt.open_run(run.root)
+
+    assert list((tmp_path / "scratch").iterdir()) == []
+    with pytest.raises(duckdb.ConnectionException, match="closed"):
+        connections[0].execute("SELECT 1")
 
 
 def test_pandas_and_arrow_come_on_demand(run):

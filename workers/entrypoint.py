@@ -53,7 +53,7 @@ def drive(arguments: Sequence[str]) -> None:
 
     try:
         cli(list(arguments))
-    except Exception:
+    except Exception:  # whatever it is: by the code alone _drive tells a crash, which is tried again, from an end
         traceback.print_exc()
         sys.exit(CRASHED)
 

@@ -6,6 +6,7 @@ import shlex
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
@@ -60,15 +61,14 @@ class OpenRun:
     ) -> None:
         self.run, self.policy, self.planned = run, policy, planned
         self._drawn, self._there = len(shards), there
-        self._scratch = tempfile.TemporaryDirectory(prefix="capfilt-query-")
-        try:
+        with ExitStack() as opening:  # what is open is closed again if the rest fails or is interrupted
+            self._scratch = tempfile.TemporaryDirectory(prefix="capfilt-query-")
+            opening.callback(self._scratch.cleanup)
             folder = Path(self._scratch.name)
             self.commits, self.files = _lay_down(run, policy, shards, folder, languages)
-            self.connection = connect(self.files, folder / "spill")
+            self.connection = opening.enter_context(connect(self.files, folder / "spill"))
             self.connection.execute(f"CREATE VIEW outcomes AS {_OUTCOMES}")
-        except BaseException:
-            self._scratch.cleanup()
-            raise
+            self._open = opening.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -80,8 +80,7 @@ class OpenRun:
 
     def close(self) -> None:
         """End the connection and remove the scratch folder."""
-        self.connection.close()
-        self._scratch.cleanup()
+        self._open.close()
 
     @property
     def samples(self) -> duckdb.DuckDBPyRelation:

@@ -96,7 +96,7 @@ def keep_status(root: str) -> Iterator[Board]:
     try:
         yield board
         board.turn("done")
-    except BaseException as error:
+    except BaseException as error:  # whatever ends the job, an interrupt too, is told to those who look
         board.turn(_end(error), _reason(error))
         raise
     finally:
