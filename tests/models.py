@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+import torch
+
+from capfilt.config.training import ModelSettings
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.model import MED
@@ -17,6 +20,25 @@ def write_vocabulary(folder: Path) -> Path:
     path, partial = folder / "vocab.txt", folder / f"{os.getpid()}.partial"
     partial.write_text("\n".join([*SPECIAL, *WORDS]) + "\n")
     return partial.replace(path)  # whole at once: ranks write it side by side
+
+
+def start_settings(folder: Path) -> ModelSettings:
+    """Settings of a small model that is to start from a ViT and a BERT of its size."""
+    torch.set_num_threads(1)
+    return ModelSettings(
+        image_size=32,
+        patch_size=8,
+        vision_width=48,
+        vision_depth=3,
+        vision_heads=3,
+        text_width=64,
+        text_depth=2,
+        text_heads=4,
+        positions=30,
+        dropout=0.0,
+        projection=16,
+        vocabulary=str(write_vocabulary(folder)),
+    )
 
 
 def small_config(vocabulary: int, encoder: bool = True, decoder: bool = True) -> MEDConfig:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from ledgers import complete, new_run, record, synthetic, web
 
-from capfilt.calibrate import Label, calibrate, read_labels, render_calibration
+from capfilt.calibrate import Label, calibrate, render_calibration
 from capfilt.config import Policy
 from capfilt.errors import QueryError
 from capfilt.query import open_run
@@ -149,26 +149,6 @@ class TestLabels:
 
         assert "1 labels fit several samples, such as key0" in found.warnings
         assert by_source(found)["web"].in_force.recall.whole == 1
-
-    def test_a_file_is_read_with_its_meanings(self, tmp_path):
-        file = tmp_path / "labels.csv"
-        file.write_text('note,key,text,label\n,a,"x, y",1\n,b,z,No\n')
-
-        assert read_labels(file) == [Label("a", "x, y", True), Label("b", "z", False)]
-
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            ("key,text\na,b\n", "has no column label"),
-            ("key,text,label\na,b,perhaps\n", "line 2: label 'perhaps' is none of 1, true"),
-            ("", "has no column key, label, text"),
-        ],
-    )
-    def test_a_file_that_cannot_be_read_names_the_line(self, tmp_path, text, message):
-        file = tmp_path / "labels.csv"
-        file.write_text(text)
-        with pytest.raises(QueryError, match=message):
-            read_labels(file)
 
 
 def test_of_the_thresholds_that_nothing_reaches_the_first_is_shown(tmp_path):

@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 from ledgers import SHARD, commit, complete, edit, new_run, record, synthetic, web
 
 import capfilt
-from capfilt import storage
 from capfilt.config import Policy
 from capfilt.errors import QueryError, RunError
 from capfilt.ledger import fold, read_candidates
 from capfilt.policy import select
-from capfilt.query import COLUMNS, committed, opened
-from capfilt.query.committed import read_parts
+from capfilt.query import COLUMNS, opened
 from capfilt.query.engine import connect
 
 OTHER = replace(SHARD, id="00001", url="in/00001.tar", samples=2)
@@ -138,20 +136,6 @@ def test_tables_without_a_record_do_not_count(run):
         assert found.samples.filter("shard = '00002'").project("position").fetchall() == [(0,), (1,)]
 
 
-def test_units_that_are_folded_while_they_are_read_are_read_as_a_complete_shard(tmp_path, monkeypatch):
-    run, units = filled_run(tmp_path)
-    real = committed.checked_table
-
-    def folding(path: str, *rest: object) -> pa.Table:
-        fold(run, WORKED, units)
-        return real(path, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(committed, "checked_table", folding)
-
-    (part,) = read_parts(run, WORKED)
-    assert part.samples["position"].to_pylist() == [0, 1, 2, 3]
-
-
 def test_a_file_that_was_not_committed_is_an_error(run):
     shutil.copy(f"{run.ledger}/00001.candidates.parquet", f"{run.ledger}/00000.candidates.parquet")
 
@@ -172,42 +156,6 @@ def test_a_shard_of_no_plan_does_not_count(run):
 
     with capfilt.open_run(run.root) as found:
         assert len(found.samples.fetchall()) == 6
-
-
-def test_units_that_are_folded_while_they_are_read_count_once(tmp_path, monkeypatch):
-    run, units = filled_run(tmp_path)
-    listed = opened.read_parts.__globals__["committed_units"]
-
-    def fold_after_listing(run, shard):
-        names = listed(run, shard)
-        fold(run, shard, units)
-        return names
-
-    monkeypatch.setitem(opened.read_parts.__globals__, "committed_units", fold_after_listing)
-
-    assert [(part.commit.lo, part.commit.hi) for part in read_parts(run, WORKED)] == [(0, 4)]
-
-
-def test_units_that_are_folded_before_they_are_listed_are_not_missed(tmp_path, monkeypatch):
-    run, units = filled_run(tmp_path)
-
-    def fold_before_listing(folder):
-        monkeypatch.undo()
-        fold(run, WORKED, units)
-        return storage.list_files(folder)
-
-    monkeypatch.setattr(storage, "list_files", fold_before_listing)
-
-    assert [(part.commit.lo, part.commit.hi) for part in read_parts(run, WORKED)] == [(0, 4)]
-
-
-def test_a_unit_that_a_late_worker_committed_beside_its_pieces_counts_once(tmp_path):
-    run = new_run(tmp_path, [WORKED])
-    records = [record(position) for position in range(4)]
-    for cuts in ([0, 2], [2, 4], [0, 4]):
-        commit(run, WORKED, cuts, records, [])
-
-    assert [(part.commit.lo, part.commit.hi) for part in read_parts(run, WORKED)] == [(0, 4)]
 
 
 def test_a_run_of_nothing_complete_has_empty_relations(tmp_path):

@@ -42,9 +42,11 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_refused(monkeypatch):
 
 
 def test_threads_are_set_where_a_number_is_given():
-    precision(TrainingDevice(kind="cpu", threads=1))
+    torch.set_num_threads(1)
+    precision(TrainingDevice(kind="cpu", threads=2))
+    assert torch.get_num_threads() == 2
     precision(TrainingDevice(kind="cpu"))
-    assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
 
 
 def test_attention_does_without_cudnn():

@@ -1,0 +1,60 @@
+"""From a config to its two models, with their weights or in outline."""
+
+from pathlib import Path
+
+import pytest
+from models import small_checkpoint
+
+from capfilt.build import build_models, checkpoint_hashes, describe_models, outline_models, parameters
+from capfilt.config import BootstrapConfig, Device
+from capfilt.errors import CheckpointError
+from capfilt.med.checkpoints import save
+
+
+@pytest.fixture
+def config(tmp_path) -> BootstrapConfig:
+    """A captioner without an encoder, and a filter without a decoder."""
+    save(small_checkpoint(tmp_path, 1, encoder=False), tmp_path / "captioner")
+    save(small_checkpoint(tmp_path, 2, decoder=False), tmp_path / "filter")
+    return settings(tmp_path / "captioner", tmp_path / "filter")
+
+
+def settings(captioner: Path, judge: Path) -> BootstrapConfig:
+    device = Device(kind="cpu", dtype="float32", linear="plain")
+    return BootstrapConfig(input=["in"], run="out", captioner=str(captioner), filter=str(judge), device=device)
+
+
+def test_each_model_bears_the_hash_of_its_checkpoint(config):
+    found, hashes = build_models(config), checkpoint_hashes(config)
+
+    assert {"captioner": found.captioner.name, "filter": found.filter.name} == hashes
+    assert hashes["captioner"] != hashes["filter"]
+
+
+def test_an_outline_has_the_sizes_of_the_models_and_no_weights(config):
+    found, outlined = build_models(config), outline_models(config)
+
+    for role in ("captioner", "filter"):
+        whole, outline = getattr(found, role), getattr(outlined, role)
+        assert outline.image_size == whole.image_size
+        assert parameters(outline.model) == parameters(whole.model)
+        assert {parameter.device.type for parameter in outline.model.parameters()} == {"meta"}
+
+
+def test_both_are_described_in_a_line(config):
+    captioner, judge = (parameters(getattr(build_models(config), role).model) for role in ("captioner", "filter"))
+
+    assert describe_models(config) == [
+        f"captioner {config.captioner}: {captioner:,} parameters, 32 pixels",
+        f"filter {config.filter}: {judge:,} parameters, 32 pixels",
+    ]
+
+
+@pytest.mark.parametrize("make", [build_models, outline_models])
+def test_a_checkpoint_that_cannot_play_its_part_is_named(config, make):
+    with pytest.raises(CheckpointError, match=r"filter: has no decoder; it can serve as filter, not as captioner$"):
+        make(settings(Path(config.filter), Path(config.filter)))
+    with pytest.raises(
+        CheckpointError, match=r"captioner: has no encoder .*; it can serve as captioner, not as filter$"
+    ):
+        make(settings(Path(config.captioner), Path(config.captioner)))

@@ -1,0 +1,79 @@
+"""What is read is what was written, and what is refused is told without its secrets."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from capfilt.cli.options import JOBS, job_kind
+from capfilt.config import BootstrapConfig, ExportConfig, Policy, describe, dump, loads
+from capfilt.config.loading import Config, load_by, section_of
+from capfilt.errors import ConfigError
+
+
+def filled(kind: type[Config]) -> dict[str, object]:
+    """Return values for the keys of a config that have no default."""
+    needed = {name: field for name, field in kind.model_fields.items() if field.is_required()}
+    values: dict[str, object] = {}
+    for name, field in needed.items():
+        section = section_of(field.annotation)
+        values[name] = filled(section) if section else "x"
+    return values
+
+
+def test_a_nested_key_can_be_left_out_of_what_is_written():
+    config = ExportConfig(run="a", policy=Policy(name="strict", web_itm=0.9))
+
+    text = dump(config, without=["policy.name", "workers", "cluster.workers"])
+
+    assert "name" not in yaml.safe_load(text)["policy"]
+    assert loads(ExportConfig, text, "text") == config.model_copy(update={"policy": Policy(web_itm=0.9)})
+
+
+def test_overrides_make_the_same_of_a_text_as_of_its_keys():
+    by_hand = loads(ExportConfig, "{run: a, policy: {mix: best, web_itm: 0.9}, workers: 2}", "text")
+
+    assert loads(ExportConfig, "run: a", "text", ["policy.mix=best", "policy.web_itm=0.9", "workers=2"]) == by_hand
+    assert loads(ExportConfig, "", "text", ["run=a", "workers=1", "workers=2"]).workers == 2  # the last one wins
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_defaults_that_are_told_are_the_defaults(job):
+    kind = job_kind(job)
+    told = yaml.safe_load(describe(kind))
+
+    for name, field in kind.model_fields.items():
+        if not field.is_required() and section_of(field.annotation) is None:
+            expected = field.default
+            assert told[name] == (list(expected) if isinstance(expected, tuple) else expected), name
+
+
+def test_credentials_are_refused_and_not_shown():
+    secret = "s3://key:hunter2@bucket/run"
+    with pytest.raises(ConfigError, match=r"job\.yaml: run: ") as told:
+        loads(ExportConfig, f"run: {secret}", "job.yaml")
+    assert "hunter2" not in str(told.value)
+
+    with pytest.raises(ConfigError, match=r"input: ") as told:
+        loads(BootstrapConfig, "{input: [a], run: b, captioner: c, filter: d}", "job.yaml", [f"input=[a, '{secret}']"])
+    assert "hunter2" not in str(told.value)
+
+
+def test_the_kind_follows_from_a_key(tmp_path):
+    class Square(Config):
+        shape: str
+        side: int
+
+    class Circle(Config):
+        shape: str
+        radius: int
+
+    kinds: dict[str, type[Config]] = {"square": Square, "circle": Circle}
+    path = Path(tmp_path, "shape.yaml")
+    path.write_text("{shape: square, side: 3}")
+
+    assert load_by("shape", kinds, path) == Square(shape="square", side=3)
+    with pytest.raises(ConfigError, match=r"shape\.yaml: side: unknown key"):
+        load_by("shape", kinds, path, ["shape=circle"])
+    with pytest.raises(ConfigError, match=r"shape: input should be 'square' or 'circle' \(found 'cube'\)"):
+        load_by("shape", kinds, path, ["shape=cube"])
