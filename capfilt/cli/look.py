@@ -13,7 +13,7 @@ from capfilt.errors import RunError
 if TYPE_CHECKING:
     from capfilt.query.cards import Card
     from capfilt.query.opened import OpenRun
-    from capfilt.query.picks import Pick
+    from capfilt.query.picks import Order, Pick
 
 _policy = click.option(
     "--policy",
@@ -27,7 +27,7 @@ _seed = click.option("--seed", default=0, show_default=True, help="Of the draw; 
 @click.argument("run")
 @click.option("--kept", is_flag=True, help="Samples with a text that the policy keeps.")
 @click.option("--rejected", is_flag=True, help="Samples with a text that the policy rejects.")
-@click.option("--near-cut", is_flag=True, help="Samples with a text whose P(match) is within 0.05 of the cut.")
+@click.option("--near-cut", "near", is_flag=True, help="Samples with a text whose P(match) is within 0.05 of the cut.")
 @click.option("--disagree", is_flag=True, help="Samples whose own text or best caption reaches its cut, and one alone.")
 @click.option("--failed", is_flag=True, help="Samples that were not scored, with what was found.")
 @click.option(
@@ -41,6 +41,7 @@ _seed = click.option("--seed", default=0, show_default=True, help="Of the draw; 
 @click.option("--where", help="Samples that meet an SQL condition, such as \"domain = 'example.org'\".")
 @click.option(
     "--sort",
+    "order",
     type=click.Choice(["random", "position", "best", "worst", "near", "disagreement"]),
     help="By P(match): best or worst first, near the cut, most different; else as drawn. [default: random]",
 )
@@ -138,34 +139,14 @@ def _opened(run: str, policy: Path | None, share: float | None, languages: bool 
     return open_run(run, load_policy(policy) if policy else None, share=share, languages=languages)
 
 
-def _asked(
-    kept: bool,
-    rejected: bool,
-    near_cut: bool,
-    disagree: bool,
-    failed: bool,
-    reasons: tuple[str, ...],
-    source: str | None,
-    key: str | None,
-    where: str | None,
-    sort: str | None,
-) -> "Pick":
-    from capfilt.query.picks import ORDERS, Pick
+def _asked(kept: bool, rejected: bool, disagree: bool, order: "Order | None", **filters: Any) -> "Pick":
+    """Return what the options ask for; the other filters are called as in Pick."""
+    from capfilt.query.picks import Pick
 
     if kept and rejected:
         raise click.UsageError("--kept and --rejected exclude each other; leave both out to see all")
-    name = sort or ("disagreement" if disagree else "random")
-    return Pick(
-        kept=kept if kept or rejected else None,
-        near=near_cut,
-        failed=failed,
-        source=source,
-        reasons=reasons,
-        key=key,
-        where=where,
-        disagree=disagree,
-        order=ORDERS[[*ORDERS].index(name)],  # type: ignore[arg-type]
-    )
+    chosen = kept if kept or rejected else None
+    return Pick(chosen, disagree=disagree, order=order or ("disagreement" if disagree else "random"), **filters)
 
 
 def _show(opened: "OpenRun", cards: "list[Card]", as_json: bool) -> None:

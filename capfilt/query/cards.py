@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from capfilt.config import Policy
 from capfilt.policy import SOURCES
@@ -49,7 +48,7 @@ class Card:
 
 
 _SAMPLE = ("shard", "position", "key", "image_sha256", "url", "width", "height", "status", "error")
-_TEXT = ("source", "text", "itm", "itc", "kept", "reason", "same")
+_TEXT = "source, text, itm, itc, kept, coalesce(reason, ''), {admitted}, same"  # in the order of CardText's fields
 _WANTED = "(SELECT unnest(?) AS shard, unnest(?) AS position)"
 
 
@@ -73,18 +72,14 @@ def load_cards(opened: OpenRun, places: Sequence[Place]) -> list[Card]:
     """Return a card for each place, in their order."""
     wanted = [[shard for shard, _ in places], [position for _, position in places]]
     texts = defaultdict(list)
-    columns = ", ".join(_TEXT)
-    query = f"SELECT shard, position, {columns}, {admitted(opened.policy)} FROM candidates SEMI JOIN {_WANTED} "  # noqa: S608
+    columns = _TEXT.format(admitted=admitted(opened.policy))
+    query = f"SELECT shard, position, {columns} FROM candidates SEMI JOIN {_WANTED} "  # noqa: S608
     order = f"ORDER BY shard, position, list_position({list(SOURCES)}, source), caption_index"
     for shard, position, *values in opened.connection.execute(
         f"{query} USING (shard, position) {order}", wanted
     ).fetchall():
-        texts[shard, position].append(_text(*values))
+        texts[shard, position].append(CardText(*values))
     query = f"SELECT {', '.join(_SAMPLE)} FROM samples SEMI JOIN {_WANTED} USING (shard, position)"  # noqa: S608
     rows = opened.connection.execute(query, wanted).fetchall()
     cards = {row[:2]: Card(**dict(zip(_SAMPLE, row, strict=True)), texts=texts[row[:2]]) for row in rows}
     return [cards[place] for place in places]
-
-
-def _text(source: str, text: str, itm: Any, itc: Any, kept: bool, reason: str | None, same: int, ok: bool) -> CardText:
-    return CardText(source, text, itm, itc, kept, reason or "", ok, same)

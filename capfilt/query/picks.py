@@ -5,7 +5,7 @@ All chance is the md5 of seed, shard and position: the same samples on every mac
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from capfilt.query.cards import Place, least_itm
 from capfilt.query.opened import OpenRun
@@ -15,7 +15,6 @@ NEAR = 0.05
 """A text is near the cut when its P(match) is no farther from it."""
 
 Order = Literal["random", "position", "best", "worst", "near", "disagreement"]
-ORDERS: tuple[Order, ...] = get_args(Order)
 
 _BY = {
     "random": "md5(concat_ws('/', $seed, shard, position))",
