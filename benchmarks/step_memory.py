@@ -25,19 +25,9 @@ from types import SimpleNamespace
 
 import torch
 from step_inputs import build, made_up_tokens, momentum, random_batch, random_queues
-from training_step import OurStep
+from training_step import SIZES, OurStep
 
 GIB = 2**30
-SIZES = (
-    ("width", 768, "of both halves; heads are 64 wide"),
-    ("depth", 12, "blocks of each half"),
-    ("image", 224, "pixels"),
-    ("batch", 8, "images of a step"),
-    ("tokens", 15, "mean length of a text"),
-    ("queue", 57600, "entries"),
-    ("vocabulary", 30524, "words"),
-    ("threads", 1, "CPU threads"),
-)
 
 
 def main() -> None:
@@ -94,7 +84,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--blocks", type=int, nargs="+", default=[0, 4, 8, 12], help="last blocks of each half")
-    for name, default, meaning in SIZES:
+    for name, default, meaning in (*SIZES, ("threads", 1, "CPU threads")):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} ({default})")
     return parser.parse_args()
 

@@ -34,6 +34,16 @@ from capfilt.training.optimiser import adamw, update
 from capfilt.training.recompute import recompute
 
 RATE = 3e-4
+SIZES = (
+    ("width", 768, "of both halves; heads are 64 wide"),
+    ("depth", 12, "blocks of each half"),
+    ("image", 224, "pixels"),
+    ("batch", 8, "images of a step"),
+    ("tokens", 15, "mean length of a text"),
+    ("queue", 57600, "entries"),
+    ("vocabulary", 30524, "words"),
+)
+"""Name, default and meaning of each size of the models and their batch."""
 
 
 class OurStep:
@@ -210,13 +220,7 @@ def _options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"])
     for name, default, meaning in (
-        ("width", 768, "of both halves; heads are 64 wide"),
-        ("depth", 12, "blocks of each half"),
-        ("image", 224, "pixels"),
-        ("batch", 8, "images of a step"),
-        ("tokens", 15, "mean length of a text"),
-        ("queue", 57600, "entries"),
-        ("vocabulary", 30524, "words"),
+        *SIZES,
         ("rounds", 5, "steps of each form that count"),
         ("warmup", 1, "rounds before them"),
         ("threads", 0, "CPU threads; 0 leaves torch's number"),
