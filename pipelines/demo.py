@@ -188,8 +188,8 @@ def _report(config: DemoConfig, job: BootstrapConfig, say: Callable[[str], None]
     verdicts = judge(run, unseen, job.policy)
     say(f"\nAgainst the truth, on {sum(shard.samples for shard in unseen)} scenes that no model was trained on:\n")
     say(_table({**verdicts, "all": sum(verdicts.values(), Verdicts())}))
-    examples = {source: asdict(verdict) for source, verdict in verdicts.items()}
-    return {"config": config.model_dump(mode="json"), "verdicts": examples}
+    counts = {source: asdict(verdict) for source, verdict in verdicts.items()}
+    return {"config": config.model_dump(mode="json"), "verdicts": counts}
 
 
 def _table(verdicts: dict[str, Verdicts]) -> str:

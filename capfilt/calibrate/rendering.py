@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from capfilt.calibrate.curves import Rate
+from capfilt.calibrate.curves import LEVEL, Rate
 from capfilt.calibrate.measured import Point, SourceCalibration
 from capfilt.calibrate.proposal import Calibration
 from capfilt.stats.terminal import Row, bar, columns
@@ -26,9 +26,8 @@ def render_calibration(found: Calibration, plain: bool = True) -> str:
 
 def _curves(source: SourceCalibration, plain: bool) -> str:
     rows: list[Row] = [["itm at least", "false accepts", "", "kept", "", "wrong of kept, at most", *_head(source)]]
-    marked = [(source.in_force, "in force")] + [(source.proposed, "proposed")] * bool(source.proposed)
     points = {point.threshold: (point, "") for point in source.points}
-    for point, mark in marked:
+    for point, mark in ((source.in_force, "in force"), (source.proposed, "proposed")):
         if point is not None:
             before = points.get(point.threshold, (point, ""))[1]
             points[point.threshold] = (point, ", ".join(filter(None, [before, mark])))
@@ -38,8 +37,8 @@ def _curves(source: SourceCalibration, plain: bool) -> str:
         kept = _share(point.kept), _bar(point.kept, plain)
         rows.append([f"{point.threshold:.4g}  {mark}".rstrip(), *accepted, *kept, wrong, *_judged(point)])
     noise = source.noise_at_most
-    wrong = "" if noise is None else f", of which {_percent(noise)} at most are mismatches"
-    head = f"{source.source}: {source.texts} texts{wrong}; {source.controls} control pairs"
+    mismatches = "" if noise is None else f", of which {_percent(noise)} at most are mismatches"
+    head = f"{source.source}: {source.texts} texts{mismatches}; {source.controls} control pairs"
     return f"{head}\n{columns(rows)}"
 
 
@@ -77,7 +76,7 @@ def _judged(point: Point) -> Sequence[str]:
 
 def _told(rate: Rate) -> str:
     interval = f"{_percent(rate.low)} to {_percent(rate.high)}"
-    return f"{_percent(rate.share)} ({rate.part} of {rate.whole}; 95 % interval {interval})"
+    return f"{_percent(rate.share)} ({rate.part} of {rate.whole}; {100 * LEVEL:g} % interval {interval})"
 
 
 def _share(rate: Rate) -> str:
