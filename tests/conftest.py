@@ -45,7 +45,8 @@ def s3() -> Iterator["Server"]:
 def ray_cluster() -> Iterator[None]:
     """A real Ray on this machine, small and started once, since a start takes seconds."""
     os.environ["RAY_AUTH_MODE"] = "disabled"  # else Ray leaves a token file in the home folder
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # where the workers find the tests' fakes
+    tests = Path(__file__).parent
+    os.environ["PYTHONPATH"] = f"{tests}{os.pathsep}{tests.parent}"  # where workers find the tests' fakes, and this tree
     os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112  # by itself every ten seconds
     import ray  # here, so that tests without a cluster do not wait for the import
 
