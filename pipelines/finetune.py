@@ -51,6 +51,8 @@ def objective(config: FinetuneConfig, checkpoint: Checkpoint) -> Objective[Batch
     filtering = Filtering(*checkpoint, config.momentum, config.seed)
     if filtering.momentum is not None:
         _inherit(filtering.momentum, fetch(config.checkpoint))
+        if config.vision_from:  # the start's copy follows another tower; one that stays as it is is its own copy
+            filtering.momentum.copy.vision.load_state_dict(checkpoint.model.vision.state_dict())
     return filtering
 
 

@@ -268,6 +268,18 @@ def test_a_filter_goes_on_with_copies_and_queues_of_pre_training_at_its_own_imag
         finetune.objective(other, finetune.only("filter", load(folder, larger)))
 
 
+def test_beside_another_checkpoints_tower_the_copy_has_that_tower_and_inherits_the_rest(root, captioner):
+    settings = MomentumSettings(queue=16, decay=0.5)
+    before = pretraining(root, output=str(root / "towered"), momentum=settings, schedule=schedule(2, batch_size=8))
+    folder = Path(pretrain.run(before))
+    config = finetuning(root, "filter", folder, momentum=settings, vision_from=str(captioner))
+    job = finetune.prepare(config, None)
+    momentum, tower = job.objective.momentum, load(captioner).model.vision.state_dict()
+    for name, tensor in momentum.copy.vision.state_dict().items():
+        assert torch.equal(tensor, tower[name]), name
+    assert torch.equal(momentum.copy.text_proj.weight, load_file(folder / MOMENTUM)["copy.text_proj.weight"])
+
+
 def test_a_filter_of_a_checkpoint_without_any_starts_with_random_queues(start, root):
     config = finetuning(root, "filter", start, momentum=MomentumSettings(queue=16))
     momentum = finetune.objective(config, finetune.only("filter", load(start))).momentum
