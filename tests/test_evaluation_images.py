@@ -48,6 +48,16 @@ def clips(folder, entry):
     return image_set(config(folder, "video", data=data, video={"frames": 2}))
 
 
+def test_frames_of_a_folder_are_those_of_its_numbers_in_order(tmp_path):
+    (tmp_path / "clip").mkdir()
+    for number in range(12):  # by their names, 10 and 11 come behind 1
+        (tmp_path / "clip" / f"{number}.png").write_bytes(png(shade=4 * number))
+    ((_, found),) = clips(tmp_path, {"clip_name": "clip", "caption": "a dog"}).batches("read")
+    listed = {"video": "clip", "frames": [f"clip/{number}.png" for number in range(12)], "caption": "a dog"}
+    ((_, wanted),) = clips(tmp_path, listed).batches("read")
+    assert torch.equal(found, wanted)
+
+
 def test_a_clip_is_frames_of_its_folder_or_those_that_are_listed(tmp_path):
     (tmp_path / "clip").mkdir()
     for number in range(5):

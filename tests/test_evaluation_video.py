@@ -1,7 +1,7 @@
 import torch
 from models import lively_checkpoint
 
-from capfilt.evaluation.video import encode, evenly_spaced
+from capfilt.evaluation.video import encode, evenly_spaced, in_time
 
 
 def test_frames_are_the_first_of_equal_parts():
@@ -11,6 +11,12 @@ def test_frames_are_the_first_of_equal_parts():
 
 def test_a_short_clip_gives_frames_twice():
     assert evenly_spaced(["a", "b"], 4) == ["a", "a", "b", "b"]
+
+
+def test_frames_come_in_the_order_of_their_numbers_padded_or_not():
+    assert in_time(["10.jpg", "2.jpg", "1.jpg"]) == ["1.jpg", "2.jpg", "10.jpg"]
+    assert in_time(["shot2_10.png", "shot10_1.png", "shot2_9.png"]) == ["shot2_9.png", "shot2_10.png", "shot10_1.png"]
+    assert in_time(["cover.png", "002.png", "010.png"]) == ["002.png", "010.png", "cover.png"]
 
 
 @torch.inference_mode()

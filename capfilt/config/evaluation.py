@@ -70,7 +70,9 @@ class EvaluationDevice(Device):
 class VideoSettings(Config):
     """How a clip becomes images."""
 
-    frames: PositiveInt = Field(8, description="frames of a clip, evenly spaced; the paper takes 8 for retrieval")
+    frames: PositiveInt = Field(
+        8, description="frames of a clip, evenly spaced in the order of their numbers; the paper takes 8 for retrieval"
+    )
 
 
 class VerdictSettings(Config):

@@ -12,7 +12,7 @@ from torch import Tensor
 from capfilt.annotations import Annotated
 from capfilt.config.evaluation import EvaluateConfig, EvaluationData
 from capfilt.errors import AnnotationError, ImageError
-from capfilt.evaluation.video import evenly_spaced
+from capfilt.evaluation.video import evenly_spaced, in_time
 from capfilt.images import decode, resize
 from capfilt.prefetch import prefetch
 from capfilt.progress import Progress
@@ -75,7 +75,7 @@ class ImageSet:
         if self.config.task != "video":
             return [entry.name]
         folder = join(self.data.images, entry.name)
-        names = entry.frames or [f"{entry.name}/{name}" for name in list_files(folder)]
+        names = entry.frames or [f"{entry.name}/{name}" for name in in_time(list_files(folder))]
         if not names:
             raise self._absent(entry.name, entry)
         return evenly_spaced(names, self.config.video.frames)

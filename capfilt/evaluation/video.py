@@ -4,13 +4,19 @@ Shapes: B clips, F frames of a clip, M image tokens of a frame, D image width, E
 Source: BLIP, arXiv 2201.12086, section 5.6; retrieval itself is in retrieval.py.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from capfilt.med.model import MED
+
+
+def in_time(names: Iterable[str]) -> list[str]:
+    """Return the names of frames in the order of the numbers in them: frame 2 comes before frame 10."""
+    return sorted(names, key=lambda name: [int(s) if s.isdecimal() else s for s in re.split(r"(\d+)", name)])
 
 
 def evenly_spaced(names: Sequence[str], wanted: int) -> list[str]:
