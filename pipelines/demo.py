@@ -71,7 +71,8 @@ def dry_run(config: DemoConfig) -> Outlook:
     trainings: list[PretrainConfig | FinetuneConfig] = [start, *tuned, _retraining(config, root, job)]
     for training in trainings:
         with outlook.examine():
-            run = TrainingRun(training.output, training, dry_run=True)
+            run = TrainingRun(training.output, training)
+            run.check()
             state = "is done" if run.finished else f"goes on from step {run.newest}" if run.newest else "from step 0"
             outlook.tell("trains", f"{run.name}: {training.schedule.steps or 'some epochs of'} steps; {state}")
     with outlook.examine():

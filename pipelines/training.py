@@ -22,6 +22,7 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]]) -> st
         prepare: makes what is trained, on every worker, and reads the table of shards where there is one.
     """
     folder = TrainingRun(config.output, config)
+    folder.begin()
     if not folder.finished:
         launch(partial(_work, config, prepare), folder, config.cluster)
     return folder.checkpoint
@@ -30,4 +31,5 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]]) -> st
 def _work(config: C, prepare: Callable[[C, str | None], Job[Data]]) -> None:
     """Train as one of the workers, or as the only one."""
     folder = TrainingRun(config.output, config)
+    folder.begin()  # also here, where the folder of a worker's own machine may be another
     train(folder, prepare(config, folder.shards), config.schedule, config.device, config.tracking, config.seed)

@@ -26,22 +26,22 @@ def foresee(name: str, config: C, prepare: Callable[[C, str | None], Job[Data]])
         config: the job.
         prepare: makes what is trained, as the workers do, and reads the table of shards if it is given one.
     """
-    outlook = Outlook(name)
+    outlook, run, shards = Outlook(name), TrainingRun(config.output, config), None
     with outlook.examine():
         if config.cluster.workers == 1 and config.cluster.address == "local":
             outlook.tell("device", f"{precision(config.device).device}, in this process")
         else:
             outlook.tell("workers", find_room(_as_asked(config.cluster)))
     with outlook.examine():
-        run = TrainingRun(config.output, config, dry_run=True)
+        if run.check() and exists(run.shards):  # with other settings the job looks at the shards anew
+            shards = run.shards
         if run.finished:
             outlook.tell("run", f"is done: {run.checkpoint} is there")
             return outlook
         outlook.tell("run", f"goes on from the state of step {run.newest}" if run.newest else "starts at step 0")
     with outlook.examine():
-        shards = TrainingRun(config.output, config, dry_run=True).shards
         with torch.device("meta"):
-            job = prepare(_light(config), shards if exists(shards) else None)
+            job = prepare(_light(config), shards)
         _tell(outlook, config, job)
         for _ in job.data.batches(range(1), 0, config.schedule.batch_size):
             outlook.tell("data", "the first sample was read")

@@ -121,6 +121,7 @@ def job(lesson: Lesson) -> Job[Batch]:
 def attend(lesson: Lesson, lecture: Job[Batch] | None = None) -> TrainingRun:
     """Train as a worker does."""
     run = TrainingRun(lesson.output, lesson)
+    run.begin()
     train(run, lecture or job(lesson), lesson.schedule, lesson.device, lesson.tracking, lesson.seed)
     return run
 

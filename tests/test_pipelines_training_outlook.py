@@ -12,6 +12,7 @@ from tasks import write_images, write_json
 
 from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.med.checkpoints import save
+from capfilt.training.folder import TrainingRun
 from pipelines import finetune, pretrain
 
 SCHEDULE = {"steps": 6, "batch_size": 4, "warmup_steps": 0, "checkpoint_steps": 2}
@@ -89,6 +90,17 @@ def test_a_run_that_was_stopped_goes_on_and_one_that_is_done_is_done(folder):
     other = dry_run(folder, "finetune", job(folder, {**values, "seed": 9}))
     assert other.exit_code == 1
     assert "config.yaml: holds 'seed: 0' where 'seed: 9' was given" in other.output
+
+
+def test_shards_that_were_a_slip_are_no_problem_for_those_that_mend_it(folder):
+    slip = PretrainConfig.model_validate(pretraining(folder))
+    run = TrainingRun(slip.output, slip)
+    run.begin()
+    pretrain.prepare(slip, run.shards)  # as when a job ends before its first step
+    write_shard(folder / "right", map(sample, range(8)))
+    mended = pretraining(folder, data={"shards": [f"{folder}/right"]})
+    assert "data    8 samples" in dry_run(folder, "pretrain", job(folder, mended)).output
+    assert pretrain.run(PretrainConfig.model_validate(mended)) == run.checkpoint
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ class TestWorkers:
 
     def test_looks_that_fail_do_not_end_the_telling(self, lesson, monkeypatch, caplog):
         run, said = TrainingRun(lesson.output, lesson), []
+        run.begin()
         monkeypatch.setattr("workers.train_worker.TOLD_EVERY", 0.05)
         monkeypatch.setattr("workers.train_worker.say", said.append)
         metrics = Path(run.metrics)

@@ -26,60 +26,72 @@ def state(step: int) -> dict[str, object]:
     return {"step": step, "objective": {"weight": torch.full((2,), float(step))}}
 
 
-@pytest.mark.parametrize("dry_run", [False, True])
-def test_the_folder_of_a_bootstrap_is_refused_and_left_as_it_is(lesson, dry_run):
+def begun(lesson: Lesson) -> TrainingRun:
+    run = TrainingRun(lesson.output, lesson)
+    run.begin()
+    return run
+
+
+def test_a_run_that_is_only_named_leaves_no_trace(lesson):
+    run = TrainingRun(lesson.output, lesson)
+    assert (run.check(), run.finished, run.newest) == (False, False, 0)
+    assert not Path(lesson.output).exists()
+
+
+@pytest.mark.parametrize("act", [TrainingRun.begin, TrainingRun.check])
+def test_the_folder_of_a_bootstrap_is_refused_and_left_as_it_is(lesson, act):
     Path(lesson.output).mkdir()
     Path(lesson.output, "run.yaml").touch()
 
     with pytest.raises(RunError, match="holds a bootstrap's run; choose another output folder"):
-        TrainingRun(lesson.output, lesson, dry_run)
+        act(TrainingRun(lesson.output, lesson))
     assert [file.name for file in Path(lesson.output).iterdir()] == ["run.yaml"]
 
 
 class TestSettings:
     def test_others_are_refused_with_the_first_that_differs(self, lesson):
-        TrainingRun(lesson.output, lesson).save(state(10))
+        begun(lesson).save(state(10))
         other = lesson.planned(learning_rate=1e-4)
         with pytest.raises(
             RunError, match=r"config\.yaml: holds 'learning_rate: 0\.003' where 'learning_rate: 0\.0001'"
         ):
-            TrainingRun(lesson.output, other)
+            begun(other)
 
     def test_a_slip_that_kept_a_run_from_starting_can_be_mended_in_its_folder(self, lesson):
-        run = TrainingRun(lesson.output, lesson)
+        run = begun(lesson)
         Path(run.shards).write_bytes(b"of the wrong folder")
         other = lesson.planned(learning_rate=1e-4)
-        TrainingRun(lesson.output, other).save(state(10))
+        begun(other).save(state(10))
         assert not Path(run.shards).exists()
-        TrainingRun(lesson.output, other)
+        begun(other)
         with pytest.raises(RunError, match=r"holds 'learning_rate: 0\.0001'"):
-            TrainingRun(lesson.output, lesson)
+            begun(lesson)
 
     def test_those_that_only_say_how_it_runs_may_change(self, lesson):
-        TrainingRun(lesson.output, lesson)
+        begun(lesson)
         device = TrainingDevice(kind="cpu", threads=2, recompute_vision=3, recompute_text=1, compile=True)
         changes = {"device": device, "tracking": Tracking(every=5, wandb="offline")}
-        TrainingRun(lesson.output, lesson.planned(checkpoint_steps=3).model_copy(update=changes))
+        begun(lesson.planned(checkpoint_steps=3).model_copy(update=changes))
 
     def test_the_precision_of_the_products_may_not(self, lesson):
-        TrainingRun(lesson.output, lesson).note([{"step": 0, "lm": 1.0}])
+        begun(lesson).note([{"step": 0, "lm": 1.0}])
         other = lesson.model_copy(update={"device": TrainingDevice(kind="cpu", dtype="bfloat16", threads=1)})
         with pytest.raises(RunError, match="holds 'dtype: auto' where 'dtype: bfloat16' was given"):
-            TrainingRun(lesson.output, other)
+            begun(other)
 
     def test_their_file_is_left_alone_by_a_second_start(self, lesson):
-        settings = Path(TrainingRun(lesson.output, lesson).folder, "config.yaml")
+        settings = Path(begun(lesson).folder, "config.yaml")
         before = settings.stat().st_mtime_ns, settings.read_bytes()
-        TrainingRun(lesson.output, lesson.planned(checkpoint_steps=3))
+        begun(lesson.planned(checkpoint_steps=3))
         assert (settings.stat().st_mtime_ns, settings.read_bytes()) == before
 
     def test_a_kill_while_they_are_written_leaves_none(self, lesson, monkeypatch):
         monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
-            TrainingRun(lesson.output, lesson)
+            begun(lesson)
         monkeypatch.undo()
         assert not Path(lesson.output, "config.yaml").exists()
-        assert not TrainingRun(lesson.output, lesson).finished
+        assert not begun(lesson).finished
 
     @pytest.mark.parametrize(
         ("lengths", "found"), [({}, "neither"), ({"steps": 1, "epochs": 2}, "steps: 1 and epochs: 2")]
@@ -135,6 +147,14 @@ class TestStates:
             run.save(state(20))
         assert run.restore()["step"] == 10
 
+    def test_what_a_kill_left_half_written_goes_before_the_next_is_written(self, lesson):
+        run = TrainingRun(lesson.output, lesson)
+        run.save(state(10))
+        left = Path(run.folder, "states", f".{'0f' * 16}.partial")
+        left.write_bytes(b"half a st")
+        run.save(state(20))
+        assert not left.exists()
+
     def test_a_full_disk_is_told_with_the_file(self, lesson, monkeypatch):
         run = TrainingRun(lesson.output, lesson)
         monkeypatch.setattr(torch, "save", lambda values, path: Path("/dev/full").write_bytes(b"x" * 10**6))
@@ -155,6 +175,29 @@ class TestCheckpoint:
         assert Path(run.checkpoint, "model.safetensors").exists()
         assert not run.finished
         assert attend(lesson).finished
+
+    def test_a_kill_once_it_is_whole_leaves_no_state_behind_for_ever(self, lesson, monkeypatch):
+        def die(folder: str) -> None:
+            raise Killed
+
+        monkeypatch.setattr("capfilt.training.folder.remove_folder", die)  # of the states, behind the checkpoint
+        with pytest.raises(Killed):
+            attend(lesson)
+        monkeypatch.undo()
+        run = TrainingRun(lesson.output, lesson)
+        assert run.finished
+        assert list_files(f"{run.folder}/states")
+        begun(lesson)
+        assert run.finished
+        assert not Path(run.folder, "states").exists()
+
+    def test_what_a_kill_left_half_written_of_it_goes(self, lesson):
+        left = Path(lesson.output, "checkpoint", f".{'0f' * 16}.partial")
+        left.parent.mkdir(parents=True)
+        left.write_bytes(b"half of the weights")
+        run = attend(lesson)
+        assert run.finished
+        assert not left.exists()
 
 
 class TestStore:

@@ -36,6 +36,7 @@ from capfilt.storage import (
     remove,
     remove_folder,
     staged,
+    sweep,
 )
 
 KEPT = 2  # states: should the newest be damaged, the one before serves
@@ -46,37 +47,47 @@ logger = logging.getLogger(__name__)
 class TrainingRun:
     """A folder that training can stop and go on in."""
 
-    def __init__(self, folder: str | Path, config: Config, dry_run: bool = False) -> None:
-        """Make the folder, or take one of the same settings up; in a dry run, look at it and write nothing.
+    def __init__(self, folder: str | Path, config: Config) -> None:
+        self.folder, self.config = str(folder), config
+        self.checkpoint = join(self.folder, "checkpoint")
+        self.metrics = join(self.folder, "metrics.jsonl")
+        self.shards = join(self.folder, "shards.parquet")
+        self._states = join(self.folder, "states")
+        self._settings = join(self.folder, "config.yaml")
+
+    def begin(self) -> None:
+        """Make the folder, or take one of the same settings up; errors as in check.
+
+        States that a run left which was killed when its checkpoint was whole go: nobody resumes from them.
+        """
+        if not self.check():
+            if not self._begun:
+                remove(self.shards)  # those of other settings, if there are any
+            publish(self._settings, dump(self.config).encode())
+        if self.finished:
+            remove_folder(self._states)
+
+    def check(self) -> bool:
+        """Return whether the folder is there with these settings; others may be put in their place.
 
         Raises:
             RunError: something was learned here under settings with which it is something else, or the folder is a
                 bootstrap's run.
         """
-        self.folder = str(folder)
-        self.checkpoint = join(self.folder, "checkpoint")
-        self.metrics = join(self.folder, "metrics.jsonl")
-        self.shards = join(self.folder, "shards.parquet")
-        self._states = join(self.folder, "states")
-        settings = join(self.folder, "config.yaml")
         if exists(join(self.folder, "run.yaml")):
             raise RunError(f"{self.folder}: holds a bootstrap's run; choose another output folder")
-        if not exists(settings):
-            if dry_run:
-                return
-            publish(settings, dump(config).encode())
-        stored = loads(type(config), read_bytes(settings).decode(), settings)
-        lines = (dump(values, without=FREE).splitlines() for values in (stored, config))
+        if not exists(self._settings):
+            return False
+        stored = loads(type(self.config), read_bytes(self._settings).decode(), self._settings)
+        lines = (dump(values, without=FREE).splitlines() for values in (stored, self.config))
         changes = [pair for pair in zip_longest(*lines, fillvalue="nothing") if pair[0] != pair[1]]
-        if changes and self._begun:
+        if changes and self._begun:  # else a slip in the settings kept the run from starting, and is mended
             before, after = changes[0]
             raise RunError(
-                f"{settings}: holds {before.strip()!r} where {after.strip()!r} was given; "
+                f"{self._settings}: holds {before.strip()!r} where {after.strip()!r} was given; "
                 "put the settings back, or choose another output folder"
             )
-        if changes and not dry_run:  # a slip in the settings kept the run from starting, and is mended
-            remove(self.shards)
-            publish(settings, dump(config).encode())
+        return not changes
 
     @property
     def name(self) -> str:
@@ -103,6 +114,7 @@ class TrainingRun:
 
         A later one could not be read when the run went on: it must not stand in the place of one that can.
         """
+        sweep(self._states)  # what a kill left half written is as large as a state
         newest = f"{state['step']:09d}.pt"
         with staged(join(self._states, newest)) as partial:
             torch.save(state, partial)
@@ -132,6 +144,7 @@ class TrainingRun:
 
     def finish(self, write: Callable[[Path], None]) -> None:
         """Let the checkpoint be written and drop the states."""
+        sweep(self.checkpoint)
         if local := local_path(self.checkpoint):
             write(local)
         else:
