@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from lessons import TWO, Lesson, in_ranks, same, together
+from lessons import TWO, Lesson, attend, in_ranks, same, together
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError
 
@@ -19,6 +19,7 @@ from capfilt.config.training import TrainingCluster
 from capfilt.errors import ModelError, WorkerError
 from capfilt.storage import append
 from capfilt.training.folder import TrainingRun
+from capfilt.training.ranks import rank
 from workers.launch import launch
 from workers.train_worker import _told
 
@@ -34,6 +35,14 @@ def elsewhere(lesson: Lesson, **changes: object) -> Lesson:
 
 def try_once(lesson: Lesson) -> None:
     append(f"{lesson.output}/tried", b"x")
+
+
+def fail_at_the_end(lesson: Lesson) -> None:
+    try_once(lesson)
+    run = attend(lesson)
+    if rank():
+        wait_for(lambda: run.finished and not Path(run.folder, "states").exists())
+        raise RuntimeError("the network went down")
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -64,6 +73,14 @@ class TestWorkers:
         with pytest.raises(ModelError, match="step 3: the losses are lm nan"):
             launch(partial(refuse, lesson), run, TrainingCluster(address="auto", workers=1))
         assert Path(run.folder, "tried").read_text() == "x"
+
+    def test_a_worker_that_fails_once_the_checkpoint_is_whole_does_not_train_it_anew(self, lesson, caplog):
+        run = TrainingRun(lesson.output, lesson)
+        launch(partial(fail_at_the_end, lesson), run, TWO)
+        assert Path(run.folder, "tried").read_text() == "xx"
+        assert "is done; behind its end, worker 1: " in caplog.text
+        assert not Path(run.folder, "ray").exists()
+        assert same(run, in_ranks(elsewhere(lesson), 2))
 
     def test_a_job_that_finds_no_room_says_so_and_begins_when_there_is_some(self, lesson, monkeypatch):
         others, said = ray.util.placement_group([{"CPU": 1}]), []

@@ -3,6 +3,7 @@
 What goes wrong, and what becomes of it:
 
     a worker dies, or raises anything       all start anew from the last state, a counted number of times
+    ... behind the end of the run           nothing: the checkpoint is whole
     Ray Train itself fails                  the same
     a node is taken away                    the same, without being counted (Ray Train's own rule)
     the cluster has no room                 the job waits, and says for what
@@ -54,6 +55,9 @@ def train_on_workers(work: Callable[[], None], run: TrainingRun, cluster: Traini
     with session(Cluster(**shared)), _told(run, cluster):
         failures, newest = 0, run.newest
         while (failure := _attempt(work, run, cluster)) is not None:
+            if run.finished:  # its states are gone: another attempt would train anew what is done
+                logger.warning("%s: is done; behind its end, %s", run.folder, failure)
+                break
             failures = failures + 1 if run.newest == newest else 1
             newest = run.newest
             if failures >= cluster.attempts:
@@ -61,6 +65,7 @@ def train_on_workers(work: Callable[[], None], run: TrainingRun, cluster: Traini
                     f"{run.folder}: failed {failures} times in a row at the state of step {newest}: {failure}"
                 )
             say(f"{run.folder}: goes on from the state of step {newest}, since {failure}")
+        remove_folder(join(run.folder, "ray"))
 
 
 def _attempt(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluster) -> str | None:
@@ -85,7 +90,6 @@ def _attempt(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluste
     except (TrainingFailedError, RayError) as error:
         cause = getattr(error, "controller_failure", None) or getattr(error, "cause", None) or error
         return f"Ray Train: {_line(cause)}"
-    remove_folder(join(run.folder, "ray"))
     return None
 
 
