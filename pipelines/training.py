@@ -6,10 +6,15 @@ from typing import TypeVar
 
 from capfilt.config.tasks import NLVR2Config, VQAConfig
 from capfilt.config.training import FinetuneConfig, PretrainConfig
+from capfilt.errors import StoppedError
+from capfilt.runs.lease import hold_lease
+from capfilt.runs.stop import heed_stop, stop_requested
+from capfilt.storage import absolute
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Data, Job
 from capfilt.training.loop import train
 from workers.launch import launch
+from workers.signals import end_process, exit_on_sigterm
 
 C = TypeVar("C", PretrainConfig, FinetuneConfig, VQAConfig, NLVR2Config)
 
@@ -20,11 +25,19 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]]) -> st
     Args:
         config: the job.
         prepare: makes what is trained, on every worker, and reads the table of shards where there is one.
+
+    Raises:
+        RunError: another driver is at work on the run.
+        StoppedError: it was asked to stop, by a request in the folder; its state is written.
     """
-    folder = TrainingRun(config.output, config)
+    folder, root = TrainingRun(config.output, config), absolute(config.output)
     folder.begin()
-    if not folder.finished:
+    if folder.finished:
+        return folder.checkpoint
+    with exit_on_sigterm(), hold_lease(root), heed_stop(root, end_process, "the state is written, then the job ends"):
         launch(partial(_work, config, prepare), folder, config.cluster)
+        if stop_requested(root) and not folder.finished:
+            raise StoppedError(f"{folder.folder}: goes on from the state of step {folder.newest}")
     return folder.checkpoint
 
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -18,14 +20,16 @@ from capfilt.config import BootstrapConfig, Device, FilterSettings, Sampling
 from capfilt.config.data import DataSettings
 from capfilt.config.initial import InitialWeights
 from capfilt.config.momentum import MomentumSettings
-from capfilt.config.training import FinetuneConfig, PretrainConfig
-from capfilt.errors import CheckpointError, ConfigError, RunError
+from capfilt.config.training import FinetuneConfig, PretrainConfig, Tracking, TrainingCluster
+from capfilt.errors import CheckpointError, ConfigError, RunError, StoppedError
 from capfilt.filters.med import MEDFilter
 from capfilt.med import initial
 from capfilt.med.checkpoints import Checkpoint, checkpoint_hash, load, load_any, require, save
 from capfilt.med.model import MED
 from capfilt.med.momentum import MOMENTUM, NOBODY
 from capfilt.med.tokens import SPECIAL
+from capfilt.runs.lease import hold_lease
+from capfilt.training.folder import TrainingRun
 from capfilt.world.shards import World, write_world
 from capfilt.world.vocabulary import vocabulary
 from pipelines import finetune, pretrain
@@ -278,6 +282,56 @@ def test_beside_another_checkpoints_tower_the_copy_has_that_tower_and_inherits_t
     for name, tensor in momentum.copy.vision.state_dict().items():
         assert torch.equal(tensor, tower[name]), name
     assert torch.equal(momentum.copy.text_proj.weight, load_file(folder / MOMENTUM)["copy.text_proj.weight"])
+
+
+def ask_to_stop(run: Path) -> threading.Thread:
+    """Ask a job to stop, from another thread, as soon as its driver holds its lease."""
+
+    def ask() -> None:
+        while not (run / "lease.json").exists():
+            time.sleep(0.01)
+        told = CliRunner().invoke(cli, ["stop", str(run)]).output
+        (run / "told").write_text(told)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    return thread
+
+
+def test_a_training_that_is_asked_to_stop_writes_its_state_and_goes_on_to_the_same_bits(root, monkeypatch):
+    monkeypatch.setattr("capfilt.runs.stop.POLL", 0.02)
+    changes = {"schedule": schedule(100, batch_size=4), "tracking": Tracking(every=3, tensorboard=False)}
+    job = pretraining(root, output=str(root / "stopped"), **changes)
+    asking = ask_to_stop(root / "stopped")
+    with pytest.raises(StoppedError, match=r"stopped: goes on from the state of step \d+$") as stop:
+        pretrain.run(job)
+    asking.join()
+
+    run = TrainingRun(job.output, job)
+    assert (stop.value.exit_code, run.finished) == (4, False)
+    assert 0 < run.newest < 100
+    assert run.newest % 3 == 1  # behind a step whose numbers are written down
+    assert "writes its state\nrun or submit the same again to go on" in (root / "stopped/told").read_text()
+    assert not {"stop.json", "lease.json"} & {file.name for file in (root / "stopped").iterdir()}
+    whole = pretraining(root, output=str(root / "unstopped"), **changes)
+    assert checkpoint_hash(Path(pretrain.run(job))) == checkpoint_hash(Path(pretrain.run(whole)))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_workers_that_share_a_training_stop_behind_the_same_step(root):
+    changes = {"schedule": schedule(100_000, batch_size=4), "cluster": TrainingCluster(workers=2)}
+    job = pretraining(root, output=str(root / "shared"), **changes)
+    asking = ask_to_stop(root / "shared")
+    with pytest.raises(StoppedError, match=r"shared: goes on from the state of step \d+$"):
+        pretrain.run(job)
+    asking.join()
+    assert TrainingRun(job.output, job).newest > 0
+
+
+def test_a_second_driver_of_a_training_is_refused(root, start):
+    job = pretraining(root, output=str(root / "held"))
+    with hold_lease(job.output), pytest.raises(RunError, match="another driver is at work on this run"):
+        pretrain.run(job)
 
 
 def test_a_filter_of_a_checkpoint_without_any_starts_with_random_queues(start, root):

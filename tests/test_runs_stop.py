@@ -8,7 +8,7 @@ import pytest
 from capfilt.errors import RunError
 from capfilt.runs import stop as stops
 from capfilt.runs.lease import hold_lease
-from capfilt.runs.stop import heed_stop, request_stop, stop_path, stop_requested
+from capfilt.runs.stop import hear_stop, heed_stop, request_stop, stop_path, stop_requested
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +81,11 @@ def test_a_request_can_lie_on_an_object_store():
         wait_until(lambda: stop.asked)
     assert not stop_requested("memory://stopped")
     assert stop_path("memory://stopped") == "memory://stopped/stop.json"
+
+
+def test_a_worker_hears_a_request_and_leaves_it_to_its_driver(tmp_path):
+    with hear_stop(str(tmp_path)) as stop:
+        assert not stop.asked
+        request_stop(str(tmp_path))
+        wait_until(lambda: stop.asked)
+    assert stop_requested(str(tmp_path))

@@ -151,9 +151,9 @@ def logs(run: str, address: str | None, follow: bool, attempt: int | None) -> No
 def stop(run: str, address: str | None, now: bool, wait: bool) -> None:
     """Stop what is at work on RUN: the units in hand finish and are committed, and no other begins.
 
-    The same again, or --now, ends it at once. Either way the run goes on when it is started or submitted again. A
-    driver of bootstrap hears of it by the run folder, wherever it runs. Other jobs are ended on their cluster, at
-    --address and with --now: training goes on from its last state, export with the next shard.
+    A training writes its state and ends. The same again, or --now, ends either at once. The run goes on when it is
+    started or submitted again. Both hear of it by the run folder, wherever they run. An export is ended on its
+    cluster, at --address and with --now, and goes on with the next shard.
 
     \b
     Example:
@@ -169,7 +169,7 @@ def stop(run: str, address: str | None, now: bool, wait: bool) -> None:
     at_once = now or (standing is not None and standing.state == "stopping")
     if standing is not None:
         request_stop(folder, at_once=at_once)
-        click.echo(f"{folder}: {standing.driver} {'ends at once' if at_once else 'finishes the units in hand'}")
+        click.echo(f"{folder}: {standing.driver} {'ends at once' if at_once else _last_words(folder)}")
     elif job is None or not now:
         raise _nothing_to_stop(folder, job)
     if jobs is not None and job is not None and at_once:
@@ -196,6 +196,13 @@ def _job_and_config(words: tuple[str, ...]) -> tuple[str, Path]:
 def _at_work_on(folder: str, jobs: "Jobs") -> "JobState | None":
     """Return the first job of a run folder that has not ended; None where there is none."""
     return next((job for job in jobs.of(folder) if not job.is_over), None)
+
+
+def _last_words(folder: str) -> str:
+    """Return what a driver does that is asked to stop: of a training, which alone has a config.yaml, or a bootstrap."""
+    from capfilt.storage import exists, join
+
+    return "writes its state" if exists(join(folder, "config.yaml")) else "finishes the units in hand"
 
 
 def _nothing_to_stop(folder: str, job: "JobState | None") -> Exception:

@@ -128,7 +128,7 @@ def require_free(root: str) -> None:
         wait = timedelta(seconds=round(found.renewed + EXPIRY - now))
         raise RunError(
             f"{path}: another driver is at work on this run: {found}, last seen {max(0, now - found.renewed):.0f} s "
-            f"ago; let it finish or end it. If it is dead, wait {wait}, or run again with --force"
+            f"ago; let it finish or end it. If it is dead, wait {wait}, or run again with --force (bootstrap only)"
         )
 
 

@@ -1,8 +1,8 @@
 """Stopping a run in good order: a small file in its folder, which the driver looks for beside its lease.
 
-The first request lets the units in hand finish and be committed, and no other begin; a second one ends the driver at
-once, which costs what it had in hand and no more. A request is meant for the driver that is at work: the next one
-removes it before it takes the lease, and so does the driver itself when it ends.
+The first request lets the units in hand finish and be committed, and no other begin, or a training write its state; a
+second one ends the driver at once, which costs what it had in hand and no more. A request is meant for the driver that
+is at work: the next one removes it before it takes the lease, and so does the driver itself when it ends.
 """
 
 import json
@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from capfilt import storage
 
 POLL = 2.0  # seconds between two looks at the file
+
+UNITS = "the units in hand finish, and no other begins"
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +38,17 @@ class Stop:
 
 
 @contextmanager
-def heed_stop(root: str, end: Callable[[], None]) -> Iterator[Stop]:
+def heed_stop(root: str, end: Callable[[], None], meaning: str = UNITS) -> Iterator[Stop]:
     """Look for requests to stop a run for a while. They count from when the lease of the driver was written.
 
     Args:
         root: the run folder.
         end: called, from another thread, when the driver is to end at once.
+        meaning: what becomes of the job then, for people.
     """
     path = stop_path(root)
     stop, done = Stop(), threading.Event()
-    thread = threading.Thread(target=_watch, args=(path, stop, end, done), daemon=True)
+    thread = threading.Thread(target=_watch, args=(path, stop, end, meaning, done), daemon=True)
     thread.start()
     try:
         yield stop
@@ -53,6 +56,19 @@ def heed_stop(root: str, end: Callable[[], None]) -> Iterator[Stop]:
         done.set()
         thread.join()
         _forget(path)
+
+
+@contextmanager
+def hear_stop(root: str) -> Iterator[Stop]:
+    """Look for requests to stop a run for a while, as a worker of it: its driver tells of them and removes them."""
+    stop, done = Stop(), threading.Event()
+    thread = threading.Thread(target=_listen, args=(root, stop, done), daemon=True)
+    thread.start()
+    try:
+        yield stop
+    finally:
+        done.set()
+        thread.join()
 
 
 def request_stop(root: str, *, at_once: bool = False) -> None:
@@ -75,7 +91,7 @@ def stop_path(root: str) -> str:
     return storage.join(root, "stop.json")
 
 
-def _watch(path: str, stop: Stop, end: Callable[[], None], done: threading.Event) -> None:
+def _watch(path: str, stop: Stop, end: Callable[[], None], meaning: str, done: threading.Event) -> None:
     while not done.wait(POLL):
         try:
             request = storage.read_bytes(path)
@@ -85,11 +101,20 @@ def _watch(path: str, stop: Stop, end: Callable[[], None], done: threading.Event
             logger.warning("no look for a request to stop: %s", error)
             continue
         if not stop.asked:
-            logger.warning("asked to stop: the units in hand finish, and no other begins")
+            logger.warning("asked to stop: %s", meaning)
             stop.ask()
         if _at_once(request):
             end()
             return
+
+
+def _listen(root: str, stop: Stop, done: threading.Event) -> None:
+    while not stop.asked and not done.wait(POLL):
+        try:
+            if stop_requested(root):
+                stop.ask()
+        except OSError as error:  # the next look may do better
+            logger.warning("no look for a request to stop: %s", error)
 
 
 def _at_once(request: bytes) -> bool:

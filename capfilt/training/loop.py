@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from capfilt.config.training import Schedule, Tracking, TrainingDevice
 from capfilt.errors import ConfigError, RunError
+from capfilt.runs.stop import Stop, hear_stop
 from capfilt.training.devices import Precision, precision
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Data, Job
@@ -35,6 +36,7 @@ def train(
 ) -> None:
     """Train the job's objective in place and let the job write its checkpoint into the run's folder.
 
+    Where a request to stop lies in the folder, the state is written and nothing else: the run is not finished then.
     Every rank calls this with the same arguments; the first one writes.
 
     Raises:
@@ -51,17 +53,30 @@ def train(
         job.objective.compile()
     course = Course(schedule, job.data.epoch_steps)
     stepper = _Stepper(job, optimiser, course, where, seed)
-    with Watch(run, course, tracking, job.objective, start) as watch:
+    with (
+        Watch(run, course, tracking, job.objective, start) as watch,
+        hear_stop(run.folder) if rank() == 0 else nullcontext(Stop()) as stop,
+    ):
         for step, shares in enumerate(_shares(job, schedule, range(start, course.steps)), start):
             watch.see(stepper.take(step, shares))
-            if (step + 1) % schedule.checkpoint_steps == 0 and step + 1 < course.steps:
+            if step + 1 == course.steps:
+                break
+            stopping = step % tracking.every == 0 and _agreed(stop, where.device)
+            if stopping or (step + 1) % schedule.checkpoint_steps == 0:
                 watch.approve(step + 1)
                 _save(run, job, optimiser, step + 1)
+            if stopping:
+                return
         watch.approve(course.steps)
     if rank() == 0:
         run.note_data(len(job.data), job.data.left_out)
         job.objective.cpu().eval()
         run.finish(job.write)
+
+
+def _agreed(stop: Stop, device: torch.device) -> bool:
+    """Return whether all ranks are to stop, as the first one was asked to. It makes a GPU finish all before it."""
+    return bool(gather(torch.tensor([int(stop.asked)], device=device))[0])
 
 
 def _restore(run: TrainingRun, job: Job[Data], optimiser: Optimizer, device: torch.device) -> int:
