@@ -9,7 +9,8 @@ from capfilt.config import Cluster
 from capfilt.config.data import DataSettings
 from capfilt.config.training import TrainingCluster
 from capfilt.outlook import Outlook
-from capfilt.storage import exists
+from capfilt.runs.lease import require_free
+from capfilt.storage import absolute, exists
 from capfilt.training.devices import precision
 from capfilt.training.folder import KEPT, TrainingRun
 from capfilt.training.job import Data, Job
@@ -38,6 +39,7 @@ def foresee(name: str, config: C, prepare: Callable[[C, str | None], Job[Data]])
         if run.finished:
             outlook.tell("run", f"is done: {run.checkpoint} is there")
             return outlook
+        require_free(absolute(config.output))
         outlook.tell("run", f"goes on from the state of step {run.newest}" if run.newest else "starts at step 0")
     with outlook.examine():
         with torch.device("meta"):

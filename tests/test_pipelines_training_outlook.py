@@ -12,6 +12,7 @@ from tasks import write_images, write_json
 
 from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.med.checkpoints import save
+from capfilt.runs.lease import hold_lease
 from capfilt.training.folder import TrainingRun
 from pipelines import finetune, pretrain
 
@@ -90,6 +91,14 @@ def test_a_run_that_was_stopped_goes_on_and_one_that_is_done_is_done(folder):
     other = dry_run(folder, "finetune", job(folder, {**values, "seed": 9}))
     assert other.exit_code == 1
     assert "config.yaml: holds 'seed: 0' where 'seed: 9' was given" in other.output
+
+
+def test_another_driver_at_work_is_a_problem(folder):
+    with hold_lease(f"{folder}/run"):
+        result = dry_run(folder, "finetune", job(folder, finetuning(folder, "captioner")))
+    assert result.exit_code == 1
+    assert "problem: " in result.output
+    assert "another driver is at work on this run" in result.output
 
 
 def test_shards_that_were_a_slip_are_no_problem_for_those_that_mend_it(folder):
