@@ -7,6 +7,7 @@ import pytest
 from browsing import headless_browser, requests, resize
 from click.testing import CliRunner
 from galleries import ESCAPES, SCRIPT, gallery_run
+from ledgers import complete, image, input_shard, new_run, records_of, web
 
 from capfilt.cli import cli
 from capfilt.config import Policy, dump
@@ -107,6 +108,19 @@ def test_a_long_text_is_folded_and_what_is_left_out_is_told(page):
     folded.find_element("tag name", "summary").click()
     assert "many words many words" in folded.text
     assert "20,000 characters are left out here; they are in the ledger." in folded.text
+
+
+def test_what_cannot_be_seen_is_counted_as_the_text_has_it(chrome, tmp_path):
+    """A character that is shown by its number takes eight of the page, and a mark that is cut none."""
+    shards = [input_shard(tmp_path, [image(0), image(1)])]
+    run = new_run(tmp_path, shards)
+    complete(run, shards[0], records_of(shards[0]), [web(0, text="\u202e" * 170), web(1, text="a" + "\u0301" * 999)])
+    with open_run(run.root) as opened:
+        make_report(opened, f"{tmp_path}/report.html")
+    chrome.get((tmp_path / "report.html").as_uri())
+
+    folded = chrome.execute_script("return [...document.querySelectorAll('#random summary')].map(e => e.textContent)")
+    assert sorted(folded) == ["10 more characters", "840 more characters"]
 
 
 def test_the_headline_figures_are_those_of_the_ledger(page, folder):

@@ -82,11 +82,14 @@ def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _parts(text: str) -> tuple[str, str, int]:
-    """Return what of a text is shown, what is folded away, and how many characters are left out."""
+def _parts(text: str) -> tuple[str, str, int, int]:
+    """Return what of a text is shown, what is folded away, and how many characters are not shown and left out.
+
+    These are counted as the text has them: what cannot be seen is shown by more characters than it is.
+    """
     embedded, left_out = text[:EMBEDDED], max(0, len(text) - EMBEDDED)
     head, rest = shorten(embedded, SHOWN)
-    return reveal(head), reveal(rest), left_out
+    return reveal(head), reveal(rest), len(text) - len(head), left_out
 
 
 def _score(score: float | None) -> str:
