@@ -2,7 +2,7 @@
 
     00042.tar          for each image: .jpg, .txt (its best text) and .json (all kept texts, and where all came from)
     00042.parquet      the same without the images, one row each
-    00042_stats.json   counts and hashes, written last: its presence says that the shard is finished
+    00042_stats.json   counts and hashes, written last: where it is beside both others, the shard is finished
     manifest.parquet   one row for each shard, and _SUCCESS with its hash: written when all shards are finished
 
 A shard's bytes follow from its ledger, its images and the policy. It is a valid input shard, for capfilt and
@@ -32,6 +32,9 @@ from capfilt.tables import parquet_bytes
 from capfilt.texts import clean
 
 _READERS = 32  # threads that read what shards came to; they wait for the store
+
+ENDINGS = ("_stats.json", ".tar", ".parquet")
+"""How the files of a clean shard end."""
 
 IMAGE_MEMBER = "jpg"  # whatever the format, as img2dataset does: a loader wants one name for the images of a set
 
@@ -83,7 +86,7 @@ def export_shard(run: Run, shard: Shard, config: ExportConfig) -> Exported:
     """
     folder = run.clean(config)
     stem = storage.join(folder, shard.id)
-    if storage.exists(f"{stem}_stats.json"):
+    if all(storage.exists(f"{stem}{ending}") for ending in ENDINGS):
         return read_stats(folder, shard.id)
     storage.publish(storage.join(folder, "policy.yaml"), dump(Selection.of(config)).encode())
     selection = select(read_candidates(run, shard), config.policy)
@@ -110,7 +113,7 @@ def export_shard(run: Run, shard: Shard, config: ExportConfig) -> Exported:
 
 
 def finish_export(run: Run, shards: Sequence[Shard], config: ExportConfig) -> list[Exported]:
-    """Write the manifest of these shards, then the mark that the export is whole.
+    """Write the policy and the manifest of these shards, then the mark that the export is whole.
 
     Raises:
         RunError: some of the shards are not exported.
@@ -125,15 +128,17 @@ def finish_export(run: Run, shards: Sequence[Shard], config: ExportConfig) -> li
         exported = list(pool.map(lambda shard: read_stats(folder, shard.id), shards))
     rows = [{name: getattr(stats, name) for name in MANIFEST.names} for stats in exported]
     manifest = parquet_bytes(pa.Table.from_pylist(rows, MANIFEST))
+    storage.publish(storage.join(folder, "policy.yaml"), dump(Selection.of(config)).encode())
     storage.publish(storage.join(folder, "manifest.parquet"), manifest)
     storage.publish(storage.join(folder, "_SUCCESS"), hashlib.sha256(manifest).hexdigest().encode() + b"\n")
     return exported
 
 
 def finished_shards(folder: str) -> set[str]:
-    """Return the ids of the finished shards of a clean folder, by one listing."""
-    names = storage.list_files(folder)
-    return {name.removesuffix("_stats.json") for name in names if name.endswith("_stats.json")}
+    """Return the ids of the finished shards of a clean folder, by one listing. One that lost a file is not finished."""
+    names = set(storage.list_files(folder))
+    ids = {name.removesuffix("_stats.json") for name in names if name.endswith("_stats.json")}
+    return {id_ for id_ in ids if names.issuperset(f"{id_}{ending}" for ending in ENDINGS)}
 
 
 def read_stats(folder: str, shard: str) -> Exported:

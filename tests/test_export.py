@@ -181,6 +181,18 @@ def test_an_export_that_died_before_its_marker_is_done_again(run, shard, export)
     assert open_shard(f"{clean(run, export)}/00000.tar").samples == 3
 
 
+@pytest.mark.parametrize("ending", [".tar", ".parquet"])
+def test_a_shard_that_lost_a_file_is_exported_again(run, shard, export, ending):
+    first = export_shard(run, shard, export)
+    path = clean(run, export) / f"00000{ending}"
+    data = path.read_bytes()
+    path.unlink()
+
+    assert finished_shards(run.clean(export)) == set()
+    assert export_shard(run, shard, export) == first
+    assert path.read_bytes() == data
+
+
 def test_another_image_at_a_position_stops_the_export(tmp_path, run, shard, export):
     """One byte of an image differs, and no name, size or offset."""
     path = Path(shard.url)

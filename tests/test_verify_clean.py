@@ -6,6 +6,7 @@ from ledgers import edit, exported_run
 from capfilt.config import ExportConfig
 from capfilt.export import finish_export
 from capfilt.verify import verify
+from pipelines import export
 
 
 @pytest.fixture
@@ -77,3 +78,49 @@ def test_an_export_that_is_not_finished_says_so(run):
     (clean_folder(run) / "_SUCCESS").unlink()
 
     assert verify(run) == [f"{clean_folder(run)}/_SUCCESS: is missing, so the export is not finished; export again"]
+
+
+def test_what_verify_says_of_a_broken_clean_folder_mends_it(run):
+    """Whichever file is gone or changed: what the lines say is done, and the folder is as before."""
+    before = contents(run)
+
+    for path in sorted(clean_folder(run).iterdir()):
+        for data in (None, b"", path.read_bytes()[: path.stat().st_size // 2], path.read_bytes()[:-2] + b"x\n"):
+            path.unlink()
+            if data is not None:
+                path.write_bytes(data)
+            problems = verify(run)
+            mend(run, problems)
+
+            assert problems, path
+            assert contents(run) == before, (path, problems)
+    assert verify(run) == []
+
+
+def contents(run) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in clean_folder(run).iterdir()}
+
+
+def mend(run, problems: list[str]) -> None:
+    """Do what some lines say."""
+    for line in problems:
+        path = Path(line.partition(": ")[0])
+        assert "export again" in line
+        assert "\n" not in line
+        if "remove its _stats.json" in line:
+            path.with_name(f"{path.stem}_stats.json").unlink(missing_ok=True)
+        elif "remove it and" in line:
+            path.unlink()
+    export.run(ExportConfig(run=run.root))
+
+
+def test_a_tar_that_is_gone_is_told_by_one_line(run):
+    (clean_folder(run) / "00003.tar").unlink()
+
+    assert verify(run) == [f"{clean_folder(run)}/00003.tar: is missing; export again"]
+
+
+def test_a_folder_too_many_in_a_clean_folder_is_named(run):
+    (clean_folder(run) / "old").mkdir()
+
+    assert verify(run) == [f"{clean_folder(run)}/old: belongs to no exported shard"]

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 from capfilt import storage
 from capfilt.config import loads
 from capfilt.errors import CapfiltError
-from capfilt.export import MANIFEST, SIDECAR, Exported, clean_rows, count_selection, finished_shards, read_stats
+from capfilt.export import ENDINGS, MANIFEST, SIDECAR, Exported, clean_rows, count_selection, read_stats
 from capfilt.ledger import read_candidates, read_samples
 from capfilt.policy import select
 from capfilt.records import Shard
 from capfilt.runs import Run, Selection
 
 _BLOCK = 1 << 22  # bytes read at a time
+_REMEDY = "remove the file and export again"
 
 
 def verify_clean(run: Run, shards: Sequence[Shard], sound: Collection[str]) -> Iterator[str]:
@@ -36,11 +37,15 @@ def verify_clean(run: Run, shards: Sequence[Shard], sound: Collection[str]) -> I
         path = storage.join(folder, "policy.yaml")
         try:
             selection = loads(Selection, storage.read_bytes(path).decode(), path)
+        except FileNotFoundError:
+            yield f"{path}: is missing; export again under the same policy"
+            continue
         except (OSError, ValueError, CapfiltError) as error:
-            yield str(error)
+            told = " ".join(str(error).split())
+            yield f"{told if path in told else f'{path}: {told}'}; export again under the same policy"
             continue
         if selection.folder != name:
-            yield f"{path}: is the policy of the folder {selection.folder}"
+            yield f"{path}: is the policy of the folder {selection.folder}; export again under that of {name}"
             continue
         yield from _verify_folder(run, folder, shards, sound, selection)
 
@@ -48,23 +53,24 @@ def verify_clean(run: Run, shards: Sequence[Shard], sound: Collection[str]) -> I
 def _verify_folder(
     run: Run, folder: str, shards: Sequence[Shard], sound: Collection[str], selection: Selection
 ) -> Iterator[str]:
-    finished = finished_shards(folder)
+    files, folders = storage.list_entries(folder)
     expected = {"policy.yaml", "manifest.parquet", "_SUCCESS"}
     exported = []
     for shard in shards:
-        if shard.id not in finished:
+        expected |= {f"{shard.id}{ending}" for ending in ENDINGS}
+        if f"{shard.id}_stats.json" not in files:
             yield f"{folder}: shard {shard.id} is not exported; export again"
             continue
-        expected |= {f"{shard.id}{ending}" for ending in (".tar", ".parquet", "_stats.json")}
         try:
             stats = read_stats(folder, shard.id)
             exported.append(stats)
-            yield from _verify_files(storage.join(folder, shard.id), stats)
-            if shard.id in sound:
+            broken = list(_verify_files(storage.join(folder, shard.id), stats))
+            yield from broken
+            if shard.id in sound and not broken:
                 yield from _verify_content(run, shard, storage.join(folder, shard.id), stats, selection)
         except (OSError, CapfiltError, pa.ArrowInvalid) as error:
             yield str(error) if folder in str(error) else f"{storage.join(folder, shard.id)}: {error}"
-    for name in sorted(set(storage.list_files(folder)) - expected):
+    for name in sorted({*files, *folders} - expected):
         yield f"{storage.join(folder, name)}: belongs to no exported shard"
     yield from _verify_manifest(folder, exported)
 
@@ -72,8 +78,12 @@ def _verify_folder(
 def _verify_files(stem: str, stats: Exported) -> Iterator[str]:
     """Yield which files are not those that the marker speaks of."""
     for path, expected in {f"{stem}.tar": stats.sha256, f"{stem}.parquet": stats.sidecar_sha256}.items():
-        with storage.open_input(path) as file:
-            found = _sha256(file)
+        try:
+            with storage.open_input(path) as file:
+                found = _sha256(file)
+        except FileNotFoundError:
+            yield f"{path}: is missing; export again"
+            continue
         if found != expected:
             yield f"{path}: has sha256 {found}, written was {expected}; remove its _stats.json and export again"
 
@@ -81,16 +91,16 @@ def _verify_files(stem: str, stats: Exported) -> Iterator[str]:
 def _verify_content(run: Run, shard: Shard, stem: str, stats: Exported, selection: Selection) -> Iterator[str]:
     """Yield where a clean shard is not what the ledger and the policy give."""
     if stats.models != run.models:
-        yield f"{stem}_stats.json: is of models {stats.models!r}, the run of {run.models!r}"
+        yield f"{stem}_stats.json: is of models {stats.models!r}, the run of {run.models!r}; {_REMEDY}"
     selected = select(read_candidates(run, shard), selection.policy)
     rows = clean_rows(read_samples(run, shard), selected, selection.keep_empty)
     counts = {"samples": len(rows), "texts": sum(len(row["texts"]) for row in rows), **count_selection(selected)}
     for name, value in counts.items():
         if getattr(stats, name) != value:
-            yield f"{stem}_stats.json: {name} are {getattr(stats, name)}, by ledger and policy {value}"
+            yield f"{stem}_stats.json: {name} are {getattr(stats, name)}, by ledger and policy {value}; {_REMEDY}"
     sidecar = pq.read_table(io.BytesIO(storage.read_bytes(f"{stem}.parquet")))
     if not sidecar.equals(pa.Table.from_pylist(rows, SIDECAR)):
-        yield f"{stem}.parquet: its rows are not those that ledger and policy give; export again"
+        yield f"{stem}.parquet: its rows are not those of ledger and policy; remove its _stats.json and export again"
 
 
 def _verify_manifest(folder: str, exported: Sequence[Exported]) -> Iterator[str]:
