@@ -58,13 +58,13 @@ def read_json(file: str) -> object:
     """
     try:
         with open_input(file) as stream:
-            text = stream.read().decode("utf-8")
+            text = stream.read().decode("utf-8-sig")  # some editors put a byte order mark before it
     except FileNotFoundError:
         raise AnnotationError(f"{file}: is not there; set its key to the annotation file") from None
     except UnicodeDecodeError as error:
         raise AnnotationError(f"{file}: is not UTF-8 at byte {error.start}; fetch it again") from None
     lines = text.strip().split("\n")  # not splitlines, which also cuts at characters that a caption may hold
-    if len(lines) > 1 and lines[0].rstrip().endswith("}"):
+    if len(lines) > 1 and lines[0].startswith("{") and lines[0].rstrip().endswith("}"):
         return [_parsed(line, f"{file}: line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     value = _parsed(text, file)
     return [value] if isinstance(value, dict) and "images" not in value else value
@@ -85,7 +85,7 @@ def field(entry: Entry, key: str, kind: type, where: str) -> object:
 def _parsed(text: str, where: str) -> object:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # the latter of brackets in brackets, and numbers may be too long
         raise AnnotationError(f"{where}: is no JSON ({error}); fetch it again") from None
 
 
@@ -110,21 +110,29 @@ def _objects(file: str, items: list[object]) -> Iterator[tuple[int, Entry]]:
 
 def _karpathy(entry: Entry, place: str, where: str) -> Annotated:
     folder, name = entry.get("filepath", ""), field(entry, "filename", str, where)
-    sentences = cast("list[Entry]", field(entry, "sentences", list, where))
-    captions = tuple(str(field(sentence, "raw", str, where)) for sentence in sentences)
+    sentences = cast("list[object]", field(entry, "sentences", list, where))
+    captions = tuple(str(field(each, "raw", str, where)) for _, each in _objects(f"{where}: sentences", sentences))
     return Annotated(f"{folder}/{name}" if folder else str(name), captions, place, str(entry.get("split", "")))
 
 
 def _coco(file: str, value: Entry) -> Iterator[Annotated]:
-    captions: dict[object, list[str]] = {}
+    captions: dict[int | str, list[str]] = {}
     for number, note in _objects(file, cast("list[object]", value["annotations"])):
         caption = field(note, "caption", str, f"{file}: annotation {number}")
-        captions.setdefault(note.get("image_id"), []).append(str(caption))
+        captions.setdefault(_id(note, "image_id", f"{file}: annotation {number}"), []).append(str(caption))
     images = cast("list[object]", field(value, "images", list, file))
     for number, image in _objects(file, images):
         name = str(field(image, "file_name", str, f"{file}: image {number}"))
-        texts = tuple(captions.get(image.get("id"), ()))
+        texts = tuple(captions.get(_id(image, "id", f"{file}: image {number}"), ()))
         yield Annotated(name, texts, f"image {number}", str(image.get("domain", "")))
+
+
+def _id(entry: Entry, key: str, where: str) -> int | str:
+    """Return what ties captions and images; without it each caption would be of every image that lacks it, too."""
+    value = entry.get(key)
+    if not isinstance(value, (int, str)):
+        raise AnnotationError(f"{where}: {key} is no number and no name; give a file in its published layout")
+    return value
 
 
 def _plain(entry: Entry, place: str, where: str) -> Annotated:

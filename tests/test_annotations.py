@@ -96,6 +96,10 @@ def test_one_line_alone_is_a_file_of_lines(tmp_path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
+        ({"images": [{"filename": "1.jpg", "sentences": ["a dog"]}]}, "entry 1: sentences: entry 1 is a str, not"),
+        ({"images": [{"file_name": "1.jpg"}], "annotations": []}, r"notes\.json: image 1: id is no number and no name"),
+        ({"images": [], "annotations": [{"caption": "a"}]}, "annotation 1: image_id is no number and no name; give"),
+        ({"images": [], "annotations": [{"caption": "a", "image_id": [7]}]}, "annotation 1: image_id is no number"),
         ([{"image": "1.jpg"}], r"notes\.json: entry 1: 1\.jpg has no text under captions or caption; give each"),
         ([{"image": "1.jpg", "caption": " "}], r"entry 1: 1\.jpg has no caption; give a file with captions"),
         ([{"caption": "a dog"}], r"notes\.json: entry 1: there is no image, where a str belongs"),
@@ -112,6 +116,32 @@ def test_one_line_alone_is_a_file_of_lines(tmp_path):
 def test_another_layout_is_refused_with_entry_and_remedy(tmp_path, value, message):
     with pytest.raises(AnnotationError, match=message):
         read(written(tmp_path, value))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '\ufeff[{"image": "1.jpg", "caption": "a"}, {"image": "2.jpg", "caption": "b"}]',
+        '\ufeff{"image": "1.jpg", "caption": "a"}\r\n{"image": "2.jpg", "caption": "b"}\r\n',
+        '[{"image": "1.jpg", "caption": "a"}\n,{"image": "2.jpg", "caption": "b"}\n]',
+    ],
+    ids=["byte order mark", "lines with one", "commas in front"],
+)
+def test_a_file_may_be_written_as_editors_and_other_programs_do(tmp_path, text):
+    (tmp_path / "notes.json").write_bytes(text.encode())
+
+    assert [(entry.name, entry.captions) for entry in read(tmp_path / "notes.json")] == [
+        ("1.jpg", ("a",)),
+        ("2.jpg", ("b",)),
+    ]
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '[{"image": 1' + "0" * 5000 + "}]"], ids=["brackets", "number"])
+def test_json_that_python_cannot_hold_is_named(tmp_path, text):
+    (tmp_path / "notes.json").write_text(text)
+
+    with pytest.raises(AnnotationError, match=r"notes\.json: is no JSON"):
+        read(tmp_path / "notes.json")
 
 
 def test_a_missing_file_and_a_damaged_one_are_named(tmp_path):
