@@ -35,6 +35,20 @@ def test_inputs_expand_to_shards_in_order_and_each_once(folder, inputs, expected
     assert names(inputs, folder) == expected
 
 
+def test_a_shard_is_taken_once_by_whatever_paths_the_inputs_call_it(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    paths = [
+        folder.name,
+        f"./{folder.name}/",
+        str(folder),
+        f"{folder}/*.tar",
+        folder.as_uri(),
+        f"file://{folder}/*.tgz",
+    ]
+
+    assert [Path(path).name for path in find_shards(paths)] == ["00000.tar", "00001.tar", "00002.tgz"]
+
+
 def test_a_folder_without_tars_gives_its_parquet_files_and_then_its_lists(folder):
     for path in folder.glob("*.t*"):
         path.unlink()

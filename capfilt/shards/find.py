@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from capfilt.errors import ConfigError
 from capfilt.shards.listing import LIST_SUFFIXES
-from capfilt.storage import exists, find_files, join, list_files, list_folders
+from capfilt.storage import absolute, exists, find_files, join, list_files, list_folders
 
 _KINDS: tuple[tuple[str, ...], ...] = ((".tar", ".tar.gz", ".tgz"), (".parquet",), LIST_SUFFIXES)
 _SUFFIXES = tuple(suffix for kind in _KINDS for suffix in kind)
@@ -16,7 +16,7 @@ _MAX_RANGE = 10_000_000
 
 
 def find_shards(inputs: Sequence[str], key: str = "input") -> list[str]:
-    """Return the shards that the inputs name, sorted, each once.
+    """Return the shards that the inputs name, sorted, each once, also where two inputs call it by other paths.
 
     Braces are expanded first, and each name that they give is a file, a folder or a glob. A file or folder that is
     there is taken as it is called, whatever characters a glob would make something of.
@@ -32,7 +32,7 @@ def find_shards(inputs: Sequence[str], key: str = "input") -> list[str]:
     Raises:
         ConfigError: an input matches nothing, a file of a range is missing, or a folder is that of a run.
     """
-    return sorted({shard for given in inputs for shard in _expand(given, key)})
+    return sorted({absolute(shard): shard for given in inputs for shard in _expand(given, key)}.values())
 
 
 def _expand(given: str, key: str) -> Iterator[str]:
