@@ -21,8 +21,8 @@ IMG2DATASET = {
 }
 
 
-def written(path: Path, columns: dict, **options: object) -> ShardReader:
-    pq.write_table(pa.table(columns), path, **options)
+def written(path: Path, columns: dict | pa.Table, **options: object) -> ShardReader:
+    pq.write_table(pa.table(columns) if isinstance(columns, dict) else columns, path, **options)
     return open_shard(str(path))
 
 
@@ -50,6 +50,34 @@ def test_the_image_struct_of_hf_datasets_is_read(tmp_path):
         ("1", b"", "b", "no_image"),
         ("2", b"", "c", "no_image"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("images", "texts"),
+    [
+        (pa.binary(), pa.dictionary(pa.int32(), pa.string())),
+        (pa.large_binary(), pa.large_string()),
+        (pa.binary_view(), pa.string_view()),
+    ],
+    ids=["category", "large", "view"],
+)
+def test_columns_may_be_of_any_type_of_their_kind(tmp_path, images, texts):
+    text = pa.array(["a dog", None, "a dog"], texts)
+    shard = written(tmp_path / "0.parquet", {"image": pa.array([b"x", b"y", None], images), "text": text})
+
+    assert [(s.image, s.text, s.text_status) for s in read_all(shard)] == [
+        (b"x", "a dog", "ok"),
+        (b"y", "", "missing"),
+        (b"", "a dog", "ok"),
+    ]
+
+
+def test_a_table_with_two_columns_of_a_name_is_refused(tmp_path):
+    columns = [pa.array([b"x"]), pa.array(["a"]), pa.array(["b"])]
+    table = pa.Table.from_arrays(columns, names=["jpg", "caption", "caption"])
+
+    with pytest.raises(ShardError, match=r"0\.parquet: has several columns caption; write it with other names"):
+        written(tmp_path / "0.parquet", table)
 
 
 @pytest.mark.parametrize("rows_in_group", [1, 7, 16, 1000])

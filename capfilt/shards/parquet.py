@@ -1,6 +1,7 @@
 """A Parquet shard: one row a sample, the encoded image in a column (img2dataset's Parquet output, HF datasets)."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -35,6 +36,8 @@ class ParquetShard:
             stated, rows = int(table.metadata.num_rows), _group_rows(table)
             _check_ratio(table, url, self.size)
             columns = dict(zip(table.schema_arrow.names, table.schema_arrow.types, strict=True))
+        if twice := [name for name, count in Counter(table.schema_arrow.names).items() if count > 1]:
+            raise ShardError(f"{url}: has several columns {', '.join(twice)}; write it with other names for them")
         if stated != sum(rows) or min(rows, default=0) < 0:
             raise ShardError(f"{url}: the footer states {stated} rows, its row groups {sum(rows)}; fetch it again")
         self.samples = stated
@@ -45,7 +48,7 @@ class ParquetShard:
                 f"{url}: no column holds image bytes; it has {', '.join(columns)}; "
                 f"where this is the table beside a tar shard, give the tar"
             )
-        texts = {name for name, kind in columns.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)}
+        texts = {name for name, kind in columns.items() if _holds_text(kind)}
         self._key = next((name for name in _KEYS if name in columns), "")
         self._text = next((name for name in _TEXTS if name in texts), "")
         self._json = next((name for name in _JSONS if name in texts), "")
@@ -114,7 +117,12 @@ class ParquetShard:
 def _holds_images(kind: Any) -> bool:
     if pa.types.is_struct(kind):
         return any(field.name == "bytes" and _holds_images(field.type) for field in kind)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _holds_text(kind: Any) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind  # what pandas calls a category
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _group_rows(table: Any) -> list[int]:
