@@ -150,6 +150,15 @@ class TestLabels:
         assert "1 labels fit several samples, such as key0" in found.warnings
         assert by_source(found)["web"].in_force.recall.whole == 1
 
+    @pytest.mark.parametrize("verdicts", [(True, False), (False, True), (True, True, False, True)])
+    def test_a_text_that_labels_say_both_of_is_left_out(self, run, verdicts):
+        labels = [Label("key40", " text  40 ", verdict) for verdict in verdicts]
+
+        found = calibrate(run, 0.05, [*labels, Label("key50", "text 50", True), Label("key50", "text  50", True)])
+
+        assert "1 texts have labels that contradict each other, such as key40" in found.warnings
+        assert by_source(found)["web"].points[0].recall.whole == 1
+
 
 def test_of_the_thresholds_that_nothing_reaches_the_first_is_shown(tmp_path):
     found = calibrate(opened(tmp_path, [web(0, 0.42), control(0, 0.31)]), 0.5)

@@ -44,6 +44,7 @@ class Found:
     sources: dict[str, Labelled]
     missing: list[Label]  # that no scored candidate has
     ambiguous: list[Label]  # that candidates of several samples have
+    contradicting: list[Label]  # that another of the same text contradicts; one of each text
 
 
 def read_labels(path: Path) -> list[Label]:
@@ -64,8 +65,13 @@ def read_labels(path: Path) -> list[Label]:
 
 
 def match_labels(opened: OpenRun, labels: Sequence[Label]) -> Found:
-    """Find the candidates of some labels, by key and by the text as a reader sees it."""
+    """Find the candidates of some labels, by key and by the text as a reader sees it.
+
+    A text that labels say both of is left out, as one is that several samples have.
+    """
     verdicts = {(label.key, clean(label.text)): label for label in labels}
+    both = {name for label in labels if verdicts[name := (label.key, clean(label.text))].match != label.match}
+    contradicting = [verdicts.pop(name) for name in sorted(both)]
     keys = pa.table({"key": list({label.key for label in labels})})
     opened.connection.register("labelled", keys)
     try:
@@ -86,6 +92,7 @@ def match_labels(opened: OpenRun, labels: Sequence[Label]) -> Found:
         sources=dict(_by_source(clear, verdicts)),
         missing=[label for name, label in verdicts.items() if name not in places],
         ambiguous=[label for name, label in verdicts.items() if len(samples.get(name, ())) > 1],
+        contradicting=contradicting,
     )
 
 

@@ -51,7 +51,7 @@ def calibrate(opened: OpenRun, error: float, labels: Sequence[Label] = ()) -> Ca
         raise QueryError(f"error is {error}; give a rate between 0 and 1, such as 0.05")
     if not opened.commits:
         raise QueryError(f"{opened.run.root}: {opened.nothing}, so nothing can be measured")
-    found = match_labels(opened, labels) if labels else Found({}, [], [])
+    found = match_labels(opened, labels) if labels else Found({}, [], [], [])
     sources = [
         Scored(source, texts, controls, found.sources.get(source)).calibrate(
             getattr(opened.policy, f"{source}_itm"), error
@@ -76,6 +76,9 @@ def _left_out(found: Found) -> Iterator[str]:
         yield f"{len(found.missing)} labels name no scored text, such as {found.missing[0].key}"
     if found.ambiguous:
         yield f"{len(found.ambiguous)} labels fit several samples, such as {found.ambiguous[0].key}"
+    if found.contradicting:
+        first = found.contradicting[0].key
+        yield f"{len(found.contradicting)} texts have labels that contradict each other, such as {first}"
 
 
 def _curves(opened: OpenRun) -> Iterator[tuple[str, Curve, Curve]]:
