@@ -3,12 +3,13 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from galleries import gallery_run
-from ledgers import new_run
+from ledgers import complete, image, input_shard, new_run, records_of
 
 from capfilt.cli import cli
 
@@ -46,6 +47,17 @@ def test_images_are_left_out_when_the_file_would_grow_too_large(root, tmp_path):
     page = (tmp_path / "page.html").read_text()
     assert 0 < len("".join(re.findall(r'src="(data:[^"]+)"', page))) <= 7 * 500  # one sample may be in every gallery
     assert "left out, to keep the file small" in page
+
+
+def test_a_key_of_any_length_makes_no_large_file(tmp_path):
+    """The path of a list's line that is none is a key too, of up to 4 MiB."""
+    shard = input_shard(tmp_path, [image(0)])
+    run = new_run(tmp_path, [shard])
+    complete(run, shard, [replace(records_of(shard)[0], key="k" * 1_000_000)], [])
+
+    report(run.root)
+
+    assert Path(run.root, "report.html").stat().st_size < 100_000
 
 
 def test_a_folder_as_output_is_answered_with_a_file_in_it(root, tmp_path):
