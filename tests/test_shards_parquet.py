@@ -98,6 +98,26 @@ def test_a_text_that_is_not_utf8_costs_only_itself(tmp_path):
     assert [sample.text_status for sample in read_all(shard)] == ["ok", "not_utf8"]
 
 
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        (pa.array([2**31 - 1, 0], pa.int32()).cast(pa.date32()), "OverflowError"),
+        (pa.array([2**62, 0], pa.timestamp("us")), "OverflowError"),
+        (pa.array([2**62, 0], pa.duration("ms")), "OverflowError"),
+        (pa.array([b"\xff", b"0"]).view(pa.string()), "UnicodeDecodeError"),
+    ],
+    ids=["date", "time", "duration", "not utf-8"],
+)
+def test_a_value_that_python_cannot_hold_costs_only_itself(tmp_path, values, error):
+    shard = written(tmp_path / "0.parquet", {"jpg": [b"x", b"y"], "caption": ["a dog", "a cat"], "when": values})
+
+    first, second = read_all(shard)
+
+    assert [(s.image, s.text, s.status) for s in (first, second)] == [(b"x", "a dog", "ok"), (b"y", "a cat", "ok")]
+    assert (first.error, second.error) == (f"when cannot be read and is dropped ({error})", "")
+    assert [list(json.loads(s.metadata)) for s in (first, second)] == [[], ["when"]]
+
+
 def test_a_table_without_images_is_refused_with_a_hint(tmp_path):
     with pytest.raises(ShardError, match=r"no column holds image bytes; it has url, caption; .* give the tar"):
         written(tmp_path / "0.parquet", {"url": ["x"], "caption": ["y"]})

@@ -90,14 +90,19 @@ class ParquetShard:
             )
 
     def _rows(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
-        """Return a batch's rows, their texts as bytes, since a text that is not UTF-8 must not hide the others."""
+        """Return a batch's rows, their texts as bytes, since a text that is not UTF-8 must not hide the others.
+
+        For the same reason a value of another column that Python cannot hold is the error that says so.
+        """
         columns = {name: batch.column(name) for name in batch.schema.names}
         if self._text:
             columns[self._text] = columns[self._text].cast(pa.large_binary())
-        lists = [column.to_pylist() for column in columns.values()]
+        lists = [_values(column) for column in columns.values()]
         return [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]
 
     def _sample(self, position: int, row: dict[str, Any]) -> Sample:
+        faults = {name: value for name, value in row.items() if isinstance(value, Exception)}
+        row |= dict.fromkeys(faults)
         image = row.pop(self._image)
         if isinstance(image, Mapping):  # HF datasets: {bytes, path}
             image = image.get("bytes")
@@ -108,6 +113,8 @@ class ParquetShard:
             status, error = "no_image", str(row.get("error_message") or f"{self._image} is null")
         elif not image or len(image) > MAX_IMAGE_BYTES:
             status, error = ("too_large" if image else "empty_image"), f"{self._image} has {len(image)} bytes"
+        dropped = (f"{name} cannot be read and is dropped ({type(fault).__name__})" for name, fault in faults.items())
+        error = "; ".join(filter(None, [error, *dropped]))
         usable = image if status == "ok" else b""
         sample = Sample(position, str(position if key is None else key), usable, text="", status=status, error=error)
         own = row.get(self._json)
@@ -123,6 +130,22 @@ def _holds_images(kind: Any) -> bool:
 def _holds_text(kind: Any) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind  # what pandas calls a category
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Return a column's values; in place of one that Python cannot hold, as a date of the year 300000, its error."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError):  # of Arrow's errors, and of UTF-8's, too
+        values = [_value(scalar) for scalar in column]
+    return values
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError) as error:
+        return error
 
 
 def _group_rows(table: Any) -> list[int]:
