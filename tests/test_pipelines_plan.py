@@ -56,6 +56,16 @@ def test_without_timing_or_with_a_rate_no_model_is_loaded(folder):
     assert "2.00 images/s for a worker, as told" in rated.output
 
 
+@pytest.mark.parametrize(("option", "value"), [("--rate", "inf"), ("--rate", "nan"), ("--price", "nan")])
+def test_what_is_no_finite_number_is_a_wrong_command_line(folder, option, value):
+    """A script that divides by zero gives one; the JSON of it would be none."""
+    (folder / "job.yaml").write_text(dump(job_config(folder)))
+
+    result = CliRunner().invoke(cli, ["plan", str(folder / "job.yaml"), "--rate", "1", option, value])
+
+    assert (result.exit_code, f"{value} is no finite number" in result.output) == (2, True)
+
+
 def test_of_a_run_that_was_begun_the_rest_is_told(folder):
     config = job_config(folder)
     bootstrap.run(config, build_fakes, NAMES, local=True)
