@@ -52,6 +52,17 @@ class TestNucleus:
                 assert a[a > 0].equal(c[c > 0])
                 assert b[a > 0].equal(d[c > 0])
 
+    def test_tokens_of_one_score_keep_their_order_whatever_stands_beside(self):
+        """Scores of bfloat16 are full of equals. A flat row beside has the whole vocabulary sorted."""
+        row = torch.randn(1, 3000, generator=torch.Generator().manual_seed(0)).mul(3).bfloat16().float()
+        flat = torch.zeros_like(row)
+        alone, own = nucleus(row, 0, 0.5)
+        beside, ids = nucleus(torch.cat([flat, row, flat]), 0, 0.5)
+        assert ids.shape[1] == 3000
+        assert beside[1, : alone.shape[1]].equal(alone[0])
+        assert ids[1, : alone.shape[1]].equal(own[0])
+        assert not beside[1, alone.shape[1] :].any()
+
     def test_a_banned_token_is_never_in(self, scores):
         banned = ban(scores, int(scores[0].argmax()))
         assert all(int(scores[0].argmax()) not in row for row in kept(banned, 0, 1.0))

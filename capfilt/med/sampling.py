@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.random import Generator, Philox
 from torch import Tensor
 
@@ -52,8 +53,8 @@ def ban(scores: Tensor, token: int) -> Tensor:
 def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
     """Return what may be drawn: the k likeliest tokens, then the least of them whose mass reaches top_p.
 
-    Without top_k the vocabulary is only sorted where the likeliest LIKELY tokens fall short of top_p, and on a GPU. The
-    result for a row is the same either way, to the bit.
+    Without top_k the vocabulary is sorted on a GPU, and else for rows whose likeliest LIKELY tokens fall short of top_p
+    alone. The result for a row is the same to the bit, whatever other rows there are.
 
     Args:
         scores: logits, float32 (R, V).
@@ -66,21 +67,27 @@ def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
     if top_k:
         values, ids = likeliest(scores, min(top_k, scores.shape[1]))  # (R, k), (R, k)
         probabilities = values.softmax(dim=1)  # (R, k)
+    elif top_p == 1.0 or scores.is_cuda:  # a GPU does not wait for the host to look, and its steps are recorded without
+        probabilities, ids = _all_likely(scores)  # (R, V), (R, V)
     else:
-        total = scores.logsumexp(dim=1, keepdim=True)  # (R, 1)
-        # A GPU does not wait for the host to look, and its steps are recorded without one.
-        whole = top_p == 1.0 or scores.is_cuda
-        if not whole:
-            values, ids = scores.topk(min(LIKELY, scores.shape[1]), dim=1)  # (R, k), (R, k)
-            probabilities = (values - total).exp()  # (R, k)
-            whole = bool((probabilities.sum(dim=1) < top_p).any())
-        if whole:
-            values, ids = scores.sort(dim=1, descending=True)  # (R, V), (R, V)
-            probabilities = (values - total).exp()  # (R, V)
+        values, ids = scores.topk(min(LIKELY, scores.shape[1]), dim=1)  # (R, k), (R, k)
+        probabilities = (values - scores.logsumexp(dim=1, keepdim=True)).exp()  # (R, k)
+        short = probabilities.sum(dim=1) < top_p  # (R,)
+        if short.any():
+            # Sorting puts equal scores in another order: a row that does without keeps its own, whatever stands beside.
+            behind = (0, scores.shape[1] - ids.shape[1])
+            probabilities, ids = F.pad(probabilities, behind), F.pad(ids, behind)  # (R, V), (R, V)
+            probabilities[short], ids[short] = _all_likely(scores[short])
     if top_p == 1.0:
         return probabilities, ids  # the sum below rounds to 1 long before the last token
     before = probabilities.cumsum(dim=1) - probabilities  # (R, k), mass of the likelier tokens
     return probabilities.masked_fill(before >= top_p, 0.0), ids
+
+
+def _all_likely(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the probabilities of scores (R, V), likeliest first, and the tokens they belong to, both (R, V)."""
+    values, ids = scores.sort(dim=1, descending=True)  # (R, V), (R, V)
+    return (values - scores.logsumexp(dim=1, keepdim=True)).exp(), ids
 
 
 def likeliest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
