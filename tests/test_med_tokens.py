@@ -1,5 +1,7 @@
 """Text to ids and back."""
 
+import re
+
 import pytest
 import torch
 from models import WORDS, write_vocabulary
@@ -51,6 +53,33 @@ def test_many_texts_are_encoded_and_decoded_as_one_by_one(tokens):
     assert tokens.decode_all(encoded) == [tokens.decode(ids) for ids in encoded]
     assert tokens.decode_all(encoded)[1] == "a red dog on the grass"
     assert tokens.encode_all([], tokens.enc, 9) == tokens.decode_all([]) == []
+
+
+class TestWhatIsReadAgain:
+    TEXTS = (
+        "a man's hand, o'clock. don't! they're here? i'm",
+        "the dogs' food 'stop' rock 'n' roll ''",
+        "e-mail me@home (now): 5.5 & $3 #tag",
+    )
+
+    @pytest.fixture
+    def vocabulary(self, tmp_path):
+        pieces = {piece for text in self.TEXTS for piece in re.findall(r"\w+|[^\w\s]", text)}
+        (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL, *sorted(pieces)]) + "\n")
+        return tmp_path / "vocab.txt"
+
+    def test_it_is_what_the_originals_tokenizer_reads(self, vocabulary):
+        transformers = pytest.importorskip("transformers")
+        theirs, tokens = transformers.BertTokenizer.from_pretrained(vocabulary.parent), Tokens(vocabulary)
+        for text in self.TEXTS:
+            ids = tokens.pieces(text)
+            assert tokens.decode(ids) == theirs.decode(ids, clean_up_tokenization_spaces=True), text
+
+    def test_apostrophes_stand_as_people_write_them_and_mean_the_same_tokens(self, vocabulary):
+        tokens = Tokens(vocabulary)
+        text = tokens.decode(tokens.pieces(self.TEXTS[0]))
+        assert text == self.TEXTS[0]
+        assert tokens.pieces(text) == tokens.pieces(self.TEXTS[0])
 
 
 def test_case_and_accents_are_folded_and_unknown_words_told(tokens):
