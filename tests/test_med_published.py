@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from models import WORDS, write_vocabulary
+from safetensors.torch import load_file, save_file
 
 from capfilt.errors import CheckpointError
 from capfilt.med.checkpoints import load, load_any
@@ -114,6 +115,33 @@ def test_a_name_that_no_row_knows_is_an_error():
 )
 def test_names_are_translated(published, ours):
     assert translate(published) == ours
+
+
+DECODER = "text_decoder.cls.predictions.decoder."
+TIED = {
+    f"{DECODER}weight": "text_decoder.bert.embeddings.word_embeddings.weight",
+    f"{DECODER}bias": "text_decoder.cls.predictions.bias",
+}
+
+
+@pytest.mark.parametrize("folder", ["BlipForConditionalGeneration"], indirect=True)
+@pytest.mark.parametrize("second", TIED)
+class TestTheSecondNamesOfTheLanguageHead:
+    def test_weights_that_are_not_tied_are_refused(self, folder, second):
+        path, _ = folder
+        weights = load_file(path / "model.safetensors")
+        weights[second] = weights[TIED[second]] + 0.1
+        save_file(weights, path / "model.safetensors")
+        with pytest.raises(CheckpointError, match=r"differs from the tensor that it should share .* weights are tied$"):
+            load(path)
+
+    def test_one_name_is_enough(self, folder, second):
+        path, _ = folder
+        expected = load(path).model.state_dict()
+        weights = load_file(path / "model.safetensors")
+        weights[second] = weights.pop(TIED[second])
+        save_file(weights, path / "model.safetensors")
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in load(path).model.state_dict().items())
 
 
 class TestAttentionHeads:

@@ -31,9 +31,6 @@ LEFT_OUT = re.compile(
     r"|position_ids$|logit_scale$"
 )
 
-# Two names for one tensor: the decoder's output matrix and bias are the word embedding and the head's bias.
-TIED = re.compile(r"cls\.predictions\.decoder\.(weight|bias)$")
-
 _TEXT = r"(?:text_encoder|text_decoder\.bert)\."
 _LAYER = _TEXT + r"encoder\.layer\.(\d+)\."
 
@@ -57,6 +54,9 @@ NAMES: tuple[tuple[str, str], ...] = (
     (_LAYER + r"output\.dense\.(.+)", r"text.blocks.\1.mlp.down.\2"),
     (_LAYER + r"output\.LayerNorm\.(.+)", r"text.blocks.\1.mlp.norm.\2"),
     (r"text_decoder\.cls\.predictions\.bias", r"text.head.bias"),
+    # Second names: the decoder's output matrix and bias are the word embedding and the head's bias.
+    (r"text_decoder\.cls\.predictions\.decoder\.weight", r"text.embeddings.words.weight"),
+    (r"text_decoder\.cls\.predictions\.decoder\.bias", r"text.head.bias"),
     (r"text_decoder\.cls\.predictions\.transform\.dense\.(.+)", r"text.head.dense.\1"),
     (r"text_decoder\.cls\.predictions\.transform\.LayerNorm\.(.+)", r"text.head.norm.\1"),
     (r"(vision_proj|text_proj|itm_head)\.(.+)", r"\1.\2"),
@@ -110,15 +110,15 @@ def from_published(state: Mapping[str, Tensor], where: str, kind: Kind = "med") 
     ours: dict[str, Tensor] = {}
     unknown = []
     for name, tensor in state.items():
-        if LEFT_OUT.search(name) or TIED.search(name):
+        if LEFT_OUT.search(name):
             continue
         target = translate(name, kind)
         if target is None:
             unknown.append(name)
         elif target in ours and not _equal(ours[target], tensor.float()):
             raise CheckpointError(
-                f"{where}: {name} differs from the tensor that it should share with encoder or decoder; "
-                "fetch the file again"
+                f"{where}: {name} differs from the tensor that it should share with encoder, decoder or embedding; "
+                "fetch the file again, or give one whose weights are tied"
             )
         else:
             ours[target] = tensor.float()
