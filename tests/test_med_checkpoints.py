@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from capfilt.errors import CheckpointError
 from capfilt.med.checkpoints import Checkpoint, checkpoint_hash, load, require, save
+from capfilt.med.exported import save_transformers
+from capfilt.med.published import POSITIONS
 from capfilt.med.vision import resize_positions
 from capfilt.storage import publish
 
@@ -139,6 +141,18 @@ class TestWhatIsNone:
         )
         with pytest.raises(CheckpointError, match=message):
             load(folder)
+
+    @pytest.mark.parametrize("image_size", [None, 64])
+    @pytest.mark.parametrize("shape", [None, (), (17,), (17, 32), (1, 0, 32), (1, 1, 32), (1, 12, 32), (2, 17, 32)])
+    def test_a_position_table_that_is_none(self, folder, tmp_path, shape, image_size):
+        save_transformers(load(folder), tmp_path / "hf", "transformers-captioning", "med")
+        names = {folder: POSITIONS, tmp_path / "hf": "vision_model.embeddings.position_embedding"}
+        for path, name in names.items():
+            weights = load_file(path / "model.safetensors")
+            del weights[name]
+            save_file(weights if shape is None else weights | {name: torch.zeros(shape)}, path / "model.safetensors")
+            with pytest.raises(CheckpointError, match=r"1 tensors do not fit|do not tell the sizes|greater than 0"):
+                load(path, image_size)
 
 
 class TestPublishedFiles:

@@ -8,6 +8,7 @@ of patterns; one that no row knows is an error, so that nothing is dropped or le
 import logging
 import re
 from collections.abc import Mapping
+from math import isqrt
 from typing import Literal
 
 import torch
@@ -24,6 +25,7 @@ Heads = tuple[int | None, int | None]  # of the vision tower and of the text sta
 
 HEAD_WIDTH = 64  # of every published BLIP, in both halves
 PUBLISHED_WIDTHS = (768, 1024)
+POSITIONS = "vision.vit.pos_embed"
 
 # Momentum copies, queues and constants: not part of the model that captions or filters.
 LEFT_OUT = re.compile(
@@ -171,9 +173,9 @@ def infer_nlvr2(state: Mapping[str, Tensor], image_size: int | None = None, head
 
 def _vision(state: Mapping[str, Tensor], image_size: int | None, heads: int | None) -> VisionConfig:
     patches = state["vision.vit.patch_embed.proj.weight"]  # (D, 3, P, P)
-    patch, tokens = patches.shape[-1], state["vision.vit.pos_embed"].shape[1] - 1
+    patch, tokens = patches.shape[-1], state[POSITIONS].shape[1] - 1
     return VisionConfig(
-        image_size=image_size or patch * round(tokens**0.5),
+        image_size=image_size or patch * round(max(tokens, 0) ** 0.5),
         patch_size=patch,
         width=patches.shape[0],
         depth=_depth(state, "vision.vit.blocks."),
@@ -203,9 +205,18 @@ def _published_heads(width: int, option: str) -> int:
 
 
 def fit_positions(state: dict[str, Tensor], config: Sizes) -> dict[str, Tensor]:
-    """Return the state with its position table interpolated to the config's image size."""
-    tokens = 1 + (config.vision.image_size // config.vision.patch_size) ** 2
-    return {**state, "vision.vit.pos_embed": resize_positions(state["vision.vit.pos_embed"], tokens)}
+    """Return the state with its position table interpolated to the config's image size.
+
+    What is no table of a class token and a square of patches stays as it is: then it does not fit, which is told.
+    """
+    table = state.get(POSITIONS)
+    if table is None or table.ndim != 3 or len(table) != 1 or not _is_square(table.shape[1] - 1):
+        return state
+    return {**state, POSITIONS: resize_positions(table, config.vision.tokens)}
+
+
+def _is_square(patches: int) -> bool:
+    return patches > 0 and isqrt(patches) ** 2 == patches
 
 
 def _depth(state: Mapping[str, Tensor], prefix: str) -> int:
