@@ -20,6 +20,11 @@ def test_a_state_dict_is_read_alone_or_under_the_key_model(tmp_path):
     [
         ([1, 2], "holds no state dict; a BLIP .pth has one, under the key model"),
         ({"model": {"a": 1}}, "holds no state dict"),
+        ({1: torch.ones(2)}, "holds no state dict"),
+        ({"a": torch.ones(2).to_sparse()}, "holds no state dict"),
+        ({"a": torch.ones(2).to(torch.complex64)}, "holds no state dict"),
+        ({"a": torch.ones(2, device="meta")}, "holds no state dict"),
+        ({"a": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, "holds no state dict"),
         ({"a": pytest.raises}, "holds something else than tensors, which is never unpickled"),
     ],
 )
@@ -35,6 +40,12 @@ def test_a_damaged_or_missing_file_is_told(tmp_path):
         load_tensors(tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match=r"gone\.pth: is not there"):
         load_tensors(tmp_path / "gone.pth")
+
+
+def test_weights_in_shards_are_told_as_such(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"has its weights in shards, and one file is read; save it by save_pre"):
+        load_tensors(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "is no JSON object")])

@@ -40,6 +40,9 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
         mapped = on_meta() and zipfile.is_zipfile(file)  # older files have no place for each tensor
         state = torch.load(file, map_location="meta" if on_meta() else "cpu", mmap=mapped, weights_only=True)
     except FileNotFoundError:
+        if any(file.parent.glob("*.index.json")):
+            remedy = "save it by save_pretrained(..., max_shard_size='100GB')"
+            raise CheckpointError(f"{file.parent}: has its weights in shards, and one file is read; {remedy}") from None
         raise CheckpointError(f"{file}: is not there; copy the checkpoint's weights again") from None
     except pickle.UnpicklingError:
         # torch's own message tells how to run what the file holds.
@@ -50,9 +53,16 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{file}: cannot be read as tensors ({reason}); fetch it again") from None
     state = state.get("model", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    if not isinstance(state, dict) or not all(_is_weight(*item) for item in state.items()):
         raise CheckpointError(f"{file}: holds no state dict; a BLIP .pth has one, under the key model")
     return state
+
+
+def _is_weight(name: object, value: object) -> bool:
+    """Return whether a pair is the name of a tensor, and a plain one, which can be read as float32."""
+    if not (isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided):
+        return False
+    return not (value.is_quantized or value.is_complex()) and value.is_meta == on_meta()
 
 
 def on_meta() -> bool:
