@@ -144,6 +144,30 @@ class TestTheSecondNamesOfTheLanguageHead:
         assert all(torch.equal(tensor, expected[name]) for name, tensor in load(path).model.state_dict().items())
 
 
+@pytest.mark.parametrize("folder", ["BlipForImageTextRetrieval"], indirect=True)
+class TestWhatNoTensorTells:
+    """A model that computes something else with the same tensors would give other scores without a word."""
+
+    def told(self, path, part: str, **changes) -> None:
+        values = json.loads((path / "config.json").read_text())
+        values[part] |= changes
+        (path / "config.json").write_text(json.dumps(values))
+
+    @pytest.mark.parametrize("part", ["vision_config", "text_config"])
+    @pytest.mark.parametrize(("key", "value"), [("hidden_act", "relu"), ("layer_norm_eps", 0.1)])
+    def test_another_activation_or_epsilon_is_refused(self, folder, part, key, value):
+        self.told(folder[0], part, **{key: value})
+        with pytest.raises(
+            CheckpointError, match=rf"config\.json has {part}\.{key}: {value}, MED has (gelu|1e-06|1e-12);"
+        ):
+            load(folder[0])
+
+    def test_the_librarys_own_epsilon_of_the_vision_tower_means_blips(self, folder):
+        expected = load(folder[0]).model.state_dict()
+        self.told(folder[0], "vision_config", layer_norm_eps=1e-5)
+        assert load(folder[0]).model.state_dict().keys() == expected.keys()
+
+
 class TestAttentionHeads:
     """No tensor of a .pth tells them."""
 

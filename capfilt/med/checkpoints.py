@@ -11,17 +11,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from capfilt.errors import CheckpointError
-from capfilt.med.config import MEDConfig, NLVR2Sizes, Sizes, VisionConfig, VQASizes
+from capfilt.med.config import MEDConfig, NLVR2Sizes, Sizes, TextConfig, VisionConfig, VQASizes
 from capfilt.med.model import INITIAL_TEMPERATURE, MED
 from capfilt.med.nlvr2 import NLVR2
 from capfilt.med.published import Heads, fit_positions, from_published, infer_config, infer_nlvr2, infer_vqa, kind_of
 from capfilt.med.tokens import Tokens
+from capfilt.med.vision import NORM_EPS
 from capfilt.med.vqa import VQA
 from capfilt.med.weights import DAMAGE as DAMAGE  # what training's states are damaged by, too
 from capfilt.med.weights import VOCABULARY, WEIGHTS, load_json, load_tensors, misfits, weights_file
 from capfilt.storage import publish, staged
 
 CONFIG = "config.json"
+# BLIP's own, and the default of transformers, which stands in folders converted from BLIP's files.
+VISION_EPS = (NORM_EPS, 1e-5)
 
 
 class Checkpoint(NamedTuple):
@@ -194,6 +197,15 @@ def _load_transformers(folder: Path, values: dict[str, object]) -> tuple[dict[st
     vision, text = values.get("vision_config"), values.get("text_config")
     if values.get("model_type") != "blip" or not isinstance(vision, dict) or not isinstance(text, dict):
         raise CheckpointError(f"{folder}: config.json is of model type {values.get('model_type')}; med or blip is read")
+    for part, told, epsilons in (
+        ("vision_config", vision, VISION_EPS),
+        ("text_config", text, (TextConfig().norm_eps,)),
+    ):
+        for key, known in (("hidden_act", ("gelu",)), ("layer_norm_eps", epsilons)):
+            if told.get(key, known[0]) not in known:
+                raise CheckpointError(
+                    f"{folder}: config.json has {part}.{key}: {told[key]}, MED has {known[0]}; give another model"
+                )
     # Some releases of the library leave out what has its own default, which is not BLIP's for the text half.
     return load_tensors(weights_file(folder)), (
         vision.get("num_attention_heads", 12),
