@@ -142,6 +142,21 @@ class TestWhatIsNone:
         with pytest.raises(CheckpointError, match=message):
             load(folder)
 
+    @pytest.mark.parametrize(
+        ("sizes", "message"),
+        [
+            ({"mlp_width": 2**50}, r"tensors do not fit \(text\.blocks\.0\.mlp\.down\.weight is \(32, 64\), not"),
+            ({"width": 2**24, "heads": 1}, "tensors do not fit"),
+            ({"depth": 10**12}, r"tensors, too few for 1000000000000 blocks"),
+        ],
+    )
+    def test_sizes_that_no_memory_holds(self, folder, sizes, message):
+        values = json.loads((folder / "config.json").read_text())
+        values["text"] |= sizes
+        (folder / "config.json").write_text(json.dumps(values))
+        with pytest.raises(CheckpointError, match=message):
+            load(folder)
+
     @pytest.mark.parametrize("image_size", [None, 64])
     @pytest.mark.parametrize("shape", [None, (), (17,), (17, 32), (1, 0, 32), (1, 1, 32), (1, 12, 32), (2, 17, 32)])
     def test_a_position_table_that_is_none(self, folder, tmp_path, shape, image_size):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -218,18 +219,24 @@ def _build(config: Sizes, state: dict[str, Tensor], tokens: Tokens, where: str) 
         raise CheckpointError(
             f"{where}: vocab.txt has {len(tokens)} words with [DEC] and [ENC], the weights {config.text.vocabulary}"
         )
+    deepest = max(config.vision.depth, config.text.depth)
+    if deepest > len(state):  # even to lay out so many would take forever
+        raise CheckpointError(f"{where}: has {len(state)} tensors, too few for {deepest} blocks")
     state = fit_positions(state, config)
     if isinstance(config, VQASizes):
-        return VQACheckpoint(_fill(VQA(config), state, where), tokens)
+        return VQACheckpoint(_fill(lambda: VQA(config), state, where), tokens)
     if isinstance(config, NLVR2Sizes):
-        return NLVR2Checkpoint(_fill(NLVR2(config), state, where), tokens)
+        return NLVR2Checkpoint(_fill(lambda: NLVR2(config), state, where), tokens)
     if isinstance(config, MEDConfig):
-        return Checkpoint(_fill(MED(config), state, where), tokens)
+        return Checkpoint(_fill(lambda: MED(config), state, where), tokens)
     raise TypeError(f"{type(config).__name__} belongs to no model")
 
 
-def _fill(model: M, state: dict[str, Tensor], where: str) -> M:
-    if problems := misfits(model.state_dict(), state):
+def _fill(build: Callable[[], M], state: dict[str, Tensor], where: str) -> M:
+    with torch.device("meta"):  # sizes that the tensors have not may be more than any memory holds
+        expected = build().state_dict()
+    if problems := misfits(expected, state):
         raise CheckpointError(f"{where}: {len(problems)} tensors do not fit ({'; '.join(problems[:5])})")
+    model = build()
     model.load_state_dict(state)
     return model.eval()
