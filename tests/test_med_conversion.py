@@ -128,6 +128,16 @@ class TestMistakes:
         self.refused(convert(folder, tmp_path / "file"), "file: is there and no empty folder")
         assert checkpoint_hash(folder) == before
 
+    def test_a_target_on_an_object_store(self, folder, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        before = sorted(tmp_path.iterdir())
+        self.refused(convert(folder, "s3://bucket/out"), "s3://bucket/out: is no folder of this machine; give one")
+        assert sorted(tmp_path.iterdir()) == before
+
+    def test_a_target_as_a_url_of_this_machine(self, folder, tmp_path):
+        assert convert(folder, f"file://{tmp_path / 'out'}").exit_code == 0
+        assert load(tmp_path / "out").model.config == load(folder).model.config
+
     def test_an_empty_target_is_taken(self, folder, tmp_path):
         (tmp_path / "empty").mkdir()
         assert convert(folder, tmp_path / "empty").exit_code == 0

@@ -1,7 +1,6 @@
 """The commands on checkpoints: capfilt checkpoint convert and show."""
 
 import json
-from pathlib import Path
 
 import click
 
@@ -22,13 +21,13 @@ def checkpoint() -> None:
 
 @checkpoint.command()
 @click.argument("source")
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("target")
 @click.option("--to", type=click.Choice(LAYOUTS), default="med", show_default=True, help="Layout of TARGET.")
 @click.option("--image-size", type=_size, help="Side of the input, pixels, to which positions are interpolated.")
 @click.option("--vision-heads", type=_size, help="Of a .pth whose attention heads are not 64 wide, as BLIP's are.")
 @click.option("--text-heads", type=_size, help="The same for the text stack.")
 def convert(
-    source: str, target: Path, to: str, image_size: int | None, vision_heads: int | None, text_heads: int | None
+    source: str, target: str, to: str, image_size: int | None, vision_heads: int | None, text_heads: int | None
 ) -> None:
     """Write the checkpoint SOURCE into the new folder TARGET in another layout.
 
@@ -40,10 +39,15 @@ def convert(
       capfilt checkpoint convert model_base_retrieval_coco.pth filter
       capfilt checkpoint convert runs/captioner/checkpoint hf --to transformers-captioning
     """
+    from capfilt.errors import CheckpointError
     from capfilt.med import conversion
     from capfilt.med.fetch import fetch
+    from capfilt.storage import local_path
 
-    click.echo(conversion.convert(fetch(source), target, to, image_size, (vision_heads, text_heads)))
+    folder = local_path(target)
+    if folder is None:
+        raise CheckpointError(f"{target}: is no folder of this machine; give one, and copy it from there")
+    click.echo(conversion.convert(fetch(source), folder, to, image_size, (vision_heads, text_heads)))
 
 
 @checkpoint.command()
