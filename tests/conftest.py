@@ -46,7 +46,7 @@ def ray_cluster() -> Iterator[None]:
     """A real Ray on this machine, small and started once, since a start takes seconds."""
     os.environ["RAY_AUTH_MODE"] = "disabled"  # else Ray leaves a token file in the home folder
     tests = Path(__file__).parent
-    os.environ["PYTHONPATH"] = f"{tests}{os.pathsep}{tests.parent}"  # where workers find the tests' fakes, and this tree
+    os.environ["PYTHONPATH"] = f"{tests}{os.pathsep}{tests.parent}"  # for workers: the tests' fakes, and this tree
     os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112  # by itself every ten seconds
     import ray  # here, so that tests without a cluster do not wait for the import
 

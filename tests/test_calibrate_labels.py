@@ -51,13 +51,3 @@ def test_a_label_speaks_of_the_scored_texts_of_one_sample_that_read_as_it_does(t
         judged = found.sources[source]
         assert (judged.true.total, judged.false.total) == (1, 0)
         assert [judged.true.at(round(10_000 * score) + more).part for more in (0, 1)] == [1, 0]
-
-
-def test_of_two_labels_for_one_text_the_last_counts(tmp_path):
-    run = new_run(tmp_path)
-    complete(run, SHARD, [record(n) for n in range(4)], [web(0, 0.75, "A dog")])
-
-    with open_run(run.root) as opened:
-        judged = match_labels(opened, [Label("key0", "A dog", True), Label("key0", "A dog", False)]).sources["web"]
-
-    assert (judged.true.total, judged.false.total) == (0, 1)

@@ -1,6 +1,7 @@
 """A model starts from a BERT as it is and draws the rest; what does not fit is told with what to set."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,21 @@ def test_a_missing_tensor_is_told(settings, folder, name, message):
     state = load_file(folder / "model.safetensors")
     save_file({n: t for n, t in state.items() if n != name}, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=message):
+        started(settings, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        *(("bert.embeddings.word_embeddings.weight", shape) for shape in [(), (WORDS,), (WORDS, 16), (7, 64)]),
+        *(("cls.predictions.bias", shape) for shape in [(7,), (WORDS, 1)]),
+        ("bert.embeddings.position_embeddings.weight", ()),
+    ],
+)
+def test_a_table_of_another_shape_is_told(settings, folder, name, shape):
+    weights = load_file(folder / "model.safetensors") | {name: torch.zeros(shape)}
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"1 tensors do not fit text \(.* is {re.escape(str(shape))}, not"):
         started(settings, folder)
 
 

@@ -47,7 +47,7 @@ def read_bert(folder: Path, sizes: TextConfig, tokens: Tokens) -> tuple[dict[str
             left_out.append(name)
         else:
             weights |= dict.fromkeys(our_names(name) or [name], tensor.float())
-    if POSITIONS in weights:
+    if POSITIONS in weights and weights[POSITIONS].ndim:
         weights[POSITIONS] = weights[POSITIONS][: sizes.positions]
     return weights, left_out
 

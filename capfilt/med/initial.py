@@ -68,7 +68,9 @@ def take_text(model: MED, tokens: Tokens, source: str) -> Taken:
     drawn = CROSS_ATTENTION if any(re.fullmatch(HEAD, name) for name in weights) else f"{CROSS_ATTENTION}|{HEAD}"
     fresh = {name: _at_berts_deviation(tensor) for name, tensor in model.state_dict().items()}
     for name in {WORDS, BIAS} & weights.keys():
-        weights[name] = torch.cat([weights[name], fresh[name][len(weights[name]) :]])
+        words = len(tokens.vocabulary)
+        if weights[name].shape == (words, *fresh[name].shape[1:]):  # any other does not fit, and is told as it is
+            weights[name] = torch.cat([weights[name], fresh[name][words:]])
     missing = {name: fresh[name] for name in fresh.keys() - weights.keys() if re.fullmatch(drawn, name)}
     result = _take(model, source, "text.", weights, left_out, missing)
     return result._replace(drawn=[f"[DEC] and [ENC] of {WORDS}", *result.drawn])
