@@ -1,19 +1,29 @@
 """From scores to a token: exact on small cases, and right in frequency over a grid of noise."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
 from numpy.random import Generator, Philox
+from pydantic import ValidationError
 from torch import Tensor
 
+from capfilt.config import Sampling
 from capfilt.med.sampling import BANNED, CHUNK, ban, by_chunks, draw, nucleus, penalise, uniforms
 
 
 @pytest.fixture
 def scores() -> Tensor:
     return torch.randn(6, 40, generator=torch.Generator().manual_seed(0)) * 2
+
+
+@pytest.mark.parametrize("key", ["temperature", "repetition_penalty"])
+@pytest.mark.parametrize("value", [0, -1, 1e-38, math.inf, math.nan])
+def test_numbers_that_leave_float32_are_refused(key, value):
+    with pytest.raises(ValidationError, match=key):
+        Sampling(**{key: value})
 
 
 def kept(scores: Tensor, top_k: int, top_p: float) -> list[set[int]]:
@@ -62,6 +72,12 @@ class TestNucleus:
         assert beside[1, : alone.shape[1]].equal(alone[0])
         assert ids[1, : alone.shape[1]].equal(own[0])
         assert not beside[1, alone.shape[1] :].any()
+
+    @pytest.mark.parametrize("top_k", [0, 7])
+    def test_at_the_least_temperature_and_penalty_the_likeliest_token_is_alone(self, scores, top_k):
+        least = Sampling(temperature=1e-6, repetition_penalty=1e-6)
+        hot = penalise(scores, torch.zeros(6, 1, dtype=torch.long), least.repetition_penalty)
+        assert kept(hot / least.temperature, top_k, 0.999) == [{int(i)} for i in hot.argmax(1)]
 
     def test_a_banned_token_is_never_in(self, scores):
         banned = ban(scores, int(scores[0].argmax()))

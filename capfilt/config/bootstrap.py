@@ -53,8 +53,11 @@ class Sampling(Config):
     captions: PositiveInt = Field(1, description="captions for each image; greedy and beam give one")
     top_k: NonNegativeInt = Field(50, description="keep the k likeliest tokens before the nucleus; 0 keeps all")
     top_p: float = Field(0.9, gt=0, le=1, description="least probability mass of the nucleus")
-    temperature: PositiveFloat = Field(1.0, description="divides the logits before the draw")
-    repetition_penalty: PositiveFloat = Field(1.1, description="divides the score of tokens already written; 1 is off")
+    # Below a millionth quotients leave float32, and no token is the likeliest.
+    temperature: float = Field(1.0, ge=1e-6, allow_inf_nan=False, description="divides the logits before the draw")
+    repetition_penalty: float = Field(
+        1.1, ge=1e-6, allow_inf_nan=False, description="divides the score of tokens already written; 1 is off"
+    )
     beams: PositiveInt = Field(3, description="hypotheses of the beam search")
     max_length: PositiveInt = Field(20, description="most tokens of a caption, the prompt counted")
     min_length: NonNegativeInt = Field(5, description="least tokens of a caption, the prompt counted")
