@@ -1,5 +1,6 @@
 """A checkpoint is read from an object store as from a disk."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +55,19 @@ def test_what_was_fetched_goes_with_the_process():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert not Path(done.stdout.strip()).parent.exists()
+
+
+def test_a_disk_that_is_full_is_named_and_keeps_nothing(tmp_path):
+    """Here by a limit on the size of a file, in a process of its own."""
+    code = (
+        "import resource, signal\nfrom fsspec import filesystem\nfrom capfilt.med.fetch import fetch\n"
+        "filesystem('memory').pipe('/a/b.pth', b'x' * 2_000_000)\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))\n"
+        "from pathlib import Path\nimport tempfile\n"
+        "try:\n    fetch('memory://a/b.pth')\n"
+        "except OSError as error:\n    print(error.filename, list(Path(tempfile.gettempdir()).glob('capfilt-*')))\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, env=environment)
+    file, left = done.stdout.split()
+    assert (Path(file).parent.parent, Path(file).name, left) == (tmp_path, "b.pth", "[]")

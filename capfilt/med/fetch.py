@@ -8,7 +8,7 @@ from pathlib import Path
 
 from capfilt.errors import CheckpointError
 from capfilt.med.weights import VOCABULARY
-from capfilt.storage import exists, join, list_files, local_path, open_input
+from capfilt.storage import exists, join, list_files, local_path, open_input, staged
 
 
 @cache
@@ -29,15 +29,19 @@ def fetch(place: str) -> Path:
         raise CheckpointError(f"no checkpoint at {place}; capfilt finetune writes one, or give a BLIP .pth or folder")
     folder = Path(tempfile.mkdtemp(prefix="capfilt-checkpoint-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    if names in ([], [own]):  # a file: stores list it as all that is in it
-        for name in filter(lambda name: exists(join(parent, name)), (own, VOCABULARY)):
-            _copy(join(parent, name), folder / name)
-        return folder / own
-    for name in names:
-        _copy(join(place, name), folder / name)
-    return folder
+    try:
+        if names in ([], [own]):  # a file: stores list it as all that is in it
+            for name in filter(lambda name: exists(join(parent, name)), (own, VOCABULARY)):
+                _copy(join(parent, name), folder / name)
+            return folder / own
+        for name in names:
+            _copy(join(place, name), folder / name)
+        return folder
+    except BaseException:  # each attempt would leave its gigabytes, and a disk that they fill is what ends most
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _copy(url: str, file: Path) -> None:
-    with open_input(url) as source, file.open("wb") as target:
+    with open_input(url) as source, staged(str(file)) as partial, partial.open("wb") as target:
         shutil.copyfileobj(source, target, 16 << 20)
