@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from capfilt.batches import Prepared, ReadyBatches, Sides, ready_batches, together
-from capfilt.captioners import Captioner
+from capfilt.captioners import Captioner, require_likely
 from capfilt.config import BootstrapConfig, Policy
 from capfilt.controls import add_controls
 from capfilt.filters import Filter, Scores, require_numbers
@@ -69,7 +69,7 @@ def capfilt_unit(
 
     Raises:
         ShardError: the shard cannot be read, is not the one that was planned, or too many samples failed.
-        ModelError: a score is not a number.
+        ModelError: a score or a caption's log-probability is not a number.
         OSError: the ledger cannot be written.
     """
     found = read_unit(run, unit)
@@ -102,7 +102,7 @@ def capfilt_batch(
     Behind them stand the control texts of the samples that were drawn for them.
 
     Raises:
-        ModelError: a score is not a number.
+        ModelError: a score or a caption's log-probability is not a number.
     """
     clock = clock or Stopwatch()
     if all(prepared.record.status != "ok" for prepared in batch):
@@ -145,6 +145,8 @@ def _unscored(
     record = prepared.record
     if record.status != "ok":
         return []
+    for caption in captions:
+        require_likely(caption, f"{record.key} at position {record.position}", captioner)
     web = [Candidate(record.position, record.key, config.source, 0, prepared.text)] if clean(prepared.text) else []
     return web + [
         Candidate(

@@ -170,6 +170,15 @@ def test_a_score_that_is_no_number_is_an_error_that_names_the_sample(config, sco
         batch_of(config, CapFilt(ColourCaptioner(), Broken()), picture("red"))
 
 
+def test_a_caption_that_no_distribution_gave_is_an_error_that_names_the_sample(config):
+    class Broken(ColourCaptioner):
+        def caption(self, *arguments):
+            return [[replace(c, logprob=math.nan) for c in group] for group in super().caption(*arguments)]
+
+    with pytest.raises(ModelError, match=r"000000 at position 0: captioner \w+ gives '.*' the log-probability nan; c"):
+        batch_of(config, CapFilt(Broken(), ColourFilter()), picture("red"))
+
+
 def test_noise_follows_from_seed_round_and_image_alone(tmp_path, config):
     other_seed, other_round = job_config(tmp_path, seed=1), job_config(tmp_path, round=1)
     seeds = [noise_seed(c, "ab") for c in (config, other_seed, other_round)] + [noise_seed(config, "cd")]

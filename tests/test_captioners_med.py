@@ -1,5 +1,6 @@
 """The captioner as the bootstrap calls it."""
 
+import math
 from itertools import chain
 
 import pytest
@@ -149,3 +150,11 @@ def test_bfloat16_writes_captions_too(tmp_path, pixels):
     found = captioner.caption(pixels, SEEDS)
     assert [len(group) for group in found] == [2] * 4
     assert all(caption.logprob < 0 for group in found for caption in group)
+
+
+@pytest.mark.parametrize("method", ["nucleus", "greedy", "beam"])
+def test_weights_that_are_no_numbers_show_in_the_log_probability(tmp_path, pixels, method):
+    broken = lively_checkpoint(tmp_path)
+    broken.model.text.head.bias.data.fill_(math.nan)
+    found = MEDCaptioner("hash", broken, Sampling(method=method), CPU).caption(pixels, SEEDS)
+    assert all(math.isnan(caption.logprob) for group in found for caption in group)

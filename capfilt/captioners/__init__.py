@@ -1,10 +1,12 @@
 """Captioners: models that write candidate texts for an image."""
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
 
+from capfilt.errors import ModelError
 from capfilt.records import Caption
 from capfilt.turns import UNSHARED, Turn
 
@@ -25,3 +27,12 @@ class Captioner(Protocol):
                 the host alone does for the batch is better done outside, while another batch has them.
         """
         ...
+
+
+def require_likely(caption: Caption, where: str, writer: str) -> None:
+    """Raise ModelError if a caption's log-probability is no finite number: then its tokens were drawn from none."""
+    if not math.isfinite(caption.logprob):
+        raise ModelError(
+            f"{where}: captioner {writer} gives {caption.text!r} the log-probability {caption.logprob}; "
+            "check its weights, or use device.dtype: float32"
+        )
