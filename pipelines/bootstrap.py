@@ -67,7 +67,7 @@ def run(
     """
     found = find_shards(config.input)  # first, so that a slip in the inputs leaves no run behind
     root = storage.absolute(config.run)
-    with everywhere(run=root), hold_lease(root, force) as lease, _stoppable(root) as stop:
+    with everywhere(run=root), hold_lease(root, force) as lease, _stoppable(root, lease) as stop:
         config = settled(config, build, local)
         folder = start_run(config, hashes)
         settings = ExportConfig(run=config.run, policy=config.policy)
@@ -87,9 +87,10 @@ def run(
 
 
 @contextmanager
-def _stoppable(root: str) -> Iterator[Stop]:
+def _stoppable(root: str, lease: Lease) -> Iterator[Stop]:
     """Heed what asks a job to stop: requests in the run folder, Ctrl-C and SIGTERM."""
-    with exit_on_sigterm(), heed_stop(root, end_process) as stop, stop_on_interrupt(stop.ask):
+    requests = heed_stop(root, end_process, lambda: lease.is_held)
+    with exit_on_sigterm(), requests as stop, stop_on_interrupt(stop.ask):
         yield stop
 
 

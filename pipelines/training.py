@@ -34,7 +34,8 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]]) -> st
     folder.begin()
     if folder.finished:
         return folder.checkpoint
-    with exit_on_sigterm(), hold_lease(root), heed_stop(root, end_process, "the state is written, then the job ends"):
+    meaning = "the state is written, then the job ends"
+    with exit_on_sigterm(), hold_lease(root) as lease, heed_stop(root, end_process, lambda: lease.is_held, meaning):
         launch(partial(_work, config, prepare), folder, config.cluster)
         if stop_requested(root) and not folder.finished:
             raise StoppedError(f"{folder.folder}: goes on from the state of step {folder.newest}")

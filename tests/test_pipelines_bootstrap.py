@@ -27,7 +27,7 @@ from capfilt.runs import load_run, start_run
 from capfilt.runs import stop as stops
 from capfilt.runs.lease import hold_lease
 from capfilt.runs.status import read_record
-from capfilt.runs.stop import request_stop
+from capfilt.runs.stop import request_stop, stop_requested
 from capfilt.scan import scan
 from capfilt.shards import find_shards
 from capfilt.stats import summarise
@@ -339,6 +339,19 @@ def test_a_driver_that_has_lost_its_lease_leaves_the_files_in_the_making_to_the_
         bootstrap.run(job_config(folder), build_late, NAMES, local=True)
 
     assert begun.exists()
+
+
+def test_a_driver_that_has_lost_its_lease_leaves_a_request_to_stop_to_the_other(folder):
+    def build_late(config: BootstrapConfig) -> CapFilt:
+        """Let another driver take the run and be asked to stop."""
+        drivers.enter_context(hold_lease(str(folder / "run"), force=True))
+        request_stop(str(folder / "run"))
+        return build_fakes(config)
+
+    with ExitStack() as drivers:
+        with suppress(RunError, StoppedError):  # by its lease, or since it has seen the request itself
+            bootstrap.run(job_config(folder), build_late, NAMES, local=True)
+        assert stop_requested(str(folder / "run"))
 
 
 def test_a_job_that_exports_nothing_leaves_the_files_in_the_making_to_an_export(folder, undisturbed):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -64,6 +65,14 @@ def test_a_driver_that_is_refused_leaves_a_request_to_the_one_at_work(tmp_path):
         request_stop(str(tmp_path))
         with pytest.raises(RunError, match="another driver"), hold_lease(str(tmp_path)):
             pass
+        assert stop_requested(str(tmp_path))
+
+
+def test_a_driver_that_is_forced_off_leaves_a_request_to_its_successor(tmp_path):
+    with hold_lease(str(tmp_path)) as first, ExitStack() as successor:
+        with heed_stop(str(tmp_path), pytest.fail, lambda: first.is_held):
+            successor.enter_context(hold_lease(str(tmp_path), force=True))
+            request_stop(str(tmp_path))
         assert stop_requested(str(tmp_path))
 
 

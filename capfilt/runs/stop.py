@@ -2,7 +2,8 @@
 
 The first request lets the units in hand finish and be committed, and no other begin, or a training write its state; a
 second one ends the driver at once, which costs what it had in hand and no more. A request is meant for the driver that
-is at work: the next one removes it before it takes the lease, and so does the driver itself when it ends.
+is at work: the next one removes it before it takes the lease, and so does the driver itself when it ends, if it still
+has the lease then: one that was forced off leaves the request to its successor.
 """
 
 import json
@@ -38,12 +39,15 @@ class Stop:
 
 
 @contextmanager
-def heed_stop(root: str, end: Callable[[], None], meaning: str = UNITS) -> Iterator[Stop]:
+def heed_stop(
+    root: str, end: Callable[[], None], is_ours: Callable[[], bool] = lambda: True, meaning: str = UNITS
+) -> Iterator[Stop]:
     """Look for requests to stop a run for a while. They count from when the lease of the driver was written.
 
     Args:
         root: the run folder.
         end: called, from another thread, when the driver is to end at once.
+        is_ours: tells at the end whether a request was meant for this driver, and goes with it.
         meaning: what becomes of the job then, for people.
     """
     path = stop_path(root)
@@ -55,7 +59,8 @@ def heed_stop(root: str, end: Callable[[], None], meaning: str = UNITS) -> Itera
     finally:
         done.set()
         thread.join()
-        _forget(path)
+        if is_ours():
+            _forget(path)
 
 
 @contextmanager
