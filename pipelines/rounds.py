@@ -162,7 +162,7 @@ def _stages(turn: Round) -> Iterator[Stage]:
 
 def _training(name: str, config: C, work: Callable[[C], str], foresee: Callable[[C], Outlook]) -> Stage:
     def is_done() -> bool:
-        return TrainingRun(config.output, config, dry_run=True).finished
+        return TrainingRun(config.output, config).finished
 
     return Stage(name, partial(work, config), is_done, partial(foresee, config))
 

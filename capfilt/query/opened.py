@@ -4,7 +4,7 @@ import html
 import os
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import groupby
@@ -57,10 +57,18 @@ class OpenRun:
     """
 
     def __init__(
-        self, run: Run, policy: Policy, shards: Sequence[Shard], there: int, planned: int, languages: bool
+        self,
+        run: Run,
+        policy: Policy,
+        shards: Sequence[Shard],
+        complete: Collection[str],
+        there: int,
+        planned: int,
+        languages: bool,
     ) -> None:
         self.run, self.policy, self.planned = run, policy, planned
         self._drawn, self._there = len(shards), there
+        self._complete = {shard.id for shard in shards if shard.id in complete}
         with ExitStack() as opening:  # what is open is closed again if the rest fails or is interrupted
             self._scratch = tempfile.TemporaryDirectory(prefix="capfilt-query-")
             opening.callback(self._scratch.cleanup)
@@ -116,7 +124,9 @@ class OpenRun:
         """Which shards are looked at, for people."""
         if self._drawn < self._there:
             return f"{self._drawn:,} of {self._there:,} shards, drawn by their ids"
-        return f"{len({commit.shard for commit in self.commits}):,} of {self.planned:,} shards complete"
+        in_work = len({commit.shard for commit in self.commits} - self._complete)
+        told = f"{len(self._complete):,} of {self.planned:,} shards complete"
+        return told + (f", and what is committed of {in_work:,} in work" if in_work else "")
 
     @property
     def nothing(self) -> str:
@@ -173,7 +183,7 @@ def open_run(
     if share is None:
         share = min(1.0, QUICK_SAMPLES / max(1, sum(shard.samples for shard in there)))
     drawn = draw_shards(there, share)
-    return OpenRun(run, policy or run.config().policy, drawn, len(there), len(plan), languages)
+    return OpenRun(run, policy or run.config().policy, drawn, complete, len(there), len(plan), languages)
 
 
 def _lay_down(
