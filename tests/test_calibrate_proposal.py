@@ -18,12 +18,12 @@ def control(position: int, itm: float, index: int = 0) -> Candidate:
     return Candidate(position, f"key{position}", "control", index, "foreign", captioner=captioner, itm=itm)
 
 
-def opened(folder, candidates: list[Candidate], samples: int = 100):
+def opened(folder, candidates: list[Candidate], samples: int = 100, policy: Policy | None = None):
     shard = Shard("00000", "in/00000.tar", 1000, "d16e57", samples)
     run = new_run(folder, [shard])
     ordered = sorted(candidates, key=lambda candidate: candidate.position)
     complete(run, shard, [record(n) for n in range(samples)], ordered)
-    return open_run(run.root)
+    return open_run(run.root, policy)
 
 
 @pytest.fixture
@@ -65,6 +65,23 @@ def test_the_threshold_in_force_is_told_beside_the_proposed_one(run):
 
     assert (web_texts.in_force.threshold, web_texts.in_force.false_accepts.part) == (0.5, 0)
     assert web_texts.in_force.kept.part == 50
+
+
+def test_a_threshold_in_force_between_two_steps_is_told_as_the_policy_takes_it(tmp_path):
+    policy = Policy(web_itm=0.50004, human_itm=0.50004)
+    texts = [text for n in range(4) for text in (web(n, 0.50002 if n else 0.9), control(n, 0.50003))]
+    texts += [Candidate(n, f"key{n}", "human", 0, f"text {n}", itm=0.50002 if n else 0.9) for n in range(4)]
+    labels = [Label("key0", "a web text", True), Label("key1", "a web text", True), Label("key2", "a web text", False)]
+    with opened(tmp_path, texts, 4, policy) as run:
+        found = calibrate(run, 0.05, labels)
+        kept = dict(run.sql("SELECT source, count(*) FILTER (kept) FROM candidates GROUP BY source").fetchall())
+
+    web_texts, human = (by_source(found)[source].in_force for source in ("web", "human"))
+    assert (web_texts.threshold, web_texts.kept.part, kept["web"]) == (0.50004, 1, 1)
+    assert web_texts.false_accepts.part == 0
+    assert (web_texts.precision.part, web_texts.precision.whole, web_texts.recall.part) == (1, 1, 1)
+    assert (human.kept.part, human.false_rejects.part, kept["human"]) == (1, 3, 1)
+    assert "0.50004  in force" in render_calibration(found)
 
 
 def test_the_share_of_mismatches_is_estimated_from_the_low_scores(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEPS = 10_000
-"""Thresholds are whole multiples of 1 / STEPS."""
+"""Thresholds are whole multiples of 1 / STEPS, but for the one in force."""
 
 LEVEL = 0.95  # of confidence intervals
 _Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
@@ -61,15 +61,17 @@ class Curve:
     """How many of some scores reach each threshold."""
 
     reached: NDArray[np.int64]  # (STEPS + 1,), by the threshold's multiple of 1 / STEPS
+    passed: int  # scores that reach the threshold in force, which may lie between two steps
 
     @classmethod
-    def of(cls, batches: Iterable[NDArray[np.float32]]) -> "Curve":
+    def of(cls, batches: Iterable[NDArray[np.float32]], in_force: float = 0.0) -> "Curve":
         """Count scores in [0, 1]. A score that equals a threshold reaches it."""
-        counts = np.zeros(STEPS + 1, np.int64)
+        counts, passed = np.zeros(STEPS + 1, np.int64), 0
         for scores in batches:
             steps = np.searchsorted(_THRESHOLDS, scores, side="right") - 1
             counts += np.bincount(steps, minlength=STEPS + 1)
-        return cls(counts[::-1].cumsum()[::-1])
+            passed += int(np.count_nonzero(scores >= np.float32(in_force)))
+        return cls(counts[::-1].cumsum()[::-1], passed)
 
     @property
     def total(self) -> int:
@@ -79,6 +81,11 @@ class Curve:
     def at(self, step: int) -> Rate:
         """Return the share that reaches the threshold step / STEPS."""
         return Rate(int(self.reached[step]), self.total)
+
+    @property
+    def in_force(self) -> Rate:
+        """The share that reaches the threshold in force."""
+        return Rate(self.passed, self.total)
 
     def below(self, step: int) -> Rate:
         """Return the share that does not reach the threshold step / STEPS."""

@@ -89,7 +89,7 @@ def match_labels(opened: OpenRun, labels: Sequence[Label]) -> Found:
             samples[key, clean(text)].add((shard, position))
     clear = {name: found for name, found in places.items() if len(samples[name]) == 1}
     return Found(
-        sources=dict(_by_source(clear, verdicts)),
+        sources=dict(_by_source(opened, clear, verdicts)),
         missing=[label for name, label in verdicts.items() if name not in places],
         ambiguous=[label for name, label in verdicts.items() if len(samples.get(name, ())) > 1],
         contradicting=contradicting,
@@ -97,14 +97,17 @@ def match_labels(opened: OpenRun, labels: Sequence[Label]) -> Found:
 
 
 def _by_source(
-    places: Mapping[tuple[str, str], list[tuple[str, float]]], verdicts: Mapping[tuple[str, str], Label]
+    opened: OpenRun,
+    places: Mapping[tuple[str, str], list[tuple[str, float]]],
+    verdicts: Mapping[tuple[str, str], Label],
 ) -> Iterator[tuple[str, Labelled]]:
     scores: dict[tuple[str, bool], list[float]] = defaultdict(list)
     for name, found in places.items():
         for source, itm in found:
             scores[source, verdicts[name].match].append(itm)
     for source in sorted({source for source, _ in scores}):
-        true, false = (Curve.of([np.array(scores[source, match], np.float32)]) for match in (True, False))
+        in_force = getattr(opened.policy, f"{source}_itm")
+        true, false = (Curve.of([np.array(scores[source, match], np.float32)], in_force) for match in (True, False))
         yield source, Labelled(true, false)
 
 

@@ -50,7 +50,10 @@ class Scored:
     judged: Labelled | None
 
     def calibrate(self, in_force: float, error: float) -> SourceCalibration:
-        """Return what the thresholds come to, and the least that lets in no more mismatches than a share `error`."""
+        """Return what the thresholds come to, and the least that lets in no more mismatches than a share `error`.
+
+        in_force is the threshold that the curves were counted with.
+        """
         step = self._least(lambda rate: rate.share, error)
         least, most = self._least(lambda rate: rate.low, error), self._least(lambda rate: rate.high, error)
         return SourceCalibration(
@@ -58,7 +61,7 @@ class Scored:
             texts=self.texts.total,
             controls=self.controls.total,
             noise_at_most=self._noise(),
-            in_force=self.point(round(in_force * STEPS)),
+            in_force=self._point(in_force, lambda curve: curve.in_force),
             proposed=None if step is None else self.point(step),
             least=None if least is None else least / STEPS,
             most=None if most is None else most / STEPS,
@@ -68,17 +71,21 @@ class Scored:
 
     def point(self, step: int) -> Point:
         """Return what the threshold step / STEPS comes to."""
-        kept, accepted, noise = self.texts.at(step), self.controls.at(step), self._noise()
+        return self._point(step / STEPS, lambda curve: curve.at(step))
+
+    def _point(self, threshold: float, at: Callable[[Curve], Rate]) -> Point:
+        """Return what a threshold comes to; `at` gives the share of a curve that reaches it."""
+        kept, accepted, noise = at(self.texts), at(self.controls), self._noise()
         wrong = min(1.0, (noise or 0.0) * accepted.share / kept.share) if kept.part else 0.0
         judged = self.judged
-        passed = Rate(0, 0) if judged is None else judged.true.at(step)
-        chosen = passed.part + (0 if judged is None else judged.false.at(step).part)
+        passed = Rate(0, 0) if judged is None else at(judged.true)
+        chosen = passed.part + (0 if judged is None else at(judged.false).part)
         return Point(
-            threshold=step / STEPS,
+            threshold=threshold,
             kept=kept,
             false_accepts=accepted,
             wrong_at_most=None if noise is None else wrong,
-            false_rejects=self.texts.below(step) if self.source == "human" else None,
+            false_rejects=Rate(kept.whole - kept.part, kept.whole) if self.source == "human" else None,
             precision=None if judged is None else Rate(passed.part, chosen),
             recall=None if judged is None else passed,
         )

@@ -53,9 +53,7 @@ def calibrate(opened: OpenRun, error: float, labels: Sequence[Label] = ()) -> Ca
         raise QueryError(f"{opened.run.root}: {opened.nothing}, so nothing can be measured")
     found = match_labels(opened, labels) if labels else Found({}, [], [], [])
     sources = [
-        Scored(source, texts, controls, found.sources.get(source)).calibrate(
-            getattr(opened.policy, f"{source}_itm"), error
-        )
+        Scored(source, texts, controls, found.sources.get(source)).calibrate(_in_force(opened, source), error)
         for source, texts, controls in _curves(opened)
     ]
     if not any(source.controls for source in sources) and not found.sources:
@@ -85,9 +83,15 @@ def _curves(opened: OpenRun) -> Iterator[tuple[str, Curve, Curve]]:
     """Yield each source with the scores of its texts and of the control texts of its kind."""
     for source in SOURCES:
         kind = "IS NOT NULL" if source == "synthetic" else "IS NULL"
-        texts = Curve.of(_scores(opened.candidates.filter(f"source = '{source}'")))
+        in_force = _in_force(opened, source)
+        texts = Curve.of(_scores(opened.candidates.filter(f"source = '{source}'")), in_force)
         if texts.total:
-            yield source, texts, Curve.of(_scores(opened.controls.filter(f"captioner {kind}")))
+            yield source, texts, Curve.of(_scores(opened.controls.filter(f"captioner {kind}")), in_force)
+
+
+def _in_force(opened: OpenRun, source: str) -> float:
+    """Return the threshold of P(match) that texts of a source have to reach under the policy that is calibrated."""
+    return float(getattr(opened.policy, f"{source}_itm"))
 
 
 def _scores(rows: duckdb.DuckDBPyRelation) -> Iterator[NDArray[np.float32]]:

@@ -35,7 +35,7 @@ def _curves(source: SourceCalibration, plain: bool) -> str:
         accepted = _share(point.false_accepts), _bar(point.false_accepts, plain)
         wrong = "" if point.wrong_at_most is None else _percent(point.wrong_at_most)
         kept = _share(point.kept), _bar(point.kept, plain)
-        rows.append([f"{point.threshold:.4g}  {mark}".rstrip(), *accepted, *kept, wrong, *_judged(point)])
+        rows.append([f"{point.threshold:.10g}  {mark}".rstrip(), *accepted, *kept, wrong, *_judged(point)])
     noise = source.noise_at_most
     mismatches = "" if noise is None else f", of which {_percent(noise)} at most are mismatches"
     head = f"{source.source}: {source.texts} texts{mismatches}; {source.controls} control pairs"
