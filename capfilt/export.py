@@ -12,7 +12,7 @@ for others: fields are always there and of one type, since datasets infers the t
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -21,9 +21,9 @@ import pyarrow as pa
 
 from capfilt import storage
 from capfilt.config import ExportConfig, dump
-from capfilt.errors import RunError, ShardError
+from capfilt.errors import CapfiltError, RunError, ShardError
 from capfilt.indexing import open_planned
-from capfilt.ledger import count_values, read_candidates, read_samples
+from capfilt.ledger import count_values, read_candidates, read_samples, table_hashes
 from capfilt.policy import SOURCES, select
 from capfilt.records import Shard
 from capfilt.runs import Run, Selection
@@ -81,7 +81,7 @@ def export_shard(run: Run, shard: Shard, config: ExportConfig) -> Exported:
     """Write the clean shard of a complete input shard. One that is finished already is left as it is.
 
     Raises:
-        RunError: the shard's ledger is not complete.
+        RunError: the shard's ledger is not complete, or was begun anew meanwhile, as by --retry-quarantined.
         ShardError: the input shard, or an image in it, is not the one that was scored.
     """
     folder = run.clean(config)
@@ -89,6 +89,18 @@ def export_shard(run: Run, shard: Shard, config: ExportConfig) -> Exported:
     if all(storage.exists(f"{stem}{ending}") for ending in ENDINGS):
         return read_stats(folder, shard.id)
     storage.publish(storage.join(folder, "policy.yaml"), dump(Selection.of(config)).encode())
+    ledger = table_hashes(run, shard)
+    try:
+        return _write(run, shard, config, ledger)
+    except (CapfiltError, OSError):
+        _require_same(run, shard, ledger)  # else what went wrong follows from that
+        raise
+
+
+def _write(run: Run, shard: Shard, config: ExportConfig, ledger: Mapping[str, str]) -> Exported:
+    """Write a clean shard from the tables that have these hashes."""
+    folder = run.clean(config)
+    stem = storage.join(folder, shard.id)
     selection = select(read_candidates(run, shard), config.policy)
     rows = clean_rows(read_samples(run, shard), selection, config.keep_empty)
     with storage.staged(f"{stem}.tar") as path:
@@ -96,6 +108,7 @@ def export_shard(run: Run, shard: Shard, config: ExportConfig) -> Exported:
         size = path.stat().st_size
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+        _require_same(run, shard, ledger)  # another export may have written that of the new ledger
     sidecar = parquet_bytes(pa.Table.from_pylist(rows, SIDECAR))
     storage.publish(f"{stem}.parquet", sidecar)
     exported = Exported(
@@ -109,7 +122,16 @@ def export_shard(run: Run, shard: Shard, config: ExportConfig) -> Exported:
         **count_selection(selection),
     )
     storage.publish(f"{stem}_stats.json", json.dumps(asdict(exported), indent=1).encode() + b"\n")
+    if table_hashes(run, shard) != ledger:  # a release removes the ledger first, and then the markers that it finds
+        storage.remove(f"{stem}_stats.json")
+        storage.remove(storage.join(folder, "_SUCCESS"))
+        _require_same(run, shard, ledger)
     return exported
+
+
+def _require_same(run: Run, shard: Shard, ledger: Mapping[str, str]) -> None:
+    if table_hashes(run, shard) != ledger:
+        raise RunError(f"{shard.url}: is bootstrapped anew since its export began; let that end, and export again")
 
 
 def finish_export(run: Run, shards: Sequence[Shard], config: ExportConfig) -> list[Exported]:
@@ -119,11 +141,7 @@ def finish_export(run: Run, shards: Sequence[Shard], config: ExportConfig) -> li
         RunError: some of the shards are not exported.
     """
     folder = run.clean(config)
-    finished = finished_shards(folder)
-    missing = [shard.url for shard in shards if shard.id not in finished]
-    if missing:
-        some = ", ".join(missing[:10])
-        raise RunError(f"{folder}: {len(missing)} of {len(shards)} shards are not exported ({some}); export again")
+    _require_all(folder, shards)
     with ThreadPoolExecutor(_READERS) as pool:
         exported = list(pool.map(lambda shard: read_stats(folder, shard.id), shards))
     rows = [{name: getattr(stats, name) for name in MANIFEST.names} for stats in exported]
@@ -131,7 +149,20 @@ def finish_export(run: Run, shards: Sequence[Shard], config: ExportConfig) -> li
     storage.publish(storage.join(folder, "policy.yaml"), dump(Selection.of(config)).encode())
     storage.publish(storage.join(folder, "manifest.parquet"), manifest)
     storage.publish(storage.join(folder, "_SUCCESS"), hashlib.sha256(manifest).hexdigest().encode() + b"\n")
+    try:
+        _require_all(folder, shards)  # a release removes the markers first, and then this mark
+    except RunError:
+        storage.remove(storage.join(folder, "_SUCCESS"))
+        raise
     return exported
+
+
+def _require_all(folder: str, shards: Sequence[Shard]) -> None:
+    finished = finished_shards(folder)
+    missing = [shard.url for shard in shards if shard.id not in finished]
+    if missing:
+        some = ", ".join(missing[:10])
+        raise RunError(f"{folder}: {len(missing)} of {len(shards)} shards are not exported ({some}); export again")
 
 
 def finished_shards(folder: str) -> set[str]:
@@ -145,12 +176,14 @@ def read_stats(folder: str, shard: str) -> Exported:
     """Return what a finished clean shard holds.
 
     Raises:
-        RunError: its _stats.json was not written by this version.
+        RunError: its _stats.json is not there, or was not written by this version.
     """
     path = storage.join(folder, f"{shard}_stats.json")
     try:
         values = json.loads(storage.read_bytes(path))
         return Exported(**{field.name: values[field.name] for field in fields(Exported)})
+    except FileNotFoundError:
+        raise RunError(f"{path}: is missing; export again") from None
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: does not describe a clean shard ({error!r}); remove it and export again") from None
 

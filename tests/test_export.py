@@ -8,10 +8,13 @@ import pytest
 import webdataset
 from ledgers import commit, complete, image, input_shard, new_run, record, records_of, synthetic, web
 
+from capfilt import export as exports
 from capfilt.config import ExportConfig, Policy
 from capfilt.errors import RunError, ShardError
 from capfilt.export import export_shard, finish_export, finished_shards
-from capfilt.shards import open_shard
+from capfilt.ledger.quarantine import release
+from capfilt.shards import open_shard, write_tar
+from capfilt.verify.clean import verify_clean
 
 IMAGES = [image(0), image(1, "PNG"), image(2), image(3, "WEBP"), b"no image"]
 KEYS = ["00000/a", "../outside", "with.dots.in it", "ключ", "broken"]
@@ -219,6 +222,56 @@ def test_a_shard_that_is_not_complete_cannot_be_exported(tmp_path):
 
     with pytest.raises(RunError, match="its ledger is not complete"):
         export_shard(run, shard, ExportConfig(run=run.root))
+
+
+@pytest.mark.parametrize("step", ["write_tar", "parquet_bytes"])  # before the tar is in its place, and behind it
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_shard_that_is_released_while_it_is_exported_is_not_finished(run, shard, export, monkeypatch, step, anew):
+    def released(*arguments):
+        monkeypatch.undo()
+        release(run, shard)
+        if anew:
+            complete(run, shard, records_of(shard), CANDIDATES[:2])
+        return getattr(exports, step)(*arguments)
+
+    monkeypatch.setattr(exports, step, released)
+    with pytest.raises(RunError, match=r"00000\.tar: is bootstrapped anew since its export began; .* export again"):
+        export_shard(run, shard, export)
+
+    assert finished_shards(run.clean(export)) == set()
+    if anew:
+        assert export_shard(run, shard, export).texts == 2
+
+
+def test_what_another_export_wrote_of_a_shard_done_anew_stays(run, shard, export, monkeypatch):
+    def released(*arguments):
+        monkeypatch.undo()
+        release(run, shard)
+        complete(run, shard, records_of(shard), CANDIDATES[:2])
+        export_shard(run, shard, export)
+        return write_tar(*arguments)
+
+    monkeypatch.setattr(exports, "write_tar", released)
+    with pytest.raises(RunError, match="export again"):
+        export_shard(run, shard, export)
+
+    assert list(verify_clean(run, [shard], {shard.id}))[:1] == [
+        f"{run.clean(export)}/manifest.parquet: is missing, so the export is not finished; export again"
+    ]
+
+
+def test_an_export_whose_shard_is_released_while_it_ends_is_no_success(run, shard, export, monkeypatch):
+    def released(*arguments):
+        monkeypatch.undo()
+        release(run, shard)
+        return exports.parquet_bytes(*arguments)
+
+    export_shard(run, shard, export)
+    monkeypatch.setattr(exports, "parquet_bytes", released)
+    with pytest.raises(RunError, match=r"1 of 1 shards are not exported .*; export again"):
+        finish_export(run, [shard], export)
+
+    assert not (clean(run, export) / "_SUCCESS").exists()
 
 
 def test_the_manifest_lists_all_shards(run, shard, export):

@@ -8,7 +8,7 @@ from typing import Any
 import ledgers
 import pytest
 from fakes import NAMES, build_dying, build_fakes, build_hanging, build_nan, build_nothing, job_config, write_shard
-from ledgers import SHARD, commit, new_run
+from ledgers import SHARD, commit, exported_run, new_run
 
 from capfilt import storage
 from capfilt.errors import FailedUnitsError
@@ -162,6 +162,21 @@ def test_a_release_that_is_cut_short_leaves_no_unit_that_counts_without_its_tabl
         release(run, SHARD)
 
     assert committed_units(run, SHARD) == set()
+
+
+def test_a_release_takes_the_ledger_before_what_was_exported_of_it(tmp_path, monkeypatch):
+    """So an export that still finds the ledger when its marker is down leaves that marker to the release."""
+    run, (shard, _) = exported_run(tmp_path)
+    removed, remove = [], storage.remove
+
+    def noted(path: str) -> None:
+        removed.append(Path(path).name)
+        remove(path)
+
+    monkeypatch.setattr(storage, "remove", noted)
+    release(run, shard)
+
+    assert removed == [f"{shard.id}.json", f"{shard.id}_stats.json", "_SUCCESS"]
 
 
 def test_max_quarantined_zero_fails_the_unit_whole(tmp_path):

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 from dry_runs import dry_run
-from fakes import NAMES, build_fakes, job_config, mixed_shards
+from fakes import NAMES, build_fakes, build_nan, job_config, mixed_shards, write_shard
 
 from capfilt.config import ExportConfig, Policy
 from capfilt.errors import FailedUnitsError, RunError, StoppedError
 from capfilt.export import Exported, export_shard
+from capfilt.runs import load_run
+from capfilt.shards import write_tar
+from capfilt.verify import verify
 from pipelines import bootstrap, export
 
 
@@ -82,6 +85,26 @@ def test_ctrl_c_ends_an_export_behind_the_shard_in_hand(folder, in_front, monkey
 
     monkeypatch.undo()
     assert export.run(config).startswith("3 clean shards")
+
+
+def test_a_shard_that_a_bootstrap_does_anew_meanwhile_fails_and_is_whole_when_exported_again(tmp_path, monkeypatch):
+    """The sample that failed before is scored this time: what was read of the ledger before is of the past."""
+    write_shard(tmp_path / "in/00000.tar", [("red", "my red car"), ("white", "snow")])
+    write_shard(tmp_path / "in/00001.tar", [("blue", "sea")])
+    bootstrap.run(job_config(tmp_path), build_nan, NAMES, local=True)
+    config = ExportConfig(run=str(tmp_path / "run"))
+
+    def retried(*arguments: object) -> None:
+        monkeypatch.undo()
+        bootstrap.run(job_config(tmp_path), build_fakes, NAMES, local=True, retry_quarantined=True)
+        write_tar(*arguments)
+
+    monkeypatch.setattr("capfilt.export.write_tar", retried)
+    with pytest.raises(FailedUnitsError, match=r"1 of 2 shards in .*\n1 failed(.|\n)*00000\.tar: is bootstrapped anew"):
+        export.run(config)
+
+    assert export.run(config).startswith("2 clean shards with 3 samples")
+    assert verify(load_run(config.run)) == []
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

@@ -13,6 +13,7 @@ from capfilt.ledger.tables import (
     read_samples,
     read_unit,
     record_path,
+    table_hashes,
     table_path,
     write_unit,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "read_samples",
     "read_unit",
     "record_path",
+    "table_hashes",
     "table_path",
     "write_unit",
 ]

@@ -66,17 +66,19 @@ def quarantined_shards(run: Run) -> set[str]:
 def release(run: Run, shard: Shard) -> None:
     """Forget all that is known of a shard with quarantined samples, so that it is bootstrapped as for the first time.
 
-    The records go last: a release that is cut short leaves a shard that comes out as it was.
+    What was exported of it goes after the ledger, so that an export at work, which looks at the ledger when it has put
+    its marker down, leaves none of what was. The records go last: a release that is cut short leaves a shard that comes
+    out as it was.
     """
-    clean = storage.join(run.root, "clean")
-    for name in storage.list_folders(clean):
-        storage.remove(storage.join(clean, name, "_SUCCESS"))
-        storage.remove(storage.join(clean, name, f"{shard.id}_stats.json"))
     storage.remove(f"{run.parts(shard)}.json")
     for name in storage.list_files(run.parts(shard)):
         if name.endswith(".json"):  # before the tables that they vouch for
             storage.remove(storage.join(run.parts(shard), name))
     storage.remove_folder(run.parts(shard))
+    clean = storage.join(run.root, "clean")
+    for name in storage.list_folders(clean):
+        storage.remove(storage.join(clean, name, f"{shard.id}_stats.json"))
+        storage.remove(storage.join(clean, name, "_SUCCESS"))
     storage.remove_folder(storage.join(run.quarantine, shard.id))
 
 

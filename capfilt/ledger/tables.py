@@ -127,6 +127,14 @@ def read_record(run: Run, shard: Shard) -> Commit:
     return read_commit(record_path(run, shard))
 
 
+def table_hashes(run: Run, shard: Shard) -> dict[str, str]:
+    """Return the hash of each table of a complete shard, by name; none if it is not complete."""
+    try:
+        return read_record(run, shard).sha256
+    except FileNotFoundError:
+        return {}
+
+
 def record_path(run: Run, shard: Shard) -> str:
     """Return the path of a shard's commit record."""
     return f"{run.parts(shard)}.json"
