@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from ledgers import SHARD, complete, new_run, record, synthetic, web
+from ledgers import SHARD, commit, complete, new_run, record, synthetic, web
 
 from capfilt.cli import cli
 
@@ -107,3 +107,16 @@ def test_compare_shows_what_differs_between_runs_and_policies(run, strict):
     assert found["policies"] == ["default", "strict"]
     assert (found["matched"], found["sources"]["web"]["lost"]) == (4, 1)
     assert call("compare", run, run, "--policy", strict).stdout.count("policy strict") == 2
+
+
+def test_a_run_with_nothing_to_count_says_so_and_what_to_do(tmp_path, run):
+    begun = new_run(tmp_path / "begun")
+    told = f"{begun.root}: no shard is complete, nor any unit of one; capfilt status {begun.root} tells why\n"
+    assert call("stats", begun.root).stderr == call("stats", begun.root, "--csv").stderr == told
+    assert call("compare", begun.root, run).stderr == told
+
+    commit(begun, SHARD, [0, 2], [record(0), record(1)], [web(0)])
+    more = f"capfilt stats {begun.root} --unfinished counts their units\n"
+    assert call("stats", begun.root).stderr == f"{begun.root}: no shard is complete, and some are in work; {more}"
+    assert call("stats", begun.root, "--unfinished").stderr == ""
+    assert "attempted             2" in call("stats", begun.root, "--unfinished").stdout

@@ -35,6 +35,12 @@ def say_share(opened: "OpenRun") -> None:
         click.echo(f"looking at {opened.extent}; --share 1 looks at all", err=True)
 
 
+def say_nothing(opened: "OpenRun") -> None:
+    """Say on standard error that there is nothing to look at, where that is so, and what to do."""
+    if not opened.commits:
+        click.echo(f"{opened.run.root}: {opened.nothing}", err=True)
+
+
 def plain_output() -> bool:
     """Return whether output must do without the characters of bars: it is no terminal, or not one for Unicode."""
     return not sys.stdout.isatty() or "utf" not in (sys.stdout.encoding or "").lower()

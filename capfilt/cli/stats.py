@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capfilt.cli.options import json_option, plain_output, say_share, share_option
+from capfilt.cli.options import json_option, plain_output, say_nothing, say_share, share_option
 
 if TYPE_CHECKING:
     from capfilt.config import Policy
@@ -58,6 +58,7 @@ def stats(
     languages = any(re.search(r"\blanguage\b", text) for text in (*by, where or ""))
     with _open(run, policy, unfinished, share, languages) as opened:
         say_share(opened)
+        say_nothing(opened)
         if by or as_csv:
             shown = top or (None if as_json or as_csv else 25)
             slices = figures.cut(opened, by or ("source",), where, shown)
@@ -104,6 +105,8 @@ def compare(
     from capfilt import compare as comparing
 
     with _open(first, policy_first or policy) as a, _open(second, policy_second or policy) as b:
+        for opened in (a, b):
+            say_nothing(opened)
         found = comparing.compare(a, b, examples)
     click.echo(_json(found.to_json()) if as_json else comparing.render_comparison(found))
 

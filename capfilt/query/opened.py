@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from capfilt import storage
 from capfilt.config import Policy
 from capfilt.errors import QueryError
 from capfilt.ledger import complete_shards
@@ -130,8 +131,12 @@ class OpenRun:
 
     @property
     def nothing(self) -> str:
-        """What there is to say of a run of which no unit is committed."""
-        return f"no shard is complete, nor any unit of one; capfilt status {shlex.quote(self.run.root)} tells why"
+        """What there is to say of a run of which nothing that is looked at is committed."""
+        root, ledger = shlex.quote(self.run.root), self.run.ledger
+        files = (name for id_ in storage.list_folders(ledger) for name in storage.list_files(storage.join(ledger, id_)))
+        if any(name.endswith(".json") for name in files):
+            return f"no shard is complete, and some are in work; capfilt stats {root} --unfinished counts their units"
+        return f"no shard is complete, nor any unit of one; capfilt status {root} tells why"
 
     @property
     def figures(self) -> dict[str, str]:
