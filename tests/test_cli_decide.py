@@ -134,6 +134,25 @@ def test_what_calibrate_ends_with_can_be_typed(controlled):
     assert (changed["sources"]["web"]["gained"], changed["written"]) == (4, None)
 
 
+def test_what_calibrate_ends_with_leaves_the_texts_of_people_as_its_policy_does(tmp_path):
+    run = new_run(tmp_path / "a folder")
+    human = [Candidate(n, f"key{n}", "human", 0, "a text", itm=0.5) for n in range(4)]
+    controls = [Candidate(n, f"key{n}", "control", 0, "of another", itm=(n + 1) / 10) for n in range(4)]
+    rows = sorted([*human, *(web(n, 0.35) for n in range(4)), *controls], key=lambda row: row.position)
+    complete(run, SHARD, [record(n) for n in range(4)], rows)
+    policy = tmp_path / "my policy.yaml"
+    policy.write_text("human_itm: 0.1\n")
+
+    shown = capfilt("calibrate", run.root, "--error", 0.25, "--policy", policy, "--output", tmp_path / "new one.yaml")
+    written = capfilt(*shlex.split(shown.output.splitlines()[-1].split(": capfilt ", 1)[1]), "--json")
+    shown = capfilt("calibrate", run.root, "--error", 0.25, "--policy", policy)
+    typed = capfilt(*shlex.split(shown.output.splitlines()[-1].split(": capfilt ", 1)[1]), "--json")
+
+    changes = {"web_itm": [0.5, 0.3001], "human_itm": [0.0, 0.1]}
+    assert json.loads(typed.output)["settings"] == changes
+    assert json.loads(written.output)["settings"] == changes
+
+
 def test_the_policy_that_calibrate_writes_is_the_one_that_recut_is_told_to_take(controlled, tmp_path):
     policy = tmp_path / "strict.yaml"
 

@@ -16,7 +16,7 @@ from capfilt.errors import QueryError
 from capfilt.policy import SOURCES
 from capfilt.query import OpenRun
 
-_PROPOSED = ("web", "synthetic")  # human texts are kept as they are
+PROPOSED = ("web", "synthetic")  # human texts are kept as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def calibrate(opened: OpenRun, error: float, labels: Sequence[Label] = ()) -> Ca
             f"{opened.run.root}: has no control pairs (controls.share is {opened.run.config().controls.share:g}) "
             f"and no labelled text; bootstrap another run with controls.share: 0.02, or give --labels"
         )
-    thresholds = {f"{s.source}_itm": s.proposed.threshold for s in sources if s.proposed and s.source in _PROPOSED}
+    thresholds = {f"{s.source}_itm": s.proposed.threshold for s in sources if s.proposed and s.source in PROPOSED}
     warnings = [warning for source in sources for warning in source.warnings]
     warnings += _left_out(found)
     policy = opened.policy.model_copy(update={"name": "calibrated", **thresholds})

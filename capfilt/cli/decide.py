@@ -1,6 +1,7 @@
 """The commands that help to decide what is kept: capfilt recut and calibrate."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,11 +108,13 @@ def calibrate(
         click.echo(json.dumps(found.to_json(), indent=2))
     else:
         click.echo(calibrating.render_calibration(found, plain=plain_output()))
-        proposed = {source.source: source.proposed.threshold for source in found.sources if source.proposed}
+        sources = [source for source in found.sources if source.source in calibrating.PROPOSED]
+        proposed = {source.source: source.proposed.threshold for source in sources if source.proposed}
         changes = [f"--set {source}_itm={threshold:.4g}" for source, threshold in proposed.items()]
-        options = [f"--policy {output}"] if output else [f"--policy {policy}"] * bool(policy) + changes
+        file = output or policy
+        options = [f"--policy {shlex.quote(str(file))}"] * bool(file) + ([] if output else changes)
         if proposed:
-            click.echo(f"\nsee what it changes: capfilt recut {run} {' '.join(options)} --dry-run")
+            click.echo(f"\nsee what it changes: capfilt recut {shlex.quote(run)} {' '.join(options)} --dry-run")
 
 
 def _policy(run: "Run", path: Path | None, overrides: tuple[str, ...]) -> "Policy":
