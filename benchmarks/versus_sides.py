@@ -27,7 +27,7 @@ from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import BootstrapConfig, Device, FilterSettings, Sampling
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import load
-from capfilt.med.inference import settle
+from capfilt.med.settled import settle
 from capfilt.med.vision import normalise
 from capfilt.planning import plan_shards
 from capfilt.prefetch import prefetch

@@ -26,7 +26,7 @@ from capfilt.filters.med import MEDFilter
 from capfilt.hardware import require_device
 from capfilt.med.checkpoints import load, load_nlvr2, load_vqa, require
 from capfilt.med.fetch import fetch
-from capfilt.med.inference import settle
+from capfilt.med.settled import settle
 from capfilt.outlook import Outlook
 from capfilt.storage import publish
 from capfilt.training.passes import Draw

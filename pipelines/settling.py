@@ -7,7 +7,7 @@ from functools import partial
 from capfilt import storage
 from capfilt.bootstrap import CapFilt
 from capfilt.config import BootstrapConfig
-from capfilt.med.inference import settle
+from capfilt.med.settled import settle
 from capfilt.runs import begun_with
 from workers.bootstrap_worker import try_batch_sizes
 from workers.session import on_a_worker

@@ -55,6 +55,16 @@ def test_there_is_no_import_cycle():
     assert not graph, f"these import each other: {sorted(graph)}"
 
 
+def test_the_driver_of_a_bootstrap_does_without_timm():
+    """It takes seconds to import, and the workers alone have models."""
+    names = {module.removesuffix("/__init__.py").removesuffix(".py").replace("/", "."): module for module in MODULES}
+    loaded, new = set(), {"pipelines.bootstrap"}
+    while new:
+        loaded |= new
+        new = {name for module in new for name in imported(names[module]) if name in names} - loaded
+    assert not {name for name in loaded if "timm" in tops(names[name])}
+
+
 def test_the_model_knows_nothing_of_the_pipeline():
     """MED can be read, tested and taken elsewhere without captioners, filters, ledger or jobs."""
     known = ("capfilt.med", "capfilt.config", "capfilt.errors", "capfilt.memory", "capfilt.storage")

@@ -6,10 +6,11 @@ from models import lively_checkpoint
 from pydantic import ValidationError
 
 from capfilt.config import Device
-from capfilt.med import inference
-from capfilt.med.inference import packing_suits, ready, settle
-from capfilt.med.linear import PackedLinear
+from capfilt.med import packed, settled
+from capfilt.med.inference import ready
 from capfilt.med.model import MED
+from capfilt.med.packed import PackedLinear, packing_suits
+from capfilt.med.settled import settle
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def machine(monkeypatch):
 
     def has(amx: bool, packing: bool) -> None:
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-        monkeypatch.setattr(inference, "packing_suits", lambda _: packing)
+        monkeypatch.setattr(settled, "packing_suits", lambda _: packing)
 
     return has
 
@@ -62,7 +63,7 @@ def test_a_run_keeps_what_it_began_with(machine):
 def test_packing_suits_bfloat16_and_processors_that_mkl_does_not(tmp_path, monkeypatch, cpuinfo, dtype, suits):
     if cpuinfo:
         (tmp_path / "cpuinfo").write_text(cpuinfo)
-    monkeypatch.setattr(inference, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(packed, "CPUINFO", tmp_path / "cpuinfo")
     assert packing_suits.__wrapped__(dtype) == suits
 
 

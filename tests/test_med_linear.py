@@ -9,8 +9,9 @@ from torch import nn
 
 from capfilt.config import Device
 from capfilt.med.inference import round_products, shape
-from capfilt.med.linear import PackedLinear, replace_linear
+from capfilt.med.linear import replace_linear
 from capfilt.med.model import MED
+from capfilt.med.packed import PackedLinear
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ from capfilt.med.draft import Draft, Written
 from capfilt.med.generation import Pen, logprobs, write
 from capfilt.med.gpu import own_stream, send
 from capfilt.med.graphs import Recorder, graphs
-from capfilt.med.inference import ready, settle
+from capfilt.med.inference import ready
 from capfilt.med.sampling import uniforms
+from capfilt.med.settled import settle
 from capfilt.med.sight import Kept, Sight
 from capfilt.memory import InParts
 from capfilt.records import Caption

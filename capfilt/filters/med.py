@@ -13,8 +13,9 @@ from capfilt.med.attention import KeysValues
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.gpu import own_stream
 from capfilt.med.graphs import Recorder, graphs
-from capfilt.med.inference import ready, settle
+from capfilt.med.inference import ready
 from capfilt.med.reading import Reading
+from capfilt.med.settled import settle
 from capfilt.med.sight import Kept, Sight
 from capfilt.memory import InParts
 from capfilt.texts import normalise as normalise_text

@@ -2,10 +2,7 @@
 
 A GPU takes queries, keys and values in one product, patches as rows of a product, the words of the vocabulary in a
 number that divides well, and the activation that follows a product within it.
-
-On a CPU torch hands a float32 product to MKL, which takes an older, slower path on processors of other makers, and is
-slow for the few rows of a decoding step. oneDNN, which is part of torch too, is not, once a weight is laid out for it.
-The way there is the operators of torch's own compiler: the public layout (torch.utils.mkldnn) copies at every call.
+On a CPU they may be packed, see packed.py.
 
 Shapes: R rows, D_in and D_out widths, B images of side S, C channels, N = S // P patches a side, D width, V vocabulary.
 """
@@ -17,11 +14,11 @@ import torch.nn.functional as F
 from timm.layers import Mlp as VisionMlp
 from torch import Tensor, nn
 
+from capfilt.med.packed import PackedLinear
 from capfilt.med.sampling import CHUNK
 from capfilt.med.text import LanguageHead, Mlp, TextBlock, TextStack
 from capfilt.med.vision import VisionTower
 
-ROWS = 512  # that a layout is chosen for; any number works
 FOLLOWED = {VisionMlp: ("fc1", "act"), Mlp: ("up", "act"), LanguageHead: ("dense", "act")}
 """The layer of a module that a GELU follows, and that GELU."""
 
@@ -64,23 +61,6 @@ class PatchLinear(nn.Module):
         patches = images.view(len(images), -1, side, self.size, side, self.size)  # (B, C, N, P, N, P)
         rows = patches.permute(0, 2, 4, 1, 3, 5).flatten(3)  # (B, N, N, C P P)
         return cast("Tensor", self.product(rows)).permute(0, 3, 1, 2)
-
-
-class PackedLinear(nn.Module):
-    """What CastLinear computes, from a weight laid out for oneDNN; on a CPU."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> None:
-        """Lay a weight (D_out, D_in) out. With gelu, the layer ends in that activation."""
-        super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
-        self.bias = None if bias is None else bias.detach().to(weight.dtype)
-        self.after = ("gelu", "none") if gelu else ("none", "")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x (..., D_in) to (..., D_out)."""
-        activation, kind = self.after
-        x = x.to(self.weight.dtype)
-        return cast("Tensor", torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, activation, [], kind))
 
 
 def replace_linear(model: nn.Module, kind: str, packed: bool) -> None:

@@ -1,0 +1,25 @@
+"""What a device leaves to the machine. The towers are not imported here: timm takes seconds, and a driver has none."""
+
+import torch
+
+from capfilt.config import Device
+from capfilt.med.packed import packing_suits
+
+
+def settle(device: Device, before: Device | None = None) -> Device:
+    """Return a device without "auto": as a run began with, or as suits this machine.
+
+    Args:
+        device: the setting.
+        before: the settled device of the run that goes on, if one does.
+    """
+    if before is not None:
+        begun = {key: getattr(before, key) for key in ("dtype", "linear") if getattr(device, key) == "auto"}
+        device = device.model_copy(update=begun)
+    if device.dtype == "auto":
+        fast = device.kind == "cuda" or torch.cpu._is_amx_tile_supported()
+        device = device.model_copy(update={"dtype": "bfloat16" if fast else "float32"})
+    if device.linear == "auto":
+        packed = device.kind == "cpu" and packing_suits(getattr(torch, device.dtype))
+        device = device.model_copy(update={"linear": "packed" if packed else "plain"})
+    return device
