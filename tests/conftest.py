@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +15,26 @@ if TYPE_CHECKING:
     from s3 import Server
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+ON_RAY = pytest.StashKey[set[Path]]()  # the files with tests on a Ray
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let tests on a Ray come first: they take longest, and processes that share the suite then end together."""
-    items.sort(key=lambda item: "ray_cluster" not in getattr(item, "fixturenames", ()))
+    config.stash[ON_RAY] = {item.path for item in items if _on_ray(item)}
+    items.sort(key=lambda item: not _on_ray(item))
+
+
+def _on_ray(item: pytest.Item) -> bool:
+    return "ray_cluster" in getattr(item, "fixturenames", ())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End Ray before a file that does without it: also when idle, it takes a twelfth of a core."""
+    if nextitem is None or nextitem.path not in item.config.stash[ON_RAY]:
+        ray = sys.modules.get("ray")
+        if ray is not None and ray.is_initialized():
+            ray.shutdown()
 
 
 @pytest.fixture(scope="session")
@@ -41,20 +59,20 @@ def s3() -> Iterator["Server"]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """A real Ray on this machine, small and started once, since a start takes seconds."""
+@pytest.fixture(scope="module")
+def ray_cluster() -> None:
+    """A real Ray on this machine, small, and the same in all files that need one, since a start takes seconds."""
+    import ray  # here, so that tests without a cluster do not wait for the import
+
+    if ray.is_initialized():
+        return
     os.environ["RAY_AUTH_MODE"] = "disabled"  # else Ray leaves a token file in the home folder
     tests = Path(__file__).parent
     os.environ["PYTHONPATH"] = f"{tests}{os.pathsep}{tests.parent}"  # for workers: the tests' fakes, and this tree
     os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112  # by itself every ten seconds
-    import ray  # here, so that tests without a cluster do not wait for the import
-
     ray.init(
         "local", num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20
     )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture
