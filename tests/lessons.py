@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 import torch
 from models import small_config, write_vocabulary
+from processes import start_ranks
 from safetensors.torch import load_file
-from torch import Tensor, multiprocessing
+from torch import Tensor
 
 from capfilt.config import Config
 from capfilt.config.momentum import MomentumSettings
@@ -145,7 +146,7 @@ def same(one: TrainingRun, other: TrainingRun) -> bool:
 def in_ranks(lesson: Lesson, ranks: int, apart: bool = False) -> TrainingRun:
     """Train in several processes, without Ray; apart, each but the first has a folder of its own."""
     meeting = Path(lesson.output).with_name("meeting")
-    multiprocessing.spawn(_attend_as, (lesson.model_dump_json(), ranks, str(meeting), apart), ranks)
+    start_ranks(_attend_as, (lesson.model_dump_json(), ranks, str(meeting), apart), ranks)
     return TrainingRun(lesson.output, lesson)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing
+from processes import start_ranks
 from reference import Reference, as_they_are, gradient_norm, gradients
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -190,7 +190,7 @@ def take_steps(rank: int, folder: Path, results: Path) -> None:
 def ranks(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What two ranks found, by run."""
     results = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(take_steps, (shared / FOLDER, results), nprocs=2)
+    start_ranks(take_steps, (shared / FOLDER, results), 2)
     return [torch.load(results / f"{rank}.pt") for rank in range(2)]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing
+from processes import start_ranks
 from torch import Tensor
 
 from capfilt.training.ranks import gather, gather_texts, gather_with_gradient, rank, world_size
@@ -45,7 +45,7 @@ def meet(number: int, results: Path) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     results = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(meet, (results,), nprocs=WORLD)
+    start_ranks(meet, (results,), WORLD)
     return [torch.load(results / f"{number}.pt") for number in range(WORLD)]
 
 
