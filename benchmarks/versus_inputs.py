@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from capfilt.config import ImageLimits
 from capfilt.images import decode, resize
-from capfilt.med.checkpoints import CONFIG, VOCABULARY, Checkpoint
+from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.exported import save_transformers
 from capfilt.med.model import MED
 from capfilt.med.tokens import SPECIAL, Tokens
 from capfilt.med.vision import normalise
+from capfilt.med.weights import CONFIG, VOCABULARY
 from capfilt.shards import write_tar
 
 GAIN, RESIDUAL_GAIN = 1.5, 0.4  # deviation of a weight times the root of its inputs

@@ -55,10 +55,11 @@ def test_there_is_no_import_cycle():
     assert not graph, f"these import each other: {sorted(graph)}"
 
 
-def test_the_driver_of_a_bootstrap_does_without_timm():
+@pytest.mark.parametrize("driver", ["pipelines.bootstrap", "workers.train_worker"])
+def test_a_driver_does_without_timm(driver):
     """It takes seconds to import, and the workers alone have models."""
     names = {module.removesuffix("/__init__.py").removesuffix(".py").replace("/", "."): module for module in MODULES}
-    loaded, new = set(), {"pipelines.bootstrap"}
+    loaded, new = set(), {driver}
     while new:
         loaded |= new
         new = {name for module in new for name in imported(names[module]) if name in names} - loaded

@@ -14,6 +14,7 @@ import ray
 from lessons import TWO, Lesson, attend, in_ranks, same, together
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError
+from trials import refuse, try_once
 
 from capfilt.config.training import TrainingCluster
 from capfilt.errors import ModelError, WorkerError
@@ -33,12 +34,8 @@ def elsewhere(lesson: Lesson, **changes: object) -> Lesson:
     return lesson.model_copy(update={"output": str(Path(lesson.output).with_name("whole")), **changes})
 
 
-def try_once(lesson: Lesson) -> None:
-    append(f"{lesson.output}/tried", b"x")
-
-
 def fail_at_the_end(lesson: Lesson) -> None:
-    try_once(lesson)
+    try_once(lesson.output)
     run = attend(lesson)
     if rank():
         wait_for(lambda: run.finished and not Path(run.folder, "states").exists())
@@ -50,11 +47,6 @@ def wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def refuse(lesson: Lesson) -> None:
-    try_once(lesson)
-    raise ModelError("run: step 3: the losses are lm nan")
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -71,7 +63,7 @@ class TestWorkers:
     def test_what_the_user_can_mend_stops_the_job_at_once(self, lesson):
         run = TrainingRun(lesson.output, lesson)
         with pytest.raises(ModelError, match="step 3: the losses are lm nan"):
-            launch(partial(refuse, lesson), run, TrainingCluster(address="auto", workers=1))
+            launch(partial(refuse, run.folder), run, TrainingCluster(address="auto", workers=1))
         assert Path(run.folder, "tried").read_text() == "x"
 
     def test_a_worker_that_fails_once_the_checkpoint_is_whole_does_not_train_it_anew(self, lesson, caplog):
@@ -92,7 +84,7 @@ class TestWorkers:
 
         monkeypatch.setattr("workers.train_worker.TOLD_EVERY", 0.2)
         monkeypatch.setattr("workers.train_worker.say", make_room)
-        launch(partial(try_once, lesson), TrainingRun(lesson.output, lesson), TWO)
+        launch(partial(try_once, lesson.output), TrainingRun(lesson.output, lesson), TWO)
         asked, free = "2 workers, each with 1 CPUs and 0 GPUs", "1 CPUs and 0 GPUs"
         assert said[0] == f"no worker can start yet; cluster: {asked}; free: {free}"
         assert Path(lesson.output, "tried").read_text() == "xx"

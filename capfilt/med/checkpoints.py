@@ -19,11 +19,9 @@ from capfilt.med.published import Heads, fit_positions, from_published, infer_co
 from capfilt.med.tokens import Tokens
 from capfilt.med.vision import NORM_EPS
 from capfilt.med.vqa import VQA
-from capfilt.med.weights import DAMAGE as DAMAGE  # what training's states are damaged by, too
-from capfilt.med.weights import VOCABULARY, WEIGHTS, load_json, load_tensors, misfits, weights_file
+from capfilt.med.weights import CONFIG, VOCABULARY, WEIGHTS, load_json, load_tensors, misfits, weights_file
 from capfilt.storage import publish, staged
 
-CONFIG = "config.json"
 # BLIP's own, and the default of transformers, which stands in folders converted from BLIP's files.
 VISION_EPS = (NORM_EPS, 1e-5)
 

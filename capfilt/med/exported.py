@@ -15,14 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from capfilt.errors import CheckpointError
-from capfilt.med.checkpoints import CONFIG, Checkpoint, require
+from capfilt.med.checkpoints import Checkpoint, require
 from capfilt.med.config import MEDConfig
 from capfilt.med.losses import LABEL_SMOOTHING
 from capfilt.med.model import BERT_STD
 from capfilt.med.published import ATTENTION, NAMES
 from capfilt.med.tokens import Tokens
 from capfilt.med.vision import MEAN, NORM_EPS, STD
-from capfilt.med.weights import VOCABULARY, WEIGHTS
+from capfilt.med.weights import CONFIG, VOCABULARY, WEIGHTS
 from capfilt.storage import publish, staged
 
 BICUBIC = 3  # as Pillow counts

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from capfilt.errors import CheckpointError
 
+CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 VOCABULARY = "vocab.txt"
 

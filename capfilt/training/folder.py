@@ -23,7 +23,7 @@ import torch
 from capfilt.config import Config, dump, loads
 from capfilt.config.training import FREE
 from capfilt.errors import RunError
-from capfilt.med.checkpoints import CONFIG, DAMAGE
+from capfilt.med.weights import CONFIG, DAMAGE
 from capfilt.storage import (
     append,
     exists,
