@@ -73,7 +73,7 @@ from capfilt.config import Cluster
 from capfilt.errors import ConfigError
 from workers.session import session
 
-for cluster in (Cluster(workers=99, gpus_per_worker=1), Cluster(labels={"pool": "spot"})):
+for cluster in (Cluster(workers=99, cpus_per_worker=0.01, gpus_per_worker=1), Cluster(labels={"pool": "spot"})):
     try:
         with session(cluster):
             print("begun")
