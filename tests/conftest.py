@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import torch
 
@@ -14,6 +15,9 @@ if not torch.cuda.is_available():
 if TYPE_CHECKING:
     from s3 import Server
 
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one is no reason to fail
+hypothesis.settings.load_profile("any machine")
 
 ON_RAY = pytest.StashKey[set[Path]]()  # the files with tests on a Ray
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from capfilt.calibrate.curves import STEPS, Curve, enough
@@ -17,7 +17,6 @@ def curve(scores: list[float]) -> Curve:
     return Curve.of([np.array(scores, np.float32)])
 
 
-@settings(deadline=None)
 @given(SCORES, SCORES, st.sampled_from([0.01, 0.05, 0.2, 0.5]))
 def test_the_proposal_is_the_least_threshold_with_no_more_false_accepts(texts, controls, error):
     found = Scored("web", curve(texts), curve(controls), None).calibrate(0.5, error)
@@ -34,7 +33,6 @@ def test_the_proposal_is_the_least_threshold_with_no_more_false_accepts(texts, c
     ]
 
 
-@settings(deadline=None)
 @given(SCORES.filter(lambda scores: min(scores) < 1), SCORES, st.integers(1, 3))
 def test_no_more_mismatches_are_there_than_the_estimate_allows(controls, matches, times):
     """Whatever matching texts score: of texts among which are mismatches that score as the controls do."""

@@ -5,7 +5,7 @@ from typing import get_args
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from ledgers import synthetic, web
 
@@ -18,8 +18,6 @@ from capfilt.texts import clean
 MIXES = get_args(Policy.model_fields["mix"].annotation)
 WORDS = ["dog", "a cat", "A  Cat", "a <b>cat</b>", "one two three", " one two three four ", "&amp;", "", "über alles"]
 SCORES = st.sampled_from([None, 0.0, 0.25, 0.5, 0.75, 0.9, 1.0])
-
-UNHURRIED = settings(deadline=None)  # a busy machine is no failure
 
 candidates_of = st.lists(
     st.builds(
@@ -59,7 +57,6 @@ def outcome(candidates, **policy):
 
 
 @pytest.mark.parametrize("mix", MIXES)
-@UNHURRIED
 @given(candidates=candidates_of, policy=policies)
 def test_the_selection_is_that_of_the_rules_written_out(mix, candidates, policy):
     policy = policy.model_copy(update={"mix": mix})
@@ -132,7 +129,6 @@ def chance(shard, position, seed):
     return ((z ^ (z >> 31)) >> 11) / 2**53
 
 
-@UNHURRIED
 @given(candidates=candidates_of, policy=policies, mix=st.sampled_from(MIXES), order=st.randoms(use_true_random=False))
 def test_neither_the_order_of_rows_nor_other_shards_matter(candidates, policy, mix, order):
     policy = policy.model_copy(update={"mix": mix})
@@ -147,7 +143,6 @@ def test_neither_the_order_of_rows_nor_other_shards_matter(candidates, policy, m
     assert together == [alone[place] for place in shuffled]
 
 
-@UNHURRIED
 @given(st.lists(st.text() | st.text("ab <>&;'\t\n", max_size=8) | st.sampled_from(WORDS)))
 @example(["ab " * 4000, "a" * 10_001])
 def test_cleaning_a_column_is_cleaning_each_text(texts):

@@ -65,7 +65,7 @@ CANDIDATES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     st.lists(CANDIDATES, min_size=1, max_size=3),
     st.sampled_from(["both", "best", "web_else_synthetic", "weighted", "top_k"]),

@@ -65,7 +65,7 @@ def test_quantiles_are_those_of_all_scores(run):
     assert scores["itc"] == dict.fromkeys(("p5", "p25", "p50", "p75", "p95"), 0.125)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=40))
 def test_quantiles_are_exact_to_a_step(tmp_path_factory, scores):
     shard = replace(SHARD, samples=len(scores))
