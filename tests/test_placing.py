@@ -1,0 +1,34 @@
+import os
+
+import pytest
+
+from capfilt.placing import place
+
+
+def test_a_file_is_on_the_disk_before_its_name_and_its_name_before_anybody_goes_on(tmp_path, monkeypatch):
+    """Else a power cut could leave a name without its content, or a record of a file that is not there."""
+    partial, path = tmp_path / "0.partial", tmp_path / "ledger.parquet"
+    partial.write_bytes(b"rows")
+    synced = []
+
+    def fsync(handle: int) -> None:
+        synced.append((os.fstat(handle).st_ino, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    place(partial, path, 0o600)
+
+    assert synced == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+    assert path.read_bytes() == b"rows"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_the_disk_does_not_take_gets_no_name(tmp_path, monkeypatch):
+    def fsync(handle: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    (tmp_path / "0.partial").write_bytes(b"rows")
+    with pytest.raises(OSError, match="Input/output error"):
+        place(tmp_path / "0.partial", tmp_path / "ledger.parquet", 0o600)
+
+    assert not (tmp_path / "ledger.parquet").exists()
