@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -164,3 +165,9 @@ def together(lesson: Lesson, cluster: TrainingCluster = TWO) -> TrainingRun:
     run = TrainingRun(lesson.output, lesson)
     launch(partial(attend, lesson), run, cluster)
     return run
+
+
+def without_ray(lesson: Lesson) -> None:
+    """Train with one worker, in a process that has not imported Ray, and see that it still has not."""
+    together(lesson, TrainingCluster())
+    assert "ray" not in sys.modules

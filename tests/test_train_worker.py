@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import ray
-from lessons import TWO, Lesson, attend, in_ranks, same, together
+from lessons import TWO, Lesson, attend, in_ranks, same, together, without_ray
+from processes import exit_code
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError
 from trials import refuse, try_once
@@ -145,17 +146,12 @@ def test_a_killed_driver_leaves_a_run_that_the_same_command_ends(lesson):
     assert same(run, TrainingRun(whole.output, whole))
 
 
-def python(lesson: Lesson, cluster: TrainingCluster = TWO) -> str:
+def python(lesson: Lesson) -> str:
     """Return a program that attends a lesson."""
-    lesson_, cluster_ = lesson.model_dump_json(), cluster.model_dump_json()
-    return (
-        "from lessons import Lesson, TrainingCluster, together\n"
-        f"together(Lesson.model_validate_json({lesson_!r}), TrainingCluster.model_validate_json({cluster_!r}))"
-    )
+    return f"from lessons import Lesson, together\ntogether(Lesson.model_validate_json({lesson.model_dump_json()!r}))"
 
 
 def test_one_worker_needs_no_ray(lesson):
     lesson = lesson.planned(steps=1)
-    code = python(lesson, TrainingCluster()) + "; import sys; assert 'ray' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
+    assert exit_code(without_ray, lesson) == 0
     assert TrainingRun(lesson.output, lesson).finished

@@ -1,14 +1,15 @@
 """Training can be stopped anywhere and goes on to the same bits; ranks and parts agree where the maths says so."""
 
 import json
-import subprocess
-import sys
-from functools import partial
+import signal
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 import torch
 from lessons import Colours, Lesson, attend, checkpoint, in_ranks, job, metrics, same, weights
+from processes import exit_code
 
 from capfilt.config.training import Tracking, TrainingDevice
 from capfilt.errors import ConfigError, ModelError, RunError
@@ -36,6 +37,18 @@ def lesson(tmp_path) -> Lesson:
     return Lesson(output=str(tmp_path / "run"))
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TrainingRun]:
+    """Return what gives the run of an objective that nothing befell."""
+
+    @cache
+    def run(objective: str) -> TrainingRun:
+        folder = tmp_path_factory.mktemp(objective)
+        return attend(Lesson(output=str(folder / "run"), objective=objective))
+
+    return run
+
+
 def elsewhere(lesson: Lesson, name: str = "whole") -> Lesson:
     return lesson.model_copy(update={"output": str(Path(lesson.output).with_name(name)), "dies_at": None})
 
@@ -56,20 +69,18 @@ def kill(lesson: Lesson, step: int, lecture: Job[Batch] | None = None) -> None:
 class TestResume:
     @pytest.mark.parametrize("objective", ["captioning", "pretraining"])
     @pytest.mark.parametrize("steps", [(0,), (7,), (24,), (3, 12, 19)], ids=str)
-    def test_a_run_killed_at_any_step_ends_in_the_same_bits(self, lesson, steps, objective):
+    def test_a_run_killed_at_any_step_ends_in_the_same_bits(self, lesson, undisturbed, steps, objective):
         """Weights, queues, copies and metrics; dropout and negatives are drawn anew in the steps taken again."""
         lesson = lesson.model_copy(update={"objective": objective})
         for step in steps:
             kill(lesson, step)
-        assert same(attend(lesson), attend(elsewhere(lesson)))
+        assert same(attend(lesson), undisturbed(objective))
 
-    def test_a_process_killed_by_the_system_leaves_a_run_that_goes_on_to_the_same_bits(self, lesson):
+    def test_a_process_killed_by_the_system_leaves_a_run_that_goes_on_to_the_same_bits(self, lesson, undisturbed):
         lesson = lesson.model_copy(update={"dies_at": 17})
-        code = f"from lessons import *; attend(Lesson.model_validate_json({lesson.model_dump_json()!r}))"
-        died = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, check=False)
-        assert died.returncode == -9, died.stderr.decode()
+        assert exit_code(attend, lesson) == -signal.SIGKILL
         assert TrainingRun(lesson.output, lesson).newest == 10
-        assert same(attend(lesson), attend(elsewhere(lesson)))
+        assert same(attend(lesson), undisturbed("captioning"))
 
     def test_a_resumed_run_starts_at_its_state_and_not_at_the_beginning(self, lesson):
         kill(lesson, 19)
@@ -83,7 +94,7 @@ class TestResume:
         kill(lesson, 19, lecture)
         assert json.loads(Path(attend(lesson).folder, "data.json").read_text())["left_out"] == {"no_text": 2}
 
-    def test_a_damaged_state_leaves_the_one_before_to_go_on_from(self, lesson, caplog):
+    def test_a_damaged_state_leaves_the_one_before_to_go_on_from(self, lesson, undisturbed, caplog):
         kill(lesson, 22)
         newest = Path(lesson.output) / "states" / "000000020.pt"
         newest.write_bytes(newest.read_bytes()[:-100])
@@ -91,13 +102,13 @@ class TestResume:
         run = attend(lesson, lecture)
         assert lecture.data.asked[0] == 10
         assert "000000020.pt: is damaged (RuntimeError); the state before is taken" in caplog.text
-        assert same(run, attend(elsewhere(lesson)))
+        assert same(run, undisturbed("captioning"))
 
-    def test_a_run_goes_on_under_settings_that_do_not_change_what_is_learned(self, lesson):
+    def test_a_run_goes_on_under_settings_that_do_not_change_what_is_learned(self, lesson, undisturbed):
         kill(lesson, 12)
         device = TrainingDevice(kind="cpu", threads=1, recompute_vision=1, recompute_text=1)
         run = attend(lesson.model_copy(update={"device": device}))
-        for name, tensor in weights(attend(elsewhere(lesson))).items():
+        for name, tensor in weights(undisturbed("captioning")).items():
             torch.testing.assert_close(weights(run)[name], tensor, atol=1e-5, rtol=1e-4)
 
 
@@ -183,10 +194,10 @@ class TestNumbers:
             attend(lesson, spoilt)
         assert TrainingRun(lesson.output, lesson).newest == 10
 
-    def test_the_run_can_be_mended_and_goes_on(self, lesson):
+    def test_the_run_can_be_mended_and_goes_on(self, lesson, undisturbed):
         with pytest.raises(ModelError):
             attend(lesson, self.broken(lesson, 13))
-        assert same(attend(lesson), attend(elsewhere(lesson)))
+        assert same(attend(lesson), undisturbed("captioning"))
 
 
 def test_the_losses_fall(lesson):
@@ -200,10 +211,10 @@ def test_all_weights_move_from_where_they_started(lesson):
     assert not [name for name in before if torch.equal(before[name], after[name])]
 
 
-def test_bfloat16_learns_about_the_same(lesson):
+def test_bfloat16_learns_about_the_same(lesson, undisturbed):
     device = lesson.device.model_copy(update={"dtype": "bfloat16"})
     half = attend(elsewhere(lesson).model_copy(update={"device": device}))
-    assert metrics(half)[-1]["lm"] == pytest.approx(metrics(attend(lesson))[-1]["lm"], rel=0.05)
+    assert metrics(half)[-1]["lm"] == pytest.approx(metrics(undisturbed("captioning"))[-1]["lm"], rel=0.05)
     assert all(tensor.dtype == torch.float32 for tensor in weights(half).values())
 
 
