@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ LINES = 250
 MODULES = sorted(p.relative_to(ROOT).as_posix() for package in FORBIDDEN for p in (ROOT / package).rglob("*.py"))
 
 
+@cache
 def imported(module: str) -> set[str]:
     """Return the modules that a module imports anywhere, inside functions too."""
     names = set()

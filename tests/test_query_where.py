@@ -10,9 +10,14 @@ from capfilt.query import filtered
 from capfilt.query.where import told
 
 
-@pytest.fixture
-def found(tmp_path):
-    run = new_run(tmp_path)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("where")
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    run = new_run(folder)
     complete(run, SHARD, [record(n) for n in range(4)], [web(0, 0.9), synthetic(0, 0.1), web(1, 0.4, text="it's")])
     with capfilt.open_run(run.root) as opened:
         yield opened
@@ -61,11 +66,11 @@ def test_what_is_no_condition_is_told_in_one_line_with_the_columns(found, where)
     assert len(found.candidates.fetchall()) == 3
 
 
-def test_no_file_is_read_by_a_condition(found, tmp_path):
-    Path(tmp_path, "secret.txt").write_text("a secret")
+def test_no_file_is_read_by_a_condition(found, folder):
+    (folder / "secret.txt").write_text("a secret")
 
     with pytest.raises(QueryError) as told_error:
-        filtered(found.candidates, f"text = (SELECT content FROM read_text('{tmp_path}/secret.txt'))")
+        filtered(found.candidates, f"text = (SELECT content FROM read_text('{folder}/secret.txt'))")
 
     assert "a secret" not in str(told_error.value)
 

@@ -1,9 +1,9 @@
 """Tasks: how shards are cut, and what a dying process costs."""
 
-import os
 from itertools import chain
 from pathlib import Path
 
+from deadly import Deadly
 from fakes import write_shard
 
 from capfilt.config import ImageLimits
@@ -42,14 +42,6 @@ def test_a_share_takes_whole_blocks_from_all_shards():
     assert len(covered(found)) == 30 * BLOCK
     assert all(lo % BLOCK == 0 and hi - lo == BLOCK for lo, hi in chain.from_iterable(task.spans for task in found))
     assert set(covered(tasks(shards, 0.1))) < set(covered(found))
-
-
-class Deadly:
-    """Limits at the sight of which a process ends."""
-
-    @property
-    def max_bytes(self) -> int:
-        os._exit(1)
 
 
 def test_a_sample_that_ends_its_process_costs_its_task_alone_and_is_named(tmp_path):

@@ -14,9 +14,9 @@ from capfilt.stats import DIMENSIONS, csv_slices, cut
 OTHER = replace(SHARD, id="00001", url="in/00001.tar", samples=2)
 
 
-@pytest.fixture
-def opened(tmp_path):
-    run = new_run(tmp_path, [SHARD, OTHER])
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    run = new_run(tmp_path_factory.mktemp("slices"), [SHARD, OTHER])
     records = [
         record(0, width=100, height=2000, url="https://user@www.Shop.example:8080/a.jpg?x=1"),
         record(1, width=1024, height=1025, url="http://shop.example"),
