@@ -164,6 +164,7 @@ def test_workers_that_find_no_room_hold_up_nothing(cluster, tmp_path):
 
 def test_workers_wait_for_a_node_with_their_labels(cluster, monkeypatch, caplog):
     monkeypatch.setattr(pool, "PATIENCE", 0.0)
+    monkeypatch.setattr(pool, "START", 0.0)  # no process of theirs can have begun to start
     stop = Stop()
     caplog.handler.addFilter(lambda record: stop.ask() or True)
     nowhere = cluster.model_copy(update={"labels": {"ray.io/accelerator-type": "A100"}})
