@@ -65,7 +65,8 @@ def run(config: RoundsConfig, say: Callable[[str], None]) -> str:
     turns = rounds(config)
     for number, turn in enumerate(turns):
         for stage in _stages(turn):
-            say(f"round {number}, {stage.name}: {stage.run()}")
+            say(f"round {number}, {stage.name}")
+            say(stage.run())
             gc.collect()  # what trained in this process leaves the GPU to the workers of the next job
             torch.cuda.empty_cache()
     runs = " ".join(turn.bootstrap.run for turn in turns[-2:])

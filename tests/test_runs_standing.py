@@ -32,7 +32,7 @@ def test_a_run_that_is_at_work(tmp_path):
 
     assert standing.state == "stopping"
     lines = render_standing(standing).splitlines()
-    assert lines[0] == f"{tmp_path}: stopping: the units in hand finish, and no other begins"
+    assert lines[0] == f"{tmp_path}: stopping: what is in hand is finished, and nothing else begun"
     assert lines[1].startswith("  driver    pid ")
     assert lines[2].endswith("no unit is begun yet")
 
@@ -100,6 +100,22 @@ def test_a_run_without_a_record_is_counted_by_its_ledger(tmp_path):
     plan_shards(run, find_shards(config.input))
     assert look_at(config.run).shards == (0, 2)
     assert render_standing(look_at(config.run)).splitlines()[1] == "  shards    0 of 2 complete"
+
+
+def test_a_training_at_which_nobody_is_at_work(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    assert render_standing(look_at(str(tmp_path))) == f"{tmp_path}: nobody is at work; run the same again to go on"
+
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "config.json").touch()
+    assert render_standing(look_at(str(tmp_path))) == f"{tmp_path}: done"
+    assert at_work(str(tmp_path)) is None
+
+
+def test_a_training_whose_driver_was_killed(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    leave_lease(tmp_path, renewed=time.time() - EXPIRY - 1)
+    assert look_at(str(tmp_path)).state == "died"
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

@@ -19,7 +19,7 @@ _ENDS = ("done", "partly", "stopped", "failed", "ended")  # phases that the last
 
 _WORDS = {
     "running": "running",
-    "stopping": "stopping: the units in hand finish, and no other begins",
+    "stopping": "stopping: what is in hand is finished, and nothing else begun",
     "done": "done",
     "stopped": f"stopped as asked; {AGAIN}",
     "partly": "partly done; some units or shards failed, and to retry them, run the same again",
@@ -32,7 +32,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a run folder tells. The record is None for a run of a version that wrote none."""
+    """What a run folder tells. The record is None for a training, and for a run of a version that wrote none."""
 
     run: str
     state: str  # one of running, stopping, done, partly, stopped, failed, ended, died, idle
@@ -64,6 +64,9 @@ def look_at(root: str) -> Standing:
     if driver is None and record is not None and record.phase not in _ENDS:
         driver = find_driver(root)  # it may have come in between, and begun a record
     if driver is None and record is None:
+        if storage.exists(storage.join(root, "config.yaml")):  # of a training, which leaves no record
+            done = storage.exists(storage.join(root, "checkpoint", "config.json"))
+            return Standing(root, "done" if done else "idle", None, None)
         run = load_run(root)  # of a version that wrote no record, or no run at all
         shards = (len(complete_shards(run)), len(run.plan())) if run.has_plan() else None
         return Standing(root, "idle", None, None, shards)
