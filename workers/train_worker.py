@@ -3,9 +3,9 @@
 What goes wrong, and what becomes of it:
 
     a worker dies, or raises anything       all start anew from the last state, a counted number of times
-    ... behind the end of the run           nothing: the checkpoint is whole
     Ray Train itself fails                  the same
     a node is taken away                    the same, without being counted (Ray Train's own rule)
+    any of these behind the run's end       nothing: the checkpoint is whole
     the cluster has no room                 the job waits, and says for what
     something the user can mend             the job stops with that error at once
     the driver dies                         its workers end with it; the same command goes on
