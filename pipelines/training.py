@@ -31,11 +31,13 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]]) -> st
         StoppedError: it was asked to stop, by a request in the folder; its state is written.
     """
     folder, root = TrainingRun(config.output, config), absolute(config.output)
-    folder.begin()
     if folder.finished:
+        folder.begin()
         return folder.checkpoint
+    folder.check()  # before the lease, of which nothing must come in a folder that is another job's
     meaning = "the state is written, then the job ends"
     with exit_on_sigterm(), hold_lease(root) as lease, heed_stop(root, end_process, lambda: lease.is_held, meaning):
+        folder.begin()  # behind the lease: a driver that is refused must not write its settings over the other's
         launch(partial(_work, config, prepare), folder, config.cluster)
         if stop_requested(root) and not folder.finished:
             raise StoppedError(f"{folder.folder}: goes on from the state of step {folder.newest}")

@@ -334,6 +334,18 @@ def test_a_second_driver_of_a_training_is_refused(root, start):
         pretrain.run(job)
 
 
+def test_a_driver_that_is_refused_leaves_the_settings_and_the_shards_of_the_one_at_work(root):
+    job = pretraining(root, output=str(root / "begun"))
+    run = TrainingRun(job.output, job)
+    with hold_lease(job.output):
+        run.begin()
+        Path(run.shards).write_bytes(b"being read")
+        with pytest.raises(RunError, match="another driver"):
+            pretrain.run(job.model_copy(update={"seed": 1}))
+    assert run.check()
+    assert Path(run.shards).read_bytes() == b"being read"
+
+
 def test_a_filter_of_a_checkpoint_without_any_starts_with_random_queues(start, root):
     config = finetuning(root, "filter", start, momentum=MomentumSettings(queue=16))
     momentum = finetune.objective(config, finetune.only("filter", load(start))).momentum
