@@ -44,6 +44,8 @@ def run(
     config: BootstrapConfig,
     build: Callable[[BootstrapConfig], CapFilt],
     hashes: dict[str, str],
+    stop: Stop | None = None,
+    /,
     *,
     local: bool = False,
     force: bool = False,
@@ -55,6 +57,7 @@ def run(
         config: the job.
         build: loads the models, in the process that uses them.
         hashes: of the checkpoints, {"captioner": ..., "filter": ...}; they tie the run to its models.
+        stop: hears of a request to stop, also of one that came when nothing was left to stop.
         local: in this process, without Ray; the results are the same.
         force: also when another driver seems to be at work on the run.
         retry_quarantined: do shards with quarantined samples anew, with these samples.
@@ -67,7 +70,7 @@ def run(
     """
     found = find_shards(config.input)  # first, so that a slip in the inputs leaves no run behind
     root = storage.absolute(config.run)
-    with everywhere(run=root), hold_lease(root, force) as lease, _stoppable(root, lease) as stop:
+    with everywhere(run=root), hold_lease(root, force) as lease, _stoppable(root, lease, stop) as stop:
         config = settled(config, build, local)
         folder = start_run(config, hashes)
         settings = ExportConfig(run=config.run, policy=config.policy)
@@ -87,9 +90,9 @@ def run(
 
 
 @contextmanager
-def _stoppable(root: str, lease: Lease) -> Iterator[Stop]:
+def _stoppable(root: str, lease: Lease, stop: Stop | None) -> Iterator[Stop]:
     """Heed what asks a job to stop: requests in the run folder, Ctrl-C and SIGTERM."""
-    requests = heed_stop(root, end_process, lambda: lease.is_held)
+    requests = heed_stop(root, end_process, lambda: lease.is_held, stop=stop)
     with exit_on_sigterm(), requests as stop, stop_on_interrupt(stop.ask):
         yield stop
 

@@ -11,6 +11,7 @@ from capfilt.med.model import MED
 from capfilt.med.momentum import MOMENTUM, Momentum, load_momentum, resume_published
 from capfilt.med.weights import load_tensors
 from capfilt.outlook import Outlook
+from capfilt.runs.stop import Stop
 from capfilt.training.data import Batch, open_data
 from capfilt.training.job import Job
 from capfilt.training.objectives import Captioning, Filtering, Objective
@@ -18,9 +19,9 @@ from pipelines.training import run_training
 from pipelines.training_outlook import foresee
 
 
-def run(config: FinetuneConfig) -> str:
-    """Fine-tune a model, or go on where it stopped, and return its checkpoint folder."""
-    return run_training(config, prepare)
+def run(config: FinetuneConfig, stop: Stop | None = None) -> str:
+    """Fine-tune a model, or go on where it stopped, and return its checkpoint folder; stop as in run_training."""
+    return run_training(config, prepare, stop)
 
 
 def prepare(config: FinetuneConfig, shards: str | None) -> Job[Batch]:

@@ -8,6 +8,7 @@ from capfilt.med.checkpoints import Checkpoint, save
 from capfilt.med.initial import start
 from capfilt.med.momentum import MOMENTUM, Momentum, save_momentum
 from capfilt.outlook import Outlook
+from capfilt.runs.stop import Stop
 from capfilt.training.data import Batch, open_data
 from capfilt.training.job import Job
 from capfilt.training.objectives import Pretraining
@@ -15,9 +16,9 @@ from pipelines.training import run_training
 from pipelines.training_outlook import foresee
 
 
-def run(config: PretrainConfig) -> str:
-    """Pre-train a model, or go on where it stopped, and return its checkpoint folder."""
-    return run_training(config, prepare)
+def run(config: PretrainConfig, stop: Stop | None = None) -> str:
+    """Pre-train a model, or go on where it stopped, and return its checkpoint folder; stop as in run_training."""
+    return run_training(config, prepare, stop)
 
 
 def prepare(config: PretrainConfig, shards: str | None) -> Job[Batch]:

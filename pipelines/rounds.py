@@ -19,9 +19,10 @@ from capfilt.config import BootstrapConfig, ExportConfig, load
 from capfilt.config.data import DataSettings, ShardSet
 from capfilt.config.rounds import RoundsConfig
 from capfilt.config.training import FinetuneConfig, PretrainConfig
-from capfilt.errors import ConfigError
+from capfilt.errors import ConfigError, StoppedError
 from capfilt.outlook import Outlook
 from capfilt.runs import Run
+from capfilt.runs.stop import Stop
 from capfilt.storage import absolute, exists, join
 from capfilt.training.folder import TrainingRun
 from pipelines import bootstrap, bootstrap_outlook, finetune, pretrain
@@ -51,7 +52,7 @@ class Stage:
     """A job of a round: what does it, what tells whether that was done, and what it would do."""
 
     name: str
-    run: Callable[[], str]
+    run: Callable[[Stop], str]
     is_done: Callable[[], bool]
     dry_run: Callable[[], Outlook]
 
@@ -61,12 +62,15 @@ def run(config: RoundsConfig, say: Callable[[str], None]) -> str:
 
     Raises:
         CapfiltError: of a job, or a file of one does not fit into the loop. What is done stays, and is not done again.
+        StoppedError: a job was asked to stop, even if it came to its end all the same.
     """
-    turns = rounds(config)
+    turns, stop = rounds(config), Stop()
     for number, turn in enumerate(turns):
         for stage in _stages(turn):
+            if stop.asked:
+                raise StoppedError(f"{config.output}: goes on with round {number}, {stage.name}")
             say(f"round {number}, {stage.name}")
-            say(stage.run())
+            say(stage.run(stop))
             gc.collect()  # what trained in this process leaves the GPU to the workers of the next job
             torch.cuda.empty_cache()
     runs = " ".join(turn.bootstrap.run for turn in turns[-2:])
@@ -154,14 +158,14 @@ def _stages(turn: Round) -> Iterator[Stage]:
         yield _training(config.role, config, finetune.run, finetune.dry_run)
     yield Stage(
         "bootstrap",
-        run=lambda: bootstrap.run(job, build_models, checkpoint_hashes(job)),
+        run=lambda stop: bootstrap.run(job, build_models, checkpoint_hashes(job), stop),
         is_done=lambda: exists(join(_clean(job), "_SUCCESS")),
         dry_run=lambda: bootstrap_outlook.dry_run(job, describe_models, checkpoint_hashes),
     )
     yield _training("pretrain", turn.pretrain, pretrain.run, pretrain.dry_run)
 
 
-def _training(name: str, config: C, work: Callable[[C], str], foresee: Callable[[C], Outlook]) -> Stage:
+def _training(name: str, config: C, work: Callable[[C, Stop], str], foresee: Callable[[C], Outlook]) -> Stage:
     def is_done() -> bool:
         return TrainingRun(config.output, config).finished
 

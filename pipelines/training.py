@@ -8,7 +8,7 @@ from capfilt.config.tasks import NLVR2Config, VQAConfig
 from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.errors import StoppedError
 from capfilt.runs.lease import hold_lease
-from capfilt.runs.stop import heed_stop, stop_requested
+from capfilt.runs.stop import Stop, heed_stop, stop_requested
 from capfilt.storage import absolute
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Data, Job
@@ -19,12 +19,13 @@ from workers.signals import end_process, exit_on_sigterm
 C = TypeVar("C", PretrainConfig, FinetuneConfig, VQAConfig, NLVR2Config)
 
 
-def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]]) -> str:
+def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]], stop: Stop | None = None) -> str:
     """Train a model, or go on where it stopped, and return its checkpoint folder.
 
     Args:
         config: the job.
         prepare: makes what is trained, on every worker, and reads the table of shards where there is one.
+        stop: hears of a request to stop, also of one that came when nothing was left to stop.
 
     Raises:
         RunError: another driver is at work on the run.
@@ -36,7 +37,11 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]]) -> st
         return folder.checkpoint
     folder.check()  # before the lease, of which nothing must come in a folder that is another job's
     meaning = "the state is written, then the job ends"
-    with exit_on_sigterm(), hold_lease(root) as lease, heed_stop(root, end_process, lambda: lease.is_held, meaning):
+    with (
+        exit_on_sigterm(),
+        hold_lease(root) as lease,
+        heed_stop(root, end_process, lambda: lease.is_held, meaning, stop),
+    ):
         folder.begin()  # behind the lease: a driver that is refused must not write its settings over the other's
         launch(partial(_work, config, prepare), folder, config.cluster)
         if stop_requested(root) and not folder.finished:

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,6 +21,7 @@ from capfilt.config.training import PretrainConfig
 from capfilt.med.checkpoints import checkpoint_hash
 from capfilt.med.tokens import SPECIAL
 from capfilt.runs import load_run
+from capfilt.runs.stop import request_stop
 from capfilt.world.noise import NoiseRates
 from capfilt.world.shards import World, write_world
 from capfilt.world.vocabulary import vocabulary
@@ -58,6 +61,13 @@ def command(loop: Path, *overrides: str) -> Result:
     return CliRunner().invoke(cli, ["rounds", str(loop), *(word for each in overrides for word in ("--set", each))])
 
 
+def wait_for(file: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < deadline, f"{file} does not come"
+        time.sleep(0.01)
+
+
 def change(name: str, **values: object) -> None:
     path = Path(f"configs/tiny/{name}.yaml")
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **values}))
@@ -95,6 +105,23 @@ def test_each_round_starts_from_the_model_of_the_one_before(loop, tmp_path):
     assert len(hashes) == 6  # no round is a copy of another
     started_from = yaml.safe_load(Path("tiny-rounds/round-1/filter/config.yaml").read_text())["checkpoint"]
     assert started_from == "tiny-rounds/round-0/pretrain/checkpoint"
+
+
+def test_a_job_that_ends_before_it_can_stop_is_the_last(loop, monkeypatch):
+    monkeypatch.setattr("capfilt.runs.stop.POLL", 600)  # a request comes too late for the job
+    folder = Path("tiny-rounds/round-0/captioner")
+
+    def ask() -> None:
+        wait_for(folder / "lease.json")
+        request_stop(str(folder))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    told = command(loop)
+    asking.join()
+    assert (told.exit_code, (folder / "checkpoint/config.json").exists()) == (4, True)
+    assert "tiny-rounds: goes on with round 0, filter" in told.output
+    assert not Path("tiny-rounds/round-0/filter").exists()
 
 
 def test_a_dry_run_looks_at_the_job_that_comes_next(loop, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from capfilt.errors import RunError
 from capfilt.runs import stop as stops
 from capfilt.runs.lease import hold_lease
-from capfilt.runs.stop import hear_stop, heed_stop, request_stop, stop_path, stop_requested
+from capfilt.runs.stop import Stop, hear_stop, heed_stop, request_stop, stop_path, stop_requested
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +34,15 @@ def test_a_request_is_heard_and_removed_with_the_driver(tmp_path):
 
     assert not ended.is_set()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_request_that_comes_too_late_for_the_driver_is_known_to_whoever_started_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(stops, "POLL", 600)
+    stop = Stop()
+    with heed_stop(str(tmp_path), pytest.fail, stop=stop):
+        request_stop(str(tmp_path))
+    assert stop.asked
+    assert not stop_requested(str(tmp_path))
 
 
 def test_a_second_request_ends_the_driver(tmp_path):

@@ -40,7 +40,11 @@ class Stop:
 
 @contextmanager
 def heed_stop(
-    root: str, end: Callable[[], None], is_ours: Callable[[], bool] = lambda: True, meaning: str = UNITS
+    root: str,
+    end: Callable[[], None],
+    is_ours: Callable[[], bool] = lambda: True,
+    meaning: str = UNITS,
+    stop: Stop | None = None,
 ) -> Iterator[Stop]:
     """Look for requests to stop a run for a while. They count from when the lease of the driver was written.
 
@@ -49,9 +53,10 @@ def heed_stop(
         end: called, from another thread, when the driver is to end at once.
         is_ours: tells at the end whether a request was meant for this driver, and goes with it.
         meaning: what becomes of the job then, for people.
+        stop: what is asked, where a request matters beyond the job: it knows also of one that came too late for that.
     """
     path = stop_path(root)
-    stop, done = Stop(), threading.Event()
+    stop, done = stop or Stop(), threading.Event()
     thread = threading.Thread(target=_watch, args=(path, stop, end, meaning, done), daemon=True)
     thread.start()
     try:
@@ -60,7 +65,7 @@ def heed_stop(
         done.set()
         thread.join()
         if is_ours():
-            _forget(path)
+            _forget(path, stop)
 
 
 @contextmanager
@@ -130,8 +135,10 @@ def _at_once(request: bytes) -> bool:
         return False
 
 
-def _forget(path: str) -> None:
+def _forget(path: str, stop: Stop) -> None:
     try:
-        storage.remove(path)
+        if storage.exists(path):
+            stop.ask()  # it may have come since the last look
+            storage.remove(path)
     except OSError as error:  # must not hide the error that ends the job; the next driver removes it
         logger.warning("the request to stop was not removed: %s", error)
