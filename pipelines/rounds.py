@@ -6,6 +6,7 @@ Source: BLIP, arXiv 2201.12086, section 3.3 and figure 3, which show one round.
 
 import gc
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +22,12 @@ from capfilt.config.rounds import RoundsConfig
 from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.errors import ConfigError, StoppedError
 from capfilt.outlook import Outlook
-from capfilt.runs import Run
+from capfilt.runs import Run, find_run
 from capfilt.runs.stop import Stop
 from capfilt.storage import absolute, exists, join
 from capfilt.training.folder import TrainingRun
 from pipelines import bootstrap, bootstrap_outlook, finetune, pretrain
+from pipelines.settling import as_begun
 
 C = TypeVar("C", FinetuneConfig, PretrainConfig)
 
@@ -49,7 +51,10 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A job of a round: what does it, what tells whether that was done, and what it would do."""
+    """A job of a round: what does it, what tells whether that was done, and what it would do.
+
+    is_done raises RunError where the folder is one of other settings, which run would refuse.
+    """
 
     name: str
     run: Callable[[Stop], str]
@@ -73,7 +78,7 @@ def run(config: RoundsConfig, say: Callable[[str], None]) -> str:
             say(stage.run(stop))
             gc.collect()  # what trained in this process leaves the GPU to the workers of the next job
             torch.cuda.empty_cache()
-    runs = " ".join(turn.bootstrap.run for turn in turns[-2:])
+    runs = " ".join(shlex.quote(turn.bootstrap.run) for turn in turns[-2:])
     say(f"next: capfilt compare {runs}" if len(turns) > 1 else f"next: capfilt stats {runs}")
     return turns[-1].trained
 
@@ -159,7 +164,7 @@ def _stages(turn: Round) -> Iterator[Stage]:
     yield Stage(
         "bootstrap",
         run=lambda stop: bootstrap.run(job, build_models, checkpoint_hashes(job), stop),
-        is_done=lambda: exists(join(_clean(job), "_SUCCESS")),
+        is_done=lambda: _is_bootstrapped(job),
         dry_run=lambda: bootstrap_outlook.dry_run(job, describe_models, checkpoint_hashes),
     )
     yield _training("pretrain", turn.pretrain, pretrain.run, pretrain.dry_run)
@@ -167,9 +172,18 @@ def _stages(turn: Round) -> Iterator[Stage]:
 
 def _training(name: str, config: C, work: Callable[[C, Stop], str], foresee: Callable[[C], Outlook]) -> Stage:
     def is_done() -> bool:
-        return TrainingRun(config.output, config).finished
+        run = TrainingRun(config.output, config)
+        run.check()
+        return run.finished
 
     return Stage(name, partial(work, config), is_done, partial(foresee, config))
+
+
+def _is_bootstrapped(job: BootstrapConfig) -> bool:
+    if not exists(join(_clean(job), "_SUCCESS")):
+        return False
+    find_run(as_begun(job), checkpoint_hashes(job))
+    return True
 
 
 def _checkpoint(config: FinetuneConfig | PretrainConfig) -> str:

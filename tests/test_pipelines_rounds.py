@@ -75,26 +75,27 @@ def change(name: str, **values: object) -> None:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_each_round_starts_from_the_model_of_the_one_before(loop, tmp_path):
-    first = command(loop, "rounds=1")
+    place = "output=tiny rounds"
+    first = command(loop, place, "rounds=1")
     assert first.exit_code == 0, first.output
     assert first.output.splitlines()[-2:] == [
-        "next: capfilt stats tiny-rounds/round-0/bootstrap",
-        "checkpoint: tiny-rounds/round-0/pretrain/checkpoint",
+        "next: capfilt stats 'tiny rounds/round-0/bootstrap'",
+        "checkpoint: tiny rounds/round-0/pretrain/checkpoint",
     ]
-    told = dry_run(tmp_path, "rounds", loop)
+    told = dry_run(tmp_path, "rounds", loop, "--set", place)
     assert told.output.count("is done") == 4
     assert "round 1, captioner  run: starts at step 0" in told.output
 
-    before = tree(Path("tiny-rounds/round-0/captioner"))
-    both = command(loop)
+    before = tree(Path("tiny rounds/round-0/captioner"))
+    both = command(loop, place)
     assert both.exit_code == 0, both.output
-    assert "next: capfilt compare tiny-rounds/round-0/bootstrap tiny-rounds/round-1/bootstrap" in both.output
-    assert tree(Path("tiny-rounds/round-0/captioner")) == before  # what is done is not done again
+    assert "next: capfilt compare 'tiny rounds/round-0/bootstrap' 'tiny rounds/round-1/bootstrap'" in both.output
+    assert tree(Path("tiny rounds/round-0/captioner")) == before  # what is done is not done again
 
     human = json.loads(Path("tiny-pretrain/data.json").read_text())["samples"]
     hashes = set()
     for number in (0, 1):
-        folder = Path(f"tiny-rounds/round-{number}")
+        folder = Path(f"tiny rounds/round-{number}")
         run = load_run(f"{folder}/bootstrap").config()
         assert run.round == number
         assert [run.captioner, run.filter] == [f"{folder}/{role}/checkpoint" for role in ("captioner", "filter")]
@@ -103,8 +104,16 @@ def test_each_round_starts_from_the_model_of_the_one_before(loop, tmp_path):
         assert 0 < kept <= 16
         assert json.loads((folder / "pretrain" / "data.json").read_text())["samples"] == human + kept
     assert len(hashes) == 6  # no round is a copy of another
-    started_from = yaml.safe_load(Path("tiny-rounds/round-1/filter/config.yaml").read_text())["checkpoint"]
-    assert started_from == "tiny-rounds/round-0/pretrain/checkpoint"
+    started_from = yaml.safe_load(Path("tiny rounds/round-1/filter/config.yaml").read_text())["checkpoint"]
+    assert started_from == "tiny rounds/round-0/pretrain/checkpoint"
+
+    change("bootstrap", sampling={"top_p": 0.5})
+    change("finetune_captioner", seed=1)
+    told = dry_run(tmp_path, "rounds", loop, "--set", place)
+    assert told.exit_code == 1
+    assert "round-0/captioner/config.yaml: holds 'seed: 0' where 'seed: 1' was given" in told.output
+    assert "problem: tiny rounds/round-0/bootstrap: this folder holds a run of other settings" in told.output
+    assert told.output.count("is done") == 4
 
 
 def test_a_job_that_ends_before_it_can_stop_is_the_last(loop, monkeypatch):
