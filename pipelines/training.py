@@ -28,7 +28,7 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]], stop:
         stop: hears of a request to stop, also of one that came when nothing was left to stop.
 
     Raises:
-        RunError: another driver is at work on the run.
+        RunError: another driver is at work on the run, or has taken it.
         StoppedError: it was asked to stop, by a request in the folder; its state is written.
     """
     folder, root = TrainingRun(config.output, config), absolute(config.output)
@@ -39,11 +39,15 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]], stop:
     meaning = "the state is written, then the job ends"
     with (
         exit_on_sigterm(),
-        hold_lease(root) as lease,
+        hold_lease(root, lost=end_process) as lease,
         heed_stop(root, end_process, lambda: lease.is_held, meaning, stop),
     ):
         folder.begin()  # behind the lease: a driver that is refused must not write its settings over the other's
-        launch(partial(_work, config, prepare), folder, config.cluster)
+        try:
+            launch(partial(_work, config, prepare), folder, config.cluster)
+        except SystemExit:
+            lease.check()
+            raise
         if stop_requested(root) and not folder.finished:
             raise StoppedError(f"{folder.folder}: goes on from the state of step {folder.newest}")
     return folder.checkpoint

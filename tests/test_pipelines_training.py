@@ -284,12 +284,18 @@ def test_beside_another_checkpoints_tower_the_copy_has_that_tower_and_inherits_t
     assert torch.equal(momentum.copy.text_proj.weight, load_file(folder / MOMENTUM)["copy.text_proj.weight"])
 
 
+def wait_for(file: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < deadline, f"{file} does not come"
+        time.sleep(0.01)
+
+
 def ask_to_stop(run: Path) -> threading.Thread:
     """Ask a job to stop, from another thread, as soon as its driver holds its lease."""
 
     def ask() -> None:
-        while not (run / "lease.json").exists():
-            time.sleep(0.01)
+        wait_for(run / "lease.json")
         told = CliRunner().invoke(cli, ["stop", str(run)]).output
         (run / "told").write_text(told)
 
@@ -344,6 +350,26 @@ def test_a_driver_that_is_refused_leaves_the_settings_and_the_shards_of_the_one_
             pretrain.run(job.model_copy(update={"seed": 1}))
     assert run.check()
     assert Path(run.shards).read_bytes() == b"being read"
+
+
+def test_a_training_that_another_driver_has_taken_ends(root, monkeypatch):
+    """As one does whose machine was away for so long that it counted as dead."""
+    monkeypatch.setattr("capfilt.runs.lease.RENEWED", 0.02)
+    job = pretraining(root, output=str(root / "taken"), schedule=schedule(100_000, batch_size=4))
+    over = threading.Event()
+
+    def take() -> None:
+        wait_for(root / "taken/metrics.jsonl")
+        with hold_lease(job.output, force=True):
+            over.wait()
+
+    taking = threading.Thread(target=take)
+    taking.start()
+    with pytest.raises(RunError, match=r"another driver has taken this run: pid .*; this one stops"):
+        pretrain.run(job)
+    assert (root / "taken/lease.json").exists()
+    over.set()
+    taking.join()
 
 
 def test_a_filter_of_a_checkpoint_without_any_starts_with_random_queues(start, root):

@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -93,12 +93,13 @@ class Lease:
 
 
 @contextmanager
-def hold_lease(root: str, force: bool = False) -> Iterator[Lease]:
+def hold_lease(root: str, force: bool = False, lost: Callable[[], None] = lambda: None) -> Iterator[Lease]:
     """Be the one driver of a run for a while.
 
     Args:
         root: the run folder.
         force: take the lease from a driver that seems to be alive; it stops at its next renewal.
+        lost: called, from another thread, when another driver has taken the lease; Lease.check tells of it too.
 
     Raises:
         RunError: another driver is at work on the run.
@@ -110,7 +111,7 @@ def hold_lease(root: str, force: bool = False) -> Iterator[Lease]:
     owner = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid(), _processes(), now, now)
     storage.publish(path, json.dumps(asdict(owner)).encode() + b"\n")
     lease, done = Lease(path, owner), threading.Event()
-    thread = threading.Thread(target=_keep, args=(lease, done), daemon=True)
+    thread = threading.Thread(target=_keep, args=(lease, lost, done), daemon=True)
     thread.start()
     try:
         yield lease
@@ -138,10 +139,14 @@ def find_driver(root: str) -> tuple[Owner, bool] | None:
     return None if found is None else (found, _alive(found, time.time()))
 
 
-def _keep(lease: Lease, done: threading.Event) -> None:
+def _keep(lease: Lease, lost: Callable[[], None], done: threading.Event) -> None:
     while not done.wait(RENEWED):
         try:
             lease.renew()
+            lease.check()
+        except RunError:
+            lost()
+            return
         except OSError as error:  # the next renewal may do better
             logger.warning("the lease was not renewed: %s", error)
 
