@@ -4,7 +4,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from capfilt.records import Held, Shard, Unit
@@ -22,18 +22,23 @@ class Job:
 
     def __init__(self, unit: Unit, bad: set[int], most: int = 16, tries: int = 2, batch: int = BATCH) -> None:
         self.attempts = Attempts([unit], tries, strikes=10, isolation=Isolation(batch, tries, most))
-        self.bad, self.committed, self.failures = bad, [], 0
+        self.bad, self.tries, self.committed, self.failures = bad, tries, [], 0
         self.alone: Counter[int] = Counter()  # failures of a sample with no other
 
     def run(self, accidents: random.Random | None = None) -> list[Unit]:
-        """Do what there is to do; each of some accidents makes a unit fail that can be done."""
+        """Do what there is to do; each of some accidents makes a unit fail that can be done.
+
+        None of them is the last try of a sample alone, after which it would rightly be set aside.
+        """
         left = 12 if accidents else 0
         while case := self.attempts.take("a", idle=True, alternative=False):
+            alone = live(case.unit) if case.unit.trial and len(live(case.unit)) == 1 else []
             accident = left > 0 and accidents is not None and accidents.random() < 0.2
+            accident = accident and all(self.alone[position] < self.tries - 1 for position in alone)
             left -= accident
             if accident or self.bad & set(live(case.unit)):
                 self.failures += 1
-                self.alone.update(live(case.unit) if case.unit.trial and len(live(case.unit)) == 1 else [])
+                self.alone.update(alone)
                 self.attempts.fail(case, BAD, "a")
             else:
                 self.attempts.succeed(case)
@@ -68,8 +73,9 @@ def test_exactly_the_bad_samples_are_held_and_all_samples_are_committed_once(lo,
 
 @given(seed=st.integers(0, 10_000), bad=st.sets(st.integers(0, 99), max_size=3))
 @settings(max_examples=50)
+@example(seed=184, bad={97})
 def test_accidents_put_no_sample_aside(seed, bad):
-    """Five tries stand in for what accidents have to hit in a row: one sample, alone, each time that it is tried."""
+    """However often they hit, as long as a sample is once tried alone without one."""
     job = Job(Unit(SHARD, 0, 100), bad, tries=5)
 
     units = job.run(random.Random(seed))
