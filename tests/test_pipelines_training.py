@@ -355,7 +355,7 @@ def test_a_driver_that_is_refused_leaves_the_settings_and_the_shards_of_the_one_
 def test_a_training_that_another_driver_has_taken_ends(root, monkeypatch):
     """As one does whose machine was away for so long that it counted as dead."""
     monkeypatch.setattr("capfilt.runs.lease.RENEWED", 0.02)
-    job = pretraining(root, output=str(root / "taken"), schedule=schedule(100_000, batch_size=4))
+    job = pretraining(root, output=str(root / "taken"), schedule=schedule(2_000, batch_size=4))
     over = threading.Event()
 
     def take() -> None:
@@ -365,11 +365,13 @@ def test_a_training_that_another_driver_has_taken_ends(root, monkeypatch):
 
     taking = threading.Thread(target=take)
     taking.start()
-    with pytest.raises(RunError, match=r"another driver has taken this run: pid .*; this one stops"):
-        pretrain.run(job)
-    assert (root / "taken/lease.json").exists()
-    over.set()
-    taking.join()
+    try:
+        with pytest.raises(RunError, match=r"another driver has taken this run: pid .*; this one stops"):
+            pretrain.run(job)
+        assert (root / "taken/lease.json").exists()
+    finally:
+        over.set()
+        taking.join()
 
 
 def test_a_filter_of_a_checkpoint_without_any_starts_with_random_queues(start, root):
