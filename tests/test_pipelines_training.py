@@ -317,7 +317,7 @@ def test_a_training_that_is_asked_to_stop_writes_its_state_and_goes_on_to_the_sa
     assert (stop.value.exit_code, run.finished) == (4, False)
     assert 0 < run.newest < 100
     assert run.newest % 3 == 1  # behind a step whose numbers are written down
-    assert "writes its state\nrun or submit the same again to go on" in (root / "stopped/told").read_text()
+    assert "finishes what is in hand\nrun or submit the same again to go on" in (root / "stopped/told").read_text()
     assert not {"stop.json", "lease.json"} & {file.name for file in (root / "stopped").iterdir()}
     whole = pretraining(root, output=str(root / "unstopped"), **changes)
     assert checkpoint_hash(Path(pretrain.run(job))) == checkpoint_hash(Path(pretrain.run(whole)))

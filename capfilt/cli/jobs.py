@@ -169,7 +169,7 @@ def stop(run: str, address: str | None, now: bool, wait: bool) -> None:
     at_once = now or (standing is not None and standing.state == "stopping")
     if standing is not None:
         request_stop(folder, at_once=at_once)
-        click.echo(f"{folder}: {standing.driver} {'ends at once' if at_once else _last_words(folder)}")
+        click.echo(f"{folder}: {standing.driver} {'ends at once' if at_once else 'finishes what is in hand'}")
     elif job is None or not now:
         raise _nothing_to_stop(folder, job)
     if jobs is not None and job is not None and at_once:
@@ -196,13 +196,6 @@ def _job_and_config(words: tuple[str, ...]) -> tuple[str, Path]:
 def _at_work_on(folder: str, jobs: "Jobs") -> "JobState | None":
     """Return the first job of a run folder that has not ended; None where there is none."""
     return next((job for job in jobs.of(folder) if not job.is_over), None)
-
-
-def _last_words(folder: str) -> str:
-    """Return what a driver does that is asked to stop: of a training, which alone has a config.yaml, or a bootstrap."""
-    from capfilt.storage import exists, join
-
-    return "writes its state" if exists(join(folder, "config.yaml")) else "finishes the units in hand"
 
 
 def _nothing_to_stop(folder: str, job: "JobState | None") -> Exception:
