@@ -90,8 +90,7 @@ def test_the_second_request_to_stop_allows_no_delay(tmp_path):
         assert json.loads((tmp_path / "stop.json").read_text())["at_once"] is True
 
     assert (
-        "finishes what is in hand\nrun or submit the same again to go on; stop again to end it at once"
-        in first.output
+        "finishes what is in hand\nrun or submit the same again to go on; stop again to end it at once" in first.output
     )
     assert "ends at once\nrun or submit the same again to go on\n" in second.output
 
