@@ -1,0 +1,52 @@
+"""What "auto" comes to, and that a run keeps it."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from capfilt.config import Device
+from capfilt.med import settled
+from capfilt.med.settled import settle
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Return a function that sets what the machine has."""
+
+    def has(amx: bool, packing: bool) -> None:
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+        monkeypatch.setattr(settled, "packing_suits", lambda _: packing)
+
+    return has
+
+
+@pytest.mark.parametrize(
+    ("amx", "packing", "dtype", "linear"),
+    [(True, True, "bfloat16", "packed"), (False, True, "float32", "packed"), (False, False, "float32", "plain")],
+)
+def test_auto_is_what_suits_the_machine(machine, amx, packing, dtype, linear):
+    machine(amx, packing)
+    assert settle(Device()) == Device(dtype=dtype, linear=linear)
+
+
+def test_gpus_get_bfloat16_and_plain_layers(machine):
+    machine(amx=False, packing=True)
+    assert settle(Device(kind="cuda")) == Device(kind="cuda", dtype="bfloat16", linear="plain")
+
+
+def test_what_is_set_stays(machine):
+    machine(amx=True, packing=True)
+    device = Device(dtype="float32", linear="plain", threads=3)
+    assert settle(device) == settle(device, Device(dtype="bfloat16", linear="packed")) == device
+
+
+def test_a_run_keeps_what_it_began_with(machine):
+    machine(amx=True, packing=True)
+    begun = Device(dtype="float32", linear="plain")
+    assert settle(Device(), begun) == begun
+    assert settle(Device(dtype="bfloat16"), begun) == Device(dtype="bfloat16", linear="plain")
+
+
+def test_packed_layers_are_refused_on_gpus():
+    with pytest.raises(ValidationError, match="packed is for CPUs"):
+        Device(kind="cuda", linear="packed")
