@@ -163,7 +163,7 @@ def _stages(turn: Round) -> Iterator[Stage]:
         yield _training(config.role, config, finetune.run, finetune.dry_run)
     yield Stage(
         "bootstrap",
-        run=lambda stop: bootstrap.run(job, build_models, checkpoint_hashes(job), stop),
+        run=lambda stop: _bootstrap(job, stop),
         is_done=lambda: _is_bootstrapped(job),
         dry_run=lambda: bootstrap_outlook.dry_run(job, describe_models, checkpoint_hashes),
     )
@@ -177,6 +177,12 @@ def _training(name: str, config: C, work: Callable[[C, Stop], str], foresee: Cal
         return run.finished
 
     return Stage(name, partial(work, config), is_done, partial(foresee, config))
+
+
+def _bootstrap(job: BootstrapConfig, stop: Stop) -> str:
+    if _is_bootstrapped(job):  # to find that out for itself, the job would start Ray, and need its inputs
+        return f"{job.run}: is done"
+    return bootstrap.run(job, build_models, checkpoint_hashes(job), stop)
 
 
 def _is_bootstrapped(job: BootstrapConfig) -> bool:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from capfilt import storage
 
@@ -55,15 +56,11 @@ def heed_stop(
         meaning: what becomes of the job then, for people.
         stop: what is asked, where a request matters beyond the job: it knows also of one that came too late for that.
     """
-    path = stop_path(root)
-    stop, done = stop or Stop(), threading.Event()
-    thread = threading.Thread(target=_watch, args=(path, stop, end, meaning, done), daemon=True)
-    thread.start()
+    path, stop = stop_path(root), stop or Stop()
     try:
-        yield stop
+        with _beside(partial(_watch, path, stop, end, meaning)):
+            yield stop
     finally:
-        done.set()
-        thread.join()
         if is_ours():
             _forget(path, stop)
 
@@ -71,14 +68,9 @@ def heed_stop(
 @contextmanager
 def hear_stop(root: str) -> Iterator[Stop]:
     """Look for requests to stop a run for a while, as a worker of it: its driver tells of them and removes them."""
-    stop, done = Stop(), threading.Event()
-    thread = threading.Thread(target=_listen, args=(root, stop, done), daemon=True)
-    thread.start()
-    try:
+    stop = Stop()
+    with _beside(partial(_listen, root, stop)):
         yield stop
-    finally:
-        done.set()
-        thread.join()
 
 
 def request_stop(root: str, *, at_once: bool = False) -> None:
@@ -99,6 +91,19 @@ def stop_requested(root: str) -> bool:
 def stop_path(root: str) -> str:
     """Return where a request to stop a run lies."""
     return storage.join(root, "stop.json")
+
+
+@contextmanager
+def _beside(look: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Look in a thread of its own, until the event that it gets is set at the end of the block."""
+    done = threading.Event()
+    thread = threading.Thread(target=look, args=(done,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _watch(path: str, stop: Stop, end: Callable[[], None], meaning: str, done: threading.Event) -> None:
