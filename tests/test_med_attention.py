@@ -6,9 +6,10 @@ import torch
 from capfilt.med.attention import attention
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("dtype", "units"), [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)])
 @pytest.mark.parametrize("kind", ["open", "masked", "causal"])
-def test_it_is_the_weighted_sum_of_the_values_that_may_be_seen(dtype, kind):
+def test_it_is_the_weighted_sum_of_the_values_that_may_be_seen(monkeypatch, dtype, units, kind):
+    monkeypatch.setattr("capfilt.med.attention.has_matrix_units", lambda: units)
     generator = torch.Generator().manual_seed(0)
     q, keys, values = (torch.randn(2, 3, 5, 4, generator=generator).to(dtype) for _ in range(3))
     mask = torch.rand(2, 1, 1, 5, generator=generator) < 0.7

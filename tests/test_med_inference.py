@@ -3,6 +3,7 @@
 import pytest
 import torch
 from models import lively_checkpoint
+from torch import nn
 
 from capfilt.config import Device
 from capfilt.med.inference import ready
@@ -20,6 +21,22 @@ def test_a_model_is_brought_to_its_type_and_form(tmp_path, linear):
     assert model.itm_head.weight.dtype == model.vision.vit.pos_embed.dtype == torch.float32
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert any(isinstance(module, PackedLinear) for module in model.modules()) == (linear == "packed")
+
+
+@pytest.mark.parametrize(("maker", "left_out"), [("AMD", False), ("Intel", True)])
+def test_packing_leaves_out_a_tower_that_is_faster_as_it_is(tmp_path, monkeypatch, maker, left_out):
+    monkeypatch.setattr("capfilt.med.packed.maker", lambda: maker)
+    model = ready(lively_checkpoint(tmp_path).model, Device(dtype="float32", linear="packed"))
+    assert isinstance(model.text.blocks[0].mlp.up, PackedLinear)
+    assert any(isinstance(module, PackedLinear) for module in model.vision.modules()) != left_out
+    assert any(isinstance(module, nn.GELU) for module in model.vision.modules()) == left_out
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_attention_to_an_image_is_fused_in_bfloat16_where_matrix_units_make_it_fast(tmp_path, monkeypatch, units):
+    monkeypatch.setattr("capfilt.med.inference.has_matrix_units", lambda: units)
+    model = ready(lively_checkpoint(tmp_path).model, Device(dtype="bfloat16", linear="plain"))
+    assert {block.attn.fused_attn for block in model.vision.vit.blocks} == {units}
 
 
 @pytest.mark.parametrize("linear", ["plain", "packed"])

@@ -4,23 +4,22 @@ import pytest
 import torch
 
 from capfilt.med import packed
-from capfilt.med.packed import PackedLinear, packing_suits
+from capfilt.med.packed import PackedLinear, packing_suits, packing_suits_images
 
 
 @pytest.mark.parametrize(
-    ("cpuinfo", "dtype", "suits"),
+    ("maker", "dtype", "texts", "images"),
     [
-        ("vendor_id\t: AuthenticAMD\n", torch.float32, True),
-        ("vendor_id\t: GenuineIntel\n", torch.float32, False),
-        (None, torch.float32, False),
-        ("vendor_id\t: GenuineIntel\n", torch.bfloat16, True),
+        ("AMD", torch.float32, True, True),
+        ("Intel", torch.float32, True, False),
+        ("", torch.float32, False, True),
+        ("Intel", torch.bfloat16, True, True),
+        ("", torch.bfloat16, True, True),
     ],
 )
-def test_packing_suits_bfloat16_and_processors_that_mkl_does_not(tmp_path, monkeypatch, cpuinfo, dtype, suits):
-    if cpuinfo:
-        (tmp_path / "cpuinfo").write_text(cpuinfo)
-    monkeypatch.setattr(packed, "CPUINFO", tmp_path / "cpuinfo")
-    assert packing_suits.__wrapped__(dtype) == suits
+def test_packing_suits_what_torch_is_slower_at(monkeypatch, maker, dtype, texts, images):
+    monkeypatch.setattr(packed, "maker", lambda: maker)
+    assert (packing_suits.__wrapped__(dtype), packing_suits_images(dtype)) == (texts, images)
 
 
 def test_packing_never_suits_where_it_is_not_there(monkeypatch):

@@ -1,7 +1,6 @@
 """What "auto" comes to, and that a run keeps it."""
 
 import pytest
-import torch
 from pydantic import ValidationError
 
 from capfilt.config import Device
@@ -14,7 +13,7 @@ def machine(monkeypatch):
     """Return a function that sets what the machine has."""
 
     def has(amx: bool, packing: bool) -> None:
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+        monkeypatch.setattr(settled, "has_matrix_units", lambda: amx)
         monkeypatch.setattr(settled, "packing_suits", lambda _: packing)
 
     return has

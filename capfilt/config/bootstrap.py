@@ -107,8 +107,9 @@ class Device(Config):
     )
     linear: Literal["auto", "plain", "packed"] = Field(
         "auto",
-        description="form of the linear layers; packed: weights laid out for oneDNN, CPUs only; auto: packed for "
-        "bfloat16 and on AMD's processors, where that is faster; a run keeps what it began with",
+        description="form of the linear layers; packed: weights laid out for oneDNN, on CPUs (in float32 on Intel's, "
+        "for texts alone); auto: packed for bfloat16 and on AMD's and Intel's processors, where that is faster; a run "
+        "keeps what it began with",
     )
     threads: PositiveInt = Field(1, description="CPU threads of a model; sums round differently for other values")
 

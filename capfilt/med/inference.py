@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from capfilt.config import Device
 from capfilt.med.gpu import send, warn_of_emulation
 from capfilt.med.linear import replace_linear
+from capfilt.med.packed import packing_suits_images
+from capfilt.med.processor import has_matrix_units
 from capfilt.med.text import TextBlock, TextStack
 from capfilt.med.vision import VisionTower, normalise
 from capfilt.med.weights import on_meta
@@ -30,8 +32,10 @@ def shape(model: M, device: Device) -> M:
     if device.dtype == "bfloat16":
         round_products(model)
     if device.linear == "packed" or device.dtype == "bfloat16":
-        replace_linear(model, device.kind, packed=device.linear == "packed")
-    if device.kind == "cpu" and device.dtype == "bfloat16":
+        packed = device.linear == "packed"
+        towers = not packed or packing_suits_images(getattr(torch, device.dtype))
+        replace_linear(model, device.kind, packed, towers)
+    if device.kind == "cpu" and device.dtype == "bfloat16" and not has_matrix_units():
         for module in model.modules():
             if isinstance(module, VisionTower):
                 module.unfuse_attention()

@@ -63,7 +63,7 @@ class PatchLinear(nn.Module):
         return cast("Tensor", self.product(rows)).permute(0, 3, 1, 2)
 
 
-def replace_linear(model: nn.Module, kind: str, packed: bool) -> None:
+def replace_linear(model: nn.Module, kind: str, packed: bool, towers: bool = True) -> None:
     """Replace the linear layers of a model, in place. It can then neither be trained nor saved.
 
     An activation that follows a packed layer, or one in bfloat16 on a GPU, becomes part of it.
@@ -72,9 +72,12 @@ def replace_linear(model: nn.Module, kind: str, packed: bool) -> None:
         model: its large products are in the type that they are computed in.
         kind: of the device, "cpu" or "cuda".
         packed: lay weights out for oneDNN.
+        towers: replace those of vision towers, too.
     """
     make = PackedLinear if packed else CastLinear
-    for module in list(model.modules()):
+    spared = [] if towers else [tower for tower in model.modules() if isinstance(tower, VisionTower)]
+    kept = {module for tower in spared for module in tower.modules()}
+    for module in [module for module in model.modules() if module not in kept]:
         if kind == "cuda":
             _suit_gpu(module)
         followed, activation = FOLLOWED.get(type(module), ("", ""))

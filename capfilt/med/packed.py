@@ -1,21 +1,22 @@
 """Linear layers whose weights are laid out for oneDNN, and whether they suit this machine.
 
-On a CPU torch hands a float32 product to MKL, which takes an older, slower path on processors of other makers, and is
-slow for the few rows of a decoding step. oneDNN, which is part of torch too, is not, once a weight is laid out for it.
-The way there is the operators of torch's own compiler: the public layout (torch.utils.mkldnn) copies at every call.
+On a CPU torch hands a float32 product to MKL, which is slow for the few rows of a decoding step and, on processors of
+other makers than Intel, takes an older path for many. oneDNN, which is part of torch too, is not, once a weight is laid
+out for it. The way there is the operators of torch's own compiler: the public layout (torch.utils.mkldnn) copies at
+every call.
 
 Shapes: D_in and D_out widths.
 """
 
 from functools import cache
-from pathlib import Path
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CPUINFO = Path("/proc/cpuinfo")
+from capfilt.med.processor import maker
+
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}  # relative to the largest value: some roundings of each type
 ROWS = 512  # that a layout is chosen for; any number works
 
@@ -40,17 +41,18 @@ class PackedLinear(nn.Module):
 @cache
 @torch.no_grad()
 def packing_suits(dtype: torch.dtype) -> bool:
-    """Return whether packed linear layers are the faster ones here, and give what plain ones give.
-
-    Told by the processor's maker and not by a clock, so that a run has the same bytes however busy its machine is:
-    in float32, torch's own products go through MKL, which is fast on Intel's processors alone.
-    """
+    """Return whether packed linear layers are the faster ones here for texts, and give what plain ones give."""
     there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not there or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
-    if dtype == torch.float32 and not (CPUINFO.is_file() and "AuthenticAMD" in CPUINFO.read_text()):
+    if dtype == torch.float32 and not maker():
         return False
     generator = torch.Generator().manual_seed(0)
     weight, bias, x = (torch.randn(shape, generator=generator).to(dtype) for shape in ((96, 64), (96,), (5, 64)))
     expected = F.linear(x, weight, bias)
     return bool((PackedLinear(weight, bias)(x) - expected).abs().max() <= CLOSE[dtype] * expected.abs().max())
+
+
+def packing_suits_images(dtype: torch.dtype) -> bool:
+    """Return whether they are the faster ones for images, too: in float32, MKL is faster on Intel's processors."""
+    return dtype != torch.float32 or maker() != "Intel"

@@ -4,6 +4,7 @@ import torch
 
 from capfilt.config import Device
 from capfilt.med.packed import packing_suits
+from capfilt.med.processor import has_matrix_units
 
 
 def settle(device: Device, before: Device | None = None) -> Device:
@@ -17,7 +18,7 @@ def settle(device: Device, before: Device | None = None) -> Device:
         begun = {key: getattr(before, key) for key in ("dtype", "linear") if getattr(device, key) == "auto"}
         device = device.model_copy(update=begun)
     if device.dtype == "auto":
-        fast = device.kind == "cuda" or torch.cpu._is_amx_tile_supported()
+        fast = device.kind == "cuda" or has_matrix_units()
         device = device.model_copy(update={"dtype": "bfloat16" if fast else "float32"})
     if device.linear == "auto":
         packed = device.kind == "cpu" and packing_suits(getattr(torch, device.dtype))

@@ -95,7 +95,7 @@ class VisionTower(nn.Module):
         return y
 
     def unfuse_attention(self) -> None:
-        """Compute attention step by step, which is faster in bfloat16 on a CPU."""
+        """Compute attention step by step, which is faster in bfloat16 on a CPU without matrix units."""
         for block in self.vit.blocks:
             block.attn.fused_attn = False
 

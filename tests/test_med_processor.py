@@ -1,0 +1,29 @@
+"""What the processor says of itself."""
+
+import pytest
+import torch
+
+from capfilt.med import processor
+from capfilt.med.processor import has_matrix_units, maker
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("processor\t: 0\nvendor_id\t: AuthenticAMD\n", "AMD"),
+        ("processor\t: 0\nvendor_id\t: GenuineIntel\n", "Intel"),
+        ("processor\t: 0\nCPU implementer\t: 0x41\n", ""),
+        (None, ""),
+    ],
+)
+def test_the_maker_is_read_from_what_linux_tells(tmp_path, monkeypatch, cpuinfo, expected):
+    if cpuinfo:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    assert maker() == expected
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_matrix_units_are_those_that_torch_finds(monkeypatch, amx):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert has_matrix_units.__wrapped__() == amx
