@@ -20,7 +20,7 @@ from capfilt.med.model import MED
 from capfilt.med.tokens import Tokens
 from capfilt.med.vision import normalise
 
-CPU = Device(kind="cpu")
+CPU = Device(kind="cpu", dtype="float32")  # whatever units the machine has
 SEEDS = [11, 12, 13, 2**63 - 1]
 
 

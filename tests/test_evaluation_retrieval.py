@@ -44,7 +44,7 @@ def reference(shared: Path) -> Reference:
     model.load_state_dict(weights)
     checkpoint = Checkpoint(model.eval(), Tokens(folder / "vocab.txt"))
     floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    return Reference(meta, floats, MEDFilter("fixture", checkpoint, FilterSettings(), Device()))
+    return Reference(meta, floats, MEDFilter("fixture", checkpoint, FilterSettings(), Device(dtype="float32")))
 
 
 def noise(reference: Reference, *names: str) -> float:

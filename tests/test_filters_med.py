@@ -19,7 +19,7 @@ from capfilt.med.model import MED
 from capfilt.med.tokens import Tokens
 from capfilt.med.vision import normalise
 
-CPU = Device(kind="cpu")
+CPU = Device(kind="cpu", dtype="float32")  # whatever units the machine has
 TEXTS = ["a red dog", "two cats on the grass", "b", "the blue dog on the red grass d e f", "zebra"]
 
 
