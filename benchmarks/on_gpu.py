@@ -163,7 +163,7 @@ def summary(rounds: list[dict[str, float]], needed: float, peak: float) -> dict[
         "images_per_second": round(median(rates), 1),
         "of_rounds": [round(rate, 1) for rate in rates],
         "idle_share": round(median(1 - one["working"] / one["seconds"] for one in rounds), 4),
-        "share_of_matrix_peak": round(median(rates) * needed / peak, 3),
+        "share_of_matrix_peak": round(median(rates) * needed / peak, 4),
     }
 
 

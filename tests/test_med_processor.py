@@ -23,7 +23,10 @@ def test_the_maker_is_read_from_what_linux_tells(tmp_path, monkeypatch, cpuinfo,
     assert maker() == expected
 
 
-@pytest.mark.parametrize("amx", [True, False])
-def test_matrix_units_are_those_that_torch_finds(monkeypatch, amx):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert has_matrix_units.__wrapped__() == amx
+def test_matrix_units_are_those_that_torch_finds():
+    assert has_matrix_units() == torch.cpu._is_amx_tile_supported()
+
+
+def test_a_compiled_function_may_ask_for_them():
+    compiled = torch.compile(lambda x: x + has_matrix_units(), fullgraph=True, backend="eager")
+    assert compiled(torch.zeros(1)).item() == has_matrix_units()

@@ -3,19 +3,18 @@
 Told by its name and not by a clock, so that a run has the same bytes however busy its machine is.
 """
 
-from functools import cache
 from pathlib import Path
 
 import torch
 
 CPUINFO = Path("/proc/cpuinfo")
+MATRIX_UNITS = bool(torch.cpu._is_amx_tile_supported())  # asked once: a compiled training cannot ask
 MAKERS = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel"}  # as their processors call them
 
 
-@cache
 def has_matrix_units() -> bool:
     """Return whether the processor has units for matrix products in bfloat16 (AMX)."""
-    return bool(torch.cpu._is_amx_tile_supported())
+    return MATRIX_UNITS
 
 
 def maker() -> str:
