@@ -34,7 +34,7 @@ from capfilt.runs.plans import read_plan, write_plan
 from capfilt.runs.selection import Selection
 from capfilt.shards import find_shards
 
-CODE = "5"
+CODE = "6"
 """Version of the code that decides what the models say; raised when equal settings come to give other results."""
 
 VERSION = "version of capfilt's results"  # how CODE is told to people
