@@ -34,7 +34,7 @@ def test_packing_leaves_out_a_tower_that_is_faster_as_it_is(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("units", [True, False])
 def test_attention_to_an_image_is_fused_in_bfloat16_where_matrix_units_make_it_fast(tmp_path, monkeypatch, units):
-    monkeypatch.setattr("capfilt.med.inference.has_matrix_units", lambda: units)
+    monkeypatch.setattr("capfilt.med.inference.MATRIX_UNITS", units)
     model = ready(lively_checkpoint(tmp_path).model, Device(dtype="bfloat16", linear="plain"))
     assert {block.attn.fused_attn for block in model.vision.vit.blocks} == {units}
 

@@ -13,7 +13,7 @@ def machine(monkeypatch):
     """Return a function that sets what the machine has."""
 
     def has(amx: bool, packing: bool) -> None:
-        monkeypatch.setattr(settled, "has_matrix_units", lambda: amx)
+        monkeypatch.setattr(settled, "MATRIX_UNITS", amx)
         monkeypatch.setattr(settled, "packing_suits", lambda _: packing)
 
     return has

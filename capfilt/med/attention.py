@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from capfilt.med.config import TextConfig
 from capfilt.med.gpu import few_suit, heads_suit, listed_attention
-from capfilt.med.processor import has_matrix_units
+from capfilt.med.processor import MATRIX_UNITS
 from capfilt.med.ragged import Listed, Places
 from capfilt.med.residual import post_norm
 
@@ -33,8 +33,10 @@ def attention(
         dropout: of the attention weights.
         causal: a query looks at keys up to its own place; Q = M.
     """
-    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and not (dropout or has_matrix_units()):
-        # torch's fused kernel takes up to four times as long there, for one query and for many; with such units, half.
+    fused = dropout or (MATRIX_UNITS and not torch.is_grad_enabled())
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and not fused:
+        # torch's fused kernel takes up to four times as long there, for one query and for many. With such units it
+        # takes half as long, but not with the way back of a training.
         scores = (q * q.shape[-1] ** -0.5) @ keys.transpose(2, 3)  # (B, H, Q, M)
         if causal:
             mask = torch.ones(scores.shape[2:], dtype=torch.bool).tril()  # (Q, M)

@@ -9,7 +9,7 @@ from capfilt.config import Device
 from capfilt.med.gpu import send, warn_of_emulation
 from capfilt.med.linear import replace_linear
 from capfilt.med.packed import packing_suits_images
-from capfilt.med.processor import has_matrix_units
+from capfilt.med.processor import MATRIX_UNITS
 from capfilt.med.text import TextBlock, TextStack
 from capfilt.med.vision import VisionTower, normalise
 from capfilt.med.weights import on_meta
@@ -35,7 +35,7 @@ def shape(model: M, device: Device) -> M:
         packed = device.linear == "packed"
         towers = not packed or packing_suits_images(getattr(torch, device.dtype))
         replace_linear(model, device.kind, packed, towers)
-    if device.kind == "cpu" and device.dtype == "bfloat16" and not has_matrix_units():
+    if device.kind == "cpu" and device.dtype == "bfloat16" and not MATRIX_UNITS:
         for module in model.modules():
             if isinstance(module, VisionTower):
                 module.unfuse_attention()

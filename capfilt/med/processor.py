@@ -8,13 +8,9 @@ from pathlib import Path
 import torch
 
 CPUINFO = Path("/proc/cpuinfo")
-MATRIX_UNITS = bool(torch.cpu._is_amx_tile_supported())  # asked once: a compiled training cannot ask
+# Units for matrix products in bfloat16 (AMX). Asked once: a compiled training cannot ask.
+MATRIX_UNITS = bool(torch.cpu._is_amx_tile_supported())
 MAKERS = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel"}  # as their processors call them
-
-
-def has_matrix_units() -> bool:
-    """Return whether the processor has units for matrix products in bfloat16 (AMX)."""
-    return MATRIX_UNITS
 
 
 def maker() -> str:

@@ -4,7 +4,7 @@ import torch
 
 from capfilt.config import Device
 from capfilt.med.packed import packing_suits
-from capfilt.med.processor import has_matrix_units
+from capfilt.med.processor import MATRIX_UNITS
 
 
 def settle(device: Device, before: Device | None = None) -> Device:
@@ -18,7 +18,7 @@ def settle(device: Device, before: Device | None = None) -> Device:
         begun = {key: getattr(before, key) for key in ("dtype", "linear") if getattr(device, key) == "auto"}
         device = device.model_copy(update=begun)
     if device.dtype == "auto":
-        fast = device.kind == "cuda" or has_matrix_units()
+        fast = device.kind == "cuda" or MATRIX_UNITS
         device = device.model_copy(update={"dtype": "bfloat16" if fast else "float32"})
     if device.linear == "auto":
         packed = device.kind == "cpu" and packing_suits(getattr(torch, device.dtype))
