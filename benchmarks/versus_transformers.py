@@ -71,13 +71,14 @@ def run(
     devices = [Device(dtype=dtype, **common) for dtype in DTYPES]
     ours, theirs = [Ours(models, device) for device in devices], [Theirs(models, device) for device in devices]
     few, some, sides = inputs.first(CHECKED), inputs.first(options.drift_images), [*ours, *theirs]
+    drifting = [side for side in sides if side is not theirs[0]] if options.drift_images else []
     found = {"options": vars(options), **describe(options.device, *PACKAGES)}
     found["linear"] = {side.name: side.device.linear for side in ours}
     show(report.circumstances(found))
     found["differences"] = check(ours[0], theirs[0], few, options.tolerance)
     found["spread_of_log_odds"] = spreads(ours[0], few)
     show(report.equality(found))
-    found["drift"] = {s.name: drift(theirs[0], s, some, options.batch) for s in sides if s is not theirs[0]}
+    found["drift"] = {side.name: drift(theirs[0], side, some, options.batch) for side in drifting}
     show(report.drifts(found))
     found["matrix_rates"] = matrix_rates(config, options.device, DTYPES)
     show(report.products(found))
@@ -206,7 +207,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         ("rounds", 5, "times that each side takes a case"),
         ("warmup", 1, "rounds before them"),
         ("documented", 1, "rounds in which transformers also matches pair by pair; 0 leaves it out"),
-        ("drift-images", 16, "images whose texts tell how bfloat16 drifts"),
+        ("drift-images", 16, "images whose texts tell how bfloat16 drifts; 0 leaves it out"),
         ("profile", 4, "captions of the call that is profiled; 0 leaves the profile out"),
         ("threads", 0, "CPU threads; 0 leaves torch's number"),
     ):

@@ -260,3 +260,11 @@ def test_the_whole_benchmark_prints_json_and_a_table(capsys):
     assert found["drift"].keys() == {"capfilt float32", "capfilt bfloat16", "transformers bfloat16"}
     assert {"machine", "threads", "versions", "date", "differences", "matrix_rates"} < found.keys()
     assert re.search(r"(?m)^  best / documented float32 +\d+\.\d\d \(one round\)$", printed.err)
+
+
+def test_the_drift_can_be_left_out(capsys):
+    once = ["--rounds", "1", "--warmup", "0", "--drift-images", "0", "--shard-images", "1", "--profile", "0"]
+    main(["--tiny", "--cases", "itm-1", *once])
+    found = json.loads(capsys.readouterr().out)
+    assert found["drift"] == {}
+    assert list(found["cases"]) == ["itm-1"]
