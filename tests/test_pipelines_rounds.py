@@ -18,15 +18,18 @@ from capfilt.cli import cli
 from capfilt.config import load
 from capfilt.config.rounds import RoundsConfig
 from capfilt.config.training import PretrainConfig
+from capfilt.errors import StoppedError
 from capfilt.med.checkpoints import checkpoint_hash
 from capfilt.med.tokens import SPECIAL
+from capfilt.rounds import rounds
 from capfilt.runs import load_run
+from capfilt.runs.lease import find_driver, hold_lease
 from capfilt.runs.stop import request_stop
 from capfilt.world.noise import NoiseRates
 from capfilt.world.shards import World, write_world
 from capfilt.world.vocabulary import vocabulary
 from pipelines import pretrain
-from pipelines.rounds import rounds
+from pipelines.rounds import run
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 JOBS = ("captioner", "filter", "bootstrap", "pretrain")
@@ -61,8 +64,8 @@ def command(loop: Path, *overrides: str) -> Result:
     return CliRunner().invoke(cli, ["rounds", str(loop), *(word for each in overrides for word in ("--set", each))])
 
 
-def wait_for(file: Path) -> None:
-    deadline = time.monotonic() + 60
+def wait_for(file: Path, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
     while not file.exists():
         assert time.monotonic() < deadline, f"{file} does not come"
         time.sleep(0.01)
@@ -87,6 +90,13 @@ def test_each_round_starts_from_the_model_of_the_one_before(loop, tmp_path):
     assert "round 1, captioner  run: starts at step 0" in told.output
 
     before = tree(Path("tiny rounds/round-0/captioner"))
+    shown = capfilt("status", "tiny rounds").output.splitlines()
+    assert shown[0].endswith("/tiny rounds: done")
+    assert shown[1:] == [
+        "  at        round-0/pretrain; 4 of 4 jobs are done",
+        f"{tmp_path}/tiny rounds/round-0/pretrain: done",
+    ]
+
     both = command(loop, place)
     assert both.exit_code == 0, both.output
     assert "next: capfilt compare 'tiny rounds/round-0/bootstrap' 'tiny rounds/round-1/bootstrap'" in both.output
@@ -131,6 +141,104 @@ def test_a_job_that_ends_before_it_can_stop_is_the_last(loop, monkeypatch):
     assert (told.exit_code, (folder / "checkpoint/config.json").exists()) == (4, True)
     assert "tiny-rounds: goes on with round 0, filter" in told.output
     assert not Path("tiny-rounds/round-0/filter").exists()
+
+
+def long_training(name: str) -> None:
+    """Let a fine-tuning take minutes, if nobody stops it, and look for a request at each step."""
+    schedule = yaml.safe_load(Path(f"configs/tiny/{name}.yaml").read_text())["schedule"]
+    change(name, schedule=schedule | {"epochs": 10_000}, tracking={"every": 1, "tensorboard": False})
+
+
+def ask_when_trained(folder: Path, *words: str) -> threading.Thread:
+    """Stop the loop, from another thread, as soon as a job of it has taken a step."""
+
+    def ask() -> None:
+        wait_for(folder / "metrics.jsonl")
+        Path("told").write_text(capfilt("status", "tiny-rounds").output + capfilt("stop", "tiny-rounds", *words).output)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    return thread
+
+
+def capfilt(*words: str) -> Result:
+    return CliRunner().invoke(cli, words)
+
+
+def left_behind() -> set[str]:
+    return {path.name for path in Path("tiny-rounds").rglob("*.json")} & {"stop.json", "lease.json"}
+
+
+def test_a_loop_that_is_asked_to_stop_lets_its_job_stop_in_good_order(loop, monkeypatch):
+    monkeypatch.setattr("capfilt.runs.stop.POLL", 0.02)
+    long_training("finetune_filter")
+    folder = Path("tiny-rounds/round-0/filter")
+    asking = ask_when_trained(folder)
+    ended = command(loop)
+    asking.join()
+
+    assert ended.exit_code == 4, ended.output
+    assert "round-0/filter: goes on from the state of step" in ended.output
+    assert list((folder / "states").iterdir())
+    assert left_behind() == set()
+    told = Path("told").read_text()
+    place = Path("tiny-rounds").absolute()
+    assert re.match(
+        rf"{place}: running\n  driver .*\n  at        round-0/filter; 1 of 8 jobs are done\n{place}/round-0/filter: "
+        rf"running\n(.*\n)+{place}: pid .* finishes what is in hand\n",
+        told,
+    ), told
+    assert capfilt("status", "tiny-rounds").output.startswith(f"{place}: stopped as asked; run the same again to go on")
+
+
+def test_a_request_between_two_jobs_is_not_lost(loop, monkeypatch):
+    monkeypatch.setattr("capfilt.runs.stop.POLL", 0.02)
+    long_training("finetune_filter")
+
+    def say(text: str) -> None:
+        if text == "round 0, filter":
+            assert find_driver("tiny-rounds/round-0/captioner") is find_driver("tiny-rounds/round-0/filter") is None
+            assert capfilt("stop", "tiny-rounds").exit_code == 0
+
+    with pytest.raises(StoppedError):
+        run(load(RoundsConfig, loop), say)
+    assert not Path("tiny-rounds/round-0/filter/checkpoint").exists()
+    assert left_behind() == set()
+
+
+def test_a_loop_that_is_to_end_at_once_does(loop, monkeypatch):
+    monkeypatch.setattr("capfilt.runs.stop.POLL", 0.02)
+    long_training("finetune_captioner")
+    asking = ask_when_trained(Path("tiny-rounds/round-0/captioner"), "--now")
+    ended = command(loop)
+    asking.join()
+
+    assert ended.exit_code == 143, ended.output
+    assert "ends at once" in Path("told").read_text()
+    assert left_behind() == set()
+    assert "ended by a signal" in capfilt("status", "tiny-rounds").output
+
+
+def test_a_second_driver_of_a_loop_is_refused(loop, tmp_path):
+    with hold_lease("tiny-rounds"):
+        told = command(loop)
+        assert (told.exit_code, "another driver is at work on this run" in told.output) == (1, True)
+        told = dry_run(tmp_path, "rounds", loop)
+        assert (told.exit_code, "another driver is at work on this run" in told.output) == (1, True)
+    assert not Path("tiny-rounds/round-0").exists()
+
+
+def test_settings_of_jobs_may_stand_in_the_loops_own(loop):
+    names = {"captioner": "finetune_captioner", "filter": "finetune_filter"}
+    names |= {"bootstrap": "bootstrap", "pretrain": "pretrain_clean"}
+    files = load(RoundsConfig, loop)
+    jobs = {key: yaml.safe_load(Path(f"configs/tiny/{name}.yaml").read_text()) for key, name in names.items()}
+    loop.write_text(yaml.safe_dump(files.model_dump() | jobs))
+
+    assert rounds(load(RoundsConfig, loop)) == rounds(files)
+    assert rounds(load(RoundsConfig, loop, ["captioner.seed=7"]))[1].captioner.seed == 7
+    told = command(loop, "pretrain.data.sources=null", "pretrain.data.shards=[demo-tiny/human]")
+    assert told.output.startswith("Error: pretrain: ")
 
 
 def test_a_dry_run_looks_at_the_job_that_comes_next(loop, tmp_path):
@@ -211,7 +319,7 @@ def test_a_file_that_is_not_there_is_named(loop):
     assert told.output.startswith("Error: nowhere.yaml: cannot be read: ")
 
 
-@pytest.mark.parametrize("folder", ["a folder: with #signs", "t'"])
+@pytest.mark.parametrize("folder", ["a folder: with #signs", "t'", "🐑"])
 def test_any_path_will_do(loop, folder):
     turn = rounds(load(RoundsConfig, loop).model_copy(update={"output": folder}))[0]
     assert turn.filter.output == f"{folder}/round-0/filter"

@@ -9,6 +9,7 @@ from capfilt.errors import RunError
 from capfilt.runs import journal
 from capfilt.runs.journal import read_journal
 from capfilt.runs.lease import hold_lease
+from capfilt.runs.status import keep_status
 
 
 def test_an_event_is_a_line_and_lists_are_below_it(tmp_path):
@@ -23,6 +24,17 @@ def test_an_event_is_a_line_and_lists_are_below_it(tmp_path):
         '{"time": "t1", "eve',
         "t2  end  summary: one\n    two  failed: none",
     ]
+
+
+def test_of_a_loop_it_is_that_of_the_job_it_is_at(tmp_path):
+    (tmp_path / "round-0" / "bootstrap").mkdir(parents=True)
+    (tmp_path / "round-0" / "bootstrap" / "journal.jsonl").write_text('{"time": "t0", "event": "start"}\n')
+    with keep_status(str(tmp_path)) as board:
+        board.enter("round-0/bootstrap", 2, 4)
+        assert list(read_journal(str(tmp_path))) == ["t0  start"]
+        board.enter("round-0/pretrain", 3, 4)
+        with pytest.raises(RunError, match=r"round-0/pretrain/journal\.jsonl: not found; capfilt bootstrap writes it"):
+            next(read_journal(str(tmp_path)))
 
 
 def test_it_is_followed_until_the_driver_has_ended(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from capfilt.errors import FailedUnitsError, RunError
 from capfilt.runs import standing as standings
 from capfilt.runs import start_run
 from capfilt.runs.lease import EXPIRY, hold_lease
-from capfilt.runs.standing import at_work, look_at, render_standing
+from capfilt.runs.standing import at_work, job_of, look_at, render_standing
 from capfilt.runs.status import Record, keep_status
 from capfilt.runs.stop import request_stop
 
@@ -116,6 +116,24 @@ def test_a_training_whose_driver_was_killed(tmp_path):
     (tmp_path / "config.yaml").touch()
     leave_lease(tmp_path, renewed=time.time() - EXPIRY - 1)
     assert look_at(str(tmp_path)).state == "died"
+
+
+def test_a_loop_tells_its_job_and_how_that_stands(tmp_path):
+    job = tmp_path / "round-0" / "bootstrap"
+    with hold_lease(str(tmp_path)), keep_status(str(tmp_path)) as board:
+        board.enter("round-0/bootstrap", 2, 8)
+        at = "  at        round-0/bootstrap; 2 of 8 jobs are done"
+        assert render_standing(look_at(str(tmp_path))).splitlines()[2:] == [at]  # the job has not begun
+        with hold_lease(str(job)), keep_status(str(job)):
+            standing = look_at(str(tmp_path))
+        assert job_of(str(tmp_path)) == str(job)
+
+    lines = render_standing(standing).splitlines()
+    assert [lines[0], *lines[2:4]] == [f"{tmp_path}: running", at, f"{job}: running"]
+    assert lines[5].endswith("no unit is begun yet")
+    values = standing.to_json()
+    assert (values["state"], values["progress"]["jobs_done"], values["job"]["state"]) == ("running", 2, "running")
+    assert job_of(str(job)) == str(job)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

@@ -36,6 +36,14 @@ def test_a_record_is_there_from_the_start_and_tells_the_end(tmp_path):
     assert (found.statuses, found.candidates, found.kept) == ({"ok": 14, "not_an_image": 2}, {"web": 4}, {"web": 1})
 
 
+def test_a_loop_counts_its_jobs_and_tells_at_once_which_one_it_is_at(tmp_path):
+    with keep_status(str(tmp_path)) as board:
+        board.enter("round-0/filter", 1, 4)
+        found = record(tmp_path)
+        assert (found.phase, found.job, found.jobs_done, found.jobs) == ("rounds", "round-0/filter", 1, 4)
+    assert record(tmp_path).phase == "done"
+
+
 def test_it_is_written_while_the_job_is_at_work(tmp_path, monkeypatch):
     monkeypatch.setattr(status, "WRITTEN", 0.02)
     with keep_status(str(tmp_path)) as board:

@@ -85,6 +85,30 @@ def test_a_driver_that_is_forced_off_leaves_a_request_to_its_successor(tmp_path)
         assert stop_requested(str(tmp_path))
 
 
+def test_a_driver_that_is_asked_otherwise_tells_its_workers_by_the_file(tmp_path):
+    with heed_stop(str(tmp_path), pytest.fail) as stop, hear_stop(str(tmp_path)) as heard:
+        stop.ask()
+        wait_until(lambda: heard.asked)
+    assert not stop_requested(str(tmp_path))
+
+
+def test_a_driver_that_is_forced_off_leaves_no_file_for_its_successor(tmp_path):
+    with ExitStack() as successor:
+        with hold_lease(str(tmp_path)) as first:
+            looks = []
+
+            def is_ours() -> bool:
+                looks.append(first.is_held)
+                return looks[-1]
+
+            with heed_stop(str(tmp_path), pytest.fail, is_ours) as stop:
+                successor.enter_context(hold_lease(str(tmp_path), force=True))
+                stop.ask()
+                wait_until(lambda: len(looks) > 1)
+        assert not any(looks)
+        assert not stop_requested(str(tmp_path))
+
+
 @pytest.mark.parametrize("content", [b"", b"please", b"[]", b'{"at_once": "no"}'])
 def test_a_file_made_by_hand_asks_for_a_stop_in_good_order(tmp_path, content):
     with heed_stop(str(tmp_path), pytest.fail) as stop:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from capfilt import storage
 from capfilt.errors import RunError
-from capfilt.runs.standing import look_at
+from capfilt.runs.standing import job_of, look_at
 
 POLL = 2.0  # seconds between two looks at a journal that is followed
 
@@ -14,10 +14,13 @@ POLL = 2.0  # seconds between two looks at a journal that is followed
 def read_journal(root: str, follow: bool = False) -> Iterator[str]:
     """Yield the events of a run as lines for people; to follow it, until no driver is at work on the run.
 
+    Of a loop it is the run that the loop is at.
+
     Raises:
         RunError: the run has no journal.
     """
-    path = storage.join(storage.absolute(root), "journal.jsonl")
+    root = job_of(storage.absolute(root))
+    path = storage.join(root, "journal.jsonl")
     if not storage.exists(path):
         raise RunError(f"{path}: not found; capfilt bootstrap writes it, other jobs do not")
     position = 0

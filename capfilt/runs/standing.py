@@ -1,4 +1,4 @@
-"""How a run stands, from its folder alone: who is at work on it, how far it is, and what to do next."""
+"""How a run or a loop stands, from its folder alone: who is at work on it, how far it is, and what to do next."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -39,6 +39,7 @@ class Standing:
     driver: Owner | None  # alive or not
     record: Record | None
     shards: tuple[int, int] | None = None  # complete ones and all; only counted where there is no record
+    job: "Standing | None" = None  # of a loop: the job that it is at, if that has begun
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON values, with rate in samples a second and seconds left."""
@@ -50,6 +51,7 @@ class Standing:
             "driver": self.driver and asdict(self.driver),
             "progress": record and asdict(record) | more,
             "shards": self.shards and dict(zip(("complete", "all"), self.shards, strict=True)),
+            "job": self.job and self.job.to_json(),
         }
 
 
@@ -76,7 +78,13 @@ def look_at(root: str) -> Standing:
         state = record.phase
     else:
         state = "died"
-    return Standing(root, state, driver and driver[0], record)
+    return Standing(root, state, driver and driver[0], record, job=_begun_job(root, record))
+
+
+def job_of(root: str) -> str:
+    """Return the folder of the job that a loop is at; of a job its own folder."""
+    record = read_record(root)
+    return storage.join(root, record.job) if record is not None and record.job else root
 
 
 def render_standing(standing: Standing) -> str:
@@ -91,6 +99,15 @@ def at_work(root: str) -> Standing | None:
     except RunError:
         return None
     return standing if standing.state in ("running", "stopping") else None
+
+
+def _begun_job(root: str, record: Record | None) -> Standing | None:
+    if record is None or not record.job:
+        return None
+    try:
+        return look_at(storage.join(root, record.job))
+    except RunError:  # the loop has only just come to it
+        return None
 
 
 def _words(standing: Standing) -> str:
@@ -108,9 +125,14 @@ def _lines(standing: Standing) -> Iterator[str]:
         yield f"  shards    {standing.shards[0]:,} of {standing.shards[1]:,} complete"
     if standing.record is not None:
         yield from _progress(standing.record)
+    if standing.job is not None:
+        yield from _lines(standing.job)
 
 
 def _progress(record: Record) -> Iterator[str]:
+    if record.jobs:
+        yield f"  at        {record.job}; {record.jobs_done} of {record.jobs} jobs are done"
+        return
     if not record.samples:
         yield f"  begun     {_ago(record.started)}; no unit is begun yet"
         return

@@ -21,7 +21,7 @@ from capfilt.tally import Tally
 WRITTEN = 10.0  # seconds between two records
 _TOLD = 3  # failures told in full; the journal holds all of them
 
-Phase = Literal["starting", "bootstrap", "export", "done", "partly", "stopped", "failed", "ended"]
+Phase = Literal["starting", "bootstrap", "export", "rounds", "done", "partly", "stopped", "failed", "ended"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,9 @@ class Record:
     candidates: dict[str, int] = field(default_factory=dict)  # texts by source
     kept: dict[str, int] = field(default_factory=dict)  # of these
     reason: str = ""  # why it failed or stopped; of one that is partly done a line for each failure, the first ones
+    jobs: int = 0  # of a loop, which counts these and no samples
+    jobs_done: int = 0
+    job: str = ""  # the one that a loop is at: its folder, seen from the loop's
 
     @property
     def rate(self) -> float:
@@ -70,13 +73,19 @@ class Board:
         counts = {"statuses": dict(tally.statuses), "candidates": dict(tally.candidates), "kept": dict(tally.kept)}
         self._note(done=self.record.done + samples, units=self.record.units + 1, **counts)
 
+    def enter(self, job: str, done: int, jobs: int) -> None:
+        """Note that a loop is at a job, and how many of its jobs are done; it is written at once, as it is rare."""
+        self._note(phase="rounds", job=job, jobs_done=done, jobs=jobs)
+        self.write()
+
     def turn(self, phase: Phase, reason: str = "") -> None:
         """Note that another phase has begun, or that the job has ended."""
         self._note(phase=phase, reason=reason)
 
     def write(self) -> None:
         """Write the record down, whether or not it has changed: its age tells that the driver is alive."""
-        record = replace(self.record, time=time.time()) if self.record.phase in ("bootstrap", "export") else self.record
+        at_work = self.record.phase in ("bootstrap", "export", "rounds")
+        record = replace(self.record, time=time.time()) if at_work else self.record
         try:
             storage.publish(self._path, json.dumps(asdict(record)).encode() + b"\n")
         except OSError as error:  # the next one may do better, and nothing hangs on it

@@ -4,6 +4,9 @@ The first request lets the units in hand finish and be committed, and no other b
 second one ends the driver at once, which costs what it had in hand and no more. A request is meant for the driver that
 is at work: the next one removes it before it takes the lease, and so does the driver itself when it ends, if it still
 has the lease then: one that was forced off leaves the request to its successor.
+
+A driver that is asked otherwise, by Ctrl-C or as a job of a loop, writes the file itself: its workers on other
+machines know of a request by that alone, and so does whoever looks at the run.
 """
 
 import json
@@ -56,13 +59,13 @@ def heed_stop(
         meaning: what becomes of the job then, for people.
         stop: what is asked, where a request matters beyond the job: it knows also of one that came too late for that.
     """
-    path, stop = stop_path(root), stop or Stop()
+    stop = stop or Stop()
     try:
-        with _beside(partial(_watch, path, stop, end, meaning)):
+        with _beside(partial(_watch, root, stop, end, is_ours, meaning)):
             yield stop
     finally:
         if is_ours():
-            _forget(path, stop)
+            _forget(stop_path(root), stop)
 
 
 @contextmanager
@@ -106,14 +109,23 @@ def _beside(look: Callable[[threading.Event], None]) -> Iterator[None]:
         thread.join()
 
 
-def _watch(path: str, stop: Stop, end: Callable[[], None], meaning: str, done: threading.Event) -> None:
+def _watch(
+    root: str,
+    stop: Stop,
+    end: Callable[[], None],
+    is_ours: Callable[[], bool],
+    meaning: str,
+    done: threading.Event,
+) -> None:
     while not done.wait(POLL):
         try:
-            request = storage.read_bytes(path)
-        except FileNotFoundError:
-            continue
+            request = _read(root)
+            if request is None and stop.asked and is_ours():
+                request_stop(root)
         except OSError as error:  # the next look may do better
             logger.warning("no look for a request to stop: %s", error)
+            continue
+        if request is None:
             continue
         if not stop.asked:
             logger.warning("asked to stop: %s", meaning)
@@ -121,6 +133,14 @@ def _watch(path: str, stop: Stop, end: Callable[[], None], meaning: str, done: t
         if _at_once(request):
             end()
             return
+
+
+def _read(root: str) -> bytes | None:
+    """Return a request to stop a run; none where there is none."""
+    try:
+        return storage.read_bytes(stop_path(root))
+    except FileNotFoundError:
+        return None
 
 
 def _listen(root: str, stop: Stop, done: threading.Event) -> None:
