@@ -1,11 +1,16 @@
 """Turns of the loop on the shipped tiny configs: real training, real bootstraps, one after the other."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +18,7 @@ import torch
 import yaml
 from click.testing import CliRunner, Result
 from dry_runs import dry_run, tree
+from head import start_head
 
 from capfilt.cli import cli
 from capfilt.config import load
@@ -25,6 +31,7 @@ from capfilt.rounds import rounds
 from capfilt.runs import load_run
 from capfilt.runs.lease import find_driver, hold_lease
 from capfilt.runs.stop import request_stop
+from capfilt.verify import verify
 from capfilt.world.noise import NoiseRates
 from capfilt.world.shards import World, write_world
 from capfilt.world.vocabulary import vocabulary
@@ -324,3 +331,50 @@ def test_any_path_will_do(loop, folder):
     turn = rounds(load(RoundsConfig, loop).model_copy(update={"output": folder}))[0]
     assert turn.filter.output == f"{folder}/round-0/filter"
     assert turn.bootstrap.run == f"{folder}/round-0/bootstrap"
+
+
+@pytest.mark.slow
+def test_a_loop_is_submitted_stopped_resumed_killed_and_done(loop, tmp_path, monkeypatch):
+    with start_head(tmp_path) as url:
+        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", url)
+        names = ("finetune_captioner", "finetune_filter", "bootstrap", "pretrain_clean")
+        files = {name: Path(f"configs/tiny/{name}.yaml").read_text() for name in names}
+
+        def submit() -> str:
+            for name, text in files.items():
+                Path(f"configs/tiny/{name}.yaml").write_text(text)
+            change("bootstrap", cluster={"workers": 1, "cpus_per_worker": 0.5})
+            words = ("submit", "rounds", str(loop), "--set", "rounds=1", "--python", sys.executable)
+            told = capfilt(*words)
+            assert told.exit_code == 0, told.output
+            for name in files:  # the head has no such files
+                Path(f"configs/tiny/{name}.yaml").unlink()
+            return told.output
+
+        def state() -> dict[str, Any]:
+            shown = capfilt("status", "tiny-rounds", "--json")
+            return json.loads(shown.output) if shown.exit_code == 0 else {"state": None, "jobs": []}
+
+        def wait_until(condition: Callable[[], bool]) -> None:
+            deadline = time.monotonic() + 300
+            while not condition():
+                assert time.monotonic() < deadline, capfilt("logs", "tiny-rounds", "--address", url).output
+                time.sleep(0.3)
+
+        name = re.match(r"submitted (capfilt-rounds-tiny-rounds-[0-9a-f]{12}-)1\n", submit())[1]
+        wait_for(Path("tiny-rounds/round-0/captioner/lease.json"), 300)
+        assert capfilt("stop", "tiny-rounds", "--wait").exit_code == 0
+        wait_until(lambda: state()["jobs"][0]["state"] == "STOPPED")
+        assert not Path("tiny-rounds/round-0/filter").exists()
+        assert left_behind() == set()
+
+        assert f"submitted {name}2\n" in submit()
+        wait_for(Path("tiny-rounds/round-0/bootstrap/lease.json"), 300)
+        os.kill(state()["driver"]["pid"], signal.SIGKILL)
+        wait_until(lambda: state()["jobs"][0]["state"] in ("SUCCEEDED", "FAILED"))
+        log = capfilt("logs", "tiny-rounds", "--address", url).output
+        assert "the driver was killed by signal 9; in 5 s it is started again and goes on" in log
+        assert state()["jobs"][0]["state"] == "SUCCEEDED", log
+        assert (state()["state"], state()["progress"]["jobs_done"]) == ("done", 4)
+        assert verify(load_run("tiny-rounds/round-0/bootstrap")) == []
+        assert Path("tiny-rounds/round-0/pretrain/checkpoint/config.json").exists()

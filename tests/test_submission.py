@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from capfilt.config import BootstrapConfig, ExportConfig, load
+from capfilt.config.rounds import RoundsConfig
 from capfilt.errors import ConfigError
+from capfilt.rounds import rounds
 from workers.submission import attempt_of, entrypoint, folder_id, prepare, staged
 
 BOOTSTRAP = BootstrapConfig(input=["a.tar"], run="/runs/cc 12m", captioner="c", filter="f")
@@ -49,6 +51,57 @@ def test_an_address_for_drivers_outside_of_the_cluster_is_refused():
     cluster = BOOTSTRAP.cluster.model_copy(update={"address": "ray://head:10001"})
     with pytest.raises(ConfigError, match=r"cluster\.address: ray://head:10001 is for drivers outside of the cluster"):
         prepare("bootstrap", BOOTSTRAP.model_copy(update={"cluster": cluster}))
+
+
+def loop(folder: Path, **changes: str) -> RoundsConfig:
+    """Return a loop with files of relative paths in a folder, of which texts take the place."""
+    data, schedule = "data: {shards: [human]}\n", "schedule: {epochs: 1, learning_rate: 1.0e-4}\n"
+    files = {role: f"role: {role}\n{data}{schedule}" for role in ("captioner", "filter")}
+    files["filter"] += "vision_from: '{captioner}'\ndevice: {recompute_vision: 0}\n"
+    files["bootstrap"] = "input: [web]\ncluster: {address: 'head:6379', workers: 3}\n"
+    files["pretrain"] = "data: {shards: [human, '{clean}']}\nmodel: {vocabulary: vocab.txt}\n" + schedule
+    for name, text in (files | changes).items():
+        (folder / f"{name}.yaml").write_text(text)
+    return RoundsConfig(output="loop", start="med", **{name: f"{name}.yaml" for name in files})
+
+
+def test_a_loop_needs_none_of_its_files_on_the_cluster(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = loop(tmp_path)
+    before = rounds(given.model_copy(update={"output": f"{tmp_path}/loop"}))
+    submission = prepare("rounds", given)
+    for file in tmp_path.glob("*.yaml"):
+        file.unlink()
+    with staged(submission, code=False) as folder:
+        assert [path.name for path in folder.iterdir()] == ["job.yaml"]
+        after = rounds(load(RoundsConfig, folder / "job.yaml"))
+
+    assert submission.folder == f"{tmp_path}/loop"
+    assert submission.stem == f"capfilt-rounds-{folder_id('loop')}"
+    assert len(before) == len(after) == 2
+    for one, other in zip(before, after, strict=True):
+        for name in ("captioner", "filter", "bootstrap", "pretrain"):
+            job, sent = getattr(one, name), getattr(other, name)
+            assert sent.cluster.address == "auto"
+            assert sent.model_copy(update={"cluster": job.cluster}) == job
+            assert sent.cluster.workers == job.cluster.workers
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"filter": "role: captioner\ndata: {shards: [human]}\nschedule: {epochs: 1, learning_rate: 1.0e-4}"},
+         r"filter\.yaml: role: captioner, where the loop takes a filter"),
+        ({"bootstrap": "input: [web]\nexport: false"}, r"bootstrap\.yaml: export: false"),
+        ({"bootstrap": "input: [web]\ncluster: {address: 'ray://head:10001'}"},
+         r"bootstrap: cluster\.address: ray://head:10001 is for drivers outside of the cluster"),
+        ({"bootstrap": "input: ['s3://me:open-sesame@host/web']"}, r"a URL with credentials in it"),
+    ],
+)  # fmt: skip
+def test_files_that_do_not_fit_into_a_loop_are_refused_before_anything_is_sent(tmp_path, monkeypatch, changes, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        prepare("rounds", loop(tmp_path, **changes))
 
 
 def test_settings_and_code_are_shipped_and_nothing_else():

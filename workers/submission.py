@@ -1,9 +1,9 @@
 """What a job consists of that is submitted to a cluster: its name, its settings, and the code that it runs.
 
-The settings are shipped resolved, as one file; so overrides are in them, and the file of the submitter is not looked
-for on the cluster. The three packages are shipped beside it, a megabyte, so that driver and workers run the code
-that checked the settings. Everything else (Python, Ray, torch) is what the nodes have. No environment variable is
-shipped: what a job's runtime environment holds, everyone sees who sees the dashboard.
+The settings are shipped resolved, as one file; so overrides are in them, and no file of the submitter is looked for on
+the cluster: those of a loop hold the settings of its jobs. The three packages are shipped beside it, a megabyte, so
+that driver and workers run the code that checked the settings. Everything else (Python, Ray, torch) is what the nodes
+have. No environment variable is shipped: what a job's runtime environment holds, everyone sees who sees the dashboard.
 """
 
 import re
@@ -19,8 +19,10 @@ from typing import Any
 
 from capfilt import storage
 from capfilt.config import Config, dump
+from capfilt.config.rounds import RoundsConfig
 from capfilt.errors import ConfigError
 from capfilt.fingerprint import fingerprint
+from capfilt.rounds import read_jobs, rounds
 
 PACKAGES = ("capfilt", "workers", "pipelines")
 SETTINGS = "job.yaml"
@@ -31,7 +33,7 @@ _FOLDERS = ("run", "output")  # keys that name where a job leaves its results
 class Submission:
     """A job that can be submitted to a cluster."""
 
-    job: str  # the command: bootstrap, export, pretrain or finetune
+    job: str  # the command: bootstrap, export, pretrain, finetune or rounds
     config: Config  # with the results' folder absolute, and with the cluster it is submitted to
     folder: str  # where the results are left
     flags: tuple[str, ...] = ()  # of the command
@@ -59,25 +61,42 @@ def prepare(job: str, config: Config, flags: Sequence[str] = ()) -> Submission:
     """Return a job, and the flags of its command, as it runs on the cluster that it is submitted to.
 
     Raises:
-        ConfigError: its settings lead to another cluster.
+        ConfigError: its settings lead to another cluster, or the files that a loop names do not fit into it.
     """
     key = next(name for name in _FOLDERS if name in type(config).model_fields)
     folder = storage.absolute(getattr(config, key))
-    changes: dict[str, Any] = {key: folder}
+    config = config.model_copy(update={key: folder})
+    config = _with_jobs(config) if isinstance(config, RoundsConfig) else _on_cluster(config)
+    return Submission(job, config, folder, tuple(flags))
+
+
+def _with_jobs(config: RoundsConfig) -> RoundsConfig:
+    """Return a loop with the settings of its jobs in the place of their files."""
+    rounds(config)  # for what does not fit
+    jobs = read_jobs(config, 0, config.start)
+    names = ("captioner", "filter", "bootstrap", "pretrain")
+    return config.model_copy(
+        update={name: _on_cluster(getattr(jobs, name), f"{name}: ").model_dump(mode="json") for name in names}
+    )
+
+
+def _on_cluster(config: Config, where: str = "") -> Config:
+    """Return a job's settings with the cluster that it is submitted to; where begins an error."""
+    changes: dict[str, Any] = {}
     cluster = getattr(config, "cluster", None)
     if cluster is not None:
-        _check_address(cluster.address)
+        _check_address(cluster.address, where)
         changes["cluster"] = cluster.model_copy(update={"address": "auto"})
     if "address" in type(config).model_fields:
         changes["address"] = "auto"
-    return Submission(job, config.model_copy(update=changes), folder, tuple(flags))
+    return config.model_copy(update=changes)
 
 
-def _check_address(address: str) -> None:
+def _check_address(address: str, where: str) -> None:
     if address.startswith("ray://"):
         raise ConfigError(
-            f"cluster.address: {address} is for drivers outside of the cluster; a submitted job runs inside of it: "
-            "leave cluster.address out, and give the dashboard's URL as --address"
+            f"{where}cluster.address: {address} is for drivers outside of the cluster; a submitted job runs inside of "
+            "it: leave cluster.address out, and give the dashboard's URL as --address"
         )
 
 

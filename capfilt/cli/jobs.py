@@ -15,7 +15,7 @@ from capfilt.display import CREDENTIALS, has_credentials, redact
 if TYPE_CHECKING:
     from workers.jobs import Jobs, JobState
 
-SUBMITTED = ("bootstrap", "export", "pretrain", "finetune")
+SUBMITTED = ("bootstrap", "export", "pretrain", "finetune", "rounds")
 
 _address = click.option(
     "--address",
@@ -50,10 +50,11 @@ def submit(
     installed: bool,
     **flags: bool,
 ) -> None:
-    """Submit JOB with CONFIG to a Ray cluster; JOB is bootstrap (the default), export, pretrain or finetune.
+    """Submit JOB with CONFIG to a Ray cluster; JOB is bootstrap (the default), export, pretrain, finetune or rounds.
 
     The job runs on the cluster at --address, whatever cluster.address says, and outlives this command. A job that is
-    at work on the same run is not submitted twice; when it has ended, the next one goes on where it was.
+    at work on the same run is not submitted twice; when it has ended, the next one goes on where it was. Of rounds the
+    files of its jobs are sent along.
 
     \b
     Example:
@@ -86,7 +87,7 @@ def submit(
 @_address
 @json_option
 def status(run: str, address: str | None, as_json: bool) -> None:
-    """Show who is at work on RUN, how far it is, and what to do next.
+    """Show who is at work on RUN, how far it is, and what to do next. RUN may be a loop's folder, as for logs and stop.
 
     Read from the run folder; with --address also from the cluster that its job was submitted to.
 
@@ -123,6 +124,8 @@ def status(run: str, address: str | None, as_json: bool) -> None:
 def logs(run: str, address: str | None, follow: bool, attempt: int | None) -> None:
     """Show what the job of RUN writes: with --address the log of its driver, without it the journal of the run folder.
 
+    Of a loop that is the log of all its jobs, and the journal of the one that it is at.
+
     \b
     Example:
       capfilt logs runs/cc12m --address http://127.0.0.1:8265 --follow
@@ -151,9 +154,9 @@ def logs(run: str, address: str | None, follow: bool, attempt: int | None) -> No
 def stop(run: str, address: str | None, now: bool, wait: bool) -> None:
     """Stop what is at work on RUN: the units in hand finish and are committed, and no other begins.
 
-    A training writes its state and ends. The same again, or --now, ends either at once. The run goes on when it is
-    started or submitted again. Both hear of it by the run folder, wherever they run. An export is ended on its
-    cluster, at --address and with --now, and goes on with the next shard.
+    A training writes its state and ends; a loop ends with the job that it is at. The same again, or --now, ends any at
+    once. The run goes on when it is started or submitted again. They hear of it by the run folder, wherever they run.
+    An export is ended on its cluster, at --address and with --now, and goes on with the next shard.
 
     \b
     Example:
