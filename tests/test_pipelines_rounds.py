@@ -326,6 +326,14 @@ def test_a_file_that_is_not_there_is_named(loop):
     assert told.output.startswith("Error: nowhere.yaml: cannot be read: ")
 
 
+def test_what_is_neither_a_file_nor_keys_is_told_in_one_line(loop):
+    told = command(loop, "bootstrap=3")
+    assert told.exit_code == 1
+    assert re.fullmatch(
+        r"Error: \S+: bootstrap: give the file of the job, or its keys themselves \(found 3\)\n", told.output
+    )
+
+
 @pytest.mark.parametrize("folder", ["a folder: with #signs", "t'", "🐑"])
 def test_any_path_will_do(loop, folder):
     turn = rounds(load(RoundsConfig, loop).model_copy(update={"output": folder}))[0]

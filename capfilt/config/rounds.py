@@ -1,10 +1,19 @@
 """Settings of the loop: how often a captioner and a filter clean the data that the next ones come from."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 
 from capfilt.config.loading import Config
+
+
+def _file_or_keys(value: object) -> object:
+    if not isinstance(value, str | dict):
+        raise ValueError(f"give the file of the job, or its keys themselves (found {value})")
+    return value
+
+
+Job = Annotated[str | dict[str, Any], BeforeValidator(_file_or_keys)]
 
 
 class RoundsConfig(Config):
@@ -17,17 +26,15 @@ class RoundsConfig(Config):
     output: str = Field(description="folder or URL of the loop, with a folder for each round; resumed if present")
     rounds: PositiveInt = Field(2, description="turns of the loop; more of them later go on from those that are done")
     start: str = Field(description="pre-training checkpoint that the first round starts from, a path or URL")
-    captioner: str | dict[str, Any] = Field(
+    captioner: Job = Field(
         description="file of the captioner's fine-tuning, or its keys themselves; checkpoint and output are set"
     )
-    filter: str | dict[str, Any] = Field(
+    filter: Job = Field(
         description="the same of the filter's fine-tuning; checkpoint and output are set, and vision_from: "
         "'{captioner}' means the captioner of the round"
     )
-    bootstrap: str | dict[str, Any] = Field(
-        description="the same of the bootstrap; captioner, filter, run and round are set"
-    )
-    pretrain: str | dict[str, Any] = Field(
+    bootstrap: Job = Field(description="the same of the bootstrap; captioner, filter, run and round are set")
+    pretrain: Job = Field(
         description="the same of the pre-training; output is set, and {clean} among its shards is the round's clean "
         "shards"
     )
