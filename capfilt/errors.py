@@ -18,6 +18,14 @@ class CapfiltError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(redact(message))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Return what makes this error in another process: subclasses are not built from their message alone."""
+        return _as_it_was, (type(self), self.args), vars(self)
+
+
+def _as_it_was(kind: type[CapfiltError], args: tuple[object, ...]) -> CapfiltError:
+    return kind.__new__(kind, *args)
+
 
 class ConfigError(CapfiltError):
     """The configuration cannot be used; the message says which key and why."""
