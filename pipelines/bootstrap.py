@@ -20,7 +20,7 @@ from capfilt.planning import plan_shards, tell_left_out, unusable
 from capfilt.progress import Progress
 from capfilt.records import Shard, UnitResult
 from capfilt.runs import Run, start_run
-from capfilt.runs.lease import Lease, hold_lease
+from capfilt.runs.lease import Lease, hold_lease, is_free, swept
 from capfilt.runs.status import Board, keep_status
 from capfilt.runs.stop import Stop, heed_stop
 from capfilt.shards import find_shards, told
@@ -76,7 +76,7 @@ def run(
         settings = ExportConfig(run=config.run, policy=config.policy)
         with (
             keep_status(folder.root) as board,
-            nullcontext() if force else _swept(folder, settings if config.export else None, lease),
+            nullcontext() if force else swept(lease, partial(_sweep, folder, settings if config.export else None)),
             nullcontext() if local else session(config.cluster),
         ):
             workers = None if local else _without_gpus(config.cluster, local)
@@ -97,27 +97,17 @@ def _stoppable(root: str, lease: Lease, stop: Stop | None) -> Iterator[Stop]:
         yield stop
 
 
-@contextmanager
-def _swept(folder: Run, settings: ExportConfig | None, lease: Lease) -> Iterator[None]:
-    """Remove, before a job and after it, the files in the making that dead workers left where it alone writes.
+def _sweep(folder: Run, settings: ExportConfig | None) -> None:
+    """Remove the files in the making where this job alone writes.
 
-    Another export may be at work in the run's other clean folders, and in all of them where this job exports nothing;
-    another driver in the ledger, when it has taken the lease.
+    Another export may be at work in the run's clean folders, which sweeps for itself: in this job's, too, or in all of
+    them where it exports nothing.
     """
-
-    def sweep() -> None:
-        storage.sweep(folder.root, deep=False)
-        for path in ("plan", "ledger", "quarantine"):
-            storage.sweep(storage.join(folder.root, path))
-        if settings is not None:
-            storage.sweep(folder.clean(settings))
-
-    sweep()
-    try:
-        yield
-    finally:  # also of a job that is ended, whose workers may have died in the middle of a file
-        if lease.is_held:
-            sweep()
+    storage.sweep(folder.root, deep=False)
+    for path in ("plan", "ledger", "quarantine"):
+        storage.sweep(storage.join(folder.root, path))
+    if settings is not None and is_free(folder.exporting(settings)):
+        storage.sweep(folder.clean(settings))
 
 
 def _release(folder: Run, shards: Sequence[Shard]) -> None:

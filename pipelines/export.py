@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 
+from capfilt import storage
 from capfilt.config import Cluster, ExportConfig
 from capfilt.errors import FailedUnitsError, StoppedError
 from capfilt.export import finish_export, finished_shards
@@ -13,6 +14,7 @@ from capfilt.planning import unusable
 from capfilt.progress import Progress
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run, load_run
+from capfilt.runs.lease import hold_lease, is_free, require_free, swept
 from capfilt.runs.stop import Stop
 from capfilt.shards import open_shard
 from workers.export_worker import ExportWorker
@@ -27,14 +29,19 @@ def run(config: ExportConfig) -> str:
     """Export what is left of a run, and return what is there in a line.
 
     Raises:
-        RunError: the folder is no run.
+        RunError: the folder is no run, or another export under the same policy is at work.
         FailedUnitsError: shards failed, or their ledger is not complete; all others are exported.
         StoppedError: it was asked to stop, by Ctrl-C; the shards in hand are exported.
     """
     folder = load_run(config.run)
     shards, ready, failed = _ready(folder)
     clean, stop = folder.clean(config), Stop()
-    with exit_on_sigterm(), stop_on_interrupt(stop.ask):
+    with (
+        exit_on_sigterm(),
+        hold_lease(folder.exporting(config)) as lease,
+        stop_on_interrupt(stop.ask),
+        swept(lease, partial(_sweep, folder, clean)),
+    ):
         failed += export_shards(folder, ready, config, Cluster(workers=config.workers, address=config.address), stop)
     if stop.asked and (left := {shard.id for shard in ready} - finished_shards(clean)):
         raise StoppedError(f"{len(ready) - len(left)} of {len(shards)} shards in {clean}", failed)
@@ -48,6 +55,7 @@ def dry_run(config: ExportConfig) -> Outlook:
     outlook = Outlook("export")
     with outlook.examine():
         folder = load_run(config.run)
+        require_free(folder.exporting(config))
         shards, ready, failed = _ready(folder)
         finished = finished_shards(folder.clean(config))
         left = [shard for shard in ready if shard.id not in finished]
@@ -61,6 +69,12 @@ def dry_run(config: ExportConfig) -> Outlook:
         for shard in left[:1]:
             outlook.tell("images", f"come from {open_shard(shard.url).url} and so on")
     return outlook
+
+
+def _sweep(folder: Run, clean: str) -> None:
+    """Remove the files in the making that dead workers left, unless a bootstrap may be at its own export there."""
+    if is_free(folder.root):
+        storage.sweep(clean)
 
 
 def _ready(folder: Run) -> tuple[list[Shard], list[Shard], list[str]]:

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,12 @@ from capfilt.config import ExportConfig, Policy
 from capfilt.errors import FailedUnitsError, RunError, StoppedError
 from capfilt.export import Exported, export_shard
 from capfilt.runs import load_run
+from capfilt.runs.lease import hold_lease
 from capfilt.shards import write_tar
 from capfilt.verify import verify
 from pipelines import bootstrap, export
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -85,6 +90,54 @@ def test_ctrl_c_ends_an_export_behind_the_shard_in_hand(folder, in_front, monkey
 
     monkeypatch.undo()
     assert export.run(config).startswith("3 clean shards")
+
+
+KILLED = """
+import os, signal
+from capfilt import export as library
+from capfilt.config import ExportConfig
+from pipelines import export
+
+def cut_short(path, members):
+    path.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+library.write_tar = cut_short
+export.run(ExportConfig(run={run!r}))
+"""
+
+
+def in_the_making(folder: Path) -> list[Path]:
+    return list((folder / "run/clean").rglob("*.partial"))
+
+
+def test_an_export_removes_the_files_that_a_killed_one_left_in_the_making(folder):
+    code = KILLED.format(run=str(folder / "run"))
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == -signal.SIGKILL
+    assert len(in_the_making(folder)) == 1
+
+    export.run(ExportConfig(run=str(folder / "run")))
+    assert in_the_making(folder) == []
+
+
+def test_an_export_at_work_keeps_its_files_in_the_making_and_a_second_one_away(folder):
+    config, run = ExportConfig(run=str(folder / "run")), load_run(str(folder / "run"))
+    begun = Path(run.clean(config), f".{'0' * 32}.partial")
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(b"half")
+
+    with hold_lease(run.exporting(config)):
+        with pytest.raises(RunError, match="another driver is at work on this run"):
+            export.run(config)
+        (problem,) = export.dry_run(config).problems
+        assert "another driver is at work on this run" in problem
+        bootstrap.run(job_config(folder, export=True), build_fakes, NAMES, local=True)
+    with hold_lease(run.root):  # as a bootstrap does, which may be at its own export
+        export.run(config)
+    assert in_the_making(folder) == [begun]
+
+    export.run(config)
+    assert in_the_making(folder) == []
 
 
 def test_a_shard_that_a_bootstrap_does_anew_meanwhile_fails_and_is_whole_when_exported_again(tmp_path, monkeypatch):

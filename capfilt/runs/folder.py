@@ -13,6 +13,7 @@
     RUN/quarantine/MODELS/SHARD/POSITION.json
                                              a sample that ends, stops or breaks its worker, and how
     RUN/clean/POLICY-FINGERPRINT/            clean shards under one policy
+    RUN/exports/POLICY-FINGERPRINT/          the lease of an export that is at work there; a bootstrap has its own
 
 Paths carry fingerprints of what their files depend on, so files of other settings can never be mistaken for these.
 """
@@ -73,6 +74,10 @@ class Run:
     def clean(self, config: ExportConfig) -> str:
         """Return the folder of the clean shards under a policy."""
         return storage.join(self.root, "clean", Selection.of(config).folder)
+
+    def exporting(self, config: ExportConfig) -> str:
+        """Return the folder of the lease of an export: no clean folder, which is for shards alone."""
+        return storage.join(self.root, "exports", Selection.of(config).folder)
 
     def config(self) -> BootstrapConfig:
         """Return the settings with which the run was last started."""

@@ -121,6 +121,17 @@ def hold_lease(root: str, force: bool = False, lost: Callable[[], None] = lambda
         lease.give_up()
 
 
+@contextmanager
+def swept(lease: Lease, sweep: Callable[[], None]) -> Iterator[None]:
+    """Sweep away what dead workers left of a run, before a job and after it, unless another driver has it by then."""
+    sweep()
+    try:
+        yield
+    finally:  # also of a job that is ended, whose workers may have died in the middle of a file
+        if lease.is_held:
+            sweep()
+
+
 def require_free(root: str) -> None:
     """Raise RunError if a driver is at work on a run."""
     path, now = storage.join(root, "lease.json"), time.time()
@@ -137,6 +148,12 @@ def find_driver(root: str) -> tuple[Owner, bool] | None:
     """Return who holds a run, and whether that driver is alive as far as can be seen from here; None if nobody does."""
     found = _read(storage.join(root, "lease.json"))
     return None if found is None else (found, _alive(found, time.time()))
+
+
+def is_free(root: str) -> bool:
+    """Return whether no driver is at work on a run, as far as can be seen from here."""
+    found = find_driver(root)
+    return found is None or not found[1]
 
 
 def _keep(lease: Lease, lost: Callable[[], None], done: threading.Event) -> None:
