@@ -11,11 +11,12 @@ from capfilt.config import BootstrapConfig, Cluster, Device, ExportConfig, Sampl
 from capfilt.config.data import DataSettings
 from capfilt.config.demo import DemoConfig
 from capfilt.config.training import FinetuneConfig, ModelSettings, PretrainConfig, Schedule
-from capfilt.errors import RunError
+from capfilt.errors import RunError, StoppedError
 from capfilt.med.tokens import SPECIAL
 from capfilt.outlook import Outlook
 from capfilt.query import open_run
 from capfilt.runs import Run, begun_with, find_run, load_run
+from capfilt.runs.stop import Stop
 from capfilt.stats import render_text, summarise
 from capfilt.storage import absolute
 from capfilt.training.folder import TrainingRun
@@ -35,25 +36,35 @@ def run(config: DemoConfig, say: Callable[[str], None]) -> dict[str, object]:
 
     Raises:
         RunError: a file of the bootstrap is not as it was written, and a model is not to be trained on it.
+        StoppedError: a job was asked to stop, even if it came to its end all the same, unless it was the last.
     """
-    root, started = Path(config.output), time.monotonic()
-    _step(say, started, "1 of 6  Rendering scenes: clean captions by people, noisy texts from the web")
+    root, started, stop = Path(config.output), time.monotonic(), Stop()
+
+    def step(text: str) -> None:
+        if stop.asked:
+            raise StoppedError(f"{root}: goes on with {text}")
+        _tell(say, started, text)
+
+    step("1 of 6  Rendering scenes: clean captions by people, noisy texts from the web")
     _write_worlds(config, root)
-    _step(say, started, "2 of 6  Pre-training MED on human and web texts: ITC + ITM + LM")
-    start = pretrain.run(_pretraining(config, root, "pretrained", ["human", "web"], config.pretraining))
-    _step(say, started, "3 of 6  Fine-tuning the captioner and the filter, two models from one start")
-    captioner, judge_ = (finetune.run(job) for job in _finetunings(config, root, start))
-    _step(say, started, "4 of 6  Bootstrapping the web shards: captions, scores, ledger, clean shards")
+    step("2 of 6  Pre-training MED on human and web texts: ITC + ITM + LM")
+    start = pretrain.run(_pretraining(config, root, "pretrained", ["human", "web"], config.pretraining), stop)
+    tuned = _finetunings(config, root, start)
+    step("3 of 6  Fine-tuning two models from one start: the captioner")
+    captioner = finetune.run(tuned[0], stop)
+    step("3 of 6  Fine-tuning two models from one start: the filter")
+    judge_ = finetune.run(tuned[1], stop)
+    step("4 of 6  Bootstrapping the web shards: captions, scores, ledger, clean shards")
     job = _bootstrapping(config, root, captioner, judge_)
-    say(bootstrap.run(job, build_models, checkpoint_hashes(job)))
-    _step(say, started, "5 of 6  Checking and judging the run")
+    say(bootstrap.run(job, build_models, checkpoint_hashes(job), stop))
+    step("5 of 6  Checking and judging the run")
     figures = _report(config, job, say)
-    _step(say, started, "6 of 6  Pre-training a new MED on the clean shards, from random weights")
-    pretrain.run(_retraining(config, root, job))
+    step("6 of 6  Pre-training a new MED on the clean shards, from random weights")
+    pretrain.run(_retraining(config, root, job), stop)
     say(_losses(root / "retrained" / "metrics.jsonl"))
     figures["seconds"] = round(time.monotonic() - started, 1)
     (root / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    _step(say, started, f"Done. Everything is in {root}; look at it with: capfilt stats {job.run}")
+    _tell(say, started, f"Done. Everything is in {root}; look at it with: capfilt stats {job.run}")
     return figures
 
 
@@ -89,7 +100,7 @@ def _retraining(config: DemoConfig, root: Path, job: BootstrapConfig) -> Pretrai
     return _pretraining(config, root, "retrained", ["human", clean], config.retraining)
 
 
-def _step(say: Callable[[str], None], started: float, text: str) -> None:
+def _tell(say: Callable[[str], None], started: float, text: str) -> None:
     say(f"\n[{time.monotonic() - started:4.0f} s] {text}")
 
 

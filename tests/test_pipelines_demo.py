@@ -1,3 +1,5 @@
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from capfilt.cli import cli
 from capfilt.config import load
 from capfilt.config.demo import DemoConfig
 from capfilt.med.checkpoints import load as read
+from capfilt.runs.stop import request_stop
 from pipelines import demo
 
 TINY = Path(__file__).parent.parent / "configs" / "tiny" / "demo.yaml"
@@ -46,6 +49,28 @@ def test_with_shared_vision_both_models_have_the_captioners_tower(tmp_path, monk
     demo.run(load(DemoConfig, TINY, ["output=demo", "shared_vision=true"]), lambda line: None)
     towers = [read(Path(f"demo/{role}/checkpoint")).model.vision.state_dict() for role in ("captioner", "filter")]
     assert all(tensor.equal(towers[1][name]) for name, tensor in towers[0].items())
+
+
+@pytest.mark.parametrize(("asked", "left"), [("pretrained", "captioner"), ("captioner", "filter")])
+def test_a_job_that_ends_before_it_can_stop_is_the_last(tmp_path, monkeypatch, asked, left):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("capfilt.runs.stop.POLL", 600)  # a request comes too late for the job
+    folder = Path("demo-tiny", asked)
+
+    def ask() -> None:
+        deadline = time.monotonic() + 60
+        while not (folder / "lease.json").exists():
+            assert time.monotonic() < deadline, "the job does not begin"
+            time.sleep(0.01)
+        request_stop(str(folder))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    told = CliRunner().invoke(cli, ["demo", str(TINY)])
+    asking.join()
+    assert (told.exit_code, (folder / "checkpoint/config.json").exists()) == (4, True), told.output
+    assert "demo-tiny: goes on with 3 of 6" in told.output
+    assert not Path("demo-tiny", left).exists()
 
 
 def test_a_dry_run_tells_its_steps_and_writes_nothing(tmp_path):
