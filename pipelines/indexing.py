@@ -52,7 +52,9 @@ def index_shards(cluster: Cluster | None, stop: Stop, run: Run, shards: Sequence
                 raise
             raise trouble.told_as(error) from error
     if len(indexed) < len(shards):
-        raise StoppedError(f"{len(indexed)} of {len(shards)} shards are indexed, and no unit was begun")
+        summary = f"{len(indexed)} of {len(shards)} shards are indexed, and no unit was begun"
+        run.note("stop", summary=summary, failed=[])
+        raise StoppedError(summary)
     return indexed
 
 

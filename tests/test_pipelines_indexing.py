@@ -1,5 +1,6 @@
 """Planning a run: what becomes of shards that cannot be looked at, and of a stop."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from capfilt.config import Cluster
 from capfilt.errors import PlanningError, StoppedError
 from capfilt.planning import index_here, plan_shards
 from capfilt.runs import Run, start_run
+from capfilt.runs.journal import read_journal
 from capfilt.runs.stop import Stop
 from capfilt.shards import find_shards
 from pipelines import bootstrap, indexing
@@ -97,6 +99,9 @@ class TestAnywhere:
         kept = len(list(Path(run.indexes).iterdir()))
         assert 0 < kept < SHARDS
         assert not run.has_plan()
+        (line,) = read_journal(run.root)
+        told = rf"  stop  summary: \d+ of {SHARDS} shards are indexed, and no unit was begun  failed: none"
+        assert re.search(told, line)
         looked: list[str] = []
         plan_shards(run, find_shards(run.config().input), lambda run, new: looked.extend(new) or index_here(run, new))
         assert len(looked) == SHARDS - kept
