@@ -133,6 +133,22 @@ def test_what_is_read_is_told_of_files_that_are_not(tmp_path, given):
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("in", "in ({here}/in) matches no shard"),
+        ("{a,b}/*.tar", "a/*.tar ({here}/a/*.tar), of {{a,b}}/*.tar, matches no shard"),
+        ("in/{0..9}.tar", "in/{{0..9}}.tar names 10 files, 10 are missing, first in/0.tar ({here}/in/0.tar)"),
+    ],
+)
+def test_a_relative_name_is_told_with_the_folder_in_which_it_is_looked_for(tmp_path, monkeypatch, given, told):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        find_shards([given])
+
+    assert str(caught.value).startswith(f"input: {told.format(here=tmp_path)}; ")
+
+
 def test_a_message_names_the_key_that_the_inputs_stand_under(tmp_path):
     with pytest.raises(ConfigError, match=r"^data\.shards: \S+ matches no shard"):
         find_shards([str(tmp_path)], "data.shards")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from capfilt.errors import ConfigError
 from capfilt.shards.listing import LIST_SUFFIXES
-from capfilt.storage import absolute, exists, find_files, join, list_files, list_folders
+from capfilt.storage import absolute, exists, find_files, join, list_files, list_folders, local_path
 
 _KINDS: tuple[tuple[str, ...], ...] = ((".tar", ".tar.gz", ".tgz"), (".parquet",), LIST_SUFFIXES)
 _SUFFIXES = tuple(suffix for kind in _KINDS for suffix in kind)
@@ -45,7 +45,8 @@ def _expand(given: str, key: str) -> Iterator[str]:
     for name in (name for name in names if name not in checked):
         shards = _match(name, key)
         if not shards:
-            raise ConfigError(f"{key}: {name}{'' if name == given else f', of {given},'} matches no shard{_told(name)}")
+            of = "" if name == given else f", of {given},"
+            raise ConfigError(f"{key}: {_placed(name)}{of} matches no shard{_told(name)}")
         yield from shards
 
 
@@ -84,6 +85,12 @@ def _told(name: str) -> str:
     return f"{holds}; give a file whose name ends in {read}, in small letters, a folder of such files, or a glob"
 
 
+def _placed(name: str) -> str:
+    """Return a name, and where it is looked for if that hangs on the current folder, which may be the slip."""
+    local = local_path(name)
+    return name if local is None or local.is_absolute() else f"{name} ({absolute(name)})"
+
+
 def _checked(names: list[str], given: str, key: str) -> list[str]:
     """Return the files of a range, of which none may be missing. One listing serves a folder, however many they are."""
     folders = {name.rpartition("/")[0] for name in names}
@@ -91,7 +98,7 @@ def _checked(names: list[str], given: str, key: str) -> list[str]:
     missing = [name for name in names if name.rpartition("/")[2] not in there[name.rpartition("/")[0]]]
     if missing:
         raise ConfigError(
-            f"{key}: {given} names {len(names)} files, {len(missing)} are missing, first {missing[0]}; "
+            f"{key}: {given} names {len(names)} files, {len(missing)} are missing, first {_placed(missing[0])}; "
             f"narrow the range, or use a glob, which takes what is there"
         )
     return names
