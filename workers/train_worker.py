@@ -17,8 +17,7 @@ it begins again with each state, so that a job of weeks outlives many failures, 
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.util import placement_group_table
 
+from capfilt.beside import beside
 from capfilt.config import Cluster
 from capfilt.config.training import TrainingCluster
 from capfilt.errors import CapfiltError, WorkerError
@@ -52,7 +52,7 @@ def train_on_workers(work: Callable[[], None], run: TrainingRun, cluster: Traini
         WorkerError: the workers failed cluster.attempts times in a row, and no state was written in between.
     """
     shared = cluster.model_dump(include={"address", "workers", "gpus_per_worker", "cpus_per_worker"})
-    with session(Cluster(**shared)), _told(run, cluster):
+    with session(Cluster(**shared)), beside(partial(_tell, run, cluster)):
         failures, newest = 0, run.newest
         while (failure := _attempt(work, run, cluster)) is not None:
             if run.finished:  # its states are gone: another attempt would train anew what is done
@@ -110,30 +110,18 @@ def _notes(run: TrainingRun) -> RunConfig:
     )
 
 
-@contextmanager
-def _told(run: TrainingRun, cluster: TrainingCluster) -> Iterator[None]:
+def _tell(run: TrainingRun, cluster: TrainingCluster, done: threading.Event) -> None:
     """Tell now and then how the run does; the workers' own bar is on another machine."""
-    done = threading.Event()
-
-    def follow() -> None:
-        before = ""
-        while not done.wait(TOLD_EVERY):
-            try:
-                news = _starved(cluster) or _newest(run)
-            except (RuntimeError, OSError, ValueError, RayError) as error:  # the next look may do better
-                logger.warning("no look at how %s does: %s", run.folder, _line(error))
-                continue
-            if news not in ("", before):
-                before = news
-                say(news)
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    before = ""
+    while not done.wait(TOLD_EVERY):
+        try:
+            news = _starved(cluster) or _newest(run)
+        except (RuntimeError, OSError, ValueError, RayError) as error:  # the next look may do better
+            logger.warning("no look at how %s does: %s", run.folder, _line(error))
+            continue
+        if news not in ("", before):
+            before = news
+            say(news)
 
 
 def _newest(run: TrainingRun) -> str:

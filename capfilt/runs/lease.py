@@ -20,9 +20,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from capfilt import storage
+from capfilt.beside import beside
 from capfilt.errors import RunError
 from capfilt.runs.stop import forget_stop
 
@@ -110,14 +112,11 @@ def hold_lease(root: str, force: bool = False, lost: Callable[[], None] = lambda
     forget_stop(root)  # before the lease is there: whoever sees that may ask this driver to stop
     owner = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid(), _processes(), now, now)
     storage.publish(path, json.dumps(asdict(owner)).encode() + b"\n")
-    lease, done = Lease(path, owner), threading.Event()
-    thread = threading.Thread(target=_keep, args=(lease, lost, done), daemon=True)
-    thread.start()
+    lease = Lease(path, owner)
     try:
-        yield lease
+        with beside(partial(_keep, lease, lost)):
+            yield lease
     finally:
-        done.set()
-        thread.join()
         lease.give_up()
 
 

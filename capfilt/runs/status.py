@@ -11,9 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from capfilt import storage
+from capfilt.beside import beside
 from capfilt.display import redact
 from capfilt.errors import FailedUnitsError, StoppedError
 from capfilt.tally import Tally
@@ -98,19 +100,16 @@ class Board:
 @contextmanager
 def keep_status(root: str) -> Iterator[Board]:
     """Write a record of the job into its run folder every few seconds, and what became of it at the end."""
-    board, done = Board(root), threading.Event()
+    board = Board(root)
     board.write()
-    thread = threading.Thread(target=_keep, args=(board, done), daemon=True)
-    thread.start()
     try:
-        yield board
+        with beside(partial(_keep, board)):
+            yield board
         board.turn("done")
     except BaseException as error:  # whatever ends the job, an interrupt too, is told to those who look
         board.turn(_end(error), _reason(error))
         raise
     finally:
-        done.set()
-        thread.join()
         board.write()
 
 

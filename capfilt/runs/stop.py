@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from capfilt import storage
+from capfilt.beside import beside
 
 POLL = 2.0  # seconds between two looks at the file
 
@@ -61,7 +62,7 @@ def heed_stop(
     """
     stop = stop or Stop()
     try:
-        with _beside(partial(_watch, root, stop, end, is_ours, meaning)):
+        with beside(partial(_watch, root, stop, end, is_ours, meaning)):
             yield stop
     finally:
         if is_ours():
@@ -72,7 +73,7 @@ def heed_stop(
 def hear_stop(root: str) -> Iterator[Stop]:
     """Look for requests to stop a run for a while, as a worker of it: its driver tells of them and removes them."""
     stop = Stop()
-    with _beside(partial(_listen, root, stop)):
+    with beside(partial(_listen, root, stop)):
         yield stop
 
 
@@ -94,19 +95,6 @@ def stop_requested(root: str) -> bool:
 def stop_path(root: str) -> str:
     """Return where a request to stop a run lies."""
     return storage.join(root, "stop.json")
-
-
-@contextmanager
-def _beside(look: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Look in a thread of its own, until the event that it gets is set at the end of the block."""
-    done = threading.Event()
-    thread = threading.Thread(target=look, args=(done,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def _watch(
