@@ -15,12 +15,12 @@ from capfilt.progress import Progress
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run, load_run
 from capfilt.runs.lease import hold_lease, is_free, require_free, swept
-from capfilt.runs.stop import Stop
+from capfilt.runs.stop import Stop, heed_stop
 from capfilt.shards import open_shard
 from workers.export_worker import ExportWorker
 from workers.local import run_local
 from workers.pool import run_units
-from workers.signals import exit_on_sigterm, stop_on_interrupt
+from workers.signals import end_process, exit_on_sigterm, stop_on_interrupt
 
 LISTED = 10  # shards that keep a dry run from its work
 
@@ -31,14 +31,16 @@ def run(config: ExportConfig) -> str:
     Raises:
         RunError: the folder is no run, or another export under the same policy is at work.
         FailedUnitsError: shards failed, or their ledger is not complete; all others are exported.
-        StoppedError: it was asked to stop, by Ctrl-C; the shards in hand are exported.
+        StoppedError: it was asked to stop, by a request or by Ctrl-C; the shards in hand are exported.
     """
     folder = load_run(config.run)
     shards, ready, failed = _ready(folder)
-    clean, stop = folder.clean(config), Stop()
+    clean, root = folder.clean(config), folder.exporting(config)
+    meaning = "the shards in hand finish, and no other begins"
     with (
         exit_on_sigterm(),
-        hold_lease(folder.exporting(config)) as lease,
+        hold_lease(root) as lease,
+        heed_stop(root, end_process, lambda: lease.is_held, meaning) as stop,
         stop_on_interrupt(stop.ask),
         swept(lease, partial(_sweep, folder, clean)),
     ):

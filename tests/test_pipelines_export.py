@@ -1,17 +1,23 @@
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from dry_runs import dry_run
 from fakes import NAMES, build_fakes, build_nan, job_config, mixed_shards, write_shard
 
+from capfilt.cli import cli
 from capfilt.config import ExportConfig, Policy
 from capfilt.errors import FailedUnitsError, RunError, StoppedError
 from capfilt.export import Exported, export_shard
 from capfilt.runs import load_run
+from capfilt.runs import stop as stops
 from capfilt.runs.lease import hold_lease
 from capfilt.shards import write_tar
 from capfilt.verify import verify
@@ -90,6 +96,48 @@ def test_ctrl_c_ends_an_export_behind_the_shard_in_hand(folder, in_front, monkey
 
     monkeypatch.undo()
     assert export.run(config).startswith("3 clean shards")
+
+
+def stop(folder: Path, *more: str) -> str:
+    result = CliRunner().invoke(cli, ["stop", str(folder / "run"), *more])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def stop_at_the_first_shard(folder: Path, monkeypatch, heard: Callable[[], bool], *more: str) -> None:
+    """Let an export be asked to stop by whoever knows its run alone, and hear of it while a shard is in hand."""
+
+    def asked(*arguments: object) -> Exported:
+        assert re.match(rf"{folder}/run/exports/default-\w+: pid {os.getpid()} on ", stop(folder, *more))
+        deadline = time.monotonic() + 60
+        while not heard():
+            assert time.monotonic() < deadline, "the request is not heard"
+            time.sleep(0.01)
+        return export_shard(*arguments)
+
+    monkeypatch.setattr(stops, "POLL", 0.02)
+    monkeypatch.setattr("workers.export_worker.export_shard", asked)
+
+
+def test_a_request_to_stop_ends_an_export_behind_the_shard_in_hand(folder, monkeypatch, caplog):
+    config = ExportConfig(run=str(folder / "run"))
+    told = "asked to stop: the shards in hand finish, and no other begins"
+    stop_at_the_first_shard(folder, monkeypatch, lambda: told in caplog.text)
+    with pytest.raises(StoppedError, match=r"run the same again\n1 of 3 shards in .*/clean/default-"):
+        export.run(config)
+
+    assert not [path for path in (folder / "run/exports").rglob("*") if path.is_file()]
+    monkeypatch.undo()
+    assert export.run(config).startswith("3 clean shards")
+
+
+def test_a_request_without_delay_ends_an_export_in_the_middle_of_a_shard(folder, monkeypatch):
+    stop_at_the_first_shard(folder, monkeypatch, lambda: False, "--now")
+    with pytest.raises(SystemExit) as ending:
+        export.run(ExportConfig(run=str(folder / "run")))
+
+    assert ending.value.code == 143
+    assert not (folder / "run/clean").exists()
 
 
 KILLED = """

@@ -155,8 +155,8 @@ def stop(run: str, address: str | None, now: bool, wait: bool) -> None:
     """Stop what is at work on RUN: the units in hand finish and are committed, and no other begins.
 
     A training writes its state and ends; a loop ends with the job that it is at. The same again, or --now, ends any at
-    once. The run goes on when it is started or submitted again. They hear of it by the run folder, wherever they run.
-    An export is ended on its cluster, at --address and with --now, and goes on with the next shard.
+    once. The run goes on when it is started or submitted again. All hear of it by the run folder, wherever they run; so
+    does an export of RUN, if no bootstrap is at work there.
 
     \b
     Example:
@@ -171,15 +171,15 @@ def stop(run: str, address: str | None, now: bool, wait: bool) -> None:
     standing = at_work(folder)
     at_once = now or (standing is not None and standing.state == "stopping")
     if standing is not None:
-        request_stop(folder, at_once=at_once)
-        click.echo(f"{folder}: {standing.driver} {'ends at once' if at_once else 'finishes what is in hand'}")
+        request_stop(standing.run, at_once=at_once)
+        click.echo(f"{standing.run}: {standing.driver} {'ends at once' if at_once else 'finishes what is in hand'}")
     elif job is None or not now:
         raise _nothing_to_stop(folder, job)
     if jobs is not None and job is not None and at_once:
         jobs.end(job.id)
         click.echo(f"{job.id}: ends at once")
     click.echo("run or submit the same again to go on" + ("" if at_once else "; stop again to end it at once"))
-    while wait and at_work(folder) is not None:
+    while wait and standing is not None and at_work(standing.run) is not None:
         time.sleep(1)
 
 

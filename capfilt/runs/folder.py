@@ -13,7 +13,7 @@
     RUN/quarantine/MODELS/SHARD/POSITION.json
                                              a sample that ends, stops or breaks its worker, and how
     RUN/clean/POLICY-FINGERPRINT/            clean shards under one policy
-    RUN/exports/POLICY-FINGERPRINT/          the lease of an export that is at work there; a bootstrap has its own
+    RUN/exports/POLICY-FINGERPRINT/          lease.json and stop.json of an export that is at work there
 
 Paths carry fingerprints of what their files depend on, so files of other settings can never be mistaken for these.
 """
@@ -37,6 +37,9 @@ from capfilt.shards import find_shards
 
 CODE = "6"
 """Version of the code that decides what the models say; raised when equal settings come to give other results."""
+
+EXPORTS = "exports"
+"""The folder of a run that has one for each export that is or was at work."""
 
 VERSION = "version of capfilt's results"  # how CODE is told to people
 
@@ -76,8 +79,8 @@ class Run:
         return storage.join(self.root, "clean", Selection.of(config).folder)
 
     def exporting(self, config: ExportConfig) -> str:
-        """Return the folder of the lease of an export: no clean folder, which is for shards alone."""
-        return storage.join(self.root, "exports", Selection.of(config).folder)
+        """Return the folder of an export's lease and stop request: no clean folder, which is for shards alone."""
+        return storage.join(self.root, EXPORTS, Selection.of(config).folder)
 
     def config(self) -> BootstrapConfig:
         """Return the settings with which the run was last started."""

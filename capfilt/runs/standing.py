@@ -1,6 +1,7 @@
 """How a run or a loop stands, from its folder alone: who is at work on it, how far it is, and what to do next."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from capfilt import storage
 from capfilt.errors import RunError
 from capfilt.ledger import complete_shards
-from capfilt.runs.folder import load_run
+from capfilt.runs.folder import EXPORTS, load_run
 from capfilt.runs.lease import Owner, find_driver
 from capfilt.runs.status import Record, read_record
 from capfilt.runs.stop import stop_requested
@@ -93,12 +94,14 @@ def render_standing(standing: Standing) -> str:
 
 
 def at_work(root: str) -> Standing | None:
-    """Return how a run stands that a driver is at work on; None where there is no such driver, or no such run."""
-    try:
-        standing = look_at(root)
-    except RunError:
-        return None
-    return standing if standing.state in ("running", "stopping") else None
+    """Return how a run stands that a driver is at work on, or else how an export of it does; None where neither is."""
+    exports = storage.join(root, EXPORTS)
+    for place in (root, *(storage.join(exports, name) for name in storage.list_folders(exports))):
+        with suppress(RunError):
+            standing = look_at(place)
+            if standing.state in ("running", "stopping"):
+                return standing
+    return None
 
 
 def _begun_job(root: str, record: Record | None) -> Standing | None:
