@@ -105,13 +105,19 @@ def signalled(frame, event, argument):
         os.kill(os.getpid(), signal.SIGTERM)
 
 sys.setprofile(signalled)
-with session(Cluster()):
-    print("at work")
+try:
+    with session(Cluster()):
+        print("at work")
+finally:
+    assert signal.alarm(0) == 0, "an end that takes its time is cut short"
 """
 
 
-# Functions of Ray, in the order in which ray.init and then ray.shutdown call them.
-@pytest.mark.parametrize("moment", ["_init_temp", "start_ray_processes", "connect", "shutdown"])
+# Functions of Ray, in the order in which ray.init and then ray.shutdown call them. From the fourth on, Ray has a core.
+MOMENTS = ("_init_temp", "start_ray_processes", "connect", "_should_ignore_worker_log_prefix", "set_is_connected")
+
+
+@pytest.mark.parametrize("moment", [*MOMENTS, "shutdown"])
 def test_sigterm_ends_a_job_with_its_own_code_also_while_ray_starts_or_ends(moment):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-c", SIGNALLED, moment]

@@ -49,7 +49,7 @@ def session(cluster: Cluster) -> Iterator[None]:
     with exit_on_sigterm():
         with _without_handlers_of_ray():
             ray.init(cluster.address, log_to_driver=False, logging_level=level, **private if local else {})
-        with exit_on_sigterm():  # anew, since Ray's core sets one behind Python's back, which aborts the process
+        with exit_on_sigterm():  # anew, since Ray's core sets one behind Python's back, which shows a trace
             try:
                 if local:
                     _check_machine(cluster)
@@ -62,8 +62,8 @@ def session(cluster: Cluster) -> Iterator[None]:
 def _without_handlers_of_ray() -> Iterator[None]:
     """Keep Ray from setting a handler of SIGTERM: that of ray.init exits with code 15, and one of its nodes with 1.
 
-    A node that was begun is ended all the same, by what Ray does at the end of a process. Nothing helps in the last
-    moment of a start, while Ray's core is built: the handler of that is not Python's, and aborts.
+    A node that was begun is ended all the same, by what Ray does at the end of a process. In the last moment of a
+    start, once Ray's core is built, the handler of that, which is not Python's, shows a trace and calls ours.
     """
     own = ray_utils.set_sigterm_handler
     ray_utils.set_sigterm_handler = lambda handler: None

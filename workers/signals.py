@@ -74,5 +74,6 @@ def end_process() -> None:
 def _exit(number: int, frame: FrameType | None) -> None:
     global _code
     signal.signal(number, signal.SIG_IGN)  # a second one must not cut short what is ended in good order
+    signal.alarm(0)  # nor Ray's core, whose handler has been before this one if it is being built: it aborts in 3 s
     _code = 128 + number  # as a shell reports it
     raise SystemExit(_code)
