@@ -153,10 +153,11 @@ def test_a_file_written_anew_is_noticed(tmp_path):
         next(shard.read(0, 1))
 
 
-def test_a_table_without_rows_is_damaged(tmp_path):
+def test_a_whole_table_without_rows_is_a_shard_of_no_samples(tmp_path):
+    """As an intact tar of no members is."""
     shard = written(tmp_path / "0.parquet", {"jpg": pa.array([], pa.binary())})
 
-    assert (shard.samples, shard.damage) == (0, "holds no samples")
+    assert (shard.samples, shard.damage, read_all(shard)) == (0, "", [])
 
 
 def test_damage_of_the_footer_hides_no_row(tmp_path):

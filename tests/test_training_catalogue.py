@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from pairs import sample, write_shard
+from tars import tar_bytes
 
 from capfilt.config.data import DataSettings
 from capfilt.errors import ConfigError, RunError, ShardError
@@ -90,6 +91,14 @@ def test_an_empty_shard_is_passed_over_and_told(folder, caplog):
     write_shard(folder, [], "00001.tar")
     assert look(folder).sources == [[0, 2]]
     assert "00001.tar: 0 samples can be read: holds no samples" in caplog.text
+
+
+def test_a_shard_of_other_things_than_samples_is_damaged_as_it_is_to_a_bootstrap(folder, caplog):
+    (folder / "00001.tar").write_bytes(tar_bytes(("0.npy", b"pixels")))
+    with pytest.raises(ShardError, match=r"00001\.tar: holds no samples: none of its 1 members .* set data\.damage"):
+        look(folder)
+    assert look(folder, damage="keep-readable").sources == [[0, 2]]
+    assert "00001.tar: 0 samples can be read: holds no samples: none of its 1 members" in caplog.text
 
 
 def test_a_file_that_is_no_shard_is_left_out_only_where_that_is_asked_for(folder, caplog):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from capfilt.errors import ShardError
 from capfilt.records import Sample
 from capfilt.shards.grouping import IMAGE_SUFFIXES
-from capfilt.shards.samples import MAX_IMAGE_BYTES, NO_SAMPLES, describe, to_json
+from capfilt.shards.samples import MAX_IMAGE_BYTES, describe, to_json
 from capfilt.shards.unpack import FREE, MAX_RATIO
 from capfilt.storage import open_input, read_bytes, size
 
@@ -41,7 +41,7 @@ class ParquetShard:
         if stated != sum(rows) or min(rows, default=0) < 0:
             raise ShardError(f"{url}: the footer states {stated} rows, its row groups {sum(rows)}; fetch it again")
         self.samples = stated
-        self.damage = "" if self.samples else NO_SAMPLES
+        self.damage = ""  # also without rows: a footer that is there and adds up is the end of a whole file
         self._image = next((name for name in _IMAGES if name in columns and _holds_images(columns[name])), "")
         if not self._image:
             raise ShardError(

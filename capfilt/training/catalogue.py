@@ -83,7 +83,7 @@ class Catalogue:
             shard = Shard(url, url, reader.size, reader.digest, reader.samples, reader.damage)
         except ShardError as error:  # no shard at all
             shard = Shard(url, url, 0, "", 0, str(error))
-        if shard.damage and not shard.damage.startswith(NO_SAMPLES) and self.settings.damage == "fail":
+        if shard.damage and self.settings.damage == "fail":
             raise ShardError(f"{told(shard)}, or set data.damage: keep-readable")
         if shard.damage or not shard.samples:
             logger.warning("%s: %d samples can be read: %s", url, shard.samples, shard.damage or NO_SAMPLES)
