@@ -10,7 +10,7 @@ from capfilt.build import build_models, checkpoint_hashes
 from capfilt.config import BootstrapConfig, Cluster, Device, ExportConfig, Sampling
 from capfilt.config.data import DataSettings
 from capfilt.config.demo import DemoConfig
-from capfilt.config.training import FinetuneConfig, ModelSettings, PretrainConfig, Schedule
+from capfilt.config.training import FinetuneConfig, PretrainConfig, Schedule
 from capfilt.errors import RunError, StoppedError
 from capfilt.med.tokens import SPECIAL
 from capfilt.outlook import Outlook
@@ -122,24 +122,9 @@ def _data(root: Path, folders: list[str]) -> DataSettings:
 
 
 def _pretraining(config: DemoConfig, root: Path, name: str, folders: list[str], schedule: Schedule) -> PretrainConfig:
-    sizes = config.model
     return PretrainConfig(
         output=str(root / name),
-        model=ModelSettings(
-            image_size=sizes.image_size,
-            patch_size=sizes.patch_size,
-            stem=sizes.stem,
-            vision_width=sizes.width,
-            vision_depth=sizes.vision_depth,
-            vision_heads=sizes.heads,
-            text_width=sizes.width,
-            text_depth=sizes.text_depth,
-            text_heads=sizes.heads,
-            positions=64,
-            dropout=sizes.dropout,
-            projection=sizes.width // 2,
-            vocabulary=str(root / "vocab.txt"),
-        ),
+        model=config.model.settings(str(root / "vocab.txt")),
         data=_data(root, folders),
         schedule=schedule,
         itm_warmup=config.itm_warmup,

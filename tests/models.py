@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from capfilt.config.training import ModelSettings
+from capfilt.config.model import ModelSettings
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.model import MED

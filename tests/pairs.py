@@ -11,7 +11,8 @@ from torch import Tensor
 
 from capfilt.config import ImageLimits
 from capfilt.config.data import DataSettings
-from capfilt.config.training import ModelSettings, Schedule, TrainingDevice
+from capfilt.config.model import ModelSettings
+from capfilt.config.training import Schedule, TrainingDevice
 from capfilt.images import decode, resize
 from capfilt.shards import write_tar
 from capfilt.training.data import TrainingData, open_data

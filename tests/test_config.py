@@ -7,10 +7,12 @@ from pydantic import ValidationError
 from capfilt.cli.options import JOBS, job_kind
 from capfilt.config import BootstrapConfig, Cluster, Config, Sampling, describe, dump, load
 from capfilt.config.bootstrap import RESULTS
+from capfilt.config.demo import DemoConfig
 from capfilt.config.loading import section_of
 from capfilt.config.tasks import NLVR2Config
 from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.errors import ConfigError
+from capfilt.med.config import MEDConfig, VisionConfig
 
 ROOT = Path(__file__).parent.parent
 NEEDED = {"input": ["x.tar"], "run": "run", "captioner": "a", "filter": "b"}
@@ -114,6 +116,28 @@ def test_a_queue_that_a_step_does_not_fill_evenly_is_refused(file, kind, values,
         assert load(kind, path, [f"momentum.queue={whole}"]).momentum.queue == whole
     with pytest.raises(ConfigError, match=rf"job\.yaml: momentum\.queue: {message}"):
         load(kind, path, [f"momentum.queue={queue}"])
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ("image_size=225", r"vision: image_size 225 is no multiple of patch_size 16"),
+        ("text_heads=5", r"text: width 768 cannot be split into 5 heads"),
+        ("image_size=32000", r"vision: image_size 32000 makes 4,000,000 patches of 16 pixels, and 65,536 are the most"),
+        ("vision_width=1200000000000", r"vision_width: input .* less than or equal to 262144 \(found 1200000000000\)"),
+        ("text_depth=120000000", r"text_depth: input .* less than or equal to 1000 \(found 120000000\)"),
+    ],
+)
+def test_sizes_of_which_no_model_can_be_made_are_refused_when_the_config_is_read(file, size, message):
+    path = file(yaml.safe_dump({**PRETRAINING, "schedule": {"steps": 1}}))
+    assert load(PretrainConfig, path).model.sizes(30524) == MEDConfig(vision=VisionConfig(image_size=224))
+    with pytest.raises(ConfigError, match=rf"job\.yaml: model\.{message}$"):
+        load(PretrainConfig, path, [f"model.{size}"])
+
+
+def test_sizes_of_which_the_demo_can_make_no_model_are_refused_when_its_config_is_read():
+    with pytest.raises(ConfigError, match=r"model\.vision: width 33 cannot be split into 2 heads"):
+        load(DemoConfig, ROOT / "configs/tiny/demo.yaml", ["model.width=33"])
 
 
 TASK: dict[str, object] = {"output": "o", "role": "nlvr2", "checkpoint": "c"}

@@ -10,7 +10,7 @@ from models import start_settings, write_vocabulary
 from safetensors.torch import load_file, save_file
 
 from capfilt.config.initial import InitialWeights
-from capfilt.config.training import ModelSettings
+from capfilt.config.model import ModelSettings
 from capfilt.errors import CheckpointError
 from capfilt.med.initial import start, take_text
 

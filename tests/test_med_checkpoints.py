@@ -83,6 +83,12 @@ def test_a_checkpoint_reads_larger_images_when_asked(folder):
     assert model.encode_image(torch.zeros(1, 3, 64, 64)).shape == (1, 65, 32)
 
 
+@pytest.mark.parametrize("side", [64_000, 32 * 10**20])
+def test_an_image_size_of_more_patches_than_memory_holds_is_refused(folder, side):
+    with pytest.raises(CheckpointError, match=r"/med: .*image_size.* 65,536 are the most; give another image size$"):
+        load(folder, image_size=side)
+
+
 class TestWhatIsNone:
     def test_nothing_there(self, tmp_path):
         for read in (load, checkpoint_hash):
@@ -147,6 +153,8 @@ class TestWhatIsNone:
         [
             ({"mlp_width": 2**50}, r"tensors do not fit \(text\.blocks\.0\.mlp\.down\.weight is \(32, 64\), not"),
             ({"width": 2**24, "heads": 1}, "tensors do not fit"),
+            ({"mlp_width": 2**62}, r"/med: its sizes are beyond any tensor; copy its config\.json again"),
+            ({"positions": 2**70}, r"/med: its sizes are beyond any tensor; copy its config\.json again"),
             ({"depth": 10**12}, r"tensors, too few for 1000000000000 blocks"),
         ],
     )

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
 from capfilt.config.initial import InitialWeights
-from capfilt.config.training import ModelSettings
+from capfilt.config.model import ModelSettings
 from capfilt.errors import CheckpointError
 from capfilt.med.initial import start
 from capfilt.med.vision import resize_positions

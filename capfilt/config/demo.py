@@ -1,11 +1,12 @@
 """Settings of the demo: how large its world is, and how long its models learn."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from capfilt.config.bootstrap import Policy
 from capfilt.config.loading import Config
+from capfilt.config.model import ModelSettings
 from capfilt.config.training import Schedule, TrainingDevice
 
 
@@ -20,6 +21,29 @@ class DemoModel(Config):
     vision_depth: PositiveInt = Field(2, description="blocks of the vision tower")
     text_depth: PositiveInt = Field(2, description="blocks of the text stack")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the text stack")
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        self.settings(vocabulary="")
+        return self
+
+    def settings(self, vocabulary: str) -> ModelSettings:
+        """Return the settings of a model with the words of a vocabulary file."""
+        return ModelSettings(
+            image_size=self.image_size,
+            patch_size=self.patch_size,
+            stem=self.stem,
+            vision_width=self.width,
+            vision_depth=self.vision_depth,
+            vision_heads=self.heads,
+            text_width=self.width,
+            text_depth=self.text_depth,
+            text_heads=self.heads,
+            positions=64,
+            dropout=self.dropout,
+            projection=self.width // 2,
+            vocabulary=vocabulary,
+        )
 
 
 class DemoConfig(Config):

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from capfilt.config.data import DataSettings
 from capfilt.config.initial import InitialWeights
 from capfilt.config.loading import Config
+from capfilt.config.model import ModelSettings
 from capfilt.config.momentum import MomentumSettings
 
 
@@ -108,30 +109,6 @@ FREE = (
     *("device.threads", "device.compile", "device.recompute_vision", "device.recompute_text"),
     *("cluster.address", "cluster.gpus_per_worker", "cluster.cpus_per_worker", "cluster.attempts"),
 )
-
-
-class ModelSettings(Config):
-    """The sizes of a model that starts from random weights. The defaults are ViT-B/16 and BERT-base at 224 pixels."""
-
-    image_size: PositiveInt = Field(224, description="side of the square input, pixels")
-    patch_size: PositiveInt = Field(16, description="side of a patch, pixels")
-    stem: Literal["patch", "conv"] = Field(
-        "patch",
-        description="how patches become tokens: one linear map, or small convolutions, which learn shapes sooner",
-    )
-    vision_width: PositiveInt = Field(768, description="width of the vision tower")
-    vision_depth: PositiveInt = Field(12, description="blocks of the vision tower")
-    vision_heads: PositiveInt = Field(12, description="attention heads of the vision tower")
-    drop_path: float = Field(
-        0.0, ge=0, lt=1, description="stochastic depth of the vision tower; the original: 0 for ViT-B, 0.1 for ViT-L"
-    )
-    text_width: PositiveInt = Field(768, description="width of the text stack")
-    text_depth: PositiveInt = Field(12, description="blocks of the text stack")
-    text_heads: PositiveInt = Field(12, description="attention heads of the text stack")
-    positions: PositiveInt = Field(512, description="longest text, tokens")
-    dropout: float = Field(0.1, ge=0, lt=1, description="of the text stack")
-    projection: PositiveInt = Field(256, description="width of the contrastive features")
-    vocabulary: str = Field(description="BERT vocab.txt")
 
 
 def _require_whole_steps(schedule: Schedule, momentum: MomentumSettings | None) -> None:

@@ -231,8 +231,11 @@ def _build(config: Sizes, state: dict[str, Tensor], tokens: Tokens, where: str) 
 
 
 def _fill(build: Callable[[], M], state: dict[str, Tensor], where: str) -> M:
-    with torch.device("meta"):  # sizes that the tensors have not may be more than any memory holds
-        expected = build().state_dict()
+    try:
+        with torch.device("meta"):  # sizes that the tensors have not may be more than any memory holds
+            expected = build().state_dict()
+    except (RuntimeError, TypeError) as error:  # or more than torch can count
+        raise CheckpointError(f"{where}: its sizes are beyond any tensor; copy its config.json again") from error
     if problems := misfits(expected, state):
         raise CheckpointError(f"{where}: {len(problems)} tensors do not fit ({'; '.join(problems[:5])})")
     model = build()

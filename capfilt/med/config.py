@@ -7,6 +7,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from capfilt.config.loading import Config
 from capfilt.errors import ConfigError
 
+MAX_PATCHES = 1 << 16  # of an image: 4,096 pixels in patches of 16; memory for more is asked for in vain
+
 
 class VisionConfig(Config):
     """A ViT (arXiv 2010.11929). The defaults are ViT-B/16 at 384 pixels."""
@@ -25,6 +27,9 @@ class VisionConfig(Config):
             raise ValueError(f"patch_size {self.patch_size} is no power of 2, which stem: conv needs")
         if self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+        if self.tokens > 1 + MAX_PATCHES:
+            found = f"{self.tokens - 1:,} patches of {self.patch_size} pixels"
+            raise ValueError(f"image_size {self.image_size} makes {found}, and {MAX_PATCHES:,} are the most")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} cannot be split into {self.heads} heads")
         return self

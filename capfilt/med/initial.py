@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from capfilt.config.initial import InitialWeights
-from capfilt.config.training import ModelSettings
+from capfilt.config.model import ModelSettings
 from capfilt.errors import CheckpointError
 from capfilt.med.bert import read_bert
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.model import BERT_WIDTH, MED
 from capfilt.med.tokens import Tokens
 from capfilt.med.vit import read_vit
@@ -44,7 +43,7 @@ def start(settings: ModelSettings, initial: InitialWeights, seed: int) -> Checkp
         CheckpointError: weights cannot be read or do not fit the sizes; the message says what to set.
     """
     tokens = Tokens(Path(settings.vocabulary))
-    model = MED(_sizes(settings, len(tokens))).initialise(seed)
+    model = MED(settings.sizes(len(tokens))).initialise(seed)
     if initial.vision:
         _tell(initial.vision, take_vision(model, initial.vision))
     if initial.text:
@@ -110,27 +109,3 @@ def _tell(source: str, result: Taken) -> None:
 
 def _first(names: list[str]) -> str:
     return ", ".join(names[:3] + ["..."] * (len(names) > 3)) or "none"
-
-
-def _sizes(settings: ModelSettings, vocabulary: int) -> MEDConfig:
-    return MEDConfig(
-        vision=VisionConfig(
-            image_size=settings.image_size,
-            patch_size=settings.patch_size,
-            stem=settings.stem,
-            width=settings.vision_width,
-            depth=settings.vision_depth,
-            heads=settings.vision_heads,
-            drop_path=settings.drop_path,
-        ),
-        text=TextConfig(
-            vocabulary=vocabulary,
-            width=settings.text_width,
-            depth=settings.text_depth,
-            heads=settings.text_heads,
-            mlp_width=4 * settings.text_width,
-            positions=settings.positions,
-            dropout=settings.dropout,
-        ),
-        projection=settings.projection,
-    )
