@@ -28,6 +28,8 @@ _LASTING = (
 _LASTING_NAMES = ("Credentials", "ParamValidation", "FileExpired")
 _LASTING_CODES = (errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EROFS)
 
+_AT_FAULT = 500  # and above: the status of an answer of a web server that says nothing of the file
+
 logger = logging.getLogger(__name__)
 
 
@@ -43,15 +45,28 @@ def patiently(call: Callable[[], T], path: str) -> T:
     while True:
         try:
             return call()
-        except Exception as error:  # each store's client has error classes of its own
+        except Exception as raised:  # each store's client has error classes of its own
+            error = _behind(raised)
             wait = random.uniform(0, longest)  # else all workers would come back at once
             if not may_pass(error) or time.monotonic() + wait > deadline:
-                raise
+                raise error  # noqa: B904 (it is what the other was raised for)
             logger.warning(
                 "%s: %s; asked again in %.1f s", redact(path), redact(f"{type(error).__name__}: {error}"), wait
             )
         time.sleep(wait)
         longest = min(2 * longest, LONGEST_WAIT)
+
+
+def _behind(error: Exception) -> Exception:
+    """Return the error for which another was raised that says less.
+
+    fsspec says of every file of a web server that it is not there, also where the server did not answer or was at fault.
+    """
+    cause = error.__cause__
+    of_http = isinstance(cause, TimeoutError) or type(cause).__module__.startswith("aiohttp.")
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and of_http:
+        return cause if getattr(cause, "status", _AT_FAULT) >= _AT_FAULT else error
+    return error
 
 
 def may_pass(error: Exception) -> bool:

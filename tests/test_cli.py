@@ -176,3 +176,13 @@ def test_a_wrong_command_line_is_exit_code_2():
 def test_the_installed_command_runs():
     done = subprocess.run([sys.executable, "-m", "capfilt.cli", "--version"], capture_output=True, check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "command", ["scan --sample", "stats --share", "inspect --share", "report --megabytes", "calibrate --error"]
+)
+@pytest.mark.parametrize("value", ["nan", "-1", "-1e-320", "inf"])
+def test_a_number_that_says_no_share_is_a_wrong_command_line(command, value):
+    name, option = command.split()
+    result = CliRunner().invoke(cli, [name, "runs/cc12m", f"{option}={value}"])
+    assert (result.exit_code, f"Invalid value for '{option}'" in result.output) == (2, True)

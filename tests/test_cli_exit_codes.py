@@ -4,6 +4,9 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -54,6 +57,36 @@ def read_only(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     if subprocess.run([*command[:6], "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine does not let a folder be mounted read-only")
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(params=[None, 503, 404], ids=["nobody", "at fault", "not there"])
+def web(request) -> Iterator[tuple[str, int]]:
+    """The URL of a run on a web server, and the exit code of whoever asks about it."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(request.param)
+
+        do_HEAD = do_GET
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        url = f"http://127.0.0.1:{server.server_port}/run"
+        if request.param is None:
+            server.server_close()
+            yield url, 75
+            return
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield url, 1 if request.param == 404 else 75
+        server.shutdown()
+
+
+@pytest.mark.parametrize("command", ["stats", "verify", "logs", "status"])
+def test_a_run_on_a_web_server_that_does_not_answer_is_not_told_as_gone(monkeypatch, web, command):
+    monkeypatch.setattr("capfilt.retries.PATIENCE", 0.0)
+    url, code = web
+    result = CliRunner().invoke(cli, [command, url])
+    assert result.exit_code == code, result.output
+    assert (code == 75) == ("not found" not in result.output)
 
 
 def test_a_read_only_disk_is_told_with_the_file_and_what_to_do(tmp_path):

@@ -66,6 +66,25 @@ def test_what_is_no_finite_number_is_a_wrong_command_line(folder, option, value)
     assert (result.exit_code, f"{value} is no finite number" in result.output) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--rate", "1e-320"), ("--rate", "1e308"), ("--rate", "0"), ("--price", "1e308"), ("--price", "-1")],
+)
+def test_a_number_of_which_no_hours_and_no_cost_can_be_told_is_a_wrong_command_line(folder, option, value):
+    (folder / "job.yaml").write_text(dump(job_config(folder)))
+
+    result = CliRunner().invoke(cli, ["plan", str(folder / "job.yaml"), "--rate", "1", f"{option}={value}"])
+
+    assert (result.exit_code, f"{float(value)} is not in the range" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize("rate", ["0.001", "1e6"])
+def test_the_slowest_and_the_fastest_worker_are_told(folder, rate):
+    (folder / "job.yaml").write_text(dump(job_config(folder)))
+    job = [str(folder / "job.yaml"), "--rate", rate, "--price", "1e6"]
+    assert CliRunner().invoke(cli, ["plan", *job]).exit_code == 0
+
+
 def test_of_a_run_that_was_begun_the_rest_is_told(folder):
     config = job_config(folder)
     bootstrap.run(config, build_fakes, NAMES, local=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capfilt.cli.options import json_option, plain_output, set_option
+from capfilt.cli.options import Finite, json_option, plain_output, set_option
 
 if TYPE_CHECKING:
     from capfilt.config import Policy
@@ -70,7 +70,7 @@ def recut(
 @click.argument("run")
 @click.option(
     "--error",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Finite(1e-9, 1, max_open=True),
     default=0.05,
     show_default=True,
     help="Wished false-accept rate: share of known mismatches that are let in.",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capfilt.cli.options import say_share, share_option
+from capfilt.cli.options import Finite, say_share, share_option
 from capfilt.errors import RunError
 
 if TYPE_CHECKING:
@@ -86,7 +86,13 @@ def inspect(
 @share_option
 @click.option("--samples", default=24, show_default=True, type=click.IntRange(1), help="Most samples of a gallery.")
 @_seed
-@click.option("--megabytes", default=8.0, show_default=True, help="Most that the images take; the last are left out.")
+@click.option(
+    "--megabytes",
+    type=Finite(0),
+    default=8.0,
+    show_default=True,
+    help="Most that the images take; the last are left out.",
+)
 @click.option(
     "--languages", is_flag=True, help='Slice by language; slower, and needs pip install "capfilt[languages]".'
 )

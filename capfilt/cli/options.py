@@ -1,8 +1,9 @@
 """Arguments and options that several commands share."""
 
+import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -12,6 +13,18 @@ if TYPE_CHECKING:
     from capfilt.query.opened import OpenRun
 
 JOBS = ("bootstrap", "export", "pretrain", "finetune", "finetune_vqa", "finetune_nlvr2", "evaluate", "rounds", "demo")
+
+
+class Finite(click.FloatRange):
+    """A number in a range; click's own takes nan for one in any, and inf, of which no hours can be told."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number that was given, or end with what is wrong with it."""
+        if not math.isfinite(click.FLOAT.convert(value, param, ctx)):
+            self.fail(f"{value} is no finite number", param, ctx)
+        number: float = super().convert(value, param, ctx)
+        return number
+
 
 config_argument = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 set_option = click.option(
@@ -24,7 +37,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 share_option = click.option(
     "--share",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Finite(0, 1, min_open=True),
     help="Look at this share of the shards. [default: as many as hold 6 million samples]",
 )
 

@@ -1,23 +1,11 @@
 """The command that tells what a bootstrap will take: capfilt plan."""
 
 import json
-import math
 from pathlib import Path
-from typing import Any
 
 import click
 
-from capfilt.cli.options import config_argument, json_option, set_option
-
-
-class _Finite(click.FloatRange):
-    """A number in a range; click's own takes nan for one in any, and inf, of which no hours can be told."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is no finite number", param, ctx)
-        return number
+from capfilt.cli.options import Finite, config_argument, json_option, set_option
 
 
 @click.command(short_help="Tell hours, cost and bytes of a bootstrap.")
@@ -32,8 +20,8 @@ class _Finite(click.FloatRange):
 )
 @click.option("--repeats", type=click.IntRange(min=2), default=4, show_default=True, help="Repeats, on other images.")
 @click.option("--no-timing", is_flag=True, help="Load no model: tell shards, samples and bytes alone.")
-@click.option("--rate", type=_Finite(min=0, min_open=True), help="Images/s of a worker, measured elsewhere.")
-@click.option("--price", type=_Finite(min=0), help="Of an hour of a GPU, or of a CPU core without GPUs.")
+@click.option("--rate", type=Finite(0.001, 1e6), help="Images/s of a worker, measured elsewhere.")
+@click.option("--price", type=Finite(0, 1e6), help="Of an hour of a GPU, or of a CPU core without GPUs.")
 @click.option("--all", "whole", is_flag=True, help="Look at every shard, also where they are very many.")
 @json_option
 def plan(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capfilt.cli.options import json_option, set_option
+from capfilt.cli.options import Finite, json_option, set_option
 
 
 @click.command(short_help="Tell what is wrong with input shards, before a GPU.")
@@ -17,9 +17,7 @@ from capfilt.cli.options import json_option, set_option
     help="YAML of a bootstrap, for its input and its limits on images.",
 )
 @set_option
-@click.option(
-    "--sample", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Look at this share of the samples."
-)
+@click.option("--sample", type=Finite(0, 1, min_open=True), default=1.0, help="Look at this share of the samples.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; as many as there are CPUs by default.")
 @click.option("--languages", is_flag=True, help="Guess the language of each text too.")
 @json_option
