@@ -61,9 +61,8 @@ def select(candidates: pa.Table, policy: Policy, texts: pa.Array | None = None) 
     reasons = _rules(texts, columns["source"], itm, _floats(candidates["itc"]), policy)
     if policy.drop_duplicates:
         alive = np.flatnonzero(reasons == 0)
-        text = pc.utf8_lower(texts).dictionary_encode().indices.to_numpy().astype(np.int64)
-        order = {name: columns[name][alive] for name in ("source", "index")}
-        again = _rank([columns["sample"][alive], text[alive]], [order["source"], order["index"]]) > 0
+        equal = [columns["sample"][alive], same_texts(texts).to_numpy().astype(np.int64)[alive]]
+        again = _rank(equal, [columns["source"][alive], columns["index"][alive]]) > 0
         reasons[alive[again]] = _code("duplicate")
     alive = np.flatnonzero(reasons == 0)
     drawn = draws_own(shards, positions, policy) if policy.mix == "weighted" else np.zeros(len(positions), np.bool_)
@@ -80,6 +79,27 @@ def cleaned(texts: pa.ChunkedArray) -> pa.Array:
     return pc.replace_with_mask(array, dirty, pa.array([clean(text.as_py()) for text in array.filter(dirty)], "string"))
 
 
+def count_words(texts: pa.Array) -> pa.Array:
+    """Return the number of words of each cleaned text."""
+    return pc.if_else(pc.equal(texts, ""), 0, pc.add(pc.count_substring(texts, " "), 1))
+
+
+def same_texts(texts: pa.Array) -> pa.Array:
+    """Return a number for each cleaned text: equal for those that count as duplicates of each other in one sample."""
+    return pc.utf8_lower(texts).dictionary_encode().indices
+
+
+def least_itm(policy: Policy) -> dict[str, float]:
+    """Return the least P(match) of each source."""
+    return {"web": policy.web_itm, "human": policy.human_itm, "synthetic": policy.synthetic_itm}
+
+
+def least_itc(policy: Policy) -> dict[str, float]:
+    """Return the least cosine of each source that has one."""
+    bounds = {"web": policy.web_itc, "synthetic": policy.synthetic_itc}
+    return {source: bound for source, bound in bounds.items() if bound is not None}
+
+
 def draws_own(shards: pa.DictionaryArray, positions: Ints, policy: Policy) -> Bools:
     """Return for each sample whether mix: weighted draws its own texts where it has synthetic ones too."""
     return _chance(shards, positions, policy.seed) < policy.web_weight
@@ -89,16 +109,15 @@ def _rules(
     texts: pa.Array, source: Ints, itm: NDArray[np.float32], itc: NDArray[np.float32], policy: Policy
 ) -> NDArray[np.int8]:
     """Return the code of the first rule that each candidate fails by itself, 0 for none."""
-    words = np.where(pc.equal(texts, "").to_numpy(False), 0, pc.count_substring(texts, " ").to_numpy() + 1)
-    least_itm = np.array([policy.web_itm, policy.human_itm, policy.synthetic_itm], np.float32)[source]
-    bounds = [-np.inf if bound is None else bound for bound in (policy.web_itc, None, policy.synthetic_itc)]
-    least_itc = np.array(bounds, np.float32)[source]
+    words, itm_bounds, itc_bounds = count_words(texts).to_numpy(), least_itm(policy), least_itc(policy)
+    cut = np.array([itm_bounds[name] for name in SOURCES], np.float32)[source]
+    cosine = np.array([itc_bounds.get(name, -np.inf) for name in SOURCES], np.float32)[source]
     failed = {
-        "not_scored": np.isnan(itm) | (np.isnan(itc) & (least_itc > -np.inf)),
+        "not_scored": np.isnan(itm) | (np.isnan(itc) & (cosine > -np.inf)),
         "too_short": words < policy.min_words,
         "too_long": words > policy.max_words,
-        "low_itm": itm < least_itm,
-        "low_itc": itc < least_itc,
+        "low_itm": itm < cut,
+        "low_itc": itc < cosine,
     }
     return np.select(list(failed.values()), [np.int8(_code(reason)) for reason in failed], np.int8(0))
 

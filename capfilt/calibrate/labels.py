@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from capfilt.calibrate.curves import Curve
 from capfilt.errors import QueryError
+from capfilt.policy import least_itm
 from capfilt.query import OpenRun
 from capfilt.texts import clean
 
@@ -106,7 +107,7 @@ def _by_source(
         for source, itm in found:
             scores[source, verdicts[name].match].append(itm)
     for source in sorted({source for source, _ in scores}):
-        in_force = getattr(opened.policy, f"{source}_itm")
+        in_force = least_itm(opened.policy)[source]
         true, false = (Curve.of([np.array(scores[source, match], np.float32)], in_force) for match in (True, False))
         yield source, Labelled(true, false)
 

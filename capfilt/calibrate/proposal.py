@@ -1,6 +1,6 @@
 """Which threshold of each source lets in a wished share of known mismatches, and what it costs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from capfilt.calibrate.labels import Found, Label, match_labels
 from capfilt.calibrate.measured import Scored, SourceCalibration
 from capfilt.config import Policy
 from capfilt.errors import QueryError
-from capfilt.policy import SOURCES
+from capfilt.policy import SOURCES, least_itm
 from capfilt.query import OpenRun
 
 PROPOSED = ("web", "synthetic")  # human texts are kept as they are
@@ -52,9 +52,10 @@ def calibrate(opened: OpenRun, error: float, labels: Sequence[Label] = ()) -> Ca
     if not opened.commits:
         raise QueryError(f"{opened.run.root}: {opened.nothing}, so nothing can be measured")
     found = match_labels(opened, labels) if labels else Found({}, [], [], [])
+    in_force = least_itm(opened.policy)
     sources = [
-        Scored(source, texts, controls, found.sources.get(source)).calibrate(_in_force(opened, source), error)
-        for source, texts, controls in _curves(opened)
+        Scored(source, texts, controls, found.sources.get(source)).calibrate(in_force[source], error)
+        for source, texts, controls in _curves(opened, in_force)
     ]
     if not any(source.controls for source in sources) and not found.sources:
         raise QueryError(
@@ -79,19 +80,13 @@ def _left_out(found: Found) -> Iterator[str]:
         yield f"{len(found.contradicting)} texts have labels that contradict each other, such as {first}"
 
 
-def _curves(opened: OpenRun) -> Iterator[tuple[str, Curve, Curve]]:
-    """Yield each source with the scores of its texts and of the control texts of its kind."""
+def _curves(opened: OpenRun, in_force: Mapping[str, float]) -> Iterator[tuple[str, Curve, Curve]]:
+    """Yield each source with the scores of its texts and of the control texts of its kind; thresholds are given."""
     for source in SOURCES:
         kind = "IS NOT NULL" if source == "synthetic" else "IS NULL"
-        in_force = _in_force(opened, source)
-        texts = Curve.of(_scores(opened.candidates.filter(f"source = '{source}'")), in_force)
+        texts = Curve.of(_scores(opened.candidates.filter(f"source = '{source}'")), in_force[source])
         if texts.total:
-            yield source, texts, Curve.of(_scores(opened.controls.filter(f"captioner {kind}")), in_force)
-
-
-def _in_force(opened: OpenRun, source: str) -> float:
-    """Return the threshold of P(match) that texts of a source have to reach under the policy that is calibrated."""
-    return float(getattr(opened.policy, f"{source}_itm"))
+            yield source, texts, Curve.of(_scores(opened.controls.filter(f"captioner {kind}")), in_force[source])
 
 
 def _scores(rows: duckdb.DuckDBPyRelation) -> Iterator[NDArray[np.float32]]:

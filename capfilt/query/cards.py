@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from capfilt.config import Policy
-from capfilt.policy import SOURCES
+from capfilt.policy import SOURCES, least_itc
 from capfilt.query.opened import OpenRun
 
 Place = tuple[str, int]
@@ -52,18 +52,12 @@ _TEXT = "source, text, itm, itc, kept, coalesce(reason, ''), {admitted}, same"  
 _WANTED = "(SELECT unnest(?) AS shard, unnest(?) AS position)"
 
 
-def least_itm(policy: Policy) -> dict[str, float]:
-    """Return the least P(match) of each source."""
-    return {"web": policy.web_itm, "human": policy.human_itm, "synthetic": policy.synthetic_itm}
-
-
 def admitted(policy: Policy) -> str:
     """Return the SQL condition that a candidate passes all rules but the least P(match), duplicates and mix.
 
     A text that fails at its P(match) was not asked for its cosine any more: REASONS is an order.
     """
-    least = {"web": policy.web_itc, "synthetic": policy.synthetic_itc}
-    bounds = [f"WHEN '{source}' THEN itc >= {bound}::FLOAT" for source, bound in least.items() if bound is not None]
+    bounds = [f"WHEN '{source}' THEN itc >= {bound}::FLOAT" for source, bound in least_itc(policy).items()]
     cosine = f"CASE source {' '.join(bounds)} ELSE true END" if bounds else "true"
     return f"(kept OR reason IN ('duplicate', 'mix') OR (reason = 'low_itm' AND {cosine}))"
 

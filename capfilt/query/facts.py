@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from capfilt.config import Policy
 from capfilt.ledger import CANDIDATES, SAMPLES
-from capfilt.policy import cleaned, select
+from capfilt.policy import cleaned, count_words, same_texts, select
 from capfilt.query.columns import CANDIDATES as CANDIDATE_COLUMNS
 from capfilt.query.columns import CONTROLS as CONTROL_COLUMNS
 from capfilt.query.columns import SAMPLES as SAMPLE_COLUMNS
@@ -82,9 +82,8 @@ def _best(itm: NDArray[np.float32], rows: NDArray[np.int64], count: int) -> pa.A
 
 def _candidates(selection: pa.Table, texts: pa.Array, images: pa.Table, detect: Detect | None) -> pa.Table:
     """Return the candidates with what is known of their texts and of the image of each."""
-    words = pc.if_else(pc.equal(texts, ""), 0, pc.add(pc.count_substring(texts, " "), 1))
-    same = pc.utf8_lower(texts).dictionary_encode().indices
-    facts = {"same": same, "words": words, "characters": pc.utf8_length(texts), "script": scripts(texts)}
+    facts = {"same": same_texts(texts), "words": count_words(texts)}
+    facts |= {"characters": pc.utf8_length(texts), "script": scripts(texts)}
     if detect is not None:
         facts["language"] = detect(texts)
     facts |= {name: images[name] for name in _IMAGE}

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from capfilt.query.cards import Place, least_itm
+from capfilt.policy import least_itm
+from capfilt.query.cards import Place
 from capfilt.query.opened import OpenRun
 from capfilt.query.where import filtered, told
 

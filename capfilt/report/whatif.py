@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from capfilt.query.cards import least_itm
+from capfilt.policy import least_itm
 from capfilt.query.opened import OpenRun
 from capfilt.report.content import Corner, WhatIf
 from capfilt.report.mixes import Captions, Ints, Mixed, Samples, mix, read_samples
