@@ -74,26 +74,39 @@ def replace_linear(model: nn.Module, kind: str, packed: bool, towers: bool = Tru
         packed: lay weights out for oneDNN.
         towers: replace those of vision towers, too.
     """
-    make = PackedLinear if packed else CastLinear
     spared = [] if towers else [tower for tower in model.modules() if isinstance(tower, VisionTower)]
     kept = {module for tower in spared for module in tower.modules()}
     for module in [module for module in model.modules() if module not in kept]:
-        if kind == "cuda":
-            _suit_gpu(module)
-        followed, activation = FOLLOWED.get(type(module), ("", ""))
-        if followed and not (packed or (kind == "cuda" and _rounded(getattr(module, followed)))):
-            followed, activation = "", ""
-        for name, child in list(module.named_children()):
-            if type(child) is nn.Linear:
-                setattr(module, name, make(child.weight, child.bias, gelu=name == followed))
-        if activation:
-            setattr(module, activation, nn.Identity())
-        if isinstance(module, TextStack) and hasattr(module, "head") and module.head.words is None:
-            words = module.embeddings.words.weight, module.head.bias
-            module.head.words = make(*(_whole_chunks(*words) if kind == "cuda" else words))
+        _replace_own(module, kind, packed)
+
+
+def _replace_own(module: nn.Module, kind: str, packed: bool) -> None:
+    """Replace the linear layers that a module holds itself, not in its parts."""
+    make = PackedLinear if packed else CastLinear
+    if kind == "cuda":
+        _suit_gpu(module)
+    followed, activation = _fused(module, kind, packed)
+    for name, child in list(module.named_children()):
+        if type(child) is nn.Linear:
+            setattr(module, name, make(child.weight, child.bias, gelu=name == followed))
+    if activation:
+        setattr(module, activation, nn.Identity())
+    if isinstance(module, TextStack) and hasattr(module, "head") and module.head.words is None:
+        words = module.embeddings.words.weight, module.head.bias
+        module.head.words = make(*(_whole_chunks(*words) if kind == "cuda" else words))
+
+
+def _fused(module: nn.Module, kind: str, packed: bool) -> tuple[str, str]:
+    """Return the layer of a module that its activation becomes part of, and that activation; empty where none does."""
+    followed, activation = FOLLOWED.get(type(module), ("", ""))
+    if not followed:
+        return "", ""
+    on_gpu = kind == "cuda" and getattr(module, followed).weight.dtype == torch.bfloat16
+    return (followed, activation) if packed or on_gpu else ("", "")
 
 
 def _suit_gpu(module: nn.Module) -> None:
+    """Give a vision tower its patches, and a text block its queries, keys and values, as one product."""
     if isinstance(module, VisionTower) and isinstance(module.vit.patch_embed.proj, nn.Conv2d):
         conv = module.vit.patch_embed.proj
         if conv.stride == conv.kernel_size:
@@ -106,10 +119,6 @@ def _suit_gpu(module: nn.Module) -> None:
                 weight, bias = torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
                 attention.joint = CastLinear(weight, bias)
                 del attention.query, attention.key, attention.value
-
-
-def _rounded(layer: nn.Linear) -> bool:
-    return layer.weight.dtype == torch.bfloat16
 
 
 def _whole_chunks(words: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
