@@ -17,8 +17,20 @@ from capfilt.shards.stored import IndexedTar, index_bytes
 logger = logging.getLogger(__name__)
 
 
+def look_at(id_: str, url: str) -> Shard:
+    """Return what a file holds by its headers, and keep nothing. What is no shard has no samples, and is damage.
+
+    Raises:
+        OSError: the file does not answer.
+    """
+    try:
+        return _shard(id_, open_shard(url))
+    except ShardError as error:
+        return _no_shard(id_, url, error)
+
+
 def index_shard(run: Run, id_: str, url: str) -> Shard:
-    """Return what a file holds by its headers, and keep the index of a tar. What is no shard is damage.
+    """Return what a file holds as look_at does, and keep the index of a tar.
 
     Raises:
         OSError: the file or the run folder does not answer.
@@ -26,11 +38,11 @@ def index_shard(run: Run, id_: str, url: str) -> Shard:
     try:
         before = storage.version(url)
         reader = open_shard(url)
-    except (ShardError, FileNotFoundError) as error:  # planned without samples, so that it is accounted for
-        return Shard(id_, url, 0, "", 0, str(error))
+    except (ShardError, FileNotFoundError) as error:
+        return _no_shard(id_, url, error)
     if isinstance(reader, TarShard) and not reader.packed and before == storage.version(url):
         storage.publish(_path(run, id_), index_bytes(reader, reader.damage, before))
-    return Shard(id_, url, reader.size, reader.digest, reader.samples, reader.damage)
+    return _shard(id_, reader)
 
 
 def indexed_shards(run: Run) -> set[str]:
@@ -41,9 +53,7 @@ def indexed_shards(run: Run) -> set[str]:
 def known_shard(run: Run, id_: str, url: str) -> Shard | None:
     """Return what a file holds by its kept index, if that is of the file as it is now and nothing was wrong with it."""
     index = _kept(run, id_, url)
-    if index is None or index.damage:  # what was missing beside it may have come
-        return None
-    return Shard(id_, url, index.size, index.digest, index.samples)
+    return _shard(id_, index) if index and not index.damage else None  # what was missing beside it may have come
 
 
 def open_planned(run: Run, shard: Shard) -> ShardReader:
@@ -59,6 +69,15 @@ def open_planned(run: Run, shard: Shard) -> ShardReader:
             f"{shard.url}: has changed since it was planned; put the file back that was there, or start another run"
         )
     return reader
+
+
+def _shard(id_: str, reader: ShardReader) -> Shard:
+    return Shard(id_, reader.url, reader.size, reader.digest, reader.samples, reader.damage)
+
+
+def _no_shard(id_: str, url: str, error: Exception) -> Shard:
+    """Return what is planned of a file that is none, so that it is accounted for."""
+    return Shard(id_, url, size=0, digest="", samples=0, damage=str(error))
 
 
 def _kept(run: Run, id_: str, url: str) -> IndexedTar | None:

@@ -5,14 +5,13 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from capfilt.config import BootstrapConfig
-from capfilt.errors import RunError, ShardError
-from capfilt.indexing import index_shard, indexed_shards, known_shard
+from capfilt.errors import RunError
+from capfilt.indexing import index_shard, indexed_shards, known_shard, look_at
 from capfilt.ledger import committed_units
 from capfilt.records import Shard
 from capfilt.runs import Run
 from capfilt.runs.plans import shard_ids
 from capfilt.runs.stop import Stop
-from capfilt.shards import open_shard
 from capfilt.storage import absolute
 
 READERS = 32  # threads that ask for what is known of a shard; they wait for the store far more than they compute
@@ -52,10 +51,15 @@ def plan_shards(run: Run, found: Sequence[str], index: Index = index_here) -> li
     planned = run.plan() if run.has_plan() else []
     if planned:
         _check_same([shard.url for shard in planned], urls, run.root)
-    known = {shard.id: shard for shard in (_settled(run, planned) if planned else _indexed(run, urls))}
-    shards = planned or [_unknown(id_, url) for id_, url in zip(shard_ids(urls), urls, strict=True)]
-    new = {shard.id: shard for shard in index(run, [shard for shard in shards if shard.id not in known])}
-    shards = [new.get(shard.id) or known[shard.id] for shard in shards]
+        listed, known = planned, _settled(run, planned)
+    else:
+        ids = shard_ids(urls)
+        listed = [Shard(id_, url, size=0, digest="", samples=0) for id_, url in zip(ids, urls, strict=True)]
+        known = _indexed(run, listed)
+    found_by_id = {shard.id: shard for shard in known}
+    unknown = [shard for shard in listed if shard.id not in found_by_id]
+    found_by_id |= {shard.id: shard for shard in index(run, unknown)}
+    shards = [found_by_id[shard.id] for shard in listed]
     if shards != planned:
         run.write_plan(shards)
     return shards
@@ -66,13 +70,13 @@ def planned_shards(run: Run, planned: Sequence[Shard], urls: Sequence[str]) -> l
     _check_same([shard.url for shard in planned], urls, run.root)
     settled = {shard.id for shard in _settled(run, planned)}
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(lambda shard: shard if shard.id in settled else _look(shard.id, shard.url), planned))
+        return list(pool.map(lambda shard: shard if shard.id in settled else look_at(shard.id, shard.url), planned))
 
 
-def index_shards(urls: Sequence[str]) -> list[Shard]:
-    """Return what is in some files by their indexes. One that is no shard has no samples, and its damage says why."""
+def look_at_shards(urls: Sequence[str]) -> list[Shard]:
+    """Return what is in some files, as indexing.look_at does."""
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(_look, shard_ids(urls), urls))
+        return list(pool.map(look_at, shard_ids(urls), urls))
 
 
 def unusable(shard: Shard, config: BootstrapConfig) -> bool:
@@ -89,16 +93,12 @@ def tell_left_out(shards: Sequence[Shard]) -> None:
         logger.warning("left out: %d more; capfilt scan lists all", len(shards) - TOLD)
 
 
-def _unknown(id_: str, url: str) -> Shard:
-    return Shard(id_, url, 0, "", 0)
-
-
-def _indexed(run: Run, urls: Sequence[str]) -> list[Shard]:
+def _indexed(run: Run, listed: Sequence[Shard]) -> list[Shard]:
     """Return the shards that a start which was cut short has indexed."""
     ids = indexed_shards(run)
+    there = [shard for shard in listed if shard.id in ids]
     with ThreadPoolExecutor(READERS) as pool:
-        pairs = [(id_, url) for id_, url in zip(shard_ids(urls), urls, strict=True) if id_ in ids]
-        return [shard for shard in pool.map(lambda pair: known_shard(run, *pair), pairs) if shard]
+        return [shard for shard in pool.map(lambda shard: known_shard(run, shard.id, shard.url), there) if shard]
 
 
 def _settled(run: Run, planned: Sequence[Shard]) -> list[Shard]:
@@ -108,14 +108,6 @@ def _settled(run: Run, planned: Sequence[Shard]) -> list[Shard]:
         begun = pool.map(lambda shard: bool(committed_units(run, shard)), damaged)
         new = {shard.id for shard, as_it_was in zip(damaged, begun, strict=True) if not as_it_was}
     return [shard for shard in planned if shard.id not in new]
-
-
-def _look(id_: str, url: str) -> Shard:
-    try:
-        reader = open_shard(url)
-    except ShardError as error:  # no shard at all: it is accounted for without samples
-        return Shard(id_, url, 0, "", 0, str(error))
-    return Shard(id_, url, reader.size, reader.digest, reader.samples, reader.damage)
 
 
 def _check_same(planned: Sequence[str], found: Sequence[str], root: str) -> None:

@@ -23,7 +23,7 @@ from capfilt.bootstrap import CapFilt, capfilt_unit
 from capfilt.config import BootstrapConfig, ExportConfig
 from capfilt.export import export_shard
 from capfilt.ledger import fold
-from capfilt.planning import index_shards
+from capfilt.planning import look_at_shards
 from capfilt.records import Sample, Unit
 from capfilt.runs import Run, start_run
 from capfilt.shards import open_shard, write_tar
@@ -124,7 +124,7 @@ def _draw(units: Sequence[Unit], count: int, seed: int) -> _Drawn:
 def _hold(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, warm_up: int, each: int) -> Rehearsal:
     write_tar(config.input[0], _members(drawn.samples))
     run = start_run(config, {"captioner": "", "filter": ""})
-    (shard,) = index_shards(config.input)
+    (shard,) = look_at_shards(config.input)
     run.write_plan([shard])
     first = Unit(shard, 0, warm_up)
     units = [Unit(shard, lo, lo + each) for lo in range(warm_up, shard.samples, each)]

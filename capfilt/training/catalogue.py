@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from capfilt.config.data import DataSettings
 from capfilt.errors import ConfigError, RunError, ShardError
+from capfilt.indexing import look_at
 from capfilt.records import Shard
 from capfilt.shards import ShardReader, find_shards, open_shard, told
 from capfilt.shards.samples import NO_SAMPLES
@@ -78,11 +79,7 @@ class Catalogue:
 
     def _look(self, url: str) -> Shard:
         """Return what a shard holds. An empty one is no loss: a policy may keep nothing of a shard."""
-        try:
-            reader = open_shard(url)
-            shard = Shard(url, url, reader.size, reader.digest, reader.samples, reader.damage)
-        except ShardError as error:  # no shard at all
-            shard = Shard(url, url, 0, "", 0, str(error))
+        shard = look_at(url, url)
         if shard.damage and self.settings.damage == "fail":
             raise ShardError(f"{told(shard)}, or set data.damage: keep-readable")
         if shard.damage or not shard.samples:
