@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -196,11 +196,9 @@ def _lay_down(
 ) -> tuple[list[Commit], dict[str, list[str]]]:
     """Write the scratch files, and return the commit records behind them and the files by table."""
     detect = detector() if languages else None
-    before = [0]
-    for shard in shards:
-        before.append(before[-1] + shard.samples)
-    places = list(zip(before, shards, strict=False))
-    batches = [[shard for _, shard in group] for _, group in groupby(places, lambda p: p[0] // SAMPLES_PER_FILE)]
+    starts = accumulate((shard.samples for shard in shards), initial=0)
+    groups = groupby(zip(starts, shards, strict=False), lambda pair: pair[0] // SAMPLES_PER_FILE)
+    batches = [[shard for _, shard in group] for _, group in groups]
     with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
         jobs = [
             pool.submit(_write_batch, run, policy, batch, folder / f"{n:06d}", detect)
