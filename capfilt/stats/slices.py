@@ -49,6 +49,10 @@ class Dimension:
 
 
 _SIDE = "least(width, height)"
+_FIGURES = """
+    count(source) AS scored, count(*) FILTER (kept) AS kept,
+    histogram(reason) AS rejected, histogram(status) FILTER (status <> 'ok') AS failed
+"""
 
 DIMENSIONS = {
     "source": Dimension("source"),
@@ -143,25 +147,13 @@ def cut(opened: OpenRun, by: Sequence[str], where: str | None = None, top: int |
 
 def _parts(rows: duckdb.DuckDBPyRelation, by: Sequence[str]) -> list[tuple[Slice, Place]]:
     """Return the parts, those with the most texts first, each with its place in the order of its dimensions."""
-    numbers = range(len(by))
     dimensions = [DIMENSIONS[name] for name in by]
-    named = rows.project(
-        ", ".join(
-            [
-                f"({dimension.name})::varchar AS by_{n}, {dimension.along} AS along_{n}"
-                for n, dimension in enumerate(dimensions)
-            ]
-            + ["source", "kept", "reason", "status"]
-        )
-    )
-    names = [f"by_{n}" for n in numbers]
-    figures = ["count(source) AS scored", "count(*) FILTER (kept) AS kept", "histogram(reason) AS rejected"]
-    figures += [
-        "histogram(status) FILTER (status <> 'ok') AS failed",
-        *(f"min(along_{n}) AS along_{n}" for n in numbers),
-    ]
-    found = named.aggregate(", ".join(names + figures)).order(", ".join(["scored DESC", *names])).fetchall()
-    return [_part(row, len(by)) for row in found]
+    columns = [f"({each.name})::varchar AS by_{n}, {each.along} AS along_{n}" for n, each in enumerate(dimensions)]
+    named = rows.project(", ".join([*columns, "source, kept, reason, status"]))
+    names = [f"by_{n}" for n in range(len(by))]
+    along = [f"min(along_{n}) AS along_{n}" for n in range(len(by))]
+    found = named.aggregate(", ".join([*names, _FIGURES, *along])).order(", ".join(["scored DESC", *names]))
+    return [_part(row, len(by)) for row in found.fetchall()]
 
 
 def _part(row: tuple[Any, ...], dimensions: int) -> tuple[Slice, Place]:
