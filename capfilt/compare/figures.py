@@ -11,7 +11,7 @@ from capfilt.compare.matching import match
 from capfilt.policy import SOURCES
 from capfilt.query import OpenRun
 from capfilt.query.engine import connect
-from capfilt.stats.scores import QUANTILES, SCORES
+from capfilt.stats.scores import QUANTILES, SCORES, quantiles_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +143,13 @@ def _sources(connection: duckdb.DuckDBPyConnection) -> dict[str, SourceCompariso
 
 
 def _shifts(texts: duckdb.DuckDBPyRelation) -> dict[str, Shift]:
-    points = ", ".join(f"quantile_disc(shift, {percent / 100}) AS p{percent}" for percent in QUANTILES)
     shifts = {}
     for score in SCORES:
         differences = texts.project(f"{score}_b::double - {score}_a AS shift").filter("shift IS NOT NULL")
-        count, mean, *found = differences.aggregate(f"count(*) AS n, avg(shift) AS mean, {points}").fetchall()[0]
+        figures = f"count(*) AS n, avg(shift) AS mean, {quantiles_of('shift')}"
+        count, mean, *found = differences.aggregate(figures).fetchall()[0]
         if count:
-            quantiles = {f"p{percent}": round(value, 4) for percent, value in zip(QUANTILES, found, strict=True)}
+            quantiles = {name: round(value, 4) for name, value in zip(QUANTILES, found, strict=True)}
             shifts[score] = Shift(count, round(mean, 4), quantiles)
     return shifts
 

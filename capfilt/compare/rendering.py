@@ -46,7 +46,7 @@ def _decisions(comparison: Comparison) -> str:
 
 
 def _shifts(comparison: Comparison) -> str:
-    rows: list[Row] = [["second less first", "texts", "mean", *(f"p{percent}" for percent in QUANTILES)]]
+    rows: list[Row] = [["second less first", "texts", "mean", *QUANTILES]]
     for name, source in comparison.sources.items():
         for score, shift in source.shifts.items():
             values = [shift.mean, *shift.quantiles.values()]

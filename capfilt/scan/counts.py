@@ -8,12 +8,12 @@ import duckdb
 import pyarrow as pa
 
 from capfilt.scan.alike import TELLS_LOOKS, count_alike
+from capfilt.stats.scores import QUANTILES, quantiles_of
 
 PLACEHOLDER = 5
 """One file under so many different texts shows none of them: "image removed", a logo, a tracking pixel."""
 
 LISTED = 10  # of what repeats most
-QUANTILES = (5, 25, 50, 75, 95)  # percent
 
 _SIZES = {
     "shorter side": "least(width, height)",
@@ -79,9 +79,8 @@ def _by(rows: duckdb.DuckDBPyRelation, column: str) -> dict[str, int]:
 
 
 def _quantiles(rows: duckdb.DuckDBPyRelation, value: str) -> dict[str, float]:
-    names = [f"p{percent}" for percent in QUANTILES]
-    found = rows.aggregate(", ".join(f"quantile_disc({value}, {n / 100}) AS p{n}" for n in QUANTILES)).fetchall()[0]
-    return {name: float(each) for name, each in zip(names, found, strict=True) if each is not None}
+    found = rows.aggregate(quantiles_of(value)).fetchall()[0]
+    return {name: float(each) for name, each in zip(QUANTILES, found, strict=True) if each is not None}
 
 
 def _copies(samples: duckdb.DuckDBPyRelation) -> dict[str, int]:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from capfilt.display import one_line
-from capfilt.scan.counts import PLACEHOLDER, QUANTILES, Repeated
+from capfilt.scan.counts import PLACEHOLDER, Repeated
 from capfilt.scan.figures import Scan
+from capfilt.stats.scores import QUANTILES
 from capfilt.stats.terminal import Row, columns, share
 
 _LISTED = 10  # unusable shards
@@ -62,9 +63,8 @@ def _images(found: Scan) -> str:
 
 
 def _sizes(found: Scan) -> str:
-    names = [f"p{percent}" for percent in QUANTILES]
-    rows: list[Row] = [["", *names]]
-    rows += [[name, *(f"{values[p]:g}" for p in names)] for name, values in found.sizes.items() if values]
+    rows: list[Row] = [["", *QUANTILES]]
+    rows += [[name, *(f"{values[p]:g}" for p in QUANTILES)] for name, values in found.sizes.items() if values]
     return f"{columns(rows)}\n{found.bytes / 1e6:.1f} MB of images"
 
 

@@ -83,7 +83,7 @@ def _samples(stats: Stats) -> str:
 
 def _sources(stats: Stats) -> str:
     rows: list[Row] = [["source", "scored", "kept", "noise", "rejected"]]
-    scores: list[Row] = [["score", *(f"p{percent}" for percent in QUANTILES)]]
+    scores: list[Row] = [["score", *QUANTILES]]
     for name, source in stats.sources.items():
         reasons = ", ".join(f"{count} {reason}" for reason, count in source.rejected.items())
         rows.append([name, source.scored, source.kept, share(source.scored - source.kept, source.scored), reasons])

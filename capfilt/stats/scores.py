@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 SCORES = {"itm": (0.0, 1.0), "itc": (-1.0, 1.0)}
 """Name -> least and greatest value."""
 
-QUANTILES = (5, 25, 50, 75, 95)  # percent
+QUANTILES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
+"""Name -> share of all values that do not exceed the quantile."""
+
 BANDS = 20
 
 _PER_UNIT = 20_000  # steps; a quantile is exact to one of them
@@ -35,8 +37,13 @@ def count_scores(rows: duckdb.DuckDBPyRelation) -> dict[tuple[str, str], Bins]:
 def quantiles(bins: Bins) -> dict[str, float]:
     """Return the least scores that a share of all scores does not exceed, by name: {"p5": ...}."""
     below = np.cumsum(bins)
-    places = np.searchsorted(below, np.array(QUANTILES) / 100 * below[-1])
-    return {f"p{percent}": int(place - _PER_UNIT) / _PER_UNIT for percent, place in zip(QUANTILES, places, strict=True)}
+    places = np.searchsorted(below, np.array(list(QUANTILES.values())) * below[-1])
+    return {name: int(place - _PER_UNIT) / _PER_UNIT for name, place in zip(QUANTILES, places, strict=True)}
+
+
+def quantiles_of(value: str) -> str:
+    """Return SQL for the quantiles of a value over the rows of a group, a column for each."""
+    return ", ".join(f"quantile_disc({value}, {share}) AS {name}" for name, share in QUANTILES.items())
 
 
 def bands(score: str, bins: Bins) -> list[int]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from capfilt.policy import SOURCES
 from capfilt.query import OpenRun, filtered
 from capfilt.query.where import told
-from capfilt.stats.scores import QUANTILES
+from capfilt.stats.scores import QUANTILES, quantiles_of
 
 MOST_WORDS = 1_000_000
 """Words of each source by which diversity is judged. The more words, the fewer are new: so all get equally many."""
@@ -67,8 +67,7 @@ def describe_texts(opened: OpenRun, where: str | None = None) -> dict[str, TextS
 
 
 def _describe(rows: duckdb.DuckDBPyRelation, share: float) -> TextStats:
-    quantiles = ", ".join(f"quantile_disc(words, {percent / 100}) AS p{percent}" for percent in QUANTILES)
-    texts, *lengths = rows.aggregate(f"count(*) AS n, avg(words) AS mean, {quantiles}").fetchall()[0]
+    texts, *lengths = rows.aggregate(f"count(*) AS n, avg(words) AS mean, {quantiles_of('words')}").fetchall()[0]
     alike = rows.aggregate("lower(text) AS folded, count(*) AS n")
     most = f"min({{'n': -n, 'folded': folded}}, {REPEATED}) FILTER (n > 1)"  # so that all texts are gone through once
     distinct, repeated = alike.aggregate(f"count(*) AS n, {most} AS repeated").fetchall()[0]
@@ -79,7 +78,7 @@ def _describe(rows: duckdb.DuckDBPyRelation, share: float) -> TextStats:
         texts=texts,
         distinct=distinct,
         repeated=[(each["folded"], -each["n"]) for each in repeated or ()],
-        words=dict(zip(["mean", *(f"p{percent}" for percent in QUANTILES)], map(float, lengths), strict=True)),
+        words=dict(zip(["mean", *QUANTILES], map(float, lengths), strict=True)),
         sampled_words=words,
         vocabulary=vocabulary,
         distinct_1=vocabulary / words if words else 0.0,
