@@ -8,20 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capfilt.cli.options import Finite, json_option, plain_output, set_option
+from capfilt.cli.options import Finite, existing_file, json_option, open_under, plain_output, set_option
 
 if TYPE_CHECKING:
     from capfilt.config import Policy
     from capfilt.runs import Run
 
-_path = click.Path(exists=True, dir_okay=False, path_type=Path)
-
 
 @click.command(short_help="Show what another policy changes; write its shards.")
 @click.argument("run")
-@click.option("--policy", type=_path, help="YAML of the new policy; without it, --set changes the run's own.")
+@click.option("--policy", type=existing_file, help="YAML of the new policy; without it, --set changes the run's own.")
 @set_option
-@click.option("--against", type=_path, help="YAML of the policy to compare with; the run's own by default.")
+@click.option("--against", type=existing_file, help="YAML of the policy to compare with; the run's own by default.")
 @click.option("--examples", type=click.IntRange(min=0), default=5, show_default=True, help="Texts gained and lost.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draw of examples.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that write.")
@@ -75,8 +73,8 @@ def recut(
     show_default=True,
     help="Wished false-accept rate: share of known mismatches that are let in.",
 )
-@click.option("--labels", type=_path, help="CSV of key, text and label (1 or 0), for precision and recall.")
-@click.option("--policy", type=_path, help="YAML of the policy to calibrate; the run's own by default.")
+@click.option("--labels", type=existing_file, help="CSV of key, text and label (1 or 0), for precision and recall.")
+@click.option("--policy", type=existing_file, help="YAML of the policy to calibrate; the run's own by default.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="YAML to write the new policy to.")
 @json_option
 def calibrate(
@@ -95,11 +93,9 @@ def calibrate(
     """
     from capfilt import calibrate as calibrating
     from capfilt.config import dump
-    from capfilt.query import open_run
-    from capfilt.runs import load_policy
     from capfilt.storage import publish
 
-    with open_run(run, load_policy(policy) if policy else None) as opened:
+    with open_under(run, policy) as opened:
         found = calibrating.calibrate(opened, error, calibrating.read_labels(labels) if labels else ())
     if output is not None:
         head = f"# by capfilt calibrate {run} --error {error:g}, from known mismatches\n"

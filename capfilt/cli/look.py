@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capfilt.cli.options import Finite, say_share, share_option
+from capfilt.cli.options import Finite, existing_file, open_under, say_share, share_option
 from capfilt.errors import RunError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _policy = click.option(
     "--policy",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=existing_file,
     help="YAML of another policy than the run's own.",
 )
 _seed = click.option("--seed", default=0, show_default=True, help="Of the draw; the same seed shows the same samples.")
@@ -70,7 +70,7 @@ def inspect(
     from capfilt.query.picks import pick
 
     asked = _asked(**filters)
-    with _opened(run, policy, 1.0 if asked.key and not share else share) as opened:
+    with open_under(run, policy, share=1.0 if asked.key and not share else share) as opened:
         say_share(opened)
         cards = load_cards(opened, pick(opened, asked, limit, seed))
         if not cards:
@@ -119,7 +119,7 @@ def report(
 
     if output and (local := storage.local_path(output)) and local.is_dir():
         raise click.UsageError(f"--output {output} is a folder; give a file, such as {local / 'report.html'}")
-    with _opened(run, policy, share, languages) as opened:
+    with open_under(run, policy, share=share, languages=languages) as opened:
         say_share(opened)
         path = output or storage.join(opened.run.root, "report.html")
         try:
@@ -136,13 +136,6 @@ def _occurring(opened: "OpenRun") -> str:
         "SELECT DISTINCT coalesce(reason, status) AS why FROM outcomes WHERE kept IS NOT TRUE ORDER BY 1"
     )
     return f"; the reasons in it are {', '.join(why for (why,) in found.fetchall()) or 'none'}"
-
-
-def _opened(run: str, policy: Path | None, share: float | None, languages: bool = False) -> "OpenRun":
-    from capfilt.query.opened import open_run
-    from capfilt.runs import load_policy
-
-    return open_run(run, load_policy(policy) if policy else None, share=share, languages=languages)
 
 
 def _asked(kept: bool, rejected: bool, disagree: bool, order: "Order | None", **filters: Any) -> "Pick":

@@ -20,6 +20,7 @@ from capfilt.cli.options import (
     JOBS,
     config_argument,
     dry_run_option,
+    existing_file,
     job_kind,
     json_option,
     load_job,
@@ -146,7 +147,7 @@ def verify(run: str, as_json: bool) -> None:
 
 @cli.command("config", short_help="Show the keys of a job; check a config.")
 @click.argument("job", type=click.Choice(JOBS))
-@click.argument("config", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("config", required=False, type=existing_file)
 @set_option
 def show_config(job: str, config: Path | None, overrides: tuple[str, ...]) -> None:
     """Show every key of a JOB with its default and meaning; with CONFIG, check it and show its values.

@@ -26,7 +26,8 @@ class Finite(click.FloatRange):
         return number
 
 
-config_argument = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+config_argument = click.argument("config", type=existing_file)
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key, nested ones with dots."
 )
@@ -40,6 +41,22 @@ share_option = click.option(
     type=Finite(0, 1, min_open=True),
     help="Look at this share of the shards. [default: as many as hold 6 million samples]",
 )
+
+
+def open_under(
+    run: str,
+    policy: Path | None,
+    *,
+    unfinished: bool = False,
+    share: float | None = 1.0,
+    languages: bool = False,
+) -> "OpenRun":
+    """Open a run's ledger under the policy of a file, or its own; the rest and errors as in open_run."""
+    from capfilt.query.opened import open_run
+    from capfilt.runs import load_policy
+
+    judged = load_policy(policy) if policy else None
+    return open_run(run, judged, unfinished=unfinished, share=share, languages=languages)
 
 
 def say_share(opened: "OpenRun") -> None:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from capfilt.cli.options import Finite, json_option, set_option
+from capfilt.cli.options import Finite, existing_file, json_option, set_option
 
 
 @click.command(short_help="Tell what is wrong with input shards, before a GPU.")
 @click.argument("inputs", nargs=-1)
 @click.option(
     "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=existing_file,
     help="YAML of a bootstrap, for its input and its limits on images.",
 )
 @set_option

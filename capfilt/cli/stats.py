@@ -2,18 +2,25 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from capfilt.cli.options import json_option, plain_output, say_nothing, say_share, share_option
+from capfilt.cli.options import (
+    existing_file,
+    json_option,
+    open_under,
+    plain_output,
+    say_nothing,
+    say_share,
+    share_option,
+)
 
 if TYPE_CHECKING:
-    from capfilt.config import Policy
     from capfilt.query import OpenRun
 
-_path = click.Path(exists=True, dir_okay=False, path_type=Path)
 _where = click.option(
     "--where", metavar="SQL", help="Only what meets a condition, as \"source = 'web' AND itm > 0.9\"."
 )
@@ -21,7 +28,7 @@ _where = click.option(
 
 @click.command(short_help="Count what was scored, kept, rejected and failed.")
 @click.argument("run")
-@click.option("--policy", type=_path, help="YAML of another policy than the run's own.")
+@click.option("--policy", type=existing_file, help="YAML of another policy than the run's own.")
 @click.option("--by", multiple=True, metavar="NAME", help="Cut by source, words, domain, ... Several times: crosswise.")
 @_where
 @click.option("--top", type=click.IntRange(min=1), help="Parts shown one by one: 25 on a terminal, else all.")
@@ -53,34 +60,48 @@ def stats(
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
-    from capfilt import stats as figures
-
     languages = any(re.search(r"\blanguage\b", text) for text in (*by, where or ""))
-    with _open(run, policy, unfinished, share, languages) as opened:
+    with open_under(run, policy, unfinished=unfinished, share=share, languages=languages) as opened:
         say_share(opened)
         say_nothing(opened)
         if by or as_csv:
             shown = top or (None if as_json or as_csv else 25)
-            slices = figures.cut(opened, by or ("source",), where, shown)
-            if as_csv:
-                click.echo(figures.csv_slices(slices), nl=False)
-            else:
-                click.echo(_json(slices.to_json()) if as_json else figures.render_slices(slices, plain_output()))
-            return
-        overview, texts = figures.summarise(opened, where), figures.describe_texts(opened, where)
+            _tell_parts(opened, by or ("source",), where, shown, as_json, as_csv)
+        else:
+            _tell_whole(opened, where, as_json)
+
+
+def _tell_parts(
+    opened: "OpenRun", by: Sequence[str], where: str | None, top: int | None, as_json: bool, as_csv: bool
+) -> None:
+    """Print a run cut by some of its columns."""
+    from capfilt.stats import csv_slices, cut, render_slices
+
+    slices = cut(opened, by, where, top)
+    if as_csv:
+        click.echo(csv_slices(slices), nl=False)
+    else:
+        click.echo(_json(slices.to_json()) if as_json else render_slices(slices, plain_output()))
+
+
+def _tell_whole(opened: "OpenRun", where: str | None, as_json: bool) -> None:
+    """Print what a run as a whole came to."""
+    from capfilt.stats import describe_texts, render_text, summarise
+
+    overview, texts = summarise(opened, where), describe_texts(opened, where)
     if as_json:
         values = {name: text.to_json() for name, text in texts.items()}
         click.echo(_json(overview.to_json() | {"texts": values}))
     else:
-        click.echo(figures.render_text(overview, texts, plain_output()))
+        click.echo(render_text(overview, texts, plain_output()))
 
 
 @click.command(short_help="Show in what two runs on the same images differ.")
 @click.argument("first")
 @click.argument("second")
-@click.option("--policy", type=_path, help="YAML of a policy for both, instead of each run's own.")
-@click.option("--policy-first", type=_path, help="YAML of a policy for the first run alone.")
-@click.option("--policy-second", type=_path, help="YAML of a policy for the second run alone.")
+@click.option("--policy", type=existing_file, help="YAML of a policy for both, instead of each run's own.")
+@click.option("--policy-first", type=existing_file, help="YAML of a policy for the first run alone.")
+@click.option("--policy-second", type=existing_file, help="YAML of a policy for the second run alone.")
 @click.option("--examples", type=click.IntRange(min=0), default=5, show_default=True, help="Texts gained and lost.")
 @json_option
 def compare(
@@ -104,25 +125,11 @@ def compare(
     """
     from capfilt import compare as comparing
 
-    with _open(first, policy_first or policy) as a, _open(second, policy_second or policy) as b:
+    with open_under(first, policy_first or policy) as a, open_under(second, policy_second or policy) as b:
         for opened in (a, b):
             say_nothing(opened)
         found = comparing.compare(a, b, examples)
     click.echo(_json(found.to_json()) if as_json else comparing.render_comparison(found))
-
-
-def _open(
-    run: str, policy: Path | None, unfinished: bool = False, share: float | None = 1.0, languages: bool = False
-) -> "OpenRun":
-    from capfilt.query import open_run
-
-    return open_run(run, _policy(policy), unfinished=unfinished, share=share, languages=languages)
-
-
-def _policy(path: Path | None) -> "Policy | None":
-    from capfilt.runs import load_policy
-
-    return load_policy(path) if path else None
 
 
 def _json(values: object) -> str:
