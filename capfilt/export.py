@@ -31,6 +31,7 @@ from capfilt.shards import write_tar
 from capfilt.tables import parquet_bytes
 from capfilt.texts import clean
 
+Row = dict[str, Any]  # of a table, by column
 _READERS = 32  # threads that read what shards came to; they wait for the store
 
 ENDINGS = ("_stats.json", ".tar", ".parquet")
@@ -101,8 +102,7 @@ def _write(run: Run, shard: Shard, config: ExportConfig, ledger: Mapping[str, st
     """Write a clean shard from the tables that have these hashes."""
     folder = run.clean(config)
     stem = storage.join(folder, shard.id)
-    selection = select(read_candidates(run, shard), config.policy)
-    rows = clean_rows(read_samples(run, shard), selection, config.keep_empty)
+    rows, counts = clean_content(run, shard, Selection.of(config))
     with storage.staged(f"{stem}.tar") as path:
         write_tar(path, _members(run, shard, rows))
         size = path.stat().st_size
@@ -113,13 +113,11 @@ def _write(run: Run, shard: Shard, config: ExportConfig, ledger: Mapping[str, st
     storage.publish(f"{stem}.parquet", sidecar)
     exported = Exported(
         shard=shard.id,
-        samples=len(rows),
-        texts=sum(len(row["texts"]) for row in rows),
         bytes=size,
         sha256=digest,
         sidecar_sha256=hashlib.sha256(sidecar).hexdigest(),
         models=run.models,
-        **count_selection(selection),
+        **counts,
     )
     storage.publish(f"{stem}_stats.json", json.dumps(asdict(exported), indent=1).encode() + b"\n")
     if table_hashes(run, shard) != ledger:  # a release removes the ledger first, and then the markers that it finds
@@ -144,8 +142,7 @@ def finish_export(run: Run, shards: Sequence[Shard], config: ExportConfig) -> li
     _require_all(folder, shards)
     with ThreadPoolExecutor(_READERS) as pool:
         exported = list(pool.map(lambda shard: read_stats(folder, shard.id), shards))
-    rows = [{name: getattr(stats, name) for name in MANIFEST.names} for stats in exported]
-    manifest = parquet_bytes(pa.Table.from_pylist(rows, MANIFEST))
+    manifest = parquet_bytes(manifest_table(exported))
     storage.publish(storage.join(folder, "policy.yaml"), dump(Selection.of(config)).encode())
     storage.publish(storage.join(folder, "manifest.parquet"), manifest)
     storage.publish(storage.join(folder, "_SUCCESS"), hashlib.sha256(manifest).hexdigest().encode() + b"\n")
@@ -188,27 +185,32 @@ def read_stats(folder: str, shard: str) -> Exported:
         raise RunError(f"{path}: does not describe a clean shard ({error!r}); remove it and export again") from None
 
 
-def count_selection(selection: pa.Table) -> dict[str, dict[str, int]]:
-    """Return the kept texts by source and the rejected ones by reason."""
-    return {
-        "kept": count_values(selection["source"].filter(selection["kept"])),
+def manifest_table(exported: Sequence[Exported]) -> pa.Table:
+    """Return the manifest of these clean shards."""
+    return pa.Table.from_pylist([{name: getattr(each, name) for name in MANIFEST.names} for each in exported], MANIFEST)
+
+
+def clean_content(run: Run, shard: Shard, wanted: Selection) -> tuple[list[Row], dict[str, Any]]:
+    """Return the rows of the sidecar (scored samples with a kept text; if wanted, all) and the counts of Exported."""
+    selection = select(read_candidates(run, shard), wanted.policy)
+    chosen = selection.filter(selection["kept"])
+    kept: dict[int, list[Row]] = defaultdict(list)
+    for row in chosen.to_pylist():
+        kept[row["position"]].append(row)
+    rows = [
+        _row(sample, kept[sample["position"]])
+        for sample in read_samples(run, shard).to_pylist()
+        if sample["status"] == "ok" and (wanted.keep_empty or sample["position"] in kept)
+    ]
+    return rows, {
+        "samples": len(rows),
+        "texts": sum(len(row["texts"]) for row in rows),
+        "kept": count_values(chosen["source"]),
         "rejected": count_values(selection["reason"].drop_null()),
     }
 
 
-def clean_rows(samples: pa.Table, selection: pa.Table, keep_empty: bool) -> list[dict[str, Any]]:
-    """Return the sidecar's rows: the scored samples with a kept text, and the others too if keep_empty."""
-    kept: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for row in selection.filter(selection["kept"]).to_pylist():
-        kept[row["position"]].append(row)
-    return [
-        _row(sample, kept[sample["position"]])
-        for sample in samples.to_pylist()
-        if sample["status"] == "ok" and (keep_empty or sample["position"] in kept)
-    ]
-
-
-def _row(sample: dict[str, Any], candidates: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(sample: Row, candidates: list[Row]) -> Row:
     best = sorted(candidates, key=lambda c: (-c["itm"], SOURCES.index(c["source"]), c["caption_index"]))
     texts = [clean(candidate["text"]) for candidate in best]
     sources = [candidate["source"] for candidate in best]
@@ -231,7 +233,7 @@ def _row(sample: dict[str, Any], candidates: list[dict[str, Any]]) -> dict[str, 
     }
 
 
-def _members(run: Run, shard: Shard, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, bytes]]:
+def _members(run: Run, shard: Shard, rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
     """Yield the members of a clean tar, with the images read again from the input shard."""
     reader = open_planned(run, shard)
     chosen = {row["position"]: row for row in rows}

@@ -11,9 +11,7 @@ import pyarrow.parquet as pq
 from capfilt import storage
 from capfilt.config import loads
 from capfilt.errors import CapfiltError
-from capfilt.export import ENDINGS, MANIFEST, SIDECAR, Exported, clean_rows, count_selection, read_stats
-from capfilt.ledger import read_candidates, read_samples
-from capfilt.policy import select
+from capfilt.export import ENDINGS, SIDECAR, Exported, clean_content, manifest_table, read_stats
 from capfilt.records import Shard
 from capfilt.runs import Run, Selection
 
@@ -92,9 +90,7 @@ def _verify_content(run: Run, shard: Shard, stem: str, stats: Exported, selectio
     """Yield where a clean shard is not what the ledger and the policy give."""
     if stats.models != run.models:
         yield f"{stem}_stats.json: is of models {stats.models!r}, the run of {run.models!r}; {_REMEDY}"
-    selected = select(read_candidates(run, shard), selection.policy)
-    rows = clean_rows(read_samples(run, shard), selected, selection.keep_empty)
-    counts = {"samples": len(rows), "texts": sum(len(row["texts"]) for row in rows), **count_selection(selected)}
+    rows, counts = clean_content(run, shard, selection)
     for name, value in counts.items():
         if getattr(stats, name) != value:
             yield f"{stem}_stats.json: {name} are {getattr(stats, name)}, by ledger and policy {value}; {_REMEDY}"
@@ -113,9 +109,7 @@ def _verify_manifest(folder: str, exported: Sequence[Exported]) -> Iterator[str]
     if hashlib.sha256(data).hexdigest().encode() != storage.read_bytes(storage.join(folder, "_SUCCESS")).strip():
         yield f"{path}: is not the one that _SUCCESS speaks of; export again"
         return
-    rows = [{name: getattr(stats, name) for name in MANIFEST.names} for stats in exported]
-    manifest = pq.read_table(io.BytesIO(data))
-    if not manifest.equals(pa.Table.from_pylist(rows, MANIFEST)):
+    if not pq.read_table(io.BytesIO(data)).equals(manifest_table(exported)):
         yield f"{path}: does not list the shards of the folder as they are; export again"
 
 
