@@ -8,7 +8,6 @@ hundredth holds markup, synthetic texts repeat, web scores lie at both ends. Eve
 """
 
 import argparse
-import hashlib
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +16,10 @@ import pyarrow.compute as pc
 from capfilt import storage
 from capfilt.config import BootstrapConfig
 from capfilt.controls import CAPTION, OWN
-from capfilt.ledger import CANDIDATES, SAMPLES, SCHEMAS, count_values, record_path, table_path
+from capfilt.ledger import CANDIDATES, SAMPLES, count_values, record_path, write_tables
 from capfilt.ledger.commits import Commit, write_commit
 from capfilt.records import CONTROL, Shard
 from capfilt.runs import Run, start_run
-from capfilt.tables import parquet_bytes
 
 SAMPLES_PER_SHARD = 10_000
 VOCABULARY = 50_000
@@ -48,11 +46,6 @@ def _write(run: Run, shard: Shard, rng: np.random.Generator) -> None:
     controls = _controls(candidates, rng)
     order = [("position", "ascending")]  # stable, so that controls stand behind the texts of their sample
     tables = {"samples": samples, "candidates": pa.concat_tables([candidates, controls]).sort_by(order)}
-    hashes = {}
-    for name, table in tables.items():
-        data = parquet_bytes(table.cast(SCHEMAS[name]))
-        storage.publish(table_path(run.parts(shard), name), data)
-        hashes[name] = hashlib.sha256(data).hexdigest()
     commit = Commit(
         shard=shard.id,
         lo=0,
@@ -66,7 +59,7 @@ def _write(run: Run, shard: Shard, rng: np.random.Generator) -> None:
         candidates=count_values(tables["candidates"]["source"]),
         tokens=10 * candidates.num_rows // 2,
         seconds={"caption": 100.0, "score": 50.0},
-        sha256=hashes,
+        sha256=write_tables(run, run.parts(shard), tables),
         units=[f"{0:08d}-{shard.samples:08d}"],
     )
     write_commit(record_path(run, shard), commit)

@@ -15,6 +15,7 @@ from capfilt.ledger.tables import (
     record_path,
     table_hashes,
     table_path,
+    write_tables,
     write_unit,
 )
 
@@ -37,5 +38,6 @@ __all__ = [
     "record_path",
     "table_hashes",
     "table_path",
+    "write_tables",
     "write_unit",
 ]

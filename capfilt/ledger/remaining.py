@@ -13,7 +13,7 @@ from capfilt import storage
 from capfilt.config import BootstrapConfig
 from capfilt.ledger.broken import broken_shards
 from capfilt.ledger.quarantine import quarantined, quarantined_shards
-from capfilt.ledger.tables import committed_units
+from capfilt.ledger.tables import committed_units, recorded
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run
 from capfilt.units import cut_units, unit_step
@@ -34,9 +34,9 @@ class Remaining:
     def __init__(self, run: Run, config: BootstrapConfig, shards: Sequence[Shard]) -> None:
         self._run, self._config, self._shards = run, config, shards
         files, folders = storage.list_entries(run.ledger)
-        recorded = {name.removesuffix(".json") for name in files if name.endswith(".json")}
-        self.broken = broken_shards(run, [shard.id for shard in shards if shard.id in recorded], frozenset(files))
-        self._complete = recorded - self.broken.keys()
+        complete = recorded(files)
+        self.broken = broken_shards(run, [shard.id for shard in shards if shard.id in complete], frozenset(files))
+        self._complete = complete - self.broken.keys()
         begun = set(folders) - self.broken.keys()
         in_work = [shard for shard in shards if shard.id in begun and shard.id not in self._complete]
         with ThreadPoolExecutor(_READERS) as pool:

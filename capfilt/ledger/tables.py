@@ -6,7 +6,7 @@ one are left over from an attempt that died, and are written again.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -74,12 +74,17 @@ def committed_units(run: Run, shard: Shard) -> set[str]:
     """Return the names of a shard's committed units."""
     if is_complete(run, shard):
         return set(read_record(run, shard).units)
-    return {name.removesuffix(".json") for name in storage.list_files(run.parts(shard)) if name.endswith(".json")}
+    return recorded(storage.list_files(run.parts(shard)))
 
 
 def complete_shards(run: Run) -> set[str]:
     """Return the ids of all complete shards, by one listing."""
-    return {name.removesuffix(".json") for name in storage.list_files(run.ledger) if name.endswith(".json")}
+    return recorded(storage.list_files(run.ledger))
+
+
+def recorded(names: Iterable[str]) -> set[str]:
+    """Return what has a commit record among the files of a folder: units, or shards."""
+    return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
 
 def is_complete(run: Run, shard: Shard) -> bool:
@@ -160,6 +165,16 @@ def checked_table(path: str, sha256: str, columns: Sequence[str] | None = None) 
     return pq.read_table(pa.BufferReader(data), columns=columns)
 
 
+def write_tables(run: Run, stem: str, tables: dict[str, pa.Table]) -> dict[str, str]:
+    """Publish the tables of a unit or shard, and return the hash of each file; stem as in table_path."""
+    hashes = {}
+    for name, table in tables.items():
+        data = parquet_bytes(table.cast(SCHEMAS[name].with_metadata({"schema": SCHEMA_VERSION, "models": run.models})))
+        storage.publish(table_path(stem, name), data)
+        hashes[name] = hashlib.sha256(data).hexdigest()
+    return hashes
+
+
 def count_values(column: pa.ChunkedArray) -> dict[str, int]:
     """Return how often each value of a column of strings occurs."""
     counts = {row["values"]: row["counts"] for row in column.value_counts().to_pylist()}
@@ -184,7 +199,7 @@ def _write_unit(
         candidates=count_values(candidates["source"]),
         tokens=pc.sum(candidates["tokens"]).as_py() or 0,
         seconds={stage: round(value, 6) for stage, value in seconds.items()},
-        sha256=_write_tables(run, path, tables),
+        sha256=write_tables(run, path, tables),
         units=[unit.name],
     )
     write_commit(f"{path}.json", commit)
@@ -199,23 +214,13 @@ def _fold(run: Run, shard: Shard, stems: Sequence[str]) -> None:
     }
     if not np.array_equal(tables["samples"]["position"].to_numpy(), np.arange(shard.samples)):
         raise RunError(f"{shard.url}: its units do not hold each of its {shard.samples} samples once")
-    write_commit(record_path(run, shard), merge(commits, _write_tables(run, run.parts(shard), tables)))
+    write_commit(record_path(run, shard), merge(commits, write_tables(run, run.parts(shard), tables)))
 
 
 def _read_table(run: Run, shard: Shard, name: str) -> pa.Table:
     if not is_complete(run, shard):
         raise RunError(f"{shard.url}: its ledger is not complete; bootstrap the run {run.root} to the end")
     return checked_table(table_path(run.parts(shard), name), read_record(run, shard).sha256[name])
-
-
-def _write_tables(run: Run, stem: str, tables: dict[str, pa.Table]) -> dict[str, str]:
-    """Publish the tables and return the hash of each file."""
-    hashes = {}
-    for name, table in tables.items():
-        data = parquet_bytes(table.cast(SCHEMAS[name].with_metadata({"schema": SCHEMA_VERSION, "models": run.models})))
-        storage.publish(table_path(stem, name), data)
-        hashes[name] = hashlib.sha256(data).hexdigest()
-    return hashes
 
 
 def _check_unit(unit: Unit, records: Sequence[SampleRecord], candidates: pa.Table) -> None:
