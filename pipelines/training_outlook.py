@@ -29,7 +29,7 @@ def foresee(name: str, config: C, prepare: Callable[[C, str | None], Job[Data]])
     """
     outlook, run, shards = Outlook(name), TrainingRun(config.output, config), None
     with outlook.examine():
-        if config.cluster.workers == 1 and config.cluster.address == "local":
+        if config.cluster.in_this_process:
             outlook.tell("device", f"{precision(config.device).device}, in this process")
         else:
             outlook.tell("workers", find_room(_as_asked(config.cluster)))

@@ -16,7 +16,7 @@ def launch(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluster)
         cluster: where. One worker and address: local is this process.
     """
     with everywhere(run=run.folder):
-        if cluster.workers == 1 and cluster.address == "local":
+        if cluster.in_this_process:
             work()
             return
         from workers.train_worker import train_on_workers  # Ray Train takes seconds to import

@@ -91,6 +91,11 @@ class TrainingCluster(Config):
         3, description="failures in a row, without a new state in between, after which the job is given up"
     )
 
+    @property
+    def in_this_process(self) -> bool:
+        """Whether the job needs no Ray."""
+        return self.workers == 1 and self.address == "local"
+
 
 class Tracking(Config):
     """How a training run is followed."""
