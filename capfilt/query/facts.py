@@ -37,16 +37,7 @@ def tables(parts: Sequence[Part], policy: Policy, detect: Detect | None) -> dict
     candidates = pa.concat_tables([CANDIDATES.empty_table(), *own])
     texts = cleaned(candidates["text"])
     selection = select(candidates, policy, texts)
-    starts = np.cumsum([0, *(part.samples.num_rows for part in parts)])
-    rows = np.concatenate(
-        [
-            np.zeros(0, np.int64),
-            *(
-                table["position"].to_numpy() - part.commit.lo + start
-                for part, table, start in zip(parts, own, starts[:-1], strict=True)
-            ),
-        ]
-    )
+    rows = _rows_of_samples(parts, own)
     kept = selection["kept"].to_numpy()
     itm = selection["itm"].to_numpy().astype(np.float32)  # NaN where there is none
     synthetic = pc.equal(selection["source"], "synthetic").to_numpy()
@@ -71,6 +62,16 @@ def _split(part: Part) -> tuple[pa.Table, pa.Table]:
         return part.candidates, CANDIDATES.empty_table()
     known = pc.equal(part.candidates["source"], CONTROL)
     return part.candidates.filter(pc.invert(known)), part.candidates.filter(known)
+
+
+def _rows_of_samples(parts: Sequence[Part], candidates: Sequence[pa.Table]) -> NDArray[np.int64]:
+    """Return for each candidate of some parts the row of its sample among the samples of all parts, in their order."""
+    starts = np.cumsum([0, *(part.samples.num_rows for part in parts)])[:-1]
+    places = (
+        table["position"].to_numpy() - part.commit.lo + start
+        for part, table, start in zip(parts, candidates, starts, strict=True)
+    )
+    return np.concatenate([np.zeros(0, np.int64), *places])
 
 
 def _best(itm: NDArray[np.float32], rows: NDArray[np.int64], count: int) -> pa.Array:
