@@ -151,9 +151,8 @@ class TrainingData:
             for _ in range(steps):
                 yield self._collate(list(islice(parts, processes)))  # torch's loader takes its processes in turn
         finally:
-            del (
-                parts
-            )  # ends the processes; if an error's traceback kept them until it is collected, it would take seconds
+            # This ends the processes. Were they kept by an error's traceback until it is collected, it took seconds.
+            del parts
 
     def _collate(self, made: Sequence[Part | Failure]) -> Batch:
         parts = [_succeeded(part) for part in made]

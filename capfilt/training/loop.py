@@ -121,13 +121,8 @@ class _Stepper(Generic[Data]):
     """Takes optimiser steps."""
 
     def __init__(self, job: Job[Data], optimiser: Optimizer, course: Course, where: Precision, seed: int) -> None:
-        self.module, self.optimiser, self.course, self.where, self.seed = (
-            _distributed(job),
-            optimiser,
-            course,
-            where,
-            seed,
-        )
+        self.module, self.optimiser = _distributed(job), optimiser
+        self.course, self.where, self.seed = course, where, seed
 
     def take(self, step: int, shares: Sequence[Data]) -> Taken:
         """Add up the gradients of this rank's shares, average them over the ranks, and move the weights."""
