@@ -89,9 +89,9 @@ def rehearse(
             "run": f"{folder}/run",
             "batch_size": batch,
             "max_failed_share": 1.0,
+            "damage": "fail",
         }
-        rehearsal = _hold(models, config.model_copy(update=own | {"damage": "fail"}), drawn, warm_up, each)
-    return replace(rehearsal, load=load)
+        return replace(_perform(models, config.model_copy(update=own), drawn, warm_up, each), load=load)
 
 
 def _batch(config: BootstrapConfig, units: Sequence[Unit]) -> int:
@@ -121,7 +121,8 @@ def _draw(units: Sequence[Unit], count: int, seed: int) -> _Drawn:
     return _Drawn([samples[n % len(samples)] for n in range(count)], seconds)
 
 
-def _hold(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, warm_up: int, each: int) -> Rehearsal:
+def _perform(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, warm_up: int, each: int) -> Rehearsal:
+    """Take the drawn samples through a run of their own: the first to warm up, then so many each for a repeat."""
     write_tar(config.input[0], _members(drawn.samples))
     run = start_run(config, {"captioner": "", "filter": ""})
     (shard,) = look_at_shards(config.input)
@@ -137,9 +138,10 @@ def _hold(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, warm_up: int,
         model.append(sum(result.seconds.get(stage, 0.0) for stage in ("caption", "score")) / each)
         tally.add(result)
     parts = [_size(run, f"{shard.id}/{unit.name}") for unit in units]
+    part = fmean(parts)
     fold(run, shard, [first, *units])
     # a line through two points: the files of few samples, and those of all of them
-    slope = max(0.0, (_size(run, shard.id) - fmean(parts)) / (shard.samples - each))
+    slope = max(0.0, (_size(run, shard.id) - part) / (shard.samples - each))
     started = time.perf_counter()
     settings = ExportConfig(run=config.run, policy=config.policy)
     exported = export_shard(run, shard, settings)
@@ -154,8 +156,8 @@ def _hold(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, warm_up: int,
         model=model,
         whole=whole,
         export=export,
-        ledger=[slope * part / fmean(parts) for part in parts],
-        ledger_of_shard=max(0.0, fmean(parts) - slope * each),
+        ledger=[slope * size / part for size in parts],
+        ledger_of_shard=max(0.0, part - slope * each),
         clean=clean / shard.size,
         tally=tally,
         exported=exported.samples,
