@@ -17,7 +17,7 @@ from capfilt.shards.stored import IndexedTar, index_bytes
 logger = logging.getLogger(__name__)
 
 
-def look_at(id_: str, url: str) -> Shard:
+def shard_at(id_: str, url: str) -> Shard:
     """Return what a file holds by its headers, and keep nothing. What is no shard has no samples, and is damage.
 
     Raises:
@@ -30,7 +30,7 @@ def look_at(id_: str, url: str) -> Shard:
 
 
 def index_shard(run: Run, id_: str, url: str) -> Shard:
-    """Return what a file holds as look_at does, and keep the index of a tar.
+    """Return what a file holds as shard_at does, and keep the index of a tar.
 
     Raises:
         OSError: the file or the run folder does not answer.

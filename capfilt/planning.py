@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from capfilt.config import BootstrapConfig
 from capfilt.errors import RunError
-from capfilt.indexing import index_shard, indexed_shards, known_shard, look_at
+from capfilt.indexing import index_shard, indexed_shards, known_shard, shard_at
 from capfilt.ledger import committed_units
 from capfilt.records import Shard
 from capfilt.runs import Run
@@ -70,13 +70,13 @@ def planned_shards(run: Run, planned: Sequence[Shard], urls: Sequence[str]) -> l
     _check_same([shard.url for shard in planned], urls, run.root)
     settled = {shard.id for shard in _settled(run, planned)}
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(lambda shard: shard if shard.id in settled else look_at(shard.id, shard.url), planned))
+        return list(pool.map(lambda shard: shard if shard.id in settled else shard_at(shard.id, shard.url), planned))
 
 
-def look_at_shards(urls: Sequence[str]) -> list[Shard]:
-    """Return what is in some files, as indexing.look_at does."""
+def shards_at(urls: Sequence[str]) -> list[Shard]:
+    """Return what is in some files, as indexing.shard_at does."""
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(look_at, shard_ids(urls), urls))
+        return list(pool.map(shard_at, shard_ids(urls), urls))
 
 
 def unusable(shard: Shard, config: BootstrapConfig) -> bool:

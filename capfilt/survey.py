@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from capfilt.config import BootstrapConfig
 from capfilt.estimates import Estimate, total
 from capfilt.ledger.remaining import Remaining
-from capfilt.planning import look_at_shards, planned_shards, unusable
+from capfilt.planning import planned_shards, shards_at, unusable
 from capfilt.records import Shard
 from capfilt.runs import Run
 from capfilt.storage import absolute
@@ -82,7 +82,7 @@ def survey(run: Run, config: BootstrapConfig, found: Sequence[str], *, whole: bo
         shards = planned_shards(run, planned, urls)
     else:
         few = whole or len(urls) <= ENOUGH
-        shards = look_at_shards(urls if few else sorted(random.Random(config.seed).sample(urls, ENOUGH)))
+        shards = shards_at(urls if few else sorted(random.Random(config.seed).sample(urls, ENOUGH)))
     usable = [shard for shard in shards if not unusable(shard, config)]
     left_out = [shard for shard in shards if unusable(shard, config)]
     return Survey(len(planned) or len(urls), shards, left_out, Remaining(run, config, usable))

@@ -11,7 +11,7 @@ from capfilt.bootstrap import CapFilt
 from capfilt.config import BootstrapConfig
 from capfilt.errors import CheckpointError
 from capfilt.forecast.rehearsal import rehearse
-from capfilt.planning import look_at_shards
+from capfilt.planning import shards_at
 from capfilt.query import open_run
 from capfilt.records import Unit
 from capfilt.shards import find_shards
@@ -25,7 +25,7 @@ def config(tmp_path) -> BootstrapConfig:
 
 
 def units(config: BootstrapConfig) -> list[Unit]:
-    return [Unit(shard, 0, shard.samples) for shard in look_at_shards(find_shards(config.input))]
+    return [Unit(shard, 0, shard.samples) for shard in shards_at(find_shards(config.input))]
 
 
 def test_all_samples_come_to_what_the_run_itself_comes_to(config):

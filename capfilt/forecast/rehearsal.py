@@ -23,7 +23,7 @@ from capfilt.bootstrap import CapFilt, capfilt_unit
 from capfilt.config import BootstrapConfig, ExportConfig
 from capfilt.export import export_shard
 from capfilt.ledger import fold
-from capfilt.planning import look_at_shards
+from capfilt.planning import shards_at
 from capfilt.records import Sample, Unit
 from capfilt.runs import Run, start_run
 from capfilt.shards import open_shard, write_tar
@@ -125,7 +125,7 @@ def _perform(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, warm_up: i
     """Take the drawn samples through a run of their own: the first to warm up, then so many each for a repeat."""
     write_tar(config.input[0], _members(drawn.samples))
     run = start_run(config, {"captioner": "", "filter": ""})
-    (shard,) = look_at_shards(config.input)
+    (shard,) = shards_at(config.input)
     run.write_plan([shard])
     first = Unit(shard, 0, warm_up)
     units = [Unit(shard, lo, lo + each) for lo in range(warm_up, shard.samples, each)]

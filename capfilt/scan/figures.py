@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from capfilt.config import ImageLimits
 from capfilt.errors import QueryError
-from capfilt.planning import look_at_shards
+from capfilt.planning import shards_at
 from capfilt.progress import Progress
 from capfilt.query.engine import connect
 from capfilt.query.languages import detector
@@ -82,7 +82,7 @@ def scan(
         raise QueryError(f"sample is {share}; give a share in (0, 1]")
     if languages:
         detector()  # so that a missing package is told at once
-    shards = look_at_shards([absolute(url) for url in find_shards(inputs)])
+    shards = shards_at([absolute(url) for url in find_shards(inputs)])
     with tempfile.TemporaryDirectory(prefix="capfilt-scan-") as scratch:
         tasks = cut_tasks(shards, share, limits, Path(scratch), languages)
         outcomes = []

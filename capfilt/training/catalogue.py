@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from capfilt.config.data import DataSettings
 from capfilt.errors import ConfigError, RunError, ShardError
-from capfilt.indexing import look_at
+from capfilt.indexing import shard_at
 from capfilt.records import Shard
 from capfilt.shards import ShardReader, find_shards, open_shard, told
 from capfilt.shards.samples import NO_SAMPLES
@@ -79,7 +79,7 @@ class Catalogue:
 
     def _look(self, url: str) -> Shard:
         """Return what a shard holds. An empty one is no loss: a policy may keep nothing of a shard."""
-        shard = look_at(url, url)
+        shard = shard_at(url, url)
         if shard.damage and self.settings.damage == "fail":
             raise ShardError(f"{told(shard)}, or set data.damage: keep-readable")
         if shard.damage or not shard.samples:
