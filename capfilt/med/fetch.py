@@ -26,7 +26,7 @@ def fetch(place: str) -> Path:
     parent, _, own = place.rstrip("/").rpartition("/")
     names = list_files(place)
     if not names and not exists(place):
-        raise CheckpointError(f"no checkpoint at {place}; capfilt finetune writes one, or give a BLIP .pth or folder")
+        raise absent(place)
     folder = Path(tempfile.mkdtemp(prefix="capfilt-checkpoint-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
@@ -40,6 +40,11 @@ def fetch(place: str) -> Path:
     except BaseException:  # each attempt would leave its gigabytes, and a disk that they fill is what ends most
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def absent(place: str | Path) -> CheckpointError:
+    """Return the error of a place where no checkpoint is."""
+    return CheckpointError(f"no checkpoint at {place}; capfilt finetune writes one, or give a BLIP .pth or folder")
 
 
 def _copy(url: str, file: Path) -> None:
