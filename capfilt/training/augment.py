@@ -18,6 +18,7 @@ from torch import Tensor
 from capfilt.config.data import Augmentation
 from capfilt.images import resize
 
+PLAIN = Augmentation()  # changes nothing, as in evaluation
 GREY = (128, 128, 128)  # the ground that shows where an image was moved away
 ASPECTS = (3 / 4, 4 / 3)  # of a crop, before it is resized to a square
 ATTEMPTS = 10  # to fit a crop into the image

@@ -24,11 +24,9 @@ from capfilt.config.tasks import QuestionData, QuestionFile
 from capfilt.errors import AnnotationError
 from capfilt.med.tokens import Tokens
 from capfilt.texts import normalise_question
-from capfilt.training.augment import Views
+from capfilt.training.augment import PLAIN, Views
 from capfilt.training.entries import image_path, placed, read_entries, read_pixels
 from capfilt.training.passes import Draw
-
-PLAIN = Augmentation()  # changes nothing, as in evaluation
 
 
 class Question(NamedTuple):

@@ -19,11 +19,10 @@ from capfilt.config.tasks import SentenceData, SentenceFile
 from capfilt.errors import AnnotationError
 from capfilt.med.tokens import Tokens
 from capfilt.texts import normalise
-from capfilt.training.augment import Views
+from capfilt.training.augment import PLAIN, Views
 from capfilt.training.entries import image_path, read_entries, read_pixels
 from capfilt.training.passes import Draw
 
-PLAIN = Augmentation()  # changes nothing, as in evaluation
 OTHER_SIDE = {"left": "right", "right": "left"}
 
 
