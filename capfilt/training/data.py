@@ -27,11 +27,11 @@ from capfilt.errors import CapfiltError
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.training.augment import Views
 from capfilt.training.catalogue import Catalogue
+from capfilt.training.loading import Failure, taken, unchanged
 from capfilt.training.mixture import Mixture
 from capfilt.training.order import DRAWS, Place, chance
 from capfilt.training.reading import Blocks, Look, OpenShards, Preparation, Unusable, draw_texts, remember, usable
 
-Failure = CapfiltError | OSError  # what reading may end in
 logger = logging.getLogger(__name__)
 
 
@@ -141,21 +141,16 @@ class TrainingData:
             _Parts(self, range(share * each, (share + 1) * each), steps),
             batch_size=None,
             num_workers=processes,
-            collate_fn=_unchanged,
+            collate_fn=unchanged,
             generator=torch.Generator(),  # seeds of the loader's processes must not come from the model's chance
         )
-        return self._collated(iter(loader), len(steps), max(1, processes))
+        return self._collated(taken(iter(loader)), len(steps), max(1, processes))
 
-    def _collated(self, parts: Iterator[Part | Failure], steps: int, processes: int) -> Iterator[Batch]:
-        try:
-            for _ in range(steps):
-                yield self._collate(list(islice(parts, processes)))  # torch's loader takes its processes in turn
-        finally:
-            # This ends the processes. Were they kept by an error's traceback until it is collected, it took seconds.
-            del parts
+    def _collated(self, parts: Iterator[Part], steps: int, processes: int) -> Iterator[Batch]:
+        for _ in range(steps):
+            yield self._collate(list(islice(parts, processes)))  # torch's loader takes its processes in turn
 
-    def _collate(self, made: Sequence[Part | Failure]) -> Batch:
-        parts = [_succeeded(part) for part in made]
+    def _collate(self, parts: Sequence[Part]) -> Batch:
         for part in parts:
             self._note(part.unusable)
         ids, keep = self.prepare.tokens.batch([text for part in parts for text in part.texts])  # (R, L), (R, L)
@@ -185,10 +180,7 @@ class TrainingData:
 
 
 class _Parts(IterableDataset[Part | Failure]):
-    """Some places of every batch, shared out among the loader's processes: each reads what stands at its own.
-
-    A failure is handed over like a part, and raised where the batch is taken: torch would wrap it in a traceback.
-    """
+    """Some places of every batch, shared out among the loader's processes: each reads what stands at its own."""
 
     def __init__(self, data: TrainingData, places: range, steps: range) -> None:
         self.data, self.places, self.steps = data, places, steps
@@ -212,13 +204,3 @@ def _part(drawn: Sequence[Drawn]) -> Part:
         images=[one.image for one in drawn],
         unusable={at: unusable for one in drawn for at, unusable in one.unusable.items()},
     )
-
-
-def _succeeded(part: Part | Failure) -> Part:
-    if not isinstance(part, Part):
-        raise part
-    return part
-
-
-def _unchanged(part: object) -> object:
-    return part

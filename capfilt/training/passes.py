@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 from capfilt.config.training import Schedule
 from capfilt.errors import CapfiltError, ConfigError
 from capfilt.training.job import Data_co
+from capfilt.training.loading import Failure, taken, unchanged
 from capfilt.training.order import DRAWS, SAMPLES, chance
 
 Item = TypeVar("Item")
-Failure = CapfiltError | OSError  # what reading may end in
 
 
 class Draw(NamedTuple):
@@ -122,22 +122,12 @@ def in_order(entries: Entries[Item, Data_co], size: int, seed: int, workers: int
 
 
 def _load(entries: Entries[Item, Data_co], draws: Iterable[list[Draw]], workers: int) -> Iterator[Data_co]:
-    loader = DataLoader(_Looked(entries), batch_sampler=draws, collate_fn=_unchanged, num_workers=workers)
-    made: Iterator[Data_co | Failure] = iter(loader)
-    try:
-        for batch in made:
-            if isinstance(batch, CapfiltError | OSError):
-                raise batch
-            yield batch
-    finally:
-        del made  # ends the processes, which the traceback of an error would keep
+    loader = DataLoader(_Looked(entries), batch_sampler=draws, collate_fn=unchanged, num_workers=workers)
+    yield from taken(iter(loader))
 
 
 class _Looked(Dataset[Any], Generic[Item, Data_co]):
-    """Entries in batches, made in the loader's processes.
-
-    A failure is handed over like a batch, and raised where it is taken: torch would wrap it in a traceback.
-    """
+    """Entries in batches, made in the loader's processes."""
 
     def __init__(self, entries: Entries[Item, Data_co]) -> None:
         self.entries = entries
@@ -148,7 +138,3 @@ class _Looked(Dataset[Any], Generic[Item, Data_co]):
             return self.entries.collate([self.entries[draw] for draw in draws])
         except (CapfiltError, OSError) as failure:
             return failure
-
-
-def _unchanged(batch: object) -> object:
-    return batch
