@@ -16,7 +16,10 @@ from capfilt.config import Policy
 from capfilt.records import CONTROL
 from capfilt.texts import MAX_CHARACTERS, clean
 
-REASONS = ("not_scored", "too_short", "too_long", "low_itm", "low_itc", "duplicate", "mix")
+RULES = ("not_scored", "too_short", "too_long", "low_itm", "low_itc")
+"""Why a candidate fails by itself, whatever others its sample has."""
+
+REASONS = (*RULES, "duplicate", "mix")
 """Why a candidate is not kept: the first of these rules that it does not meet."""
 
 SOURCES = ("web", "human", "synthetic")

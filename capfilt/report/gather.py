@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from capfilt.policy import RULES
 from capfilt.query.cards import Place, load_cards
 from capfilt.query.opened import OpenRun
 from capfilt.query.picks import NEAR, Pick, pick
@@ -41,9 +42,8 @@ def _sections(opened: OpenRun, sources: list[str], samples: int, seed: int) -> l
         found = [pick(opened, replace(asked, source=source), each, seed) for source in sources]
         return list(dict.fromkeys(place for places in found for place in places))
 
-    rules = ("not_scored", "too_short", "too_long", "low_itm", "low_itc")
     chosen = {
-        "rejected": by_source(Pick(kept=False, reasons=rules, order="best")),
+        "rejected": by_source(Pick(kept=False, reasons=RULES, order="best")),
         "kept": by_source(Pick(kept=True, order="worst")),
         "near": by_source(Pick(near=True)),
         "disagreement": pick(opened, Pick(order="disagreement"), samples),
