@@ -55,21 +55,20 @@ def build_null(config: BootstrapConfig) -> CapFilt:
     return CapFilt(NullCaptioner(), NullFilter())
 
 
-def write_inputs(folder: Path, shards: int, samples: int, image: bytes = b"") -> list[str]:
+def write_inputs(folder: Path, shards: int, samples: int) -> list[str]:
     """Make shards of the same few samples, as links to a few files, and return their ids.
 
     Args:
         folder: gets the shards, in its folder in.
         shards: how many.
         samples: of a shard.
-        image: of every sample; a tiny JPEG of one colour by default.
     """
     (folder / "in").mkdir(parents=True)
     ids = [f"{number:06d}" for number in range(shards)]
     members = [
         (f"{number:06d}.{suffix}", content)
         for number in range(samples)
-        for suffix, content in (("jpg", image or picture()), ("txt", b"a red thing, buy now"))
+        for suffix, content in (("jpg", picture()), ("txt", b"a red thing, buy now"))
     ]
     for number, id_ in enumerate(ids):
         source = folder / f"source{number // LINKS}.tar"

@@ -158,9 +158,7 @@ def timed(stage: Stage, folder: Path, options: argparse.Namespace) -> Figures:
     return {"seconds": seconds, "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, **figures}
 
 
-def measured(
-    stage: Callable[[Path, argparse.Namespace], Figures], folder: Path, options: argparse.Namespace
-) -> Figures:
+def measured(stage: Stage, folder: Path, options: argparse.Namespace) -> Figures:
     """Time a stage in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(timed, stage, folder, options).result()
@@ -188,15 +186,20 @@ def fill(folder: Path, run: Run, ids: Sequence[str]) -> None:
         os.link(source, ledger / name)
 
 
+def resumed(folder: Path, ids: Sequence[str], options: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
+    """Yield the figures of the scan with half of the ledger, and of a start with all of it."""
+    half_away(folder, ids)
+    yield "scan of half", measured(scan, folder, options)
+    half_away(folder, ids)
+    yield "start again", measured(start_again, folder, options)
+
+
 def whole(folder: Path, shards: int, options: argparse.Namespace) -> Iterator[tuple[str, Figures]]:
     """Yield the figures of each stage of a run that does everything."""
     ids = write_inputs(folder, shards, options.samples)
     yield "plan", measured(plan, folder, options)
     yield "work", measured(work, folder, options)
-    half_away(folder, ids)
-    yield "scan of half", measured(scan, folder, options)
-    half_away(folder, ids)
-    yield "start again", measured(start_again, folder, options)
+    yield from resumed(folder, ids, options)
     for command in ("stats", "verify"):
         yield command, timed(ask(command), folder, options)
 
@@ -207,10 +210,7 @@ def listed(folder: Path, shards: int, options: argparse.Namespace) -> Iterator[t
     yield "plan", measured(plan, folder, options)
     yield "schedule", measured(schedule, folder, options)
     fill(folder, opened(folder, options)[0], ids)
-    half_away(folder, ids)
-    yield "scan of half", measured(scan, folder, options)
-    half_away(folder, ids)
-    yield "start again", measured(start_again, folder, options)
+    yield from resumed(folder, ids, options)
 
 
 def main() -> None:
