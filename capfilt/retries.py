@@ -60,7 +60,7 @@ def patiently(call: Callable[[], T], path: str) -> T:
 def _behind(error: Exception) -> Exception:
     """Return the error for which another was raised that says less.
 
-    fsspec says of every file of a web server that it is not there, also where the server did not answer or was at fault.
+    fsspec says of every file of a web server that it is not there, also where the server did not answer or failed.
     """
     cause = error.__cause__
     of_http = isinstance(cause, TimeoutError) or type(cause).__module__.startswith("aiohttp.")
