@@ -5,9 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from capfilt.config import Cluster
 from capfilt.config.data import DataSettings
-from capfilt.config.training import TrainingCluster
 from capfilt.outlook import Outlook
 from capfilt.runs.lease import require_free
 from capfilt.storage import absolute, exists
@@ -32,7 +30,7 @@ def foresee(name: str, config: C, prepare: Callable[[C, str | None], Job[Data]])
         if config.cluster.in_this_process:
             outlook.tell("device", f"{precision(config.device).device}, in this process")
         else:
-            outlook.tell("workers", find_room(_as_asked(config.cluster)))
+            outlook.tell("workers", find_room(config.cluster.asked))
     with outlook.examine():
         if run.check() and exists(run.shards):  # with other settings the job looks at the shards anew
             shards = run.shards
@@ -64,11 +62,6 @@ def _tell(outlook: Outlook, config: C, job: Job[Data]) -> None:
 
 def _bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in module.state_dict().values())
-
-
-def _as_asked(cluster: TrainingCluster) -> Cluster:
-    """Return what Ray is asked for."""
-    return Cluster(**cluster.model_dump(include={"address", "workers", "gpus_per_worker", "cpus_per_worker"}))
 
 
 def _light(config: C) -> C:

@@ -52,7 +52,7 @@ def test_a_shard_of_two_sources_is_one_shard(folder):
 
 def test_a_run_goes_on_with_what_it_wrote_down_and_looks_at_no_shard_again(folder, monkeypatch):
     before = look(folder, file=folder.parent / "shards.parquet")
-    monkeypatch.setattr(module, "open_shard", lambda url: pytest.fail(f"{url} was opened"))
+    monkeypatch.setattr(module, "shard_at", lambda _, url: pytest.fail(f"{url} was opened"))
     assert look(folder, file=folder.parent / "shards.parquet").shards == before.shards
 
 
@@ -62,6 +62,13 @@ def test_shards_that_came_or_went_since_are_refused_by_name(folder):
     (folder / "00000.tar").rename(folder / "00009.tar")
     with pytest.raises(RunError, match=r"2 differ; put them back.*gone: .*00000\.tar, new: .*00009\.tar"):
         look(folder, file=file)
+
+
+def test_a_table_of_shards_that_is_damaged_is_told_with_the_remedy(folder):
+    look(folder, file=folder / "shards.parquet")
+    (folder / "shards.parquet").write_bytes(b"PAR1")
+    with pytest.raises(RunError, match=r"shards\.parquet: is no plan \(.+\); remove the file and train again, which "):
+        look(folder, file=folder / "shards.parquet")
 
 
 def test_a_shard_that_changed_since_is_refused_when_it_is_opened(folder):

@@ -31,7 +31,6 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.util import placement_group_table
 
 from capfilt.beside import beside
-from capfilt.config import Cluster
 from capfilt.config.training import TrainingCluster
 from capfilt.errors import CapfiltError, WorkerError
 from capfilt.logs import LogSettings, say
@@ -51,8 +50,7 @@ def train_on_workers(work: Callable[[], None], run: TrainingRun, cluster: Traini
         CapfiltError: the one that a worker raised.
         WorkerError: the workers failed cluster.attempts times in a row, and no state was written in between.
     """
-    shared = cluster.model_dump(include={"address", "workers", "gpus_per_worker", "cpus_per_worker"})
-    with session(Cluster(**shared)), beside(partial(_tell, run, cluster)):
+    with session(cluster.asked), beside(partial(_tell, run, cluster)):
         failures, newest = 0, run.newest
         while (failure := _attempt(work, run, cluster)) is not None:
             if run.finished:  # its states are gone: another attempt would train anew what is done

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from capfilt.config.bootstrap import Cluster
 from capfilt.config.data import DataSettings
 from capfilt.config.initial import InitialWeights
 from capfilt.config.loading import Config
@@ -95,6 +96,11 @@ class TrainingCluster(Config):
     def in_this_process(self) -> bool:
         """Whether the job needs no Ray."""
         return self.workers == 1 and self.address == "local"
+
+    @property
+    def asked(self) -> Cluster:
+        """What Ray is asked for."""
+        return Cluster(**self.model_dump(include={"address", "workers", "gpus_per_worker", "cpus_per_worker"}))
 
 
 class Tracking(Config):

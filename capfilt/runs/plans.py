@@ -26,6 +26,8 @@ _PLAN = pa.schema(
     }
 )
 
+PLAN_ANEW = "remove the file and bootstrap again, which plans the same inputs anew and keeps all that is committed"
+
 
 def write_plan(path: str, shards: Sequence[Shard]) -> None:
     """Publish a plan. The ids of its shards name files, so each is a plain file name of its own.
@@ -42,21 +44,18 @@ def write_plan(path: str, shards: Sequence[Shard]) -> None:
     storage.publish(path, parquet_bytes(pa.Table.from_pylist([asdict(s) for s in shards], _PLAN)))
 
 
-def read_plan(path: str) -> list[Shard]:
+def read_plan(path: str, remedy: str = PLAN_ANEW) -> list[Shard]:
     """Return the shards of a plan, in the order in which they were planned.
 
     Raises:
-        RunError: the file is no plan.
+        RunError: the file is no plan; the remedy is told.
     """
     data = storage.read_bytes(path)
     try:
         return [Shard(**row) for row in pq.read_table(io.BytesIO(data)).to_pylist()]
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:  # pyarrow has OSErrors for what is in a file
         cause = " ".join(str(error).split())
-        raise RunError(
-            f"{path}: is no plan ({cause}); remove the file and bootstrap again, which plans the same inputs anew and "
-            f"keeps all that is committed"
-        ) from None
+        raise RunError(f"{path}: is no plan ({cause}); {remedy}") from None
 
 
 def shard_ids(urls: Sequence[str]) -> list[str]:

@@ -13,12 +13,15 @@ from capfilt.config.data import DataSettings
 from capfilt.errors import ConfigError, RunError, ShardError
 from capfilt.indexing import shard_at
 from capfilt.records import Shard
+from capfilt.runs.plans import read_plan
 from capfilt.shards import ShardReader, find_shards, open_shard, told
 from capfilt.shards.samples import NO_SAMPLES
-from capfilt.storage import absolute, exists, publish, read_bytes
+from capfilt.storage import absolute, exists, publish
 
 READERS = 8  # threads that read the shards' indexes
 logger = logging.getLogger(__name__)
+
+AGAIN = "remove the file and train again, which looks at the same shards anew and goes on from the last state"
 
 
 class Catalogue:
@@ -104,7 +107,7 @@ def _table_bytes(shards: Sequence[Shard]) -> bytes:
 
 
 def _read(file: str, urls: Sequence[str]) -> list[Shard]:
-    shards = [Shard(**row) for row in pq.read_table(io.BytesIO(read_bytes(file))).to_pylist()]
+    shards = read_plan(file, AGAIN)
     gone, new = sorted({shard.url for shard in shards} - {*urls}), sorted({*urls} - {shard.url for shard in shards})
     if gone or new:
         some = [*(f"gone: {url}" for url in gone), *(f"new: {url}" for url in new)]
