@@ -65,7 +65,9 @@ def select(candidates: pa.Table, policy: Policy, texts: pa.Array | None = None) 
     if policy.drop_duplicates:
         alive = np.flatnonzero(reasons == 0)
         equal = [columns["sample"][alive], same_texts(texts).to_numpy().astype(np.int64)[alive]]
-        again = _rank(equal, [columns["source"][alive], columns["index"][alive]]) > 0
+        source = columns["source"][alive]
+        first = -source if policy.mix == "synthetic_only" else source  # that of them which the mix may take
+        again = _rank(equal, [first, columns["index"][alive]]) > 0
         reasons[alive[again]] = _code("duplicate")
     alive = np.flatnonzero(reasons == 0)
     drawn = draws_own(shards, positions, policy) if policy.mix == "weighted" else np.zeros(len(positions), np.bool_)

@@ -66,12 +66,19 @@ def test_the_selection_is_that_of_the_rules_written_out(mix, candidates, policy)
     assert selection["reason"].to_pylist() == written_out("00000", candidates, policy)
 
 
+def test_captions_alone_are_kept_also_where_one_repeats_the_web_text():
+    candidates = [Candidate(0, "a", "web", 0, "A dog.", itm=0.9), Candidate(0, "a", "synthetic", 0, "a dog.", itm=0.8)]
+    assert outcome(candidates, mix="synthetic_only", min_words=0) == ["duplicate", None]
+    assert outcome(candidates, mix="both", min_words=0) == [None, "duplicate"]
+
+
 def written_out(shard, candidates, policy):
     """The rules, one candidate at a time."""
     reasons = {id(candidate): by_itself(candidate, policy) for candidate in candidates}
     for position in {candidate.position for candidate in candidates}:
         alive = [c for c in candidates if c.position == position and reasons[id(c)] is None]
-        alive.sort(key=lambda c: (SOURCES.index(c.source), c.caption_index))
+        captions_first = policy.mix == "synthetic_only"
+        alive.sort(key=lambda c: (SOURCES.index(c.source) * (-1 if captions_first else 1), c.caption_index))
         seen = set()
         for candidate in list(alive) if policy.drop_duplicates else []:
             text = clean(candidate.text).lower()

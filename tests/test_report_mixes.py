@@ -69,7 +69,7 @@ def test_a_bin_holds_its_lower_edge_as_it_is_stored(tmp_path):
     ("name", "own", "alone", "beside", "rivals"),
     [
         ("both", True, 6, 5, 0),
-        ("synthetic_only", False, 6, 5, 0),
+        ("synthetic_only", False, 6, 6, 0),
         ("web_only", True, 0, 0, 0),
         ("web_else_synthetic", True, 6, 0, 0),
         ("best", True, 3, 1, 1),  # 0.9 is better than its own text of 0.7; of the other sample 0.2 is not than 0.6

@@ -166,7 +166,9 @@ class Policy(Config):
     seed: int = Field(0, description="of the draw under mix: weighted")
     min_words: NonNegativeInt = Field(1, description="least words of a text")
     max_words: PositiveInt = Field(256, description="most words of a text")
-    drop_duplicates: bool = Field(True, description="of equal texts of one image keep one, the web text first")
+    drop_duplicates: bool = Field(
+        True, description="of equal texts of one image keep one, the web text first where mix takes it"
+    )
 
 
 class BootstrapConfig(Config):

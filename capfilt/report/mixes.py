@@ -105,7 +105,9 @@ def mix(samples: Samples, policy: Policy) -> Mixed:
         return Mixed(own=True, rivals=beside.firsts(), alone=captions, beside=beside)
     if policy.mix in ("best", "top_k"):
         return _best(samples, 1 if policy.mix == "best" else policy.top_k)
-    return Mixed(own=policy.mix == "both", rivals=captions.none(), alone=captions, beside=others)
+    if policy.mix == "synthetic_only":
+        return Mixed(own=False, rivals=captions.none(), alone=captions, beside=captions)
+    return Mixed(own=True, rivals=captions.none(), alone=captions, beside=others)
 
 
 def _best(samples: Samples, most: int) -> Mixed:

@@ -64,6 +64,7 @@ function showCut(role, kept) {
 function judge(card) {
   const texts = [...card.querySelectorAll(".text")];
   const over = texts.filter(({ dataset }) => dataset.admitted === "1" && score(dataset) >= Math.fround(edges[at[dataset.source]]));
+  if (data.mix === "synthetic_only") over.sort((a, b) => isOwn(a) - isOwn(b)); // of equal texts it may take the caption
   const first = (text, n) => !data.dropDuplicates || over.findIndex((other) => other.dataset.same === text.dataset.same) === n;
   const distinct = over.filter(first);
   const kept = new Set(mixed(distinct, card.dataset.drawn === "own"));

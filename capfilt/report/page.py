@@ -191,7 +191,7 @@ _MIXES = {
     "best": "An image keeps the one text with the highest P(match).",
     "top_k": "An image keeps at most as many texts as top_k says, those with the highest P(match).",
     "web_only": "Captions are not kept, at any cut.",
-    "synthetic_only": "Own texts are not kept, at any cut; a caption that repeats one over its cut goes with it.",
+    "synthetic_only": "Own texts are not kept, at any cut.",
     "weighted": "Where own text and a caption are over their cuts, an image keeps the side that the seed draws.",
 }
 
@@ -205,5 +205,6 @@ def _model(policy: Policy) -> str:
         f"The policy's mix is {policy.mix}. {_MIXES[policy.mix]}",
     ]
     if policy.drop_duplicates:
-        parts.append("Of equal texts of an image one counts: the own text first, as the policy keeps it.")
+        first = "the first caption" if policy.mix == "synthetic_only" else "the own text first"
+        parts.append(f"Of equal texts of an image one counts: {first}, as the policy keeps it.")
     return " ".join(parts)

@@ -8,7 +8,7 @@ from capfilt.config import Config, ExportConfig, Policy, dump, load, loads
 from capfilt.errors import ConfigError
 from capfilt.fingerprint import fingerprint
 
-EXPORT_FORMAT = "2"
+EXPORT_FORMAT = "3"
 """Version of the clean shards; raised when an equal selection comes to be written in another way."""
 
 
