@@ -24,13 +24,14 @@ def cut_units(
     were cut. A shard without samples has one unit without samples.
     """
     step = unit_step(config)
-    done = sorted(parse_name(name) for name in committed)
     if not shard.samples:
-        return [] if done else [Unit(shard, 0, 0)]
+        return [] if committed else [Unit(shard, 0, 0)]
+    found = [Unit(shard, *parse_name(name)) for name in committed]
+    done = without_overlap(cover(found, shard.samples))  # what overlaps and fits nowhere is done anew
     units, position = [], 0
-    for lo, hi in [*done, (shard.samples, shard.samples)]:
-        units += [piece(shard, start, min(start + step, lo), held) for start in range(position, lo, step)]
-        position = max(position, hi)
+    for unit in [*done, Unit(shard, shard.samples, shard.samples)]:
+        units += [piece(shard, start, min(start + step, unit.lo), held) for start in range(position, unit.lo, step)]
+        position = unit.hi
     return units
 
 

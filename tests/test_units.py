@@ -50,6 +50,22 @@ def test_units_fill_exactly_what_is_not_committed_however_that_was_cut(samples, 
     assert all(unit.lo % batch == 0 for unit in rest)
 
 
+@given(st.integers(1, 15), st.integers(1, 12), st.data())
+def test_whatever_is_committed_the_rest_makes_a_whole_of_it(batches, size, data):
+    """Forced drivers with other sizes of units may leave such as overlap without one lying in the other."""
+    samples = 4 * batches
+    batch = st.integers(0, batches - 1).flatmap(lambda lo: st.tuples(st.just(lo), st.integers(lo + 1, batches)))
+    committed = [Unit(shard(samples), 4 * lo, 4 * hi) for lo, hi in data.draw(st.sets(batch, max_size=5))]
+    config = job_config(Path("job"), batch_size=4, unit_size=size)
+
+    rest = cut_units(shard(samples), config, [unit.name for unit in committed])
+
+    chosen = spans(cover([*committed, *rest], samples))
+    assert [lo for lo, _ in chosen] == [0, *(hi for _, hi in chosen[:-1])]
+    assert chosen[-1][1] == samples
+    assert cut_units(shard(samples), config, [unit.name for unit in [*committed, *rest]]) == []
+
+
 @given(st.integers(0, 60), st.integers(1, 20), st.data())
 def test_units_that_were_committed_whole_and_in_pieces_are_taken_once(samples, size, data):
     whole = cut_units(shard(samples), job_config(Path("job"), batch_size=1, unit_size=size))
