@@ -1,5 +1,8 @@
 """What is not a checkpoint's file is refused by its name."""
 
+import zipfile
+from zipfile import ZIP_DEFLATED
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -31,6 +34,26 @@ def test_a_state_dict_is_read_alone_or_under_the_key_model(tmp_path):
 def test_anything_but_tensors_is_refused(tmp_path, value, message):
     torch.save(value, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=f"x.pth: {message}"):
+        load_tensors(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_file_that_unpacks_to_more_than_it_holds_is_not_read(tmp_path, device):
+    torch.save({"a": torch.zeros(1 << 20)}, tmp_path / "x.pth")
+    with zipfile.ZipFile(tmp_path / "x.pth") as plain, zipfile.ZipFile(tmp_path / "y.pth", "w", ZIP_DEFLATED) as packed:
+        for member in plain.namelist():
+            packed.writestr(member, plain.read(member))
+    with (
+        torch.device(device),
+        pytest.raises(CheckpointError, match=r"y\.pth: unpacks to \d+ bytes, the file has"),
+    ):
+        load_tensors(tmp_path / "y.pth")
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_tensor_that_repeats_what_the_file_holds_is_none(tmp_path, device):
+    torch.save({"a": torch.zeros(1, dtype=torch.float16).expand(1 << 20, 1 << 20)}, tmp_path / "x.pth")
+    with torch.device(device), pytest.raises(CheckpointError, match=r"x\.pth: holds no state dict"):
         load_tensors(tmp_path / "x.pth")
 
 

@@ -25,7 +25,7 @@ VOCABULARY = "vocab.txt"
 # What torch.load was seen to raise on damaged files: its unpickler stumbles over its own stack and memo.
 DAMAGE = (
     *(AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
-    *(pickle.UnpicklingError, struct.error),
+    *(pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
 )
 
 
@@ -38,7 +38,10 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return _outline(file) if on_meta() else load_file(file)
-        mapped = on_meta() and zipfile.is_zipfile(file)  # older files have no place for each tensor
+        packed = zipfile.is_zipfile(file)
+        mapped = on_meta() and packed  # older files have no place for each tensor
+        if packed:
+            _check_unpacked(file)
         state = torch.load(file, map_location="meta" if on_meta() else "cpu", mmap=mapped, weights_only=True)
     except FileNotFoundError:
         if any(file.parent.glob("*.index.json")):
@@ -59,9 +62,20 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     return state
 
 
+def _check_unpacked(file: Path) -> None:
+    """Refuse a zip bomb by its directory: what torch writes is packed in no way."""
+    with zipfile.ZipFile(file) as archive:
+        unpacked, size = sum(member.file_size for member in archive.infolist()), file.stat().st_size
+    if unpacked > size:
+        remedy = "save its state dict by torch.save, which does not pack it"
+        raise CheckpointError(f"{file}: unpacks to {unpacked} bytes, the file has {size}: not read; {remedy}")
+
+
 def _is_weight(name: object, value: object) -> bool:
     """Return whether a pair is the name of a tensor, and a plain one, which can be read as float32."""
     if not (isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided):
+        return False
+    if value.nbytes > value.untyped_storage().nbytes():  # one number may be told to stand at a million places
         return False
     return not (value.is_quantized or value.is_complex()) and value.is_meta == on_meta()
 
