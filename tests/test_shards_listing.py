@@ -164,6 +164,19 @@ def test_a_stray_quote_in_a_csv_costs_its_own_row_and_no_other(folder, columns, 
     assert list(shard.read(14, 18)) == samples[14:18]
 
 
+@pytest.mark.parametrize("columns", ["image caption", "caption image"])
+@pytest.mark.parametrize("ending", [".000", ""])
+@pytest.mark.parametrize("closing", [16, 17, 45])
+def test_nor_does_it_where_the_images_have_endings_of_their_own_or_none(folder, columns, ending, closing):
+    captions = {15: STRAY[15], closing: STRAY[45]}
+
+    shard = listed(folder, sixty(",", captions, columns).replace(".jpg", ending))
+
+    samples = read_all(shard)
+    assert [sample.text for sample in samples] == ["" if n == 15 else captions.get(n, f"text {n}") for n in range(60)]
+    assert shard.damage == f"line 17: {UNPAIRED}"
+
+
 def test_lines_that_are_lost_together_are_named(folder):
     """A name without a known ending may be the beginning of a caption, too."""
     shard = listed(folder, 'image,caption\nimages/0,a\nimages/1,"b\nimages/2,c\nimages/3,"d"\nimages/4,e\n')

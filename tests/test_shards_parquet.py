@@ -9,6 +9,7 @@ from tars import read_all
 
 from capfilt.errors import ShardError
 from capfilt.shards import ShardReader, open_shard
+from capfilt.training.reading import texts_of
 
 IMG2DATASET = {
     "url": ["http://x/0.jpg", "http://x/1.jpg", "http://x/2.jpg"],
@@ -158,6 +159,37 @@ def test_a_whole_table_without_rows_is_a_shard_of_no_samples(tmp_path):
     shard = written(tmp_path / "0.parquet", {"jpg": pa.array([], pa.binary())})
 
     assert (shard.samples, shard.damage, read_all(shard)) == (0, "", [])
+
+
+@pytest.mark.parametrize("name", ["caption", "captions"])
+@pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.large_list(pa.large_string())])
+def test_of_several_captions_the_first_is_the_samples_and_all_are_kept(tmp_path, name, kind):
+    texts = [["a dog", "a big dog"], [None, "a cat"], [], None]
+    shard = written(tmp_path / "0.parquet", {"jpg": [b"x"] * 4, name: pa.array(texts, kind)})
+
+    samples = read_all(shard)
+
+    assert [sample.text for sample in samples] == ["a dog", "a cat", "", ""]
+    assert [sample.text_status for sample in samples] == ["ok", "ok", "missing", "missing"]
+    assert [texts_of(sample) for sample in samples] == [["a dog", "a big dog"], ["a cat"], [], []]
+
+
+def test_a_list_of_captions_stands_behind_a_column_of_single_ones(tmp_path):
+    shard = written(tmp_path / "0.parquet", {"jpg": [b"x"], "caption": [["a dog", "a cat"]], "text": ["a cow"]})
+
+    (sample,) = read_all(shard)
+
+    assert (sample.text, json.loads(sample.metadata)) == ("a cow", {"caption": ["a dog", "a cat"]})
+
+
+def test_a_caption_of_several_that_is_not_utf8_costs_its_own_row_and_is_told(tmp_path):
+    bad = pa.ListArray.from_arrays(pa.array([0, 1, 2]), pa.array([b"\xff", b"a dog"]).view(pa.string()))
+    shard = written(tmp_path / "0.parquet", {"jpg": [b"x", b"y"], "caption": bad})
+
+    assert [(sample.text, sample.error) for sample in read_all(shard)] == [
+        ("", "caption cannot be read and is dropped (UnicodeDecodeError)"),
+        ("a dog", ""),
+    ]
 
 
 def test_damage_of_the_footer_hides_no_row(tmp_path):

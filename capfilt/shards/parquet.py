@@ -19,7 +19,7 @@ from capfilt.storage import open_input, read_bytes, size
 PARQUET_MAGIC = b"PAR1"
 _IMAGES = (*IMAGE_SUFFIXES, "image", "img", "bytes", "image_bytes")
 _KEYS = ("key", "__key__", "uid", "id")
-_TEXTS = ("caption", "text", "txt", "alt_text", "TEXT")
+_TEXTS = ("caption", "text", "txt", "alt_text", "TEXT", "captions")
 _JSONS = ("json", "metadata")
 _ROWS = 16  # in memory at once
 
@@ -51,6 +51,8 @@ class ParquetShard:
         texts = {name for name, kind in columns.items() if _holds_text(kind)}
         self._key = next((name for name in _KEYS if name in columns), "")
         self._text = next((name for name in _TEXTS if name in texts), "")
+        several = {name for name, kind in columns.items() if _is_list(kind) and _holds_text(kind.value_type)}
+        self._several = "" if self._text else next((name for name in _TEXTS if name in several), "")
         self._json = next((name for name in _JSONS if name in texts), "")
 
     def read(self, lo: int, hi: int) -> Iterator[Sample]:
@@ -107,6 +109,9 @@ class ParquetShard:
         if isinstance(image, Mapping):  # HF datasets: {bytes, path}
             image = image.get("bytes")
         text = row.pop(self._text, None)
+        if self._several:  # the first is the sample's, as of a list; training finds all of them under this key
+            row["captions"] = captions = [each for each in row.pop(self._several) or () if each is not None]
+            text = captions[0].encode("utf-8") if captions else None
         key = row.get(self._key)
         status, error = "ok", ""
         if image is None:
@@ -130,6 +135,10 @@ def _holds_images(kind: Any) -> bool:
 def _holds_text(kind: Any) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind  # what pandas calls a category
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_list(kind: Any) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _values(column: pa.Array) -> list[Any]:

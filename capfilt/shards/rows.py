@@ -141,7 +141,9 @@ class _Table:
             problem = f"has a cell of over {_MAX_CELL} characters" if "field limit" in str(error) else _QUOTES
             return _Cells([], next((at for at in rows if at > start), stop), problem)
         own = start + sum(len(_LINE_END.findall(cell)) for cell in cells[: self.path])
-        for at in rows:
+        kind = _kind(cells[self.path]) if self.path < len(cells) else ""
+        alike = (at for at in range(start, stop) if stop > start + 1 and self._names_such(self.lines[at], kind))
+        for at in sorted({*rows, *alike}):
             if at != own:
                 return _Cells([], max(at, start + 1), _QUOTES)
         return _Cells(cells, stop)
@@ -153,6 +155,13 @@ class _Table:
             return len(cells) == len(self.names)
         readings = (cells, next(csv.reader([line]), []))
         return any(len(cells) == len(self.names) and _is_image(cells[self.path]) for cells in readings)
+
+    def _names_such(self, line: str, kind: str) -> bool:
+        """Return whether a line of a CSV has the cells of a row, and an image of a kind; no list has all endings."""
+        cells = line.rstrip("\r\n").split(self.delimiter)
+        if not kind or self.delimiter != ",":
+            return False
+        return len(cells) == len(self.names) and _kind(cells[self.path]) == kind
 
 
 def _json_rows(text: str) -> Iterator[Row]:
@@ -192,6 +201,12 @@ def _unquoted(cell: str) -> str:
 
 def _is_image(cell: str) -> bool:
     return cell.strip().rpartition(".")[2].lower() in IMAGE_SUFFIXES
+
+
+def _kind(path: str) -> str:
+    """Return what files of a kind have in common: their ending or, where they have none, their folder."""
+    folder, slash, name = path.strip().rpartition("/")
+    return name.rpartition(".")[2] if "." in name else folder + slash
 
 
 def _first(value: object) -> str | None:
