@@ -11,7 +11,7 @@ from lessons import Lesson, attend
 from capfilt.config.training import Tracking
 from capfilt.errors import ConfigError
 from capfilt.training.folder import TrainingRun
-from capfilt.training.tracking import Tracker
+from capfilt.training.tracking import Tracker, run_id
 
 
 @pytest.fixture
@@ -51,6 +51,14 @@ class TestWeightsAndBiases:
         tracking = Tracking(tensorboard=False, wandb="offline")
         run = attend(lesson.planned(steps=2).model_copy(update={"tracking": tracking}))
         assert list(Path(run.folder, "wandb").glob("offline-run-*/run-*.wandb"))
+
+    def test_a_training_is_the_same_by_whatever_path_and_another_in_another_folder(self, tmp_path, monkeypatch):
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path)
+        here = run_id("runs/med")
+        assert here == run_id(f"{tmp_path}/runs/med")
+        monkeypatch.chdir(tmp_path / "other")
+        assert run_id("runs/med") != here
 
     def test_without_the_package_the_remedy_is_told(self, lesson, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from capfilt.config.training import Tracking
 from capfilt.errors import ConfigError
-from capfilt.storage import join, local_path, publish
+from capfilt.storage import absolute, join, local_path, publish
 from capfilt.training.curve import draw
 from capfilt.training.folder import TrainingRun
 
@@ -100,7 +100,7 @@ class WeightsAndBiases:
             dir=str(folder),
             mode="offline" if settings.wandb == "offline" else "online",
             name=run.name,
-            id=hashlib.sha256(run.folder.encode()).hexdigest()[:16],  # a resumed run continues its own lines
+            id=run_id(run.folder),
             resume="allow",
         )
 
@@ -111,6 +111,11 @@ class WeightsAndBiases:
     def close(self) -> None:
         """Write what is left."""
         self._run.finish()
+
+
+def run_id(folder: str) -> str:
+    """Return what names a training to Weights & Biases: a resumed one continues its own lines, and no other's."""
+    return hashlib.sha256(absolute(folder).encode()).hexdigest()[:16]
 
 
 def _sinks(run: TrainingRun, settings: Tracking, start: int) -> list[Sink]:
