@@ -8,7 +8,6 @@ of patterns; one that no row knows is an error, so that nothing is dropped or le
 import logging
 import re
 from collections.abc import Mapping
-from math import isqrt
 from typing import Literal
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from capfilt.errors import CheckpointError
 from capfilt.med.config import MEDConfig, NLVR2Sizes, Sizes, TextConfig, VisionConfig, VQASizes
-from capfilt.med.vision import resize_positions
+from capfilt.med.vision import is_square, resize_positions
 
 logger = logging.getLogger(__name__)
 
@@ -210,13 +209,9 @@ def fit_positions(state: dict[str, Tensor], config: Sizes) -> dict[str, Tensor]:
     What is no table of a class token and a square of patches stays as it is: then it does not fit, which is told.
     """
     table = state.get(POSITIONS)
-    if table is None or table.ndim != 3 or len(table) != 1 or not _is_square(table.shape[1] - 1):
+    if table is None or table.ndim != 3 or len(table) != 1 or not is_square(table.shape[1] - 1):
         return state
     return {**state, POSITIONS: resize_positions(table, config.vision.tokens)}
-
-
-def _is_square(patches: int) -> bool:
-    return patches > 0 and isqrt(patches) ** 2 == patches
 
 
 def _depth(state: Mapping[str, Tensor], prefix: str) -> int:

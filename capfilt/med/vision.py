@@ -2,6 +2,7 @@
 
 from functools import partial
 from itertools import pairwise
+from math import isqrt
 
 import timm.models.vision_transformer as timm_vit
 import torch
@@ -111,6 +112,11 @@ def normalise(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         torch.stack([torch.full((1, 1), value, device=pixels.device) for value in each]) for each in (MEAN, STD)
     )
     return ((pixels.float() / 255 - mean) / std).to(dtype)
+
+
+def is_square(patches: int) -> bool:
+    """Return whether so many patches make a square grid, as resize_positions takes for granted."""
+    return patches > 0 and isqrt(patches) ** 2 == patches
 
 
 def resize_positions(positions: Tensor, tokens: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from capfilt.errors import CheckpointError
 from capfilt.med.config import VisionConfig
-from capfilt.med.vision import resize_positions
+from capfilt.med.vision import is_square, resize_positions
 from capfilt.med.weights import load_tensors, on_meta, weights_file
 
 CLASSIFIER = re.compile(r"(head|pre_logits)[./].+")
@@ -45,7 +45,7 @@ def read_vit(source: str, sizes: VisionConfig) -> tuple[dict[str, Tensor], list[
     positions, patches = "vision.vit.pos_embed", (sizes.image_size // sizes.patch_size) ** 2
     if positions in weights:
         found = weights[positions].shape[1] - 1
-        if math.isqrt(found) ** 2 != found:
+        if not is_square(found):
             raise CheckpointError(f"{source}: has {found + 1} positions, not a class token's and a square of patches'")
         weights[positions] = resize_positions(weights[positions], 1 + patches)
     return weights, vit.left_out
