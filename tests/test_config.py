@@ -175,6 +175,20 @@ def test_a_missing_file_is_named(tmp_path):
         load(BootstrapConfig, tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize("value", ["run=''", "run=' '", "captioner=''", 'input=["a.tar", ""]'])
+def test_an_empty_path_is_refused(file, value):
+    """It meant the current folder, into which the whole run went."""
+    key = value.partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"job\.yaml: {key}: is empty, .* give a value"):
+        load(BootstrapConfig, file(needed()), [value])
+
+
+@pytest.mark.parametrize("key", ["round", "sampling.captions", "device.threads", "batch_size"])
+def test_a_number_that_no_machine_takes_is_refused(file, key):
+    with pytest.raises(ConfigError, match=rf"job\.yaml: {key}: input should be less than or equal to "):
+        load(BootstrapConfig, file(needed()), [f"{key}=99999999999999999999"])
+
+
 def test_beams_and_greedy_give_one_caption(file):
     with pytest.raises(ConfigError, match="beam gives one caption, 4 were asked for"):
         load(BootstrapConfig, file(needed(sampling={"method": "beam", "captions": 4})))

@@ -50,7 +50,7 @@ class Sampling(Config):
     """How captions are drawn. The defaults are what the original's nucleus sampling really does."""
 
     method: Literal["nucleus", "greedy", "beam"] = Field("nucleus", description="how the next token is chosen")
-    captions: PositiveInt = Field(1, description="captions for each image; greedy and beam give one")
+    captions: int = Field(1, gt=0, le=1000, description="captions for each image; greedy and beam give one")
     top_k: NonNegativeInt = Field(50, description="keep the k likeliest tokens before the nucleus; 0 keeps all")
     top_p: float = Field(0.9, gt=0, le=1, description="least probability mass of the nucleus")
     # Below a millionth quotients leave float32, and no token is the likeliest.
@@ -111,7 +111,9 @@ class Device(Config):
         "for texts alone); auto: packed for bfloat16 and on AMD's and Intel's processors, where that is faster; a run "
         "keeps what it began with",
     )
-    threads: PositiveInt = Field(1, description="CPU threads of a model; sums round differently for other values")
+    threads: int = Field(
+        1, gt=0, le=4096, description="CPU threads of a model; sums round differently for other values"
+    )
 
     @model_validator(mode="after")
     def _on_its_kind(self) -> Self:
@@ -180,11 +182,13 @@ class BootstrapConfig(Config):
         description="checkpoint that writes captions: a folder, an original .pth, a transformers folder; path or URL"
     )
     filter: str = Field(description="checkpoint that scores texts")
-    round: NonNegativeInt = Field(0, description="turn of the bootstrapping loop; changes the sampling noise")
+    round: int = Field(0, ge=0, le=1_000_000, description="turn of the bootstrapping loop; changes the sampling noise")
     seed: NonNegativeInt = Field(0, description="of the sampling noise")
     source: Literal["web", "human"] = Field("web", description="what the shards' own texts are")
-    batch_size: NonNegativeInt = Field(
+    batch_size: int = Field(
         0,
+        ge=0,
+        le=1 << 20,
         description="images in a forward pass, cut at multiples from a shard's start; 0: found by trial when a run "
         "begins, and kept by it",
     )

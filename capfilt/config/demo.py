@@ -24,7 +24,7 @@ class DemoModel(Config):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        self.settings(vocabulary="")
+        self.settings(vocabulary="vocab.txt")
         return self
 
     def settings(self, vocabulary: str) -> ModelSettings:

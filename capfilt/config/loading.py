@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
 from capfilt.display import CREDENTIALS, has_credentials, redact
@@ -14,7 +14,7 @@ from capfilt.errors import ConfigError
 
 
 class Config(BaseModel):
-    """Base of all configs: immutable; a key that is not declared is an error, and so is a URL with credentials."""
+    """Base of all configs: immutable; no undeclared key, no URL with credentials, no empty path."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -25,6 +25,15 @@ class Config(BaseModel):
         for url in value if isinstance(value, list | tuple) else [value]:
             if isinstance(url, str) and has_credentials(url):
                 raise ValueError(CREDENTIALS)
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _no_empty_place(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse an empty path where one is needed: it would mean the current folder."""
+        given = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(each, str) and not each.strip() for each in given) and _is_required(cls, info):
+            raise ValueError("is empty, as an unset variable of the shell makes it; give a value")
         return value
 
 
@@ -96,6 +105,10 @@ def section_of(annotation: object) -> type[Config] | None:
     """Return the config class of a field's type: of a section, of one that may be null, or of a list of them."""
     kinds = (annotation, *get_args(annotation))
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), None)
+
+
+def _is_required(kind: type[Config], info: ValidationInfo) -> bool:
+    return info.field_name is not None and kind.model_fields[info.field_name].is_required()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class TrainingDevice(Config):
         description="of matrix products (autocast); auto: bfloat16 on a GPU that has units for it; "
         "the original: float32",
     )
-    threads: NonNegativeInt = Field(0, description="CPU threads; 0 leaves torch's own number")
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 leaves torch's own number")
     recompute_vision: NonNegativeInt = Field(
         0, description="last blocks of the vision tower that run again in the backward pass, to save memory"
     )
