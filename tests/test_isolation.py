@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from capfilt.records import Held, Shard, Unit
 from workers.attempts import Attempts
-from workers.faults import Fault, Kind
+from workers.faults import Fault, Kind, overdue
 from workers.isolation import Isolation, live, split
 
 BATCH = 8
@@ -145,6 +145,49 @@ def test_nothing_is_split_when_no_sample_may_be_quarantined():
     assert job.attempts.failed == ["0.tar, samples 0 to 24: tried 2 times: pid 7 is gone"]
 
 
+class Timed(Job):
+    """Does units in simulated time, where a bad sample hangs: a trial takes as long as its batch, whatever it holds."""
+
+    def __init__(self, unit: Unit, bad: set[int], seconds: float, begin: float) -> None:
+        """Take the seconds that the unit may take and takes, and how many of them are over before its first batch."""
+        super().__init__(unit, bad)
+        self.attempts = Attempts([unit], self.tries, 10, seconds, Isolation(BATCH, self.tries, most=16))
+        self.begin, self.batch = begin, (seconds - begin) / len(batches(unit))
+
+    def run(self, accidents: random.Random | None = None) -> list[Unit]:
+        while case := self.attempts.take("a", idle=True, alternative=False):
+            needed = self.begin + self.batch * len(batches(case.unit))
+            if self.bad & set(live(case.unit)) or needed > case.seconds + 1e-6:
+                self.attempts.fail(case, overdue(case.seconds), "a")
+            else:
+                self.attempts.succeed(case)
+                self.committed += [] if case.unit.trial else [case.unit]
+        return sorted(self.committed, key=lambda unit: unit.lo)
+
+
+def batches(unit: Unit) -> range:
+    return range(unit.lo, unit.hi, BATCH)
+
+
+@given(
+    count=st.integers(1, 64),
+    bad=st.sets(st.integers(0, 511), max_size=2),
+    seconds=st.sampled_from([6.0, 130.0, 3600.0]),
+    share=st.floats(0, 1),
+)
+@example(count=1, bad={5}, seconds=3600.0, share=0.0)
+@example(count=64, bad={341}, seconds=3600.0, share=0.9)
+def test_a_sample_that_hangs_makes_no_other_late_where_the_time_was_enough_for_its_unit(count, bad, seconds, share):
+    """However much of the time goes to what does not shrink with a piece: a start, or a list that is read whole."""
+    job = Timed(Unit(SHARD, 0, count * BATCH), bad, seconds, begin=share * seconds)
+
+    units = job.run()
+
+    assert job.attempts.failed == []
+    assert positions(units) == list(range(count * BATCH))
+    assert held(units) == bad & set(range(count * BATCH))
+
+
 class FailsInCompany(Job):
     """Fails where two certain samples are tried together."""
 
@@ -193,15 +236,3 @@ def test_pieces_are_whole_batches_and_few(lo, batches, short):
     assert len(pieces) == min(batches, len(pieces)) <= 8
     assert all(piece.lo % BATCH == 0 for piece in pieces)
     assert (len(pieces) == 1) == (batches == 1)
-
-
-def test_a_piece_is_given_less_time_but_enough_to_begin():
-    case = Attempts([Unit(SHARD, 0, 800)], 1, 10, seconds=3600.0).take("a", idle=True, alternative=False)
-    isolation = Isolation(BATCH, 1, 16)
-
-    pieces = isolation.narrow(case, BAD)
-
-    assert {piece.seconds for piece in pieces} == {450.0}
-    assert {piece.seconds for piece in isolation.narrow(pieces[0], BAD)} == {120.0}
-    case.seconds = 6.0
-    assert {piece.seconds for piece in isolation.narrow(case, BAD)} == {6.0}

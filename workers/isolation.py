@@ -10,6 +10,11 @@
 A worker that dies takes its models along, and loading them costs far more than a batch; so a split makes many pieces,
 of which one fails, rather than two again and again. A piece is split further at its first failure: that its unit
 cannot be done is known by then, and a death that was an accident costs one split too many and changes nothing.
+
+A trial costs as much as its whole batch: held samples go through the captioner all the same. A piece costs a start,
+and the reading of a list or a .tgz from its beginning, whatever its size. So each may take what its unit may, which is
+the least of which it is certain that no sample is blamed for being slow: where the unit is done in time, so is each
+part of it.
 """
 
 import math
@@ -23,7 +28,6 @@ from workers.events import Event, Listener, Nobody, tell
 from workers.faults import Fault
 
 WAYS = 8  # pieces of a split
-LEAST_SECONDS = 120.0  # that a piece is given, where its unit was given more
 
 
 @dataclass(eq=False)
@@ -88,10 +92,10 @@ class Isolation:
             return self._narrow_trial(case, fault)
         pieces = split(case.unit, self._batch_size)
         if len(pieces) > 1:
-            return [Case(unit, tries=1, seconds=_less(case.seconds), piece=True) for unit in pieces]
+            return [Case(unit, tries=1, seconds=case.seconds, piece=True) for unit in pieces]
         if case.search is not None or not live(case.unit):  # it fails also with all samples held that fail alone
             return None
-        return self._trials(Search(case), live(case.unit), case.seconds)
+        return self._trials(Search(case), live(case.unit))
 
     def passed(self, case: Case) -> list[Case]:
         """Return what to try next now that a unit was done."""
@@ -102,7 +106,7 @@ class Isolation:
         assert search is not None, "a trial is always part of a search"
         if len(samples) > 1:
             search.open -= 1
-            return self._trials(search, samples, case.seconds)
+            return self._trials(search, samples)
         self._guilty[case.unit.shard.id] += 1
         event = Event("quarantined", search.case.unit, fault.cause, fault.reason, samples[0])
         words = "%s: sample %d fails alone and is quarantined: %s"
@@ -110,7 +114,7 @@ class Isolation:
         search.guilty.append(Held(samples[0], fault.error, fault.reason))
         return self._conclude(search)
 
-    def _trials(self, search: Search, samples: Sequence[int], seconds: float) -> list[Case]:
+    def _trials(self, search: Search, samples: Sequence[int]) -> list[Case]:
         """Return trials of some samples of a batch in groups; a sample alone gets the full number of tries."""
         unit, size = search.case.unit, math.ceil(len(samples) / WAYS)
         cases = []
@@ -119,7 +123,7 @@ class Isolation:
             others = tuple(Held(at, "is held for a trial") for at in range(unit.lo, unit.hi) if at not in group)
             trial = replace(unit, held=others, trial=True)
             tries = self._tries if len(group) == 1 else 1
-            cases.append(Case(trial, tries, _less(seconds), search=search, piece=True))
+            cases.append(Case(trial, tries, search.case.seconds, search=search, piece=True))
         search.open += len(cases)
         return cases
 
@@ -144,8 +148,3 @@ def live(unit: Unit) -> list[int]:
     """Return the positions of the samples that a unit does not hold."""
     held = {one.position for one in unit.held}
     return [position for position in range(unit.lo, unit.hi) if position not in held]
-
-
-def _less(seconds: float) -> float:
-    """Return the seconds of a piece: fewer, so that a sample that hangs does not cost a whole unit's time each time."""
-    return min(seconds, max(LEAST_SECONDS, seconds / WAYS))
