@@ -1,5 +1,6 @@
 """The pool on a real Ray cluster: whatever happens to an actor, every unit is accounted for."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -17,12 +18,14 @@ from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import ActorDiedError
 
 from capfilt.config import Cluster
-from capfilt.errors import CheckpointError, FailedUnitsError, ShardError, WorkerError
+from capfilt.errors import PASSING, CheckpointError, FailedUnitsError, ShardError, WorkerError
 from capfilt.records import Shard, Unit
 from capfilt.runs.stop import Stop
-from workers import pool
+from workers import attempts, pool
+from workers.attempts import MOST_OUTAGES
 from workers.events import Event, State
-from workers.pool import _lost_node, run_units
+from workers.pool import run_units
+from workers.seats import lost_node
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -125,6 +128,30 @@ class HangsOnceWithTheModel(Marked):
     def act(self, unit: Unit) -> None:
         if self.first_time(unit):
             time.sleep(3600)
+
+
+class MeetsAnOutageWhenBuilt(DiesOnce):
+    """Cannot be built some times, since the disk with its models is away; all of this is noted."""
+
+    def __init__(self, notes: Path, shards: str, away: range) -> None:
+        """Take which of the job's builds meet the outage; the first is 0."""
+        super().__init__(notes, shards)
+        build = len(list(notes.glob("build*")))
+        (notes / f"build{build}").touch()
+        if build in away:
+            raise OSError(errno.ESTALE, "Stale file handle", "med.pt")
+
+
+class TakesItsModelsAlong(Echo):
+    """Dies, and with it the file of its models."""
+
+    def __init__(self, notes: Path) -> None:
+        self.models = notes / "models"
+        self.models.read_bytes()
+
+    def run(self, unit: Unit) -> str:
+        self.models.unlink(missing_ok=True)
+        os._exit(1)
 
 
 def no_checkpoint() -> Echo:
@@ -340,6 +367,48 @@ def test_workers_that_die_while_they_are_built_stop_the_job(cluster):
         list(run_units(dies_while_built, UNITS, cluster))
 
 
+@pytest.fixture
+def single(cluster, monkeypatch) -> Cluster:
+    monkeypatch.setattr(attempts, "BACKOFF", 0.01)
+    return cluster.model_copy(update={"workers": 1})
+
+
+def test_a_worker_that_meets_an_outage_when_it_is_replaced_is_built_when_that_has_passed(single, tmp_path, caplog):
+    make = partial(MeetsAnOutageWhenBuilt, tmp_path, "3", range(1, MOST_OUTAGES))
+
+    assert sorted(run_units(make, UNITS, single)) == list("012345")
+    assert len(list(tmp_path.glob("build*"))) == 1 + MOST_OUTAGES
+    assert "no worker can be built, outage 5 of 6, again in 0.16 s: OSError: [Errno 116] Stale file" in caplog.text
+
+
+def test_an_outage_that_lets_no_worker_be_replaced_ends_the_job_as_what_may_do_another_time(single, tmp_path):
+    make, done = partial(MeetsAnOutageWhenBuilt, tmp_path, "3", range(1, 99)), []
+
+    with pytest.raises(WorkerError, match=r"^no worker can be built: OSError: \[Errno 116\] Stale file") as failure:
+        done.extend(run_units(make, UNITS, single))
+
+    assert failure.value.exit_code == PASSING
+    assert len(done) >= 2
+    assert len(list(tmp_path.glob("build*"))) == 1 + MOST_OUTAGES
+
+
+def test_a_file_that_is_missing_when_a_worker_is_replaced_does_not_end_the_job_as_what_may_pass(single, tmp_path):
+    (tmp_path / "models").touch()
+
+    with pytest.raises(WorkerError, match=r"^no worker can be built: FileNotFoundError: .*models") as failure:
+        list(run_units(partial(TakesItsModelsAlong, tmp_path), UNITS, single))
+
+    assert failure.value.exit_code == 1
+
+
+def test_an_outage_at_the_first_build_of_a_job_stops_it_at_once(single, tmp_path):
+    with pytest.raises(WorkerError, match=r"^no worker can be built: OSError: \[Errno 116\] Stale file") as failure:
+        list(run_units(partial(MeetsAnOutageWhenBuilt, tmp_path, "", range(1)), UNITS, single))
+
+    assert failure.value.exit_code == PASSING
+    assert [path.name for path in tmp_path.iterdir()] == ["build0"]
+
+
 def test_a_fault_of_every_unit_stops_the_job(cluster, tmp_path):
     units = [Unit(Shard(str(n), f"{n}.tar", 0, "", 8), 0, 8) for n in range(100)]
 
@@ -384,7 +453,7 @@ def test_closing_the_results_ends_the_actors(cluster, tmp_path):
 def test_a_node_that_is_lost_while_a_worker_is_built_is_told_from_a_worker_that_cannot_be(message, lost):
     context = ActorDiedErrorContext(error_message=message, actor_id=bytes(16), never_started=True)
 
-    assert _lost_node(ActorDiedError(context), node="") is lost
+    assert lost_node(ActorDiedError(context), node="") is lost
 
 
 LOSES_A_NODE = """

@@ -18,8 +18,8 @@ from workers.faults import Fault, Kind
 from workers.isolation import Case, Isolation, live
 
 MOST_LOSSES = 10  # times a unit may lose its node before that counts as its own failure
-MOST_OUTAGES = 6  # times a unit may meet a full disk or a store that does not answer
-BACKOFF = 1.0  # seconds before a unit is tried again that met one, doubled with each
+MOST_OUTAGES = 6  # times a unit, or a worker that is built, may meet a full disk or a store that does not answer
+BACKOFF = 1.0  # seconds before what met one is tried again, doubled with each
 
 
 class Attempts:
@@ -174,7 +174,7 @@ class Attempts:
             self._give_up(case, case.outages, fault)
             self._strike(fault)
         else:
-            case.not_before = time.monotonic() + BACKOFF * 2 ** (case.outages - 1)
+            case.not_before = time.monotonic() + backoff(case.outages)
             self._waiting.append(case)
 
     def _strike(self, fault: Fault) -> None:
@@ -203,6 +203,11 @@ class Attempts:
         found = f"samples that fail alone: {alone}" if alone else "none of its samples fails alone"
         what = f"samples {', '.join(map(str, live(case.unit)))} of it" if case.unit.trial else "it"
         return f"{search.case}: {found}; {what} tried {times}: {reason}"
+
+
+def backoff(outages: int) -> float:
+    """Return the seconds to wait after so many outages of a disk or store."""
+    return BACKOFF * 2.0 ** (outages - 1)
 
 
 def _event(what: What, unit: Unit, fault: Fault, count: int, place: object = None) -> Event:

@@ -12,6 +12,7 @@ same bytes each time, and write them atomically.
     a suspect fails again and again     narrowed down to the samples at fault, where the job knows how (isolation.py)
     a node is lost                      its actors are replaced, and no unit is to blame
     a worker cannot be built            the job stops with that error
+    a disk or store lets none be built  once one was built, tried again after a while; then the job stops
     first attempts only ever fail       the job stops: the fault is not in the data
 """
 
@@ -22,17 +23,17 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from capfilt.config import Cluster
-from capfilt.errors import CapfiltError, FailedUnitsError, WorkerError
+from capfilt.errors import FailedUnitsError, WorkerError
 from capfilt.records import Unit
 from capfilt.runs.stop import Stop
-from workers.attempts import Attempts
+from workers.attempts import MOST_OUTAGES, Attempts, backoff
 from workers.events import Listener, Nobody
-from workers.faults import Fault, death, fault_of, overdue
+from workers.faults import Fault, Kind, death, fault_of, overdue
 from workers.isolation import Case, Isolation
-from workers.seats import Seat, Worker, hire, units_in_hand
+from workers.seats import Seat, Worker, hire, lost_node, unbuilt, units_in_hand
 from workers.session import session
 
 MOST_BUILDS = 3  # actors in a row that died while they built their worker
@@ -67,7 +68,7 @@ def run_units(
 
     Raises:
         CapfiltError: the one that make raised, at the start.
-        WorkerError: make failed otherwise, or nothing but failures came back.
+        WorkerError: make failed otherwise (see unbuilt), or nothing but failures came back.
         FailedUnitsError: at the end, naming the units that never succeeded.
     """
     strikes = max(10, 4 * cluster.workers)
@@ -90,6 +91,7 @@ class _Crew(Generic[R]):
     ) -> None:
         self.make, self.attempts, self.cluster = make, attempts, cluster
         self.stop, self.listener = stop, listener
+        self.built = False  # whether a worker ever was
         self.stillborn = 0  # actors that died while being built since the last that did not
         self.looked = time.monotonic()  # for units that are overdue
         self.patience = self.looked + PATIENCE
@@ -146,7 +148,7 @@ class _Crew(Generic[R]):
             self._on_death(seat, error)
         else:
             if call is seat.building:
-                seat.building, (seat.node, seat.place), self.stillborn = None, value, 0
+                seat.building, (seat.node, seat.place), self.stillborn, self.built = None, value, 0, True
                 return
             yield from self._succeed(seat, call, value)
 
@@ -170,15 +172,26 @@ class _Crew(Generic[R]):
     def _on_exception(self, seat: Seat, call: Any, cause: Exception) -> None:
         fault = fault_of(cause)
         if call is seat.building:
-            raise cause if isinstance(cause, CapfiltError) else WorkerError(f"no worker can be built: {fault.reason}")
+            self._on_failed_build(seat, fault, cause)
+            return
         if "CUDA error" in fault.reason:  # every later call of that process would meet it too
             self._replace(seat, fault, blamed=[seat.calls[call]])
             return
         self.attempts.fail(seat.calls.pop(call), fault, seat)
 
+    def _on_failed_build(self, seat: Seat, fault: Fault, cause: Exception) -> None:
+        """Hire another after a while where a disk or store, which let another be built, may come back; else stop."""
+        outages = seat.outages + 1
+        if fault.kind is not Kind.STORE or not self.built or outages >= MOST_OUTAGES:
+            raise unbuilt(cause)
+        wait, words = backoff(outages), "no worker can be built, outage %d of %d, again in %g s: %s"
+        logger.warning(words, outages, MOST_OUTAGES, wait, fault.reason)
+        ray.kill(seat.actor)
+        self.seats[self.seats.index(seat)] = hire(self.make, self.cluster, outages, wait)
+
     def _on_death(self, seat: Seat, error: RayError) -> None:
         fault = death(str(error).strip().splitlines()[-1].strip())
-        if _lost_node(error, seat.node):
+        if lost_node(error, seat.node):
             for case in seat.calls.values():
                 self.attempts.lose(case, fault, seat)
             seat.calls.clear()
@@ -234,12 +247,3 @@ class _Crew(Generic[R]):
         elif now > self.patience:
             self.patience = now + PATIENCE
             logger.warning("no worker is ready yet; cluster: %s; free: %s", self.cluster, ray.available_resources())
-
-
-def _lost_node(error: RayError, node: str) -> bool:
-    """Return whether an actor was lost with its node. That of an actor which never started only the message tells."""
-    if isinstance(error, ActorUnavailableError) or getattr(error, "preempted", False):
-        return True
-    if not node:
-        return "node has died" in str(error)
-    return any(entry["NodeID"] == node and not entry["Alive"] for entry in ray.nodes())

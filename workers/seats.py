@@ -1,15 +1,20 @@
 """The actors of a job: each holds a worker, and has some units in hand."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import ray
+from ray.exceptions import ActorUnavailableError, RayError
 
 from capfilt.config import Cluster
+from capfilt.errors import PASSING, CapfiltError, WorkerError
 from capfilt.logs import LogSettings
 from capfilt.records import Unit
+from capfilt.retries import may_pass
+from workers.faults import fault_of
 from workers.isolation import Case
 
 R_co = TypeVar("R_co", covariant=True)
@@ -26,9 +31,10 @@ class Worker(Protocol[R_co]):
 class _Actor:
     """The process of one worker. It is built by a call of its own, so that the error arrives as it was raised."""
 
-    def build(self, make: Callable[[], Worker[object]], cpus: float, logs: LogSettings) -> tuple[str, str]:
-        """Build the worker and return the id of the node it is on, and for people where that is."""
+    def build(self, make: Callable[[], Worker[object]], cpus: float, logs: LogSettings, wait: float) -> tuple[str, str]:
+        """Build the worker after some seconds; return the id of the node it is on, and for people where that is."""
         logs.apply()
+        time.sleep(wait)
         os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, int(cpus))))  # the tokenizer's
         self.worker = make()
         return str(ray.get_runtime_context().get_node_id()), f"pid {os.getpid()} on {ray.util.get_node_ip_address()}"
@@ -46,6 +52,7 @@ class Seat:
     node: str = ""
     place: str = ""  # for people
     calls: dict[Any, Case] = field(default_factory=dict)
+    outages: int = 0  # of a disk or store that those before it met, one after the other, while they were built
 
     def __str__(self) -> str:
         return self.place
@@ -56,8 +63,8 @@ def units_in_hand(cluster: Cluster) -> int:
     return 3 if cluster.gpus_per_worker else 2
 
 
-def hire(make: Callable[[], Worker[object]], cluster: Cluster) -> Seat:
-    """Start an actor, which builds its worker and logs as this process does."""
+def hire(make: Callable[[], Worker[object]], cluster: Cluster, outages: int = 0, wait: float = 0.0) -> Seat:
+    """Start an actor, which builds its worker after some seconds and logs as this process does."""
     actor_class = ray.remote(_Actor).options(
         num_cpus=cluster.cpus_per_worker,
         num_gpus=cluster.gpus_per_worker,
@@ -68,4 +75,24 @@ def hire(make: Callable[[], Worker[object]], cluster: Cluster) -> Seat:
         enable_task_events=False,  # they cost the head memory for each call, and nobody reads them
     )
     actor = actor_class.remote()
-    return Seat(actor, actor.build.remote(make, cluster.cpus_per_worker, LogSettings.here()))
+    building = actor.build.remote(make, cluster.cpus_per_worker, LogSettings.here(), wait)
+    return Seat(actor, building, outages=outages)
+
+
+def unbuilt(cause: Exception) -> CapfiltError:
+    """Return the error of a job whose worker cannot be built; it is PASSING where a disk or store may come back."""
+    if isinstance(cause, CapfiltError):
+        return cause
+    error = WorkerError(f"no worker can be built: {fault_of(cause).reason}")
+    if isinstance(cause, OSError) and may_pass(cause):
+        error.exit_code = PASSING
+    return error
+
+
+def lost_node(error: RayError, node: str) -> bool:
+    """Return whether an actor was lost with its node. That of an actor which never started only the message tells."""
+    if isinstance(error, ActorUnavailableError) or getattr(error, "preempted", False):
+        return True
+    if not node:
+        return "node has died" in str(error)
+    return any(entry["NodeID"] == node and not entry["Alive"] for entry in ray.nodes())
