@@ -1,5 +1,6 @@
 """What is not a checkpoint's file is refused by its name."""
 
+import errno
 import zipfile
 from zipfile import ZIP_DEFLATED
 
@@ -34,6 +35,17 @@ def test_a_state_dict_is_read_alone_or_under_the_key_model(tmp_path):
 def test_anything_but_tensors_is_refused(tmp_path, value, message):
     torch.save(value, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=f"x.pth: {message}"):
+        load_tensors(tmp_path / "x.pth")
+
+
+def test_a_disk_that_does_not_answer_is_no_damage(tmp_path, monkeypatch):
+    torch.save({"a": torch.ones(2)}, tmp_path / "x.pth")
+
+    def stale(*_: object, **__: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(torch, "load", stale)
+    with pytest.raises(OSError, match="Stale file handle"):
         load_tensors(tmp_path / "x.pth")
 
 

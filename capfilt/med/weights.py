@@ -4,6 +4,7 @@ Under `torch.device("meta")` only the headers are read: tensors then have names 
 is made of a checkpoint can be tried out without its gigabytes, as dry runs do.
 """
 
+import errno
 import json
 import pickle
 import struct
@@ -27,6 +28,7 @@ DAMAGE = (
     *(AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     *(pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
 )
+OUTAGE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)  # of a disk or a mount; damaged files have others
 
 
 def load_tensors(file: Path) -> dict[str, Tensor]:
@@ -34,6 +36,7 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: the file is missing or damaged, or holds something else.
+        OSError: its disk does not answer, and may later.
     """
     try:
         if file.suffix == ".safetensors":
@@ -54,6 +57,8 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
             f"{file}: holds something else than tensors, which is never unpickled; save its state dict alone"
         ) from None
     except (SafetensorError, *DAMAGE) as error:
+        if isinstance(error, OSError) and error.errno in OUTAGE:
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{file}: cannot be read as tensors ({reason}); fetch it again") from None
     state = state.get("model", state) if isinstance(state, dict) else state
