@@ -45,3 +45,17 @@ def test_runs_with_nothing_in_common_say_so(tmp_path):
     assert "in both 0 0.0 %" in lines
     assert "only in the second 1" in lines
     assert not any(line.startswith("texts") for line in lines)
+
+
+def test_what_became_of_the_samples_in_both_stands_below_them(tmp_path):
+    records = [record(0), record(1, status="failed", error="decode"), record(2)]
+    first = run_of(tmp_path, records, [web(0, 0.9), web(2)])
+    second = run_of(tmp_path, [record(0), record(1)], [web(0, 0.25), web(1)], round_=1)
+
+    table = render_comparison(compared(first, second)).split("\n\n")[1].splitlines()
+
+    names = [line.removeprefix("  ").partition("  ")[0] for line in table]
+    below = [name for name, line in zip(names, table, strict=True) if line.startswith("  ")]
+    assert below == ["kept by both", "gained", "lost", "failed, then ok"]
+    first = names.index("in both") + 1
+    assert names[first : first + len(below)] == below

@@ -23,14 +23,14 @@ def _samples(comparison: Comparison) -> str:
     matched = comparison.matched
     rows: list[Row] = [["samples, by image", "count", "share"]]
     rows += [["in both", matched, share(matched, max(comparison.samples))]]
-    rows += [["only in the first", comparison.only_first, ""], ["only in the second", comparison.only_second, ""]]
-    rows += [["without an image", " and ".join(map(str, comparison.without_image)), ""]]
     for name in ("kept_by_both", "gained", "lost"):
         count = getattr(comparison, name)
         rows.append([f"  {name.replace('_', ' ')}", count, share(count, matched)])
     rows += [
         [f"  {before}, then {after}", count, share(count, matched)] for before, after, count in comparison.statuses
     ]
+    rows += [["only in the first", comparison.only_first, ""], ["only in the second", comparison.only_second, ""]]
+    rows += [["without an image", " and ".join(map(str, comparison.without_image)), ""]]
     return columns(rows)
 
 
