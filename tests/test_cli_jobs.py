@@ -185,3 +185,11 @@ def test_an_address_with_credentials_is_refused(config):
     assert result.exit_code == 1
     assert "a URL with credentials in it" in result.output
     assert "open-sesame" not in result.output
+
+
+@pytest.mark.parametrize("command", ["status", "logs", "stop"])
+def test_a_file_where_a_run_is_wanted_is_told(config, command):
+    result = capfilt(command, config)
+
+    assert result.exit_code == 1
+    assert result.output == f"Error: {config}: is a file; give the folder of a run\n"

@@ -6,7 +6,7 @@ from ledgers import CHECKPOINTS, config
 
 from capfilt.config import ExportConfig, Policy
 from capfilt.errors import RunError
-from capfilt.runs import load_run, start_run
+from capfilt.runs import begun_with, load_run, start_run
 from capfilt.runs.folder import CODE
 
 
@@ -156,3 +156,12 @@ def test_the_journal_has_a_line_for_each_event(tmp_path):
     lines = [json.loads(line) for line in Path(run.root, "journal.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lines] == ["started", "failed"]
     assert (lines[0]["units"], lines[1]["shard"]) == (3, "00000")
+
+
+def test_a_file_where_a_run_is_wanted_is_told(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("seed: 1")
+
+    for ask in (load_run, begun_with, lambda root: start_run(config(tmp_path, run=root), CHECKPOINTS)):
+        with pytest.raises(RunError, match=r"/my\.yaml: is a file; give the folder of a run$"):
+            ask(str(path))

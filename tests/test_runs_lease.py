@@ -55,6 +55,26 @@ def test_a_second_driver_is_refused_and_told_who_is_first(tmp_path, monkeypatch)
     assert "\n" not in message
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_file_where_a_folder_is_wanted_is_told(tmp_path, force):
+    path = tmp_path / "my.yaml"
+    path.write_text("seed: 1")
+
+    with (
+        pytest.raises(RunError, match=r"/my\.yaml: is a file; give the folder of a run$"),
+        hold_lease(str(path), force),
+    ):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_told():
+    with (
+        pytest.raises(RunError, match=r"^/proc/foo: cannot be made \(No such file or directory\); write elsewhere$"),
+        hold_lease("/proc/foo"),
+    ):
+        pass
+
+
 def test_an_error_in_the_job_gives_the_lease_up_too(tmp_path):
     with pytest.raises(KeyError), hold_lease(str(tmp_path)):
         raise KeyError

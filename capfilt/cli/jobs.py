@@ -215,10 +215,12 @@ def _nothing_to_stop(folder: str, job: "JobState | None") -> Exception:
 def _folder(run: str) -> str:
     """Return a run folder as other machines know it."""
     from capfilt.errors import RunError
+    from capfilt.runs.lease import require_folder
     from capfilt.storage import absolute
 
     if has_credentials(run):
         raise RunError(f"{run}: {CREDENTIALS}")
+    require_folder(run)
     return absolute(run)
 
 

@@ -31,6 +31,7 @@ from capfilt.display import CREDENTIALS, has_credentials, redact
 from capfilt.errors import ConfigError, RunError
 from capfilt.fingerprint import fingerprint
 from capfilt.records import Shard
+from capfilt.runs.lease import require_folder
 from capfilt.runs.plans import read_plan, write_plan
 from capfilt.runs.selection import Selection
 from capfilt.shards import find_shards
@@ -154,7 +155,7 @@ def start_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
 def find_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
     """Return the run that start_run makes or goes on with, and write nothing. Arguments and errors are the same."""
     root = storage.absolute(config.run)
-    path = storage.join(root, "run.yaml")
+    path = _record_of(root)
     results = config.model_dump(mode="json", include=set(RESULTS))
     models = fingerprint({"settings": results, "checkpoints": hashes, "code": CODE})
     if storage.exists(path):
@@ -173,7 +174,7 @@ def find_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
 
 def begun_with(root: str) -> BootstrapConfig | None:
     """Return the settings with which a run began; None where there is no run yet."""
-    path = storage.join(storage.absolute(root), "run.yaml")
+    path = _record_of(storage.absolute(root))
     return _read_record(path).config if storage.exists(path) else None
 
 
@@ -186,7 +187,13 @@ def load_run(root: str) -> Run:
     if has_credentials(root):
         raise RunError(f"{redact(root)}: {CREDENTIALS}")
     root = storage.absolute(root)
-    return Run(root, _read_record(storage.join(root, "run.yaml")).models)
+    return Run(root, _read_record(_record_of(root)).models)
+
+
+def _record_of(root: str) -> str:
+    """Return the path of a run's record, which need not be there yet."""
+    require_folder(root)
+    return storage.join(root, "run.yaml")
 
 
 def _read_record(path: str) -> RunRecord:

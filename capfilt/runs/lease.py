@@ -104,14 +104,19 @@ def hold_lease(root: str, force: bool = False, lost: Callable[[], None] = lambda
         lost: called, from another thread, when another driver has taken the lease; Lease.check tells of it too.
 
     Raises:
-        RunError: another driver is at work on the run.
+        RunError: another driver is at work on the run, or there can be no folder of this name.
     """
     path, now = storage.join(root, "lease.json"), time.time()
-    if not force:
+    if force:
+        require_folder(root)
+    else:
         require_free(root)
     forget_stop(root)  # before the lease is there: whoever sees that may ask this driver to stop
     owner = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid(), _processes(), now, now)
-    storage.publish(path, json.dumps(asdict(owner)).encode() + b"\n")
+    try:
+        storage.publish(path, json.dumps(asdict(owner)).encode() + b"\n")
+    except FileNotFoundError as error:  # of a folder that was to be made, such as one in /proc
+        raise RunError(f"{root}: cannot be made ({error.strerror}); write elsewhere") from None
     lease = Lease(path, owner)
     try:
         with beside(partial(_keep, lease, lost)):
@@ -131,8 +136,16 @@ def swept(lease: Lease, sweep: Callable[[], None]) -> Iterator[None]:
             sweep()
 
 
+def require_folder(root: str) -> None:
+    """Raise RunError if a file has the name of a run folder."""
+    local = storage.local_path(root)
+    if local is not None and local.is_file():
+        raise RunError(f"{root}: is a file; give the folder of a run")
+
+
 def require_free(root: str) -> None:
-    """Raise RunError if a driver is at work on a run."""
+    """Raise RunError if a driver is at work on a run, or its name is that of a file."""
+    require_folder(root)
     path, now = storage.join(root, "lease.json"), time.time()
     found = _read(path)
     if found is not None and _alive(found, now):
