@@ -15,7 +15,7 @@ from ledgers import SHARD, commit, complete, edit, new_run, record, synthetic, w
 
 import capfilt
 from capfilt.config import Policy
-from capfilt.errors import QueryError, RunError
+from capfilt.errors import ConfigError, QueryError, RunError
 from capfilt.ledger import fold, read_candidates
 from capfilt.policy import select
 from capfilt.query import COLUMNS, opened
@@ -88,6 +88,16 @@ def test_every_decision_is_that_of_select_on_the_shard_alone(tmp_path_factory, l
 
     alone = pa.concat_tables(select(read_candidates(run, shard), policy) for shard in shards)
     assert decisions.to_pylist() == alone.select(["text", "kept", "reason"]).to_pylist()
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_policy_is_also_given_by_the_path_of_its_file(run, tmp_path, kind):
+    (tmp_path / "strict.yaml").write_text("web_itm: 0.8")
+
+    with capfilt.open_run(run.root, kind(tmp_path / "strict.yaml")) as found:
+        assert found.policy == Policy(web_itm=0.8)
+    with pytest.raises(ConfigError, match=r"gone\.yaml: cannot be read"):
+        capfilt.open_run(run.root, kind(tmp_path / "gone.yaml"))
 
 
 def test_a_sample_knows_how_many_of_its_texts_are_kept(run):

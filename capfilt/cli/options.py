@@ -53,10 +53,8 @@ def open_under(
 ) -> "OpenRun":
     """Open a run's ledger under the policy of a file, or its own; the rest and errors as in open_run."""
     from capfilt.query.opened import open_run
-    from capfilt.runs import load_policy
 
-    judged = load_policy(policy) if policy else None
-    return open_run(run, judged, unfinished=unfinished, share=share, languages=languages)
+    return open_run(run, policy, unfinished=unfinished, share=share, languages=languages)
 
 
 def say_share(opened: "OpenRun") -> None:

@@ -26,7 +26,7 @@ from capfilt.query.engine import connect
 from capfilt.query.facts import tables
 from capfilt.query.languages import Detect, detector
 from capfilt.records import CONTROL, Shard
-from capfilt.runs import Run, load_run
+from capfilt.runs import Run, load_policy, load_run
 
 SAMPLES_PER_FILE = 50_000  # of a scratch file: enough for long columns, few enough to hold in memory once per thread
 QUICK_SAMPLES = 6_000_000  # of which questions are answered in seconds, where no other share is asked for
@@ -161,7 +161,7 @@ class OpenRun:
 
 def open_run(
     path: str,
-    policy: Policy | None = None,
+    policy: Policy | Path | str | None = None,
     *,
     unfinished: bool = False,
     share: float | None = 1.0,
@@ -171,7 +171,7 @@ def open_run(
 
     Args:
         path: folder or URL of the run; it may still be at work.
-        policy: which candidates count as kept; the run's own by default.
+        policy: which candidates count as kept, or the path of its YAML; the run's own by default.
         unfinished: also take the committed units of shards that are in work.
         share: of the shards, drawn by their ids; None: all, or as many as hold QUICK_SAMPLES where there are more.
         languages: add the column `language`; it costs about ten times as much as all the rest.
@@ -179,7 +179,10 @@ def open_run(
     Raises:
         RunError: there is no run, or a file of its ledger is not what was committed.
         QueryError: share is not in (0, 1], or no detector of languages is installed.
+        ConfigError: the file of the policy is missing, or holds none.
     """
+    if isinstance(policy, Path | str):
+        policy = load_policy(Path(policy))
     if share is not None and not 0 < share <= 1:
         raise QueryError(f"share is {share}; give one in (0, 1]")
     run = load_run(path)
