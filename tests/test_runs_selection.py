@@ -2,7 +2,7 @@
 
 import pytest
 
-from capfilt.config import ExportConfig, Policy, dump
+from capfilt.config import BootstrapConfig, ExportConfig, Policy, dump
 from capfilt.errors import ConfigError
 from capfilt.runs.selection import Selection, load_policy
 
@@ -43,3 +43,14 @@ def test_a_misspelt_rule_is_told_as_one_of_a_policy(tmp_path):
 
     with pytest.raises(ConfigError, match=r"policy\.yaml: web_itmm: unknown key; did you mean web_itm\?"):
         load_policy(tmp_path / "policy.yaml")
+
+
+@pytest.mark.parametrize(
+    "job", [BootstrapConfig(input=["a"], run="b", captioner="c", filter="d"), ExportConfig(run="b")]
+)
+def test_the_config_of_a_job_is_told_in_one_line(tmp_path, job):
+    (tmp_path / "my.yaml").write_text(dump(job))
+
+    with pytest.raises(ConfigError) as told:
+        load_policy(tmp_path / "my.yaml")
+    assert str(told.value) == f"{tmp_path}/my.yaml: is the config of a job; give a file of what stands under policy"
