@@ -79,6 +79,19 @@ def test_an_override_whose_value_is_not_yaml_is_refused(file):
         load(BootstrapConfig, file(needed()), ["sampling={"])
 
 
+def test_a_single_value_where_a_list_is_wanted_is_told_as_one(file):
+    with pytest.raises(ConfigError) as told:
+        load(BootstrapConfig, file(needed()), ["input=data/1.tar"])
+    assert str(told.value).endswith(
+        "job.yaml: input: input should be a valid list (found 'data/1.tar'); write it as [data/1.tar]"
+    )
+
+
+def test_an_empty_list_is_told(file):
+    with pytest.raises(ConfigError, match=r"job\.yaml: input: is empty; give at least one$"):
+        load(BootstrapConfig, file(needed()), ["input=[]"])
+
+
 def test_a_rule_over_several_keys_is_told_in_its_own_words(file):
     with pytest.raises(ConfigError) as told:
         load(BootstrapConfig, file(needed(sampling={"min_length": 30})))

@@ -170,8 +170,12 @@ def _explain(kind: type[Config], problem: ErrorDetails) -> str:
     key = ".".join(map(str, problem["loc"]))
     if problem["type"] == "value_error":  # one of our own, which says what was found
         return ": ".join(filter(None, [key, problem["msg"].removeprefix("Value error, ")]))
+    if problem["type"] == "too_short" and not problem["input"]:
+        return f"{key}: is empty; give at least one"
     if problem["type"] != "extra_forbidden":
         found = "" if problem["type"] == "missing" else f" (found {redact(repr(problem['input']))})"
+        one = problem["type"] == "list_type" and isinstance(problem["input"], str)
+        found += f"; write it as [{redact(problem['input'])}]" if one else ""
         return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{found}"
     known = list(_section(kind, problem["loc"][:-1]).model_fields)
     close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
