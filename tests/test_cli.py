@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -135,6 +136,53 @@ def test_a_job_under_nohup_outlives_its_terminal_and_leaves_a_log_of_whole_lines
     assert {record["run"] for record in told} == {f"{root}/run"}
     assert records[-1]["level"] == "error"
     assert "00001.tar" in records[-1]["message"]
+
+
+WAITING = """
+import signal
+from pipelines import bootstrap
+from capfilt.cli import cli
+
+def wait(*_):
+    print("at work", flush=True)
+    while True:
+        signal.pause()
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
+bootstrap.plan_shards = wait
+cli()
+"""
+
+
+@pytest.mark.parametrize(("numbers", "code"), [([signal.SIGTERM], 143), ([signal.SIGINT, signal.SIGINT], 1)])
+def test_a_job_that_is_ended_at_once_says_how_it_goes_on(root, numbers, code):
+    command = [sys.executable, "-c", WAITING, "bootstrap", f"{root}/job.yaml", "--local"]
+    job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert job.stdout is not None
+    assert job.stderr is not None
+    assert job.stdout.readline() == "at work\n"
+
+    *before, last = numbers
+    for number in before:
+        job.send_signal(number)
+        while "press Ctrl-C again" not in job.stderr.readline():
+            pass
+    job.send_signal(last)
+
+    told = job.communicate(timeout=120)[1]
+    assert job.returncode == code
+    assert told.splitlines()[-1] == "ended at once; run the same again to go on"
+    assert "Aborted" not in told
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as output:
+        command = [sys.executable, "-m", "capfilt.cli", "config", "bootstrap"]
+        done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=120)
+
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_the_log_is_of_the_format_that_the_environment_names(root):

@@ -7,6 +7,7 @@ answer, so that the same again may do.
 
 import errno
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -36,6 +37,9 @@ from capfilt.errors import PASSING, CapfiltError, StoppedError
 from capfilt.logs import STYLES, Style, configure, say_error
 from capfilt.retries import may_pass
 
+_RESUMED = ("bootstrap", "export", "finetune", "pretrain", "recut", "rounds")
+_ENDED = "ended at once; run the same again to go on"
+
 
 class _Group(click.Group):
     """Shows what a user can mend as one line, without a traceback."""
@@ -43,7 +47,18 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            if ctx.invoked_subcommand not in _RESUMED:
+                raise
+            say_error(_ENDED)
+            ctx.exit(1)
+        except SystemExit as end:
+            if end.code == 128 + signal.SIGTERM and ctx.invoked_subcommand in _RESUMED:
+                say_error(_ENDED)
+            raise
         except (CapfiltError, OSError) as error:
+            if isinstance(error, BrokenPipeError) and error.filename is None:
+                raise  # who reads the output has seen enough of it, as head has: click ends in silence
             word = "" if isinstance(error, StoppedError) else "Error: "
             say_error(f"{word}{error}{_remedy(error)}")
             if isinstance(error, CapfiltError):
