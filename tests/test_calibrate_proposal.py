@@ -4,13 +4,14 @@ import json
 from dataclasses import replace
 
 import pytest
-from ledgers import complete, new_run, record, synthetic, web
+from ledgers import CHECKPOINTS, complete, config, new_run, record, synthetic, web
 
 from capfilt.calibrate import Label, calibrate, render_calibration
 from capfilt.config import Policy
 from capfilt.errors import QueryError
 from capfilt.query import open_run
 from capfilt.records import Candidate, Shard
+from capfilt.runs import start_run
 
 
 def control(position: int, itm: float, index: int = 0) -> Candidate:
@@ -107,6 +108,16 @@ def test_too_few_controls_are_warned_of(tmp_path):
     assert "warning: web: 10 control pairs are too few" in render_calibration(found)
 
 
+@pytest.mark.parametrize(("controls", "shown"), [(1, False), (72, False), (73, True)])
+def test_a_share_of_mismatches_is_shown_only_where_the_controls_are_enough(tmp_path, controls, shown):
+    texts = [web(n, n / 100) for n in range(100)] + [control(n, 0.1) for n in range(controls)]
+    with opened(tmp_path, texts) as run:
+        text = render_calibration(calibrate(run, 0.05))
+
+    assert ("wrong of kept, at most" in text) == ("at most are mismatches" in text) == shown
+    assert ("; 1 control pair\n" in text) == ("web: 1 control pair is too few" in text) == (controls == 1)
+
+
 def test_where_mismatches_score_one_no_threshold_is_proposed(tmp_path):
     with opened(tmp_path, [web(n, 0.5) for n in range(100)] + [control(n, 1.0) for n in range(100)]) as run:
         found = calibrate(run, 0.05)
@@ -116,12 +127,24 @@ def test_where_mismatches_score_one_no_threshold_is_proposed(tmp_path):
     assert "web: no threshold does it: 100.00% of the controls score 1" in found.warnings
 
 
-def test_a_run_without_controls_says_what_to_do(tmp_path):
-    with (
-        opened(tmp_path, [web(0)]) as run,
-        pytest.raises(QueryError, match=r"no control pairs .* controls\.share: 0\.02"),
-    ):
-        calibrate(run, 0.05)
+@pytest.mark.parametrize(
+    ("share", "message"),
+    [
+        (
+            0.0,
+            r"has no control pairs \(controls\.share is 0\) .*; bootstrap another run with controls\.share: 0\.02, or ",
+        ),
+        (0.02, r"its samples gave no control pairs yet .*; finish the run, or .* a larger controls\.share, or "),
+    ],
+)
+def test_a_run_without_controls_says_what_to_do(tmp_path, share, message):
+    shard = Shard("00000", "in/00000.tar", 1000, "d16e57", 1)
+    run = start_run(config(tmp_path, controls={"share": share}), CHECKPOINTS)
+    run.write_plan([shard])
+    complete(run, shard, [record(0)], [web(0)])
+
+    with open_run(run.root) as found, pytest.raises(QueryError, match=message):
+        calibrate(found, 0.05)
 
 
 def test_a_run_of_which_nothing_is_committed_says_so(tmp_path):

@@ -118,7 +118,8 @@ class Scored:
         elif step is None:
             yield f"{self.source}: no threshold does it: {self.controls.at(STEPS).share:.2%} of the controls score 1"
         if 0 < found < wanted:
+            are = "control pair is" if found == 1 else "control pairs are"
             yield (
-                f"{self.source}: {found} control pairs are too few to show a rate of {error:g}, which takes {wanted}; "
+                f"{self.source}: {found} {are} too few to show a rate of {error:g}, which takes {wanted:,}; "
                 f"a run with a larger controls.share, or on more samples, has more"
             )

@@ -58,15 +58,25 @@ def calibrate(opened: OpenRun, error: float, labels: Sequence[Label] = ()) -> Ca
         for source, texts, controls in _curves(opened, in_force)
     ]
     if not any(source.controls for source in sources) and not found.sources:
-        raise QueryError(
-            f"{opened.run.root}: has no control pairs (controls.share is {opened.run.config().controls.share:g}) "
-            f"and no labelled text; bootstrap another run with controls.share: 0.02, or give --labels"
-        )
+        raise QueryError(f"{opened.run.root}: {_nothing_known(opened.run.config().controls.share)}, or give --labels")
     thresholds = {f"{s.source}_itm": s.proposed.threshold for s in sources if s.proposed and s.source in PROPOSED}
     warnings = [warning for source in sources for warning in source.warnings]
     warnings += _left_out(found)
     policy = opened.policy.model_copy(update={"name": "calibrated", **thresholds})
     return Calibration(opened.run.root, error, policy, sources, warnings)
+
+
+def _nothing_known(share: float) -> str:
+    """Return why a run has nothing to measure by, and what to do; share is its controls.share."""
+    if not share:
+        return (
+            "has no control pairs (controls.share is 0) and no labelled text; "
+            "bootstrap another run with controls.share: 0.02"
+        )
+    return (
+        f"its samples gave no control pairs yet (controls.share is {share:g}), and it has no labelled text; "
+        "finish the run, or bootstrap another one with a larger controls.share"
+    )
 
 
 def _left_out(found: Found) -> Iterator[str]:

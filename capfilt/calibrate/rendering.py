@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from capfilt.calibrate.curves import LEVEL, Rate
+from capfilt.calibrate.curves import LEVEL, Rate, enough
 from capfilt.calibrate.measured import Point, SourceCalibration
 from capfilt.calibrate.proposal import Calibration
 from capfilt.stats.terminal import Row, bar, columns
@@ -19,13 +19,15 @@ def render_calibration(found: Calibration, plain: bool = True) -> str:
     """
     sections = [f"{found.run}: thresholds of P(match) for a false-accept rate of {_percent(found.error)}"]
     for source in found.sources:
-        sections += [_curves(source, plain), _proposal(source)]
+        sections += [_curves(source, found.error, plain), _proposal(source)]
     sections += [f"warning: {warning}" for warning in found.warnings]
     return "\n\n".join(sections)
 
 
-def _curves(source: SourceCalibration, plain: bool) -> str:
-    rows: list[Row] = [["itm at least", "false accepts", "", "kept", "", "wrong of kept, at most", *_head(source)]]
+def _curves(source: SourceCalibration, error: float, plain: bool) -> str:
+    trusted = source.noise_at_most is not None and source.controls >= enough(error)
+    wrong = ["wrong of kept, at most"] * trusted
+    rows: list[Row] = [["itm at least", "false accepts", "", "kept", "", *wrong, *_head(source)]]
     points = {point.threshold: (point, "") for point in source.points}
     for point, mark in ((source.in_force, "in force"), (source.proposed, "proposed")):
         if point is not None:
@@ -33,12 +35,12 @@ def _curves(source: SourceCalibration, plain: bool) -> str:
             points[point.threshold] = (point, ", ".join(filter(None, [before, mark])))
     for point, mark in _told_apart([each for _, each in sorted(points.items())]):
         accepted = _share(point.false_accepts), _bar(point.false_accepts, plain)
-        wrong = "" if point.wrong_at_most is None else _percent(point.wrong_at_most)
+        wrong = [_percent(point.wrong_at_most or 0.0)] * trusted
         kept = _share(point.kept), _bar(point.kept, plain)
-        rows.append([f"{point.threshold:.10g}  {mark}".rstrip(), *accepted, *kept, wrong, *_judged(point)])
-    noise = source.noise_at_most
-    mismatches = "" if noise is None else f", of which {_percent(noise)} at most are mismatches"
-    head = f"{source.source}: {source.texts} texts{mismatches}; {source.controls} control pairs"
+        rows.append([f"{point.threshold:.10g}  {mark}".rstrip(), *accepted, *kept, *wrong, *_judged(point)])
+    mismatches = f", of which {_percent(source.noise_at_most or 0.0)} at most are mismatches" if trusted else ""
+    pairs = "control pair" if source.controls == 1 else "control pairs"
+    head = f"{source.source}: {source.texts:,} texts{mismatches}; {source.controls:,} {pairs}"
     return f"{head}\n{columns(rows)}"
 
 
