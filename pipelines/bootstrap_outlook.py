@@ -15,7 +15,7 @@ from capfilt.runs.lease import require_free
 from capfilt.shards import find_shards
 from capfilt.survey import Survey, survey
 from capfilt.units import unit_size
-from pipelines.bootstrap import remedy
+from pipelines.bootstrap import ONE_FOR_BOTH, remedy
 from pipelines.settling import as_begun
 from workers.room import find_room
 
@@ -48,6 +48,8 @@ def dry_run(
     with outlook.examine():
         for line in describe(config):
             outlook.tell("model", line)
+    if storage.absolute(config.captioner) == storage.absolute(config.filter):  # their hashes would need all of a file
+        outlook.tell("warning", ONE_FOR_BOTH)
     with outlook.examine():
         outlook.tell("workers", "in this process" if local else find_room(config.cluster))
     with outlook.examine():

@@ -54,6 +54,15 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
+def test_one_checkpoint_for_both_roles_is_warned_of_once(folder, caplog):
+    for names, times in ((NAMES, 0), (dict.fromkeys(NAMES, "c0ffee"), 1)):
+        caplog.clear()
+        bootstrap.run(job_config(folder, run=f"{folder}/run{times}"), build_fakes, names, local=True)
+
+        told = [record for record in caplog.records if "are the same checkpoint" in record.getMessage()]
+        assert [record.levelname for record in told] == ["WARNING"] * times
+
+
 def test_every_sample_of_every_shard_is_in_the_ledger(undisturbed):
     run = load_run(f"{undisturbed}/run")
 

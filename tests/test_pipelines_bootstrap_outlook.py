@@ -146,3 +146,13 @@ def test_a_batch_size_that_is_to_be_found_is_told(tmp_path):
     told = dict(look(job_config(tmp_path, batch_size=0)).facts)
     assert told["batches"] == "their size is found by a trial when the run begins"
     assert told["does"] == "63 samples in 9 units of up to 8"
+
+
+def test_one_checkpoint_for_both_roles_is_warned_of_and_keeps_nothing_from_its_work(tmp_path):
+    mixed_shards(tmp_path / "in")
+
+    apart, both = look(job_config(tmp_path)), look(job_config(tmp_path, captioner="c", filter="c"))
+
+    assert "warning" not in dict(apart.facts)
+    assert dict(both.facts)["warning"].startswith("captioner and filter are the same checkpoint, ")
+    assert not both.problems
