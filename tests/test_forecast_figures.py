@@ -43,6 +43,8 @@ def test_only_what_is_left_counts():
     assert rest.ledger_bytes.likely == pytest.approx(1000 * 100 + 50)
     done = forecast(config(), survey(4, done=4), None, RATE)
     assert done.hours == (0, 0, 0)
+    assert (whole.workers, done.workers) == (1, 0)
+    assert "workers with something to do: 0;" in render_forecast(done)
 
 
 def test_loading_and_export_take_their_time():

@@ -74,7 +74,7 @@ def forecast(
     """
     cluster = config.cluster
     units = length_hint(found.rest) * found.files / max(1, len(found.shards))
-    workers = max(1, min(cluster.workers, round(units)))
+    workers = max(1, min(cluster.workers, round(units))) if found.samples_left.likely else 0
     each = cluster.gpus_per_worker or cluster.cpus_per_worker + cluster.decode_cpus
     hours = None if pace is None else _hours(config, found, pace, workers, units)
     device_hours = None if hours is None else hours.times(cluster.workers * each)
