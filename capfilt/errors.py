@@ -104,10 +104,8 @@ class FailedUnitsError(CapfiltError):
 
     exit_code = 3
 
-    def __init__(self, failed: Sequence[str], summary: str = "") -> None:
+    def __init__(self, failed: Sequence[str], summary: str = "", remedy: str = "to retry, run the same again") -> None:
         listing = "\n  ".join(failed)
         lead = f"{summary}\n" if summary else ""
-        super().__init__(
-            f"{lead}{len(failed)} failed, all others are committed; to retry, run the same again:\n  {listing}"
-        )
+        super().__init__(f"{lead}{len(failed)} failed, all others are committed; {remedy}:\n  {listing}")
         self.failed = list(failed)

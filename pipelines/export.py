@@ -48,7 +48,10 @@ def run(config: ExportConfig) -> str:
     if stop.asked and (left := {shard.id for shard in ready} - finished_shards(clean)):
         raise StoppedError(f"{len(ready) - len(left)} of {len(shards)} shards in {clean}", failed)
     if failed:
-        raise FailedUnitsError(failed, f"{len(shards) - len(failed)} of {len(shards)} shards in {clean}")
+        summary = f"{len(shards) - len(failed)} of {len(shards)} shards in {clean}"
+        if len(ready) == len(shards):
+            raise FailedUnitsError(failed, summary)
+        raise FailedUnitsError(failed, summary, "bootstrap again, and then export again")
     return finish(folder, shards, config)
 
 

@@ -67,9 +67,13 @@ def test_an_incomplete_shard_is_named_and_the_export_is_not_marked_whole(folder)
     (ledger / "00001.json").unlink()
     (folder / "away").rename(folder / "run/ledger")
 
-    with pytest.raises(FailedUnitsError, match=r"2 of 3 shards in .*\n1 failed(.|\n)*00001\.tar: its ledger is not"):
+    with pytest.raises(
+        FailedUnitsError, match=r"2 of 3 shards in .*\n1 failed(.|\n)*00001\.tar: its ledger is not"
+    ) as told:
         export.run(ExportConfig(run=str(folder / "run")))
 
+    assert "; bootstrap again, and then export again:\n" in str(told.value)
+    assert "run the same again" not in str(told.value)
     assert {"00000.tar", "00002.tar"} <= set(clean(folder))
     assert "_SUCCESS" not in clean(folder)
 
