@@ -47,6 +47,11 @@ def one_line(text: str, width: int = 60) -> str:
     return line if len(line) <= width else f"{line[: width - 3]}..."
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things for people: "1 shard", "2,880 tokens"."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def reveal(text: str, limit: int | None = None) -> str:
     """Return a text on one line in which every character shows and none acts.
 

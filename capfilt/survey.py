@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from capfilt.config import BootstrapConfig
+from capfilt.display import counted
 from capfilt.estimates import Estimate, total
 from capfilt.ledger.remaining import Remaining
 from capfilt.planning import planned_shards, shards_at, unusable
@@ -60,7 +61,7 @@ class Survey:
     def __str__(self) -> str:
         out = f"; {len(self.left_out)} of them cannot be used" if self.left_out else ""
         if self.whole:
-            return f"{self.files:,} shards, {self.samples.likely:,.0f} samples{out}"
+            return f"{counted(self.files, 'shard')}, {counted(round(self.samples.likely), 'sample')}{out}"
         return f"{self.files:,} shards, about {self.samples.likely:,.0f} samples by {len(self.shards)} of them{out}"
 
 

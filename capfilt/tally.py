@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from datetime import timedelta
 
+from capfilt.display import counted
 from capfilt.records import UnitResult
 
 MODEL_STAGES = ("caption", "score")  # in which the models compute; others overlap with them
@@ -50,16 +51,19 @@ class Tally:
     def _samples(self) -> str:
         failed = {status: count for status, count in sorted(self.statuses.items()) if status != "ok"}
         reasons = ", ".join(f"{count:,} {status}" for status, count in failed.items())
-        return f"{self.statuses.total():,} samples: {self.statuses['ok']:,} scored, {sum(failed.values()):,} failed" + (
-            f" ({reasons})" if reasons else ""
-        )
+        samples, scored = counted(self.statuses.total(), "sample"), self.statuses["ok"]
+        return f"{samples}: {scored:,} scored, {sum(failed.values()):,} failed" + (f" ({reasons})" if reasons else "")
 
     def _texts(self) -> str:
         kept = ", ".join(
             f"{source} {self.kept[source]:,} of {n:,} kept ({self.kept[source] / n:.1%})"
             for source, n in sorted(self.candidates.items())
         )
-        return f"{self.candidates.total():,} candidates: {kept}; {self.tokens:,} tokens generated" if kept else ""
+        return (
+            f"{counted(self.candidates.total(), 'candidate')}: {kept}; {counted(self.tokens, 'token')} generated"
+            if kept
+            else ""
+        )
 
     def _time(self) -> str:
         """Tell how long it took, and what the workers did; a stage beside the models may take over 100 % of one."""

@@ -9,6 +9,7 @@ from functools import partial
 from capfilt import storage
 from capfilt.bootstrap import CapFilt
 from capfilt.config import BootstrapConfig, Cluster, ExportConfig
+from capfilt.display import counted
 from capfilt.errors import FailedUnitsError, RunError, ShardError, StoppedError
 from capfilt.export import finished_shards
 from capfilt.ledger import complete_shards
@@ -177,8 +178,8 @@ class _Job:
 
     def end(self, settings: ExportConfig, failed: list[str]) -> str:
         """Note the end and return the summary; raise it where something failed or the job was stopped."""
-        shards = len(self.shards) + len(self.left_out)
-        summary = f"{shards} shards, {len(self.left_out)} left out, {self.left.done} samples done before; "
+        shards, done = counted(len(self.shards) + len(self.left_out), "shard"), counted(self.left.done, "sample")
+        summary = f"{shards}, {len(self.left_out):,} left out, {done} done before; "
         summary += str(self.follower.tally)
         if self.stopped:
             self.folder.note("stop", summary=summary, failed=failed)

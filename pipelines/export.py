@@ -6,6 +6,7 @@ from functools import partial
 
 from capfilt import storage
 from capfilt.config import Cluster, ExportConfig
+from capfilt.display import counted
 from capfilt.errors import FailedUnitsError, StoppedError
 from capfilt.export import finish_export, finished_shards
 from capfilt.ledger import complete_shards
@@ -114,4 +115,5 @@ def finish(folder: Run, shards: Sequence[Shard], config: ExportConfig) -> str:
     """Write the manifest of an export whose shards are all there, and return what it holds in a line."""
     exported = finish_export(folder, shards, config)
     samples, texts = sum(stats.samples for stats in exported), sum(stats.texts for stats in exported)
-    return f"{len(exported)} clean shards with {samples} samples and {texts} texts in {folder.clean(config)}"
+    holds = f"{counted(len(exported), 'clean shard')} with {counted(samples, 'sample')}"
+    return f"{holds} and {counted(texts, 'text')} in {folder.clean(config)}"

@@ -59,3 +59,14 @@ def test_what_became_of_the_samples_in_both_stands_below_them(tmp_path):
     assert below == ["kept by both", "gained", "lost", "failed, then ok"]
     first = names.index("in both") + 1
     assert names[first : first + len(below)] == below
+
+
+def test_what_rounds_to_nothing_has_no_sign_of_less(tmp_path):
+    first = run_of(tmp_path, [record(0)], [web(0, 0.75)])
+    second = run_of(tmp_path, [record(0)], [web(0, 0.74999)], round_=1)
+
+    text = render_comparison(compared(first, second))
+
+    assert "web itm 1 +0.0000 " in "\n".join(lines_of(text))
+    assert "-0.0000" not in text
+    assert ": 1 sample, policy" in text

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capfilt.display import has_credentials, one_line, redact, reveal, shorten
+from capfilt.display import counted, has_credentials, one_line, redact, reveal, shorten
 
 
 @pytest.mark.parametrize(
@@ -115,3 +115,8 @@ def test_nothing_of_any_text_can_act(text):
 def test_a_long_text_is_cut_between_words_and_nothing_is_lost(text, head, rest):
     assert shorten(text, 10) == (head, rest)
     assert "".join(shorten(text, 10)) == text
+
+
+@pytest.mark.parametrize(("count", "told"), [(0, "0 tokens"), (1, "1 token"), (2, "2 tokens"), (2880, "2,880 tokens")])
+def test_a_number_of_things_is_told_for_people(count, told):
+    assert counted(count, "token") == told

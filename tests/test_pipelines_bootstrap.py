@@ -145,7 +145,7 @@ def test_a_batch_size_that_is_not_set_is_found_when_a_run_begins_and_kept(tmp_pa
     again = bootstrap.run(config, build_nothing, NAMES, local=True)
 
     assert found >= LEAST
-    assert again.startswith("1 shards, 0 left out, 9 samples done before; 0 samples")
+    assert again.startswith("1 shard, 0 left out, 9 samples done before; 0 samples")
     with pytest.raises(RunError, match=f"batch_size: {found} in the run, 4 here"):
         bootstrap.run(job_config(tmp_path), build_nothing, NAMES, local=True)
 

@@ -19,3 +19,7 @@ def test_a_bar_fills_its_share(part, fine, plain):
 
 def test_there_is_no_share_of_nothing():
     assert (share(1, 8), share(0, 0), bar(0, 0, 8, plain=False)) == ("12.5 %", "", "")
+
+
+def test_whole_numbers_are_told_with_commas():
+    assert columns([["texts", 7315], ["share", "7315"]]).splitlines() == ["texts  7,315", "share   7315"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from capfilt.calibrate.curves import STEPS, Curve, Rate, enough
 from capfilt.calibrate.labels import Labelled
+from capfilt.display import counted
 
 SHOWN = tuple(range(0, STEPS + 1, STEPS // 20))
 """Steps of the thresholds at which curves are told, besides those in force and proposed."""
@@ -118,8 +119,8 @@ class Scored:
         elif step is None:
             yield f"{self.source}: no threshold does it: {self.controls.at(STEPS).share:.2%} of the controls score 1"
         if 0 < found < wanted:
-            are = "control pair is" if found == 1 else "control pairs are"
+            are = f"{counted(found, 'control pair')} {'is' if found == 1 else 'are'}"
             yield (
-                f"{self.source}: {found} {are} too few to show a rate of {error:g}, which takes {wanted:,}; "
+                f"{self.source}: {are} too few to show a rate of {error:g}, which takes {wanted:,}; "
                 f"a run with a larger controls.share, or on more samples, has more"
             )

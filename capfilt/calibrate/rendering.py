@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from capfilt.calibrate.curves import LEVEL, Rate, enough
 from capfilt.calibrate.measured import Point, SourceCalibration
 from capfilt.calibrate.proposal import Calibration
+from capfilt.display import counted
 from capfilt.stats.terminal import Row, bar, columns
 
 _WIDTH = 16  # of a bar, characters
@@ -39,8 +40,7 @@ def _curves(source: SourceCalibration, error: float, plain: bool) -> str:
         kept = _share(point.kept), _bar(point.kept, plain)
         rows.append([f"{point.threshold:.10g}  {mark}".rstrip(), *accepted, *kept, *wrong, *_judged(point)])
     mismatches = f", of which {_percent(source.noise_at_most or 0.0)} at most are mismatches" if trusted else ""
-    pairs = "control pair" if source.controls == 1 else "control pairs"
-    head = f"{source.source}: {source.texts:,} texts{mismatches}; {source.controls:,} {pairs}"
+    head = f"{source.source}: {counted(source.texts, 'text')}{mismatches}; {counted(source.controls, 'control pair')}"
     return f"{head}\n{columns(rows)}"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from capfilt.compare.figures import Comparison, Example
-from capfilt.display import one_line
+from capfilt.display import counted, one_line
 from capfilt.stats.scores import QUANTILES
 from capfilt.stats.terminal import Row, columns, share
 
@@ -11,7 +11,9 @@ from capfilt.stats.terminal import Row, columns, share
 def render_comparison(comparison: Comparison) -> str:
     """Return the figures as tables, and the examples."""
     runs = zip(("first", "second"), comparison.runs, comparison.policies, comparison.samples, strict=True)
-    head = "\n".join(f"{name:<6}  {run}: {samples} samples, policy {policy}" for name, run, policy, samples in runs)
+    head = "\n".join(
+        f"{name:<6}  {run}: {counted(samples, 'sample')}, policy {policy}" for name, run, policy, samples in runs
+    )
     sections = [head, _samples(comparison)]
     sections += [_decisions(comparison), _shifts(comparison)] if comparison.sources else []
     sections += _examples("gained: kept by the second alone", comparison.gained_examples)
@@ -30,7 +32,7 @@ def _samples(comparison: Comparison) -> str:
         [f"  {before}, then {after}", count, share(count, matched)] for before, after, count in comparison.statuses
     ]
     rows += [["only in the first", comparison.only_first, ""], ["only in the second", comparison.only_second, ""]]
-    rows += [["without an image", " and ".join(map(str, comparison.without_image)), ""]]
+    rows += [["without an image", " and ".join(f"{count:,}" for count in comparison.without_image), ""]]
     return columns(rows)
 
 
@@ -50,7 +52,7 @@ def _shifts(comparison: Comparison) -> str:
     for name, source in comparison.sources.items():
         for score, shift in source.shifts.items():
             values = [shift.mean, *shift.quantiles.values()]
-            rows.append([f"{name} {score}", shift.texts, *(f"{value:+.4f}" for value in values)])
+            rows.append([f"{name} {score}", shift.texts, *(f"{value:+z.4f}" for value in values)])
     return columns(rows)
 
 

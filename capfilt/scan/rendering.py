@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from capfilt.display import one_line
+from capfilt.display import counted, one_line
 from capfilt.scan.counts import PLACEHOLDER, Repeated
 from capfilt.scan.figures import Scan
 from capfilt.stats.scores import QUANTILES
@@ -25,8 +25,8 @@ def render_scan(found: Scan) -> str:
 
 
 def _shards(found: Scan) -> str:
-    of = "" if found.looked_at == found.samples else f", {found.looked_at} of them looked at"
-    lines = [f"{found.shards} shards, {found.samples} samples{of}"]
+    of = "" if found.looked_at == found.samples else f", {found.looked_at:,} of them looked at"
+    lines = [f"{counted(found.shards, 'shard')}, {counted(found.samples, 'sample')}{of}"]
     damaged = [f"  {one_line(url, 200)}: {one_line(damage, 200)}" for url, damage in found.unusable.items()]
     lines += [f"{len(damaged)} shards are unreadable, cut or unfinished:", *_some(damaged)] if damaged else []
     unread = [f"  {one_line(error, 300)}" for error in found.unread]
@@ -82,10 +82,12 @@ def _prospect(found: Scan) -> str:
     total = sum(found.usable.values())
     scored = found.usable.get("ok", 0)
     left_out = (
-        f" and leaves out {len(found.unusable)} damaged shards (exit code 3; see damage)" if found.unusable else ""
+        f" and leaves out {counted(len(found.unusable), 'damaged shard')} (exit code 3; see damage)"
+        if found.unusable
+        else ""
     )
-    lines = [f"a bootstrap scores {scored} of {total} samples ({share(scored, total) or '0 %'}){left_out}"]
-    reasons = [f"{count} {status}" for status, count in found.usable.items() if status != "ok"]
+    lines = [f"a bootstrap scores {scored:,} of {counted(total, 'sample')} ({share(scored, total) or '0 %'}){left_out}"]
+    reasons = [f"{count:,} {status}" for status, count in found.usable.items() if status != "ok"]
     lines += [f"it fails {', '.join(reasons)}"] if reasons else []
     if found.failing_shards:
         lines.append(f"{found.failing_shards} shards fail as a whole, by max_failed_share")

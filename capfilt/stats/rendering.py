@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import replace
 
-from capfilt.display import one_line
+from capfilt.display import counted, one_line
 from capfilt.policy import REASONS
 from capfilt.stats.overview import Stats
 from capfilt.stats.scores import QUANTILES, band_edges
@@ -38,7 +38,7 @@ def render_slices(slices: Slices, plain: bool = True) -> str:
     rows += [[*(_name(name) for name in part.names), *_figures(part, plain)] for part in slices.parts]
     blanks = [""] * (len(slices.by) - 1)
     if slices.others:
-        rows.append([f"({slices.left_out} others)", *blanks, *_figures(slices.others, plain)])
+        rows.append([f"({slices.left_out:,} others)", *blanks, *_figures(slices.others, plain)])
     rows.append(["all", *blanks, *_figures(slices.total, plain)])
     head = f"{slices.run}: policy {slices.policy}" + (f", where {slices.where}" if slices.where else "")
     return f"{head}\n\n{columns([[*row[:-1], ' ' + str(row[-1]).ljust(10)] for row in rows], len(slices.by))}"
@@ -85,7 +85,7 @@ def _sources(stats: Stats) -> str:
     rows: list[Row] = [["source", "scored", "kept", "noise", "rejected"]]
     scores: list[Row] = [["score", *QUANTILES]]
     for name, source in stats.sources.items():
-        reasons = ", ".join(f"{count} {reason}" for reason, count in source.rejected.items())
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in source.rejected.items())
         rows.append([name, source.scored, source.kept, share(source.scored - source.kept, source.scored), reasons])
         scores += [[f"{name} {score}", *quantiles.values()] for score, quantiles in source.scores.items()]
     paper = [PAPER] if "synthetic" in stats.sources else []
@@ -95,12 +95,12 @@ def _sources(stats: Stats) -> str:
 def _histogram(stats: Stats, plain: bool, width: int = 18) -> str:
     """Return how P(match) is distributed, source by source; the bars of a source are in proportion to its longest."""
     edges = band_edges("itm")
-    counted = {name: source.bands["itm"] for name, source in stats.sources.items() if "itm" in source.bands}
-    rows: list[Row] = [["itm", *(cell for name in counted for cell in (name, " " * width))]]
+    bands = {name: source.bands["itm"] for name, source in stats.sources.items() if "itm" in source.bands}
+    rows: list[Row] = [["itm", *(cell for name in bands for cell in (name, " " * width))]]
     for n, low in enumerate(edges[:-1]):
         bars = (
             cell
-            for counts in counted.values()
+            for counts in bands.values()
             for cell in (counts[n], bar(counts[n], max(counts), width, plain).ljust(width))
         )
         rows.append([f"{low:.2f} to {edges[n + 1]:.2f}", *bars])
@@ -132,5 +132,5 @@ def _lengths(texts: Mapping[str, TextStats]) -> list[str]:
 def _stages(stats: Stats) -> str:
     rows: list[Row] = [["stage", "seconds", "samples/s of a worker"]]
     rows += [[stage, f"{seconds:.1f}", f"{stats.rates.get(stage, 0):.1f}"] for stage, seconds in stats.seconds.items()]
-    tokens = f"{stats.tokens} tokens generated, {stats.tokens_per_second:.1f} for each second of captioning"
+    tokens = f"{counted(stats.tokens, 'token')} generated, {stats.tokens_per_second:.1f} for each second of captioning"
     return f"{columns(rows)}\n\n{tokens}"

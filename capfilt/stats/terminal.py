@@ -8,8 +8,11 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def columns(rows: Sequence[Row], left: int = 1) -> str:
-    """Return rows of cells as aligned columns: the first `left` of them to the left, the others to the right."""
-    texts = [[str(cell) for cell in row] for row in rows]
+    """Return rows of cells as aligned columns: the first `left` of them to the left, the others to the right.
+
+    Whole numbers are told with commas.
+    """
+    texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return "\n".join(
         "  ".join(
