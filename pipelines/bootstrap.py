@@ -26,6 +26,7 @@ from capfilt.runs.lease import Lease, hold_lease, is_free, swept
 from capfilt.runs.status import Board, keep_status
 from capfilt.runs.stop import Stop, heed_stop
 from capfilt.shards import find_shards, told
+from capfilt.shards.samples import NO_SAMPLES
 from pipelines.export import export_shards, finish
 from pipelines.follow import Follower
 from pipelines.indexing import index_shards
@@ -234,4 +235,6 @@ def _without_gpus(cluster: Cluster, local: bool) -> Cluster:
 def remedy(shard: Shard) -> str:
     """Return what is wrong with a shard that is left out, and what to do."""
     choices = "keep-readable or skip-shard" if shard.digest else "skip-shard"
+    if shard.damage.startswith(NO_SAMPLES):  # such as an archive of other files, which fetching makes no shard
+        return f"{shard.url}: {shard.damage}; take it out of input, or set damage: {choices}"
     return f"{told(shard)}, or set damage: {choices}"

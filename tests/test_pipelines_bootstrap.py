@@ -29,7 +29,7 @@ from capfilt.runs.lease import hold_lease
 from capfilt.runs.status import read_record
 from capfilt.runs.stop import request_stop, stop_requested
 from capfilt.scan import scan
-from capfilt.shards import find_shards
+from capfilt.shards import find_shards, write_tar
 from capfilt.stats import summarise
 from capfilt.verify import verify
 from pipelines import bootstrap, export, indexing
@@ -61,6 +61,17 @@ def test_one_checkpoint_for_both_roles_is_warned_of_once(folder, caplog):
 
         told = [record for record in caplog.records if "are the same checkpoint" in record.getMessage()]
         assert [record.levelname for record in told] == ["WARNING"] * times
+
+
+def test_an_archive_of_other_files_is_to_be_taken_out_of_the_input(folder):
+    write_tar(folder / "in/00009.tar", [("README.md", b"no sample"), ("code/main.py", b"pass")])
+
+    with pytest.raises(FailedUnitsError) as told:
+        bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+
+    (reason,) = told.value.failed
+    assert reason.startswith(f"{folder}/in/00009.tar: ")
+    assert reason.endswith("; take it out of input, or set damage: keep-readable or skip-shard")
 
 
 def test_every_sample_of_every_shard_is_in_the_ledger(undisturbed):
