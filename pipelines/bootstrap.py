@@ -83,8 +83,6 @@ def run(
     with everywhere(run=root), hold_lease(root, force) as lease, _stoppable(root, lease, stop) as stop:
         config = settled(config, build, local)
         folder = start_run(config, hashes)
-        if hashes["captioner"] == hashes["filter"]:
-            logger.warning("%s", ONE_FOR_BOTH)
         settings = ExportConfig(run=config.run, policy=config.policy)
         with (
             keep_status(folder.root) as board,
@@ -96,6 +94,7 @@ def run(
             if retry_quarantined:
                 _release(folder, shards)
             job = _Job(folder, config, shards, lease, stop, board)
+            job.one_for_both = hashes["captioner"] == hashes["filter"]
             failed = job.begin() + job.bootstrap(build, local)
             failed += job.export(settings, local) if config.export and not job.stopped else []
             return job.end(settings, failed)
@@ -140,6 +139,7 @@ class _Job:
         self.left_out = [shard for shard in shards if unusable(shard, config)]
         self.shards = [shard for shard in shards if not unusable(shard, config)]
         self.stopped = False  # before all was done
+        self.one_for_both = False  # that one checkpoint plays both roles is still to be warned of
         self.left = Remaining(folder, config, self.shards)
 
     def begin(self) -> list[str]:
@@ -204,6 +204,9 @@ class _Job:
             try:
                 for result in results:
                     self.lease.check()
+                    if self.one_for_both:  # told when it is seen to be able to: else that it is not is told alone
+                        logger.warning("%s", ONE_FOR_BOTH)
+                        self.one_for_both = False
                     samples = result.unit.hi - result.unit.lo
                     self.follower.add(result)
                     progress.add(samples, tally.shares)
