@@ -183,7 +183,7 @@ def _report(config: DemoConfig, job: BootstrapConfig, say: Callable[[str], None]
     say("\nverify: every file of the run is whole, every sample accounted for")
     unseen = [shard for shard in run.plan() if Path(shard.url).parent.name == "unseen"]
     verdicts = judge(run, unseen, job.policy)
-    say(f"\nAgainst the truth, on {sum(shard.samples for shard in unseen)} scenes that no model was trained on:\n")
+    say(f"\nAgainst the truth, on {sum(shard.samples for shard in unseen):,} scenes that no model was trained on:\n")
     say(_table({**verdicts, "all": sum(verdicts.values(), Verdicts())}))
     counts = {source: asdict(verdict) for source, verdict in verdicts.items()}
     return {"config": config.model_dump(mode="json"), "verdicts": counts}
@@ -192,7 +192,7 @@ def _report(config: DemoConfig, job: BootstrapConfig, say: Callable[[str], None]
 def _table(verdicts: dict[str, Verdicts]) -> str:
     lines = [f"{'texts':<12}{'count':>7}{'true':>9}{'true kept':>12}{'wrong dropped':>15}{'kept are true':>15}"]
     lines += [
-        f"{source:<12}{v.texts:>7}{v.true_share:>9.1%}{v.recall:>12.1%}{v.rejection:>15.1%}{v.precision:>15.1%}"
+        f"{source:<12}{v.texts:>7,}{v.true_share:>9.1%}{v.recall:>12.1%}{v.rejection:>15.1%}{v.precision:>15.1%}"
         for source, v in verdicts.items()
     ]
     return "\n".join(lines)
