@@ -132,5 +132,5 @@ def _lengths(texts: Mapping[str, TextStats]) -> list[str]:
 def _stages(stats: Stats) -> str:
     rows: list[Row] = [["stage", "seconds", "samples/s of a worker"]]
     rows += [[stage, f"{seconds:.1f}", f"{stats.rates.get(stage, 0):.1f}"] for stage, seconds in stats.seconds.items()]
-    tokens = f"{counted(stats.tokens, 'token')} generated, {stats.tokens_per_second:.1f} for each second of captioning"
+    tokens = f"{counted(stats.tokens, 'token')} generated, {stats.tokens_per_second:,.1f} for each second of captioning"
     return f"{columns(rows)}\n\n{tokens}"
