@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capfilt.cli.options import Finite, existing_file, json_option, open_under, plain_output, set_option
+from capfilt.cli.options import Finite, existing_file, json_option, plain_output, set_option
 
 if TYPE_CHECKING:
     from capfilt.config import Policy
@@ -93,9 +93,10 @@ def calibrate(
     """
     from capfilt import calibrate as calibrating
     from capfilt.config import dump
+    from capfilt.query import open_run
     from capfilt.storage import publish
 
-    with open_under(run, policy) as opened:
+    with open_run(run, policy) as opened:
         found = calibrating.calibrate(opened, error, calibrating.read_labels(labels) if labels else ())
     if output is not None:
         head = f"# by capfilt calibrate {run} --error {error:g}, from known mismatches\n"

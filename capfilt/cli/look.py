@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capfilt.cli.options import Finite, existing_file, open_under, say_share, share_option
+from capfilt.cli.options import Finite, existing_file, say_share, share_option
 from capfilt.errors import RunError
 
 if TYPE_CHECKING:
@@ -66,11 +66,12 @@ def inspect(
       capfilt inspect runs/cc12m --failed                          why samples failed
       capfilt inspect runs/cc12m --key 000420017                   what became of one sample
     """
+    from capfilt.query import open_run
     from capfilt.query.cards import load_cards
     from capfilt.query.picks import pick
 
     asked = _asked(**filters)
-    with open_under(run, policy, share=1.0 if asked.key and not share else share) as opened:
+    with open_run(run, policy, share=1.0 if asked.key and not share else share) as opened:
         say_share(opened)
         cards = load_cards(opened, pick(opened, asked, limit, seed))
         if not cards:
@@ -115,11 +116,12 @@ def report(
       capfilt report runs/cc12m --output cc12m.html
     """
     from capfilt import storage
+    from capfilt.query import open_run
     from capfilt.report.make import make_report
 
     if output and (local := storage.local_path(output)) and local.is_dir():
         raise click.UsageError(f"--output {output} is a folder; give a file, such as {local / 'report.html'}")
-    with open_under(run, policy, share=share, languages=languages) as opened:
+    with open_run(run, policy, share=share, languages=languages) as opened:
         say_share(opened)
         path = output or storage.join(opened.run.root, "report.html")
         try:

@@ -43,20 +43,6 @@ share_option = click.option(
 )
 
 
-def open_under(
-    run: str,
-    policy: Path | None,
-    *,
-    unfinished: bool = False,
-    share: float | None = 1.0,
-    languages: bool = False,
-) -> "OpenRun":
-    """Open a run's ledger under the policy of a file, or its own; the rest and errors as in open_run."""
-    from capfilt.query.opened import open_run
-
-    return open_run(run, policy, unfinished=unfinished, share=share, languages=languages)
-
-
 def say_share(opened: "OpenRun") -> None:
     """Say on standard error that not all of a run is looked at, where that is so."""
     if opened.share < 1:

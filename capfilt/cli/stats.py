@@ -11,7 +11,6 @@ import click
 from capfilt.cli.options import (
     existing_file,
     json_option,
-    open_under,
     plain_output,
     say_nothing,
     say_share,
@@ -60,8 +59,10 @@ def stats(
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
+    from capfilt.query import open_run
+
     languages = any(re.search(r"\blanguage\b", text) for text in (*by, where or ""))
-    with open_under(run, policy, unfinished=unfinished, share=share, languages=languages) as opened:
+    with open_run(run, policy, unfinished=unfinished, share=share, languages=languages) as opened:
         say_share(opened)
         say_nothing(opened)
         if by or as_csv:
@@ -124,8 +125,9 @@ def compare(
       capfilt compare runs/cc12m runs/cc12m --policy-second strict.yaml
     """
     from capfilt import compare as comparing
+    from capfilt.query import open_run
 
-    with open_under(first, policy_first or policy) as a, open_under(second, policy_second or policy) as b:
+    with open_run(first, policy_first or policy) as a, open_run(second, policy_second or policy) as b:
         for opened in (a, b):
             say_nothing(opened)
         found = comparing.compare(a, b, examples)

@@ -41,11 +41,7 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return _outline(file) if on_meta() else load_file(file)
-        packed = zipfile.is_zipfile(file)
-        mapped = on_meta() and packed  # older files have no place for each tensor
-        if packed:
-            _check_unpacked(file)
-        state = torch.load(file, map_location="meta" if on_meta() else "cpu", mmap=mapped, weights_only=True)
+        state = _load_pth(file)
     except FileNotFoundError:
         if any(file.parent.glob("*.index.json")):
             remedy = "save it by save_pretrained(..., max_shard_size='100GB')"
@@ -65,6 +61,14 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(_is_weight(*item) for item in state.items()):
         raise CheckpointError(f"{file}: holds no state dict; a BLIP .pth has one, under the key model")
     return state
+
+
+def _load_pth(file: Path) -> object:
+    packed = zipfile.is_zipfile(file)
+    if packed:
+        _check_unpacked(file)
+    mapped = on_meta() and packed  # older files have no place for each tensor
+    return torch.load(file, map_location="meta" if on_meta() else "cpu", mmap=mapped, weights_only=True)
 
 
 def _check_unpacked(file: Path) -> None:
