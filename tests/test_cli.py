@@ -140,13 +140,14 @@ def test_a_job_under_nohup_outlives_its_terminal_and_leaves_a_log_of_whole_lines
 
 WAITING = """
 import signal
+import time
 from pipelines import bootstrap
 from capfilt.cli import cli
 
 def wait(*_):
     print("at work", flush=True)
     while True:
-        signal.pause()
+        time.sleep(0.1)  # signal.pause() would miss a signal that comes right before it
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
 bootstrap.plan_shards = wait

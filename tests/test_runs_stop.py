@@ -1,5 +1,6 @@
 """A request to stop reaches the driver that is at work, and no other."""
 
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -43,6 +44,22 @@ def test_a_request_that_comes_too_late_for_the_driver_is_known_to_whoever_starte
         request_stop(str(tmp_path))
     assert stop.asked
     assert not stop_requested(str(tmp_path))
+
+
+def test_a_signal_handler_may_ask_whatever_it_interrupts():
+    """A handler runs between any two steps of the program, and so may it here, where each step is told of."""
+    stop = Stop()
+
+    def ask() -> None:
+        sys.setprofile(lambda *_: stop.ask())
+        stop.ask()
+        sys.setprofile(None)
+
+    asker = threading.Thread(target=ask, daemon=True)
+    asker.start()
+    asker.join(timeout=60)
+    assert not asker.is_alive(), "it waits for itself"
+    assert stop.asked
 
 
 def test_a_second_request_ends_the_driver(tmp_path):

@@ -28,19 +28,22 @@ logger = logging.getLogger(__name__)
 
 
 class Stop:
-    """Whether a driver has been asked to stop. Threads and signal handlers may ask."""
+    """Whether a driver has been asked to stop. Threads and signal handlers may ask.
+
+    It has no lock: a handler that asks may have interrupted just that, and would wait for itself.
+    """
 
     def __init__(self) -> None:
-        self._asked = threading.Event()
+        self._asked = False
 
     def ask(self) -> None:
         """Ask that no other unit begins."""
-        self._asked.set()
+        self._asked = True
 
     @property
     def asked(self) -> bool:
         """Whether no other unit may begin."""
-        return self._asked.is_set()
+        return self._asked
 
 
 @contextmanager
