@@ -54,7 +54,8 @@ def equality(found: dict[str, Any]) -> str:
 def drifts(found: dict[str, Any]) -> str:
     """Return how far other precisions differ."""
     lines = [f"drift of P(match) against {THEIRS} {EXACT}:"]
-    return "\n".join(lines + [_drift(name, drift) for name, drift in found["drift"].items()])
+    lines += [_drift(name, drift) for name, drift in found["drift"].items()]
+    return "\n".join(lines) if found["drift"] else ""
 
 
 def products(found: dict[str, Any]) -> str:

@@ -93,7 +93,8 @@ def run(
 
 def show(table: str) -> None:
     """Tell people at once: a run that is cut short has not been for nothing."""
-    print(table, end="\n\n", file=sys.stderr, flush=True)
+    if table:
+        print(table, end="\n\n", file=sys.stderr, flush=True)
 
 
 def measure_cases(
