@@ -1,13 +1,19 @@
 """The driver of a submitted job is started again when that may help, and only then."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from capfilt.config import BootstrapConfig, Config, ExportConfig
+from capfilt.runs import Run
 from capfilt.runs.stop import request_stop
-from workers import entrypoint
+from workers import entrypoint, submission
+
+BOOTSTRAP = BootstrapConfig(input=["a.tar"], run="run", captioner="c", filter="f")
+EXPORT = ExportConfig(run="run")
 
 SCRIPT = """
 import os, signal, sys
@@ -28,11 +34,10 @@ def drivers(tmp_path, monkeypatch):
     monkeypatch.setattr(entrypoint, "_DRIVER", SCRIPT)
     monkeypatch.setattr(entrypoint, "FIRST_WAIT", 0.01)
 
-    def run(codes: str, retries: int = 3) -> tuple[int, int]:
-        code = entrypoint.main(
-            [codes, "job.yaml", "--results", str(tmp_path), "--folder", ".", "--retries", str(retries)]
-        )
-        return code, len(Path("starts").read_text())
+    def run(codes: str, retries: int = 3, job: str = "bootstrap", config: Config = BOOTSTRAP) -> tuple[int, int]:
+        line = submission.entrypoint(submission.prepare(job, config), "python", retries, tmp_path)
+        _, _, _, _, *words = shlex.split(line)  # python -m workers.entrypoint JOB
+        return entrypoint.main([codes, *words]), len(Path("starts").read_text())
 
     return run
 
@@ -53,14 +58,18 @@ def test_it_is_started_again_a_counted_number_of_times(drivers, capsys):
     assert "the driver was killed by signal 9, and is not started again; submit the job" in capsys.readouterr().err
 
 
-def test_one_that_died_while_it_was_asked_to_stop_is_not_started_again(drivers, tmp_path):
-    request_stop(str(tmp_path))
+@pytest.mark.parametrize(
+    ("job", "config", "asked_in"),
+    [("bootstrap", BOOTSTRAP, "run"), ("export", EXPORT, Run("run", "").exporting(EXPORT))],
+)
+def test_one_that_died_while_it_was_asked_to_stop_is_not_started_again(drivers, job, config, asked_in):
+    request_stop(asked_in)
 
-    assert drivers("kill,0") == (4, 1)
+    assert drivers("kill,0", job=job, config=config) == (4, 1)
 
 
 def test_a_folder_that_is_not_there_is_told(drivers, tmp_path, capsys):
-    entrypoint.main(["0", "job.yaml", "--results", str(tmp_path), "--folder", "/no/such/place", "--retries", "0"])
+    entrypoint.main(["0", "job.yaml", "--asked-in", str(tmp_path), "--folder", "/no/such/place", "--retries", "0"])
 
     assert "/no/such/place is not on this machine; relative paths in the settings start from" in capsys.readouterr().err
 

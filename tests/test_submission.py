@@ -131,6 +131,6 @@ def test_the_command_line_of_a_job_keeps_words_together():
     line = entrypoint(job, "python", 2, Path("/home/me/it's here"))
 
     assert line == (
-        "python -m workers.entrypoint bootstrap job.yaml --results '/runs/cc 12m' "
+        "python -m workers.entrypoint bootstrap job.yaml --asked-in '/runs/cc 12m' "
         "--folder '/home/me/it'\"'\"'s here' --retries 2 --retry-quarantined"
     )

@@ -1,6 +1,6 @@
 """What a submitted job runs: its driver, and the driver again when it died.
 
-    python -m workers.entrypoint JOB SETTINGS --results FOLDER --folder FOLDER --retries N
+    python -m workers.entrypoint JOB SETTINGS --asked-in FOLDER --folder FOLDER --retries N
 
 Ray starts a job once and never again. Here a driver that was killed, or that ended through a fault which may pass (a
 store or the cluster that does not answer, an error that nobody foresaw), is started again a counted number of times,
@@ -17,7 +17,6 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from capfilt import storage
 from capfilt.errors import StoppedError
 from capfilt.runs.stop import stop_requested
 from workers.signals import exit_on_sigterm
@@ -34,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m workers.entrypoint")
     parser.add_argument("job")
     parser.add_argument("settings", type=Path)
-    parser.add_argument("--results", required=True)
+    parser.add_argument("--asked-in", required=True)
     parser.add_argument("--folder", required=True, type=Path)
     parser.add_argument("--retries", required=True, type=int)
     args, flags = parser.parse_known_args(arguments)
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         _say(f"{args.folder} is not on this machine; relative paths in the settings start from {Path.cwd()}")
     with exit_on_sigterm():
-        return _drive([args.job, str(settings), *flags], args.results, args.retries)
+        return _drive([args.job, str(settings), *flags], args.asked_in, args.retries)
 
 
 def drive(arguments: Sequence[str]) -> None:
@@ -58,14 +57,14 @@ def drive(arguments: Sequence[str]) -> None:
         sys.exit(CRASHED)
 
 
-def _drive(arguments: Sequence[str], results: str, retries: int) -> int:
+def _drive(arguments: Sequence[str], asked_in: str, retries: int) -> int:
     """Run drivers until one comes to an end that counts, or as often as they may be started again."""
     wait = FIRST_WAIT
     for left in range(retries, -1, -1):
         code = _run(arguments)
         if code in (*_ENDS, *_SIGNALLED):
             break
-        if _stopping(results):
+        if _stopping(asked_in):
             _say("the driver died when it was asked to stop; submit the job again to go on")
             return StoppedError.exit_code
         ended = f"the driver was killed by signal {-code}" if code < 0 else f"the driver ended with exit code {code}"
@@ -91,9 +90,9 @@ def _run(arguments: Sequence[str]) -> int:
 _DRIVER = "import sys; from workers.entrypoint import drive; drive(sys.argv[1:])"
 
 
-def _stopping(results: str) -> bool:
+def _stopping(asked_in: str) -> bool:
     try:
-        return stop_requested(storage.absolute(results))
+        return stop_requested(asked_in)
     except OSError:
         return False  # a store that does not answer is no request
 

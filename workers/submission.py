@@ -18,11 +18,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from capfilt import storage
-from capfilt.config import Config, dump
+from capfilt.config import Config, ExportConfig, dump
 from capfilt.config.rounds import RoundsConfig
 from capfilt.errors import ConfigError
 from capfilt.fingerprint import fingerprint
 from capfilt.rounds import read_jobs, rounds
+from capfilt.runs import Run
 
 PACKAGES = ("capfilt", "workers", "pipelines")
 SETTINGS = "job.yaml"
@@ -42,6 +43,11 @@ class Submission:
     def stem(self) -> str:
         """The submission id without the number of the attempt; equal for all attempts at one folder."""
         return f"capfilt-{self.job}-{folder_id(self.folder)}"
+
+    @property
+    def asked_in(self) -> str:
+        """The folder in which its driver is asked to stop: its own, or that of an export within its run's."""
+        return Run(self.folder, "").exporting(self.config) if isinstance(self.config, ExportConfig) else self.folder
 
 
 def folder_id(folder: str) -> str:
@@ -114,6 +120,6 @@ def staged(submission: Submission, code: bool) -> Iterator[Path]:
 
 def entrypoint(submission: Submission, python: str, retries: int, folder: Path) -> str:
     """Return the command line of a job; folder is the one that relative paths in the settings start from."""
-    words = [python, "-m", "workers.entrypoint", submission.job, SETTINGS, "--results", submission.folder]
+    words = [python, "-m", "workers.entrypoint", submission.job, SETTINGS, "--asked-in", submission.asked_in]
     words += ["--folder", str(folder), "--retries", str(retries), *submission.flags]
     return shlex.join(words)
