@@ -1,5 +1,6 @@
 """Units that share the models of a device."""
 
+import errno
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
+import torch
 from drivers import tables
 from fakes import NAMES, ColourCaptioner, ColourFilter, build_fakes, job_config, write_shard
 from torch import Tensor
@@ -19,7 +21,7 @@ from capfilt.planning import plan_shards
 from capfilt.records import Caption
 from capfilt.runs import start_run
 from capfilt.units import cut_units
-from workers.bootstrap_worker import HANDOVER, BootstrapWorker, make_turns, set_threads
+from workers.bootstrap_worker import HANDOVER, BootstrapWorker, make_turns, set_threads, try_batch_sizes
 
 CPU, GPU = Device(), Device(kind="cuda")
 
@@ -104,6 +106,20 @@ def test_beside_a_gpu_threads_let_go_of_the_lock_sooner(device, seconds):
     sys.setswitchinterval(5e-3)
     set_threads(device)
     assert sys.getswitchinterval() == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "lack", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: out of memory")]
+)
+def test_memory_that_a_device_lacks_for_the_models_is_told_as_what_may_pass(tmp_path, lack):
+    def build_nowhere(config: BootstrapConfig) -> CapFilt:
+        raise lack
+
+    config = job_config(tmp_path)
+    for work in (partial(BootstrapWorker, run=start_run(config, NAMES)), try_batch_sizes):
+        with pytest.raises(OSError, match="no memory for the models on the cpu device: ") as told:
+            work(build_nowhere, config)
+        assert told.value.errno == errno.ENOMEM
 
 
 def test_units_that_share_a_gpu_leave_the_bytes_of_units_one_after_the_other(tmp_path):

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from drivers import start_driver, tables, wait_for_commits, wait_until_told
 from fakes import NAMES, build_dying, build_fakes, build_nothing, job_config, mixed_shards, picture, write_shard
 
@@ -196,6 +197,28 @@ def test_a_killed_actor_changes_no_byte(tmp_path, folder):
 
     assert (tmp_path / "deaths").stat().st_size > 1
     assert tables(folder) == tables(tmp_path / "calm")
+
+
+def build_beside_the_dead(config: BootstrapConfig, notes: Path) -> CapFilt:
+    """Return models that die once; the ones after them find the memory of their device still taken, once."""
+    build = len(list(notes.glob("build*")))
+    (notes / f"build{build}").touch()
+    if build == 1:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return build_dying(config, str(notes / "deaths"))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_worker_whose_models_find_no_memory_beside_those_of_the_dead_is_built_a_little_later(tmp_path, caplog):
+    write_shard(tmp_path / "in/00000.tar", [("white", "snow")] * 9)
+    (tmp_path / "notes").mkdir()
+    config = job_config(tmp_path, cluster={"workers": 1, "cpus_per_worker": 0.5, "attempts": 2})
+
+    told = bootstrap.run(config, partial(build_beside_the_dead, notes=tmp_path / "notes"), NAMES)
+
+    assert len(list((tmp_path / "notes").glob("build*"))) == 3
+    assert "again in 1 s: OSError: [Errno 12] no memory for the models" in caplog.text
+    assert "9 samples: 9 scored, 0 failed" in told
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import pytest
 import ray
 
 from capfilt.config import Cluster
-from capfilt.errors import CheckpointError, WorkerError
+from capfilt.errors import PASSING, CheckpointError, WorkerError
 from workers.session import allows, nodes, on_a_worker, session
 
 HALF = Cluster(cpus_per_worker=0.5)
@@ -23,6 +24,14 @@ def broken_code() -> None:
 
 def dies() -> None:
     os._exit(1)
+
+
+def no_disk() -> None:
+    raise OSError(errno.ESTALE, "Stale file handle", "med.pt")
+
+
+def no_file() -> None:
+    Path("/no/such/med.pt").read_bytes()
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -49,6 +58,15 @@ def test_work_is_done_in_another_process_and_what_it_returns_comes_back():
 def test_an_error_of_the_work_is_told_as_what_it_is(work, error, message):
     with pytest.raises(error, match=message):
         on_a_worker(work, HALF)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(("work", "code"), [(no_disk, PASSING), (no_file, 1), (broken_code, 1)])
+def test_an_error_of_the_work_that_may_pass_ends_the_job_as_such(work, code):
+    with pytest.raises(WorkerError, match=r"^no worker can be tried: ") as told:
+        on_a_worker(work, HALF)
+
+    assert told.value.exit_code == code
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -1,5 +1,6 @@
 """What runs where the models are: both on one device. It holds no logic of its own."""
 
+import errno
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from capfilt.bootstrap import CapFilt, capfilt_unit
 from capfilt.config import BootstrapConfig, Device
 from capfilt.ledger.completion import complete_if_covered
 from capfilt.logs import bound
+from capfilt.memory import out_of_memory_told
 from capfilt.records import Unit, UnitResult
 from capfilt.runs import Run
 from capfilt.turns import Turns
@@ -29,9 +31,12 @@ class BootstrapWorker:
         run: Run,
         decoder: Callable[[BootstrapConfig, Run], ReadyBatches] | None = None,
     ) -> None:
-        """Take what builds the models and, where images are decoded apart, what starts a process for that."""
-        set_threads(config.device)
-        self._models = replace(build(config), turns=make_turns(config.device))
+        """Take what builds the models and, where images are decoded apart, what starts a process for that.
+
+        Raises:
+            OSError: as built.
+        """
+        self._models = built(build, config)
         self._config, self._run = config, run
         self._batches = decoder(config, run) if decoder else None
 
@@ -45,6 +50,20 @@ class BootstrapWorker:
             if unit.trial:
                 return result
             return replace(result, completes=complete_if_covered(self._run, unit.shard, self._config))
+
+
+def built(build: Callable[[BootstrapConfig], CapFilt], config: BootstrapConfig) -> CapFilt:
+    """Build the models and return them with turns that suit their device, whose threads are set.
+
+    Raises:
+        OSError: the device has no memory for them; that of a process which has just died comes free a little later.
+    """
+    set_threads(config.device)
+    try:
+        with out_of_memory_told():
+            return replace(build(config), turns=make_turns(config.device))
+    except torch.OutOfMemoryError as error:
+        raise OSError(errno.ENOMEM, f"no memory for the models on the {config.device.kind} device: {error}") from error
 
 
 def set_threads(device: Device) -> None:
@@ -69,5 +88,4 @@ def make_turns(device: Device) -> Turns:
 
 def try_batch_sizes(build: Callable[[BootstrapConfig], CapFilt], config: BootstrapConfig) -> int:
     """Build the models and return the batch size that suits them on this device, shared as in a run."""
-    set_threads(config.device)
-    return find_batch_size(replace(build(config), turns=make_turns(config.device)))
+    return find_batch_size(built(build, config))

@@ -12,7 +12,7 @@ same bytes each time, and write them atomically.
     a suspect fails again and again     narrowed down to the samples at fault, where the job knows how (isolation.py)
     a node is lost                      its actors are replaced, and no unit is to blame
     a worker cannot be built            the job stops with that error
-    a disk or store lets none be built  once one was built, tried again after a while; then the job stops
+    an OSError lets none be built       once one was built, tried again after a while; then the job stops
     first attempts only ever fail       the job stops: the fault is not in the data
 """
 

@@ -79,11 +79,11 @@ def hire(make: Callable[[], Worker[object]], cluster: Cluster, outages: int = 0,
     return Seat(actor, building, outages=outages)
 
 
-def unbuilt(cause: Exception) -> CapfiltError:
+def unbuilt(cause: Exception, what: str = "built") -> CapfiltError:
     """Return the error of a job whose worker cannot be built; it is PASSING where a disk or store may come back."""
     if isinstance(cause, CapfiltError):
         return cause
-    error = WorkerError(f"no worker can be built: {fault_of(cause).reason}")
+    error = WorkerError(f"no worker can be {what}: {fault_of(cause).reason}")
     if isinstance(cause, OSError) and may_pass(cause):
         error.exit_code = PASSING
     return error

@@ -12,9 +12,9 @@ from ray._raylet import node_labels_match_selector  # type: ignore[attr-defined]
 from ray.exceptions import RayError, RayTaskError
 
 from capfilt.config import Cluster
-from capfilt.errors import CapfiltError, ConfigError, WorkerError
+from capfilt.errors import ConfigError, WorkerError
 from workers.address import require_answer
-from workers.faults import fault_of
+from workers.seats import unbuilt
 from workers.signals import exit_on_sigterm
 
 R = TypeVar("R")
@@ -82,7 +82,7 @@ def on_a_worker(work: Callable[[], R], cluster: Cluster) -> R:
 
     Raises:
         CapfiltError: the one that work raised.
-        WorkerError: work raised something else, or its process died.
+        WorkerError: work raised something else (see unbuilt), or its process died.
     """
     with session(cluster):
         task = ray.remote(_call).options(
@@ -94,9 +94,7 @@ def on_a_worker(work: Callable[[], R], cluster: Cluster) -> R:
         try:
             return cast("R", ray.get(task.remote(work)))
         except RayTaskError as error:
-            if isinstance(error.cause, CapfiltError):
-                raise error.cause from None
-            raise WorkerError(f"no worker can be tried: {fault_of(error.cause).reason}") from None
+            raise unbuilt(error.cause, "tried") from None
         except RayError as error:
             raise WorkerError(f"no worker can be tried: {error}") from None
 
