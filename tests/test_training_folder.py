@@ -7,7 +7,7 @@ import pytest
 import torch
 from lessons import Lesson, attend
 
-from capfilt.config.training import Schedule, Tracking, TrainingDevice
+from capfilt.config.training import FinetuneConfig, Schedule, Tracking, TrainingDevice
 from capfilt.errors import RunError
 from capfilt.storage import list_files, read_bytes, staged
 from capfilt.training.folder import TrainingRun
@@ -78,6 +78,15 @@ class TestSettings:
         other = lesson.model_copy(update={"device": TrainingDevice(kind="cpu", dtype="bfloat16", threads=1)})
         with pytest.raises(RunError, match="holds 'dtype: auto' where 'dtype: bfloat16' was given"):
             begun(other)
+
+    def test_a_checkpoint_is_the_same_in_whatever_words(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        plan = Schedule(epochs=1, learning_rate=1e-3)
+        filter_ = FinetuneConfig(role="filter", checkpoint="med", output="run", data={"shards": ["web"]}, schedule=plan)
+        begun(filter_).save(state(10))
+        begun(filter_.model_copy(update={"checkpoint": f"{tmp_path}/med"}))
+        with pytest.raises(RunError, match=rf"holds 'checkpoint: {tmp_path}/med' where 'checkpoint: {tmp_path}/other'"):
+            begun(filter_.model_copy(update={"checkpoint": "other"}))
 
     def test_their_file_is_left_alone_by_a_second_start(self, lesson):
         settings = Path(begun(lesson).folder, "config.yaml")

@@ -25,6 +25,7 @@ from capfilt.config.training import FREE
 from capfilt.errors import RunError
 from capfilt.med.weights import CONFIG, DAMAGE
 from capfilt.storage import (
+    absolute,
     append,
     exists,
     join,
@@ -79,7 +80,7 @@ class TrainingRun:
         if not exists(self._settings):
             return False
         stored = loads(type(self.config), read_bytes(self._settings).decode(), self._settings)
-        lines = (dump(values, without=FREE).splitlines() for values in (stored, self.config))
+        lines = (dump(_placed(values), without=FREE).splitlines() for values in (stored, self.config))
         changes = [pair for pair in zip_longest(*lines, fillvalue="nothing") if pair[0] != pair[1]]
         if changes and self._begun:  # else a slip in the settings kept the run from starting, and is mended
             before, after = changes[0]
@@ -179,6 +180,12 @@ class TrainingRun:
         """Return all whole lines of the metrics; the last may still be in the making, or was cut short."""
         lines = read_bytes(self.metrics).decode().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _placed(config: Config) -> Config:
+    """Return settings whose checkpoints have absolute paths, by which a loop that is submitted names its own."""
+    given = {key: getattr(config, key, None) for key in ("checkpoint", "vision_from")}
+    return config.model_copy(update={key: absolute(path) for key, path in given.items() if path})
 
 
 def _step(name: str) -> int:
