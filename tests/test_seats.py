@@ -4,11 +4,13 @@ import threading
 
 import pytest
 import ray
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError
 
 from capfilt.config import Cluster
 from capfilt.logs import LogSettings, everywhere
 from capfilt.records import Shard, Unit
-from workers.seats import hire, units_in_hand
+from workers.seats import hire, last_words, units_in_hand
 
 UNIT = Unit(Shard("0", "0.tar", 1, "d", 8), 0, 8)
 
@@ -57,3 +59,34 @@ def test_as_many_units_run_at_once_as_are_in_hand():
     ray.kill(seat.actor)
 
     assert sorted(met) == [0, 1]
+
+
+def died(message: str) -> ActorDiedError:
+    return ActorDiedError(ActorDiedErrorContext(error_message=message, actor_id=bytes(16), pid=7, class_name="_Actor"))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (died("The actor is dead because its node has died."), "The actor is dead because its node has died."),
+        (
+            died(
+                "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit "
+                "detail: Worker exits unexpectedly. Worker exits with an exit code 3."
+            ),
+            "Worker exits unexpectedly. Worker exits with an exit code 3.",
+        ),
+        (
+            OutOfMemoryError(
+                "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.5, ID: "
+                "ddac) was 3.48GB used / 23.59GB limit (0.147679)\nOOM kill reason: Memory usage 3740012544B exceeded "
+                "threshold\nRefer to the documentation on how to address the out of memory issue: https://docs.ray.io"
+            ),
+            "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.5, ID: "
+            "ddac) was 3.48GB used / 23.59GB limit (0.147679)",
+        ),
+        (RayError(), "RayError"),
+    ],
+)
+def test_why_a_process_died_is_told_in_a_line(error, told):
+    assert last_words(error) == told

@@ -17,7 +17,7 @@ from capfilt.logs import LogSettings, bound
 from capfilt.records import Unit
 from capfilt.runs import Run
 from workers.faults import DecoderDied
-from workers.seats import units_in_hand
+from workers.seats import last_words, units_in_hand
 
 AHEAD = 3  # batches in the object store for a unit
 PATIENCE = 600.0  # seconds until a cluster must have room for a decoder
@@ -67,9 +67,9 @@ def start_decoder(config: BootstrapConfig, run: Run) -> ReadyBatches:
         except RayTaskError as error:
             raise error.cause from None
         except ActorUnavailableError as error:
-            raise ConnectionError(f"a decoder is out of reach: {error}") from None
+            raise ConnectionError(f"a decoder is out of reach: {last_words(error)}") from None
         except RayError as error:
             lost = "node has died" in str(error) or getattr(error, "preempted", False)
-            raise (ConnectionError if lost else DecoderDied)(f"a decoder died: {error}") from None
+            raise (ConnectionError if lost else DecoderDied)(f"a decoder died: {last_words(error)}") from None
 
     return batches

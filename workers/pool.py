@@ -33,7 +33,7 @@ from workers.attempts import MOST_OUTAGES, Attempts, backoff
 from workers.events import Listener, Nobody
 from workers.faults import Fault, Kind, death, fault_of, overdue
 from workers.isolation import Case, Isolation
-from workers.seats import Seat, Worker, hire, lost_node, unbuilt, units_in_hand
+from workers.seats import Seat, Worker, hire, last_words, lost_node, unbuilt, units_in_hand
 from workers.session import session
 
 MOST_BUILDS = 3  # actors in a row that died while they built their worker
@@ -190,7 +190,7 @@ class _Crew(Generic[R]):
         self.seats[self.seats.index(seat)] = hire(self.make, self.cluster, outages, wait)
 
     def _on_death(self, seat: Seat, error: RayError) -> None:
-        fault = death(str(error).strip().splitlines()[-1].strip())
+        fault = death(last_words(error))
         if lost_node(error, seat.node):
             for case in seat.calls.values():
                 self.attempts.lose(case, fault, seat)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError
 
 from capfilt.config import Cluster
 from capfilt.errors import PASSING, CapfiltError, WorkerError
@@ -87,6 +87,14 @@ def unbuilt(cause: Exception, what: str = "built") -> CapfiltError:
     if isinstance(cause, OSError) and may_pass(cause):
         error.exit_code = PASSING
     return error
+
+
+def last_words(error: RayError) -> str:
+    """Return in a line why a process died, without Ray's advice on itself, which takes up to 1,500 characters."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = lines[0 if isinstance(error, OutOfMemoryError) else -1].strip()  # others name the actor first
+    reason, killed, _ = line.rpartition("Worker exit detail: ")[2].partition(" Some common causes include:")
+    return f"{reason} It crashed, or was killed, as the kernel does where memory is short." if killed else reason
 
 
 def lost_node(error: RayError, node: str) -> bool:

@@ -14,7 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from capfilt.config import Cluster
 from capfilt.errors import ConfigError, WorkerError
 from workers.address import require_answer
-from workers.seats import unbuilt
+from workers.seats import last_words, unbuilt
 from workers.signals import exit_on_sigterm
 
 R = TypeVar("R")
@@ -96,7 +96,7 @@ def on_a_worker(work: Callable[[], R], cluster: Cluster) -> R:
         except RayTaskError as error:
             raise unbuilt(error.cause, "tried") from None
         except RayError as error:
-            raise WorkerError(f"no worker can be tried: {error}") from None
+            raise WorkerError(f"no worker can be tried: {last_words(error)}") from None
 
 
 def _call(work: Callable[[], R]) -> R:
