@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from capfilt.display import redact
+from capfilt.display import counted, redact
 
 PASSING = 75  # exit code of what may do another time, as in sysexits.h
 
@@ -94,7 +94,9 @@ class PlanningError(CapfiltError):
     def __init__(self, failed: Sequence[str], passing: bool, ended: str = "") -> None:
         """Take the reasons, whether all of them may pass, and what ended the planning before all had their turn."""
         listing = "\n  ".join([*failed, *filter(None, [ended])])
-        lead = f"{len(failed)} shards could not be looked at, so that nothing is planned and no unit was begun"
+        lead = (
+            f"{counted(len(failed), 'shard')} could not be looked at, so that nothing is planned and no unit was begun"
+        )
         super().__init__(f"{lead}; to go on, run the same again:\n  {listing}")
         self.exit_code = PASSING if passing else 1
 

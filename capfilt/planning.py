@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from capfilt.config import BootstrapConfig
+from capfilt.display import counted
 from capfilt.errors import RunError
 from capfilt.indexing import index_shard, indexed_shards, known_shard, shard_at
 from capfilt.ledger import committed_units
@@ -122,6 +123,6 @@ def _check_same(planned: Sequence[str], found: Sequence[str], root: str) -> None
         )
     if new:
         logger.warning(
-            "%s: %d files have come since the run was planned, and are left out; for them, start another run%s",
-            *(root, len(new), told),
+            "%s: left out, since new after the run was planned: %s; for them, start another run%s",
+            *(root, counted(len(new), "file"), told),
         )

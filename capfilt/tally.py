@@ -86,4 +86,4 @@ class Tally:
         if not self.failures.total():
             return ""
         causes = ", ".join(f"{count:,} {cause}" for cause, count in sorted(self.failures.items()))
-        return f"{self.failures.total():,} attempts at units failed ({causes}); see journal.jsonl"
+        return f"{counted(self.failures.total(), 'attempt')} at units failed ({causes}); see journal.jsonl"

@@ -8,6 +8,7 @@ from operator import length_hint
 
 from capfilt import storage
 from capfilt.config import BootstrapConfig, ExportConfig
+from capfilt.display import counted
 from capfilt.ledger.quarantine import quarantined_shards
 from capfilt.outlook import Outlook, in_bytes
 from capfilt.runs import Run, begun_with, find_run
@@ -59,7 +60,7 @@ def dry_run(
         folder, found = look(config, hashes)
         _tell(outlook, config, folder, found)
         if retry_quarantined:
-            outlook.tell("done anew", f"{len(quarantined_shards(folder))} shards with quarantined samples")
+            outlook.tell("done anew", f"{counted(len(quarantined_shards(folder)), 'shard')} with quarantined samples")
     return outlook
 
 
@@ -95,8 +96,8 @@ def _tell(outlook: Outlook, config: BootstrapConfig, folder: Run, found: Survey)
         outlook.tell("done anew", f"the shard of {problem}")
     if not as_begun(config).batch_size:
         outlook.tell("batches", "their size is found by a trial when the run begins")
-    units = f"{length_hint(rest):,} units" if found.whole else "units"
-    outlook.tell("does", f"{left:,.0f} samples in {units} of up to {unit_size(config):,}")
+    units = counted(length_hint(rest), "unit") if found.whole else "units"
+    outlook.tell("does", f"{counted(round(left), 'sample')} in {units} of up to {unit_size(config):,}")
     ledger, clean = left * LEDGER_BYTES, found.bytes_left.high if config.export else 0.0
     # the ledger's own folder is named by what a new run is tied to only when it begins
     place = folder.ledger if begun_with(config.run) else storage.join(folder.root, "ledger")

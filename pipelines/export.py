@@ -65,8 +65,8 @@ def dry_run(config: ExportConfig) -> Outlook:
         shards, ready, failed = _ready(folder)
         finished = finished_shards(folder.clean(config))
         left = [shard for shard in ready if shard.id not in finished]
-        outlook.tell("input", f"{len(ready):,} complete shards of {len(shards):,} in {folder.root}")
-        outlook.tell("does", f"{len(left):,} shards; {len(ready) - len(left):,} are exported already")
+        outlook.tell("input", f"{counted(len(ready), 'complete shard')} of {len(shards):,} in {folder.root}")
+        outlook.tell("does", f"{counted(len(left), 'shard')}; {len(ready) - len(left):,} exported already")
         outlook.writes(folder.clean(config), sum(shard.size for shard in left))
         for reason in failed[:LISTED]:
             outlook.refuse(reason)

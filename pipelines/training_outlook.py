@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from capfilt.config.data import DataSettings
+from capfilt.display import counted
 from capfilt.outlook import Outlook
 from capfilt.runs.lease import require_free
 from capfilt.storage import absolute, exists
@@ -53,8 +54,10 @@ def _tell(outlook: Outlook, config: C, job: Job[Data]) -> None:
     steps = Course(schedule, data.epoch_steps).steps
     learned = [parameter for parameter in job.objective.parameters() if parameter.requires_grad]
     outlook.tell("model", f"{sum(parameter.numel() for parameter in learned):,} parameters are learned")
-    outlook.tell("data", f"{len(data):,} samples, {data.epoch_steps:,} steps of {schedule.batch_size} an epoch")
-    outlook.tell("does", f"{steps:,} steps, {steps / data.epoch_steps:.1f} epochs")
+    outlook.tell(
+        "data", f"{counted(len(data), 'sample')}, {counted(data.epoch_steps, 'step')} of {schedule.batch_size} an epoch"
+    )
+    outlook.tell("does", f"{counted(steps, 'step')}, {steps / data.epoch_steps:.1f} epochs")
     model = _bytes(job.objective)
     state = model + 2 * sum(parameter.nbytes for parameter in learned)  # AdamW has two means of each
     outlook.writes(config.output, (KEPT + 1) * state + model)  # a new state comes before an old one goes

@@ -181,13 +181,13 @@ class TestLabels:
     def test_a_label_that_names_no_text_is_counted(self, run):
         found = calibrate(run, 0.05, [Label("key1", "text 2", True), Label("key1", "text 1", True)])
 
-        assert "1 labels name no scored text, such as key1" in found.warnings
+        assert "1 label of no scored text, such as key1" in found.warnings
 
     def test_a_label_that_fits_several_samples_is_left_out(self, tmp_path):
         with opened(tmp_path, [web(0, 0.9, "x"), replace(web(1, 0.1, "x"), key="key0"), web(2, 0.9, "y")], 3) as run:
             found = calibrate(run, 0.05, [Label("key0", "x", True), Label("key2", "y", True)])
 
-        assert "1 labels fit several samples, such as key0" in found.warnings
+        assert "1 label with several samples that fit, such as key0" in found.warnings
         assert by_source(found)["web"].in_force.recall.whole == 1
 
     @pytest.mark.parametrize("verdicts", [(True, False), (False, True), (True, True, False, True)])
@@ -196,7 +196,7 @@ class TestLabels:
 
         found = calibrate(run, 0.05, [*labels, Label("key50", "text 50", True), Label("key50", "text  50", True)])
 
-        assert "1 texts have labels that contradict each other, such as key40" in found.warnings
+        assert "1 text with labels that contradict each other, such as key40" in found.warnings
         assert by_source(found)["web"].points[0].recall.whole == 1
 
 

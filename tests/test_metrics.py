@@ -9,6 +9,7 @@ import pytest
 import ray
 from fakes import NAMES, build_dying, job_config, write_shard
 
+from capfilt.display import counted
 from capfilt.records import Shard, Unit, UnitResult
 from pipelines import bootstrap
 from workers import metrics
@@ -73,7 +74,7 @@ def test_failures_are_counted_by_their_cause(exported):
 
     deaths = found["capfilt_failed_attempts_total"]["death",]
     assert deaths in (1, 2)  # the unit with the image, and the other one if it was still in hand
-    assert f"{deaths:.0f} attempts at units failed ({deaths:.0f} death)" in summary
+    assert f"{counted(int(deaths), 'attempt')} at units failed ({deaths:.0f} death)" in summary
 
 
 def test_seconds_are_told_by_stage_and_those_of_the_models_fit_into_those_of_the_workers(exported):

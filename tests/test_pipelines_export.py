@@ -221,11 +221,11 @@ def test_a_dry_run_tells_what_is_left_and_writes_nothing(folder):
     (folder / "export.yaml").write_text(f"run: {folder}/run\n")
     told = dry_run(folder, "export", folder / "export.yaml")
     assert told.exit_code == 0, told.output
-    assert "  does    3 shards; 0 are exported already" in told.output
+    assert "  does    3 shards; 0 exported already" in told.output
     assert f"  writes  {folder}/run/clean/default-" in told.output
 
     export.run(ExportConfig(run=str(folder / "run")))
-    assert "0 shards; 3 are exported already" in dry_run(folder, "export", folder / "export.yaml").output
+    assert "0 shards; 3 exported already" in dry_run(folder, "export", folder / "export.yaml").output
 
 
 def test_a_dry_run_names_shards_that_cannot_be_exported(folder):

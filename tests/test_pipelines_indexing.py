@@ -55,7 +55,7 @@ class TestOnWorkers:
         with pytest.raises(PlanningError) as told:
             bootstrap.run(job_config(tmp_path, input=[f"{tmp_path}/in/*/0.tar"]), build_nothing, NAMES)
 
-        lead = "1 shards could not be looked at, so that nothing is planned and no unit was begun; to go on"
+        lead = "1 shard could not be looked at, so that nothing is planned and no unit was begun; to go on"
         assert str(told.value).startswith(f"{lead}, run the same again:\n  {path}: OSError: ")
         assert told.value.exit_code == 75
         assert f"{path}: outage 1 of 6" in caplog.text

@@ -105,7 +105,7 @@ def test_files_that_come_are_left_out_and_told(run, tmp_path, caplog):
 
     assert plan_shards(run, found(tmp_path)) == planned == run.plan()
     assert caplog.messages == [
-        f"{run.root}: 1 files have come since the run was planned, and are left out; for them, start another run\n"
+        f"{run.root}: left out, since new after the run was planned: 1 file; for them, start another run\n"
         f"  new: {tmp_path}/in/9.tar"
     ]
     looked_at = survey(run, run.config(), found(tmp_path))

@@ -63,7 +63,7 @@ def test_damaged_shards_are_named_and_left_out_of_what_a_bootstrap_would_meet(tm
     assert found.usable == {"ok": 2}
     assert found.looked_at > 2
     shown = render_scan(found)
-    assert "3 shards are unreadable, cut or unfinished:" in shown
+    assert "3 shards unreadable, cut or unfinished:" in shown
     assert "a bootstrap scores 2 of 2 samples (100.0 %) and leaves out 3 damaged shards" in shown
 
 

@@ -139,7 +139,7 @@ def column(table, name, values):
         ("samples", lambda t: column(t, "status", ["ok", "ok", "broken"]), "2 candidates of samples that were not"),
         ("samples", lambda t: t.drop(["url"]), "not those of the samples table"),
         ("samples", lambda t: t.replace_schema_metadata({}), "is of models ''"),
-        ("candidates", lambda t: column(t, "position", [0, 0, 1, 2, 7]), "1 candidates of samples that were not"),
+        ("candidates", lambda t: column(t, "position", [0, 0, 1, 2, 7]), "1 candidate of samples that were not"),
         ("candidates", lambda t: column(t, "key", ["key1"] * 5), "keys are not those of the samples"),
         ("candidates", lambda t: t.take([0, 1, 2, 3, 4, 4]), "holds a candidate twice"),
         ("candidates", lambda t: t.slice(0, 4), "counted again {'synthetic': 2, 'web': 2}"),
@@ -191,7 +191,7 @@ def test_parts_beside_a_folded_shard_are_named(tmp_path):
 
     (problem,) = verify(run)
 
-    assert f"{run.parts(shard)}: 3 files are left over" in problem
+    assert f"{run.parts(shard)}: 3 files left over" in problem
 
 
 @pytest.mark.parametrize(("damage", "problems"), [("fail", 2), ("skip-shard", 0), ("keep-readable", 2)])

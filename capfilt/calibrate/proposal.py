@@ -12,6 +12,7 @@ from capfilt.calibrate.curves import Curve, Rate
 from capfilt.calibrate.labels import Found, Label, match_labels
 from capfilt.calibrate.measured import Scored, SourceCalibration
 from capfilt.config import Policy
+from capfilt.display import counted
 from capfilt.errors import QueryError
 from capfilt.policy import SOURCES, least_itm
 from capfilt.query import OpenRun
@@ -82,12 +83,13 @@ def _nothing_known(share: float) -> str:
 def _left_out(found: Found) -> Iterator[str]:
     """Yield a warning for each reason why labels do not count."""
     if found.missing:
-        yield f"{len(found.missing)} labels name no scored text, such as {found.missing[0].key}"
+        yield f"{counted(len(found.missing), 'label')} of no scored text, such as {found.missing[0].key}"
     if found.ambiguous:
-        yield f"{len(found.ambiguous)} labels fit several samples, such as {found.ambiguous[0].key}"
+        first = found.ambiguous[0].key
+        yield f"{counted(len(found.ambiguous), 'label')} with several samples that fit, such as {first}"
     if found.contradicting:
         first = found.contradicting[0].key
-        yield f"{len(found.contradicting)} texts have labels that contradict each other, such as {first}"
+        yield f"{counted(len(found.contradicting), 'text')} with labels that contradict each other, such as {first}"
 
 
 def _curves(opened: OpenRun, in_force: Mapping[str, float]) -> Iterator[tuple[str, Curve, Curve]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from capfilt import storage
+from capfilt.display import counted
 from capfilt.query.images import GONE, read_images
 from capfilt.query.opened import OpenRun
 from capfilt.report.gather import gather
@@ -30,7 +31,7 @@ def make_report(opened: OpenRun, output: str, samples: int = 24, seed: int = 0, 
     report = replace(report, notes=[*report.notes, *_missing(pictures.values())])
     page = render(report, pictures).encode()
     storage.publish(output, page)
-    return f"{output}: {len(page) / 1e6:.1f} MB, {len(pictures)} samples"
+    return f"{output}: {len(page) / 1e6:.1f} MB, {counted(len(pictures), 'sample')}"
 
 
 def _missing(pictures: Iterable[Picture]) -> list[str]:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from capfilt import storage
+from capfilt.display import counted
 from capfilt.errors import RunError
 from capfilt.ledger import complete_shards
 from capfilt.runs.folder import EXPORTS, load_run
@@ -140,7 +141,7 @@ def _progress(record: Record) -> Iterator[str]:
         yield f"  begun     {_ago(record.started)}; no unit is begun yet"
         return
     yield f"  samples   {record.done:,} of {record.samples:,} ({record.done / record.samples:.1%})"
-    yield f"  since     {_ago(record.started)}: {record.units:,} units, {record.rate:,.1f} samples/s"
+    yield f"  since     {_ago(record.started)}: {counted(record.units, 'unit')}, {record.rate:,.1f} samples/s"
     if record.seconds_left is not None:
         yield f"  left      {timedelta(seconds=round(record.seconds_left))}"
     if record.phase == "export":

@@ -28,7 +28,7 @@ def _shards(found: Scan) -> str:
     of = "" if found.looked_at == found.samples else f", {found.looked_at:,} of them looked at"
     lines = [f"{counted(found.shards, 'shard')}, {counted(found.samples, 'sample')}{of}"]
     damaged = [f"  {one_line(url, 200)}: {one_line(damage, 200)}" for url, damage in found.unusable.items()]
-    lines += [f"{len(damaged)} shards are unreadable, cut or unfinished:", *_some(damaged)] if damaged else []
+    lines += [f"{counted(len(damaged), 'shard')} unreadable, cut or unfinished:", *_some(damaged)] if damaged else []
     unread = [f"  {one_line(error, 300)}" for error in found.unread]
     return "\n".join(lines + (["not all could be looked at:", *_some(unread)] if unread else []))
 
@@ -90,5 +90,5 @@ def _prospect(found: Scan) -> str:
     reasons = [f"{count:,} {status}" for status, count in found.usable.items() if status != "ok"]
     lines += [f"it fails {', '.join(reasons)}"] if reasons else []
     if found.failing_shards:
-        lines.append(f"{found.failing_shards} shards fail as a whole, by max_failed_share")
+        lines.append(f"{counted(found.failing_shards, 'shard')} will fail as a whole, by max_failed_share")
     return "\n".join(lines)

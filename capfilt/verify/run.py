@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from capfilt import storage
 from capfilt.config import BootstrapConfig
+from capfilt.display import counted
 from capfilt.errors import RunError
 from capfilt.ledger import SCHEMA_VERSION, SCHEMAS, checked_table, count_values, is_complete, table_path
 from capfilt.ledger.commits import TABLES, Commit, read_commit
@@ -67,7 +68,7 @@ def _verify_shard(run: Run, shard: Shard, config: BootstrapConfig) -> Iterator[s
             return
     yield from _verify_commit(run, shard, parts, 0, shard.samples)
     if names := storage.list_files(parts):
-        yield f"{parts}: {len(names)} files are left over, such as {names[0]}; the next bootstrap removes them"
+        yield f"{parts}: {counted(len(names), 'file')} left over, such as {names[0]}; the next bootstrap removes them"
 
 
 def _verify_units(run: Run, shard: Shard, names: Sequence[str]) -> Iterator[str]:
@@ -149,7 +150,8 @@ def _verify_rows(stem: str, commit: Commit, lo: int, hi: int, samples: pa.Table,
     scored = samples.filter(pc.equal(samples["status"], "ok"))
     stray = candidates.filter(pc.invert(pc.is_in(candidates["position"], scored["position"])))
     if stray.num_rows:
-        yield f"{path}: {stray.num_rows} candidates of samples that were not scored, first {stray['position'][0]}"
+        strays = counted(stray.num_rows, "candidate")
+        yield f"{path}: {strays} of samples that were not scored, first {stray['position'][0]}"
         return
     keys = samples["key"].take(pc.subtract(candidates["position"], lo))
     if not candidates["key"].equals(keys):
