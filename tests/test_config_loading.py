@@ -1,5 +1,6 @@
 """What is read is what was written, and what is refused is told without its secrets."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,45 @@ def test_credentials_are_refused_and_not_shown():
     with pytest.raises(ConfigError, match=r"input: ") as told:
         loads(BootstrapConfig, "{input: [a], run: b, captioner: c, filter: d}", "job.yaml", [f"input=[a, '{secret}']"])
     assert "hunter2" not in str(told.value)
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n" for before, name in pairwise("abcdefghi")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("run: a\nrun: b", r"is not YAML: found 'run' twice .* line 2, column 1"),
+        ("{run: a, policy: {mix: both, mix: best}}", r"is not YAML: found 'mix' twice"),
+        ("run: 2026-13-01", r"is not YAML: month must be in 1\.\.12"),
+        ("workers: " + "9" * 5000, r"is not YAML: Exceeds the limit"),
+        ("workers: !!int ''", "is not YAML: "),
+        ("run: " + "[" * 3000 + "]" * 3000, "is not YAML: maximum recursion depth"),
+        ("workers: '" + "x" * 1_000_000 + "'", r"workers: .*\(found 'x{199}\.\.\.\)"),
+        (f"{BOMB}run: *i", r"run: .*\(found \[\[\[\.\.\.\], "),
+        ("".join(f"k{i}: 1\n" for i in range(50)), r"text: and 31 problems more$"),
+    ],
+)
+def test_whatever_a_config_holds_the_error_is_short(text, told):
+    with pytest.raises(ConfigError, match=rf"(?s)^text: .*{told}") as raised:
+        loads(ExportConfig, text, "text")
+    assert len(str(raised.value)) < 5000
+
+
+def test_a_value_that_is_cut_shows_no_credentials():
+    signed = f"https://host/{'a' * 150}?X-Amz-Signature=hunter2&{'b' * 200}"
+    with pytest.raises(ConfigError, match=r"workers: .*X-Amz-Signature=\*\*\*&b+\.\.\.") as told:
+        loads(ExportConfig, f"run: a\nworkers: '{signed}'", "text")
+    assert "hunter2" not in str(told.value)
+
+
+def test_a_mapping_may_be_merged_into_others():
+    values = "x: &x {mix: best, web_itm: 0.9}\ny: &y {<<: *x, web_itm: 0.8}\npolicy: {<<: *y, mix: both}\nrun: a"
+    with pytest.raises(ConfigError) as told:
+        loads(ExportConfig, values, "text")
+    assert [line.split(": ")[1] for line in str(told.value).splitlines()] == ["x", "y"]  # unknown keys, and no more
 
 
 def test_the_kind_follows_from_a_key(tmp_path):

@@ -1,6 +1,7 @@
 """Read a YAML file and KEY=VALUE overrides into a typed, frozen config."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -9,8 +10,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
-from capfilt.display import CREDENTIALS, has_credentials, redact
+from capfilt.display import CREDENTIALS, counted, has_credentials, redact
 from capfilt.errors import ConfigError
+
+_TOLD = 20  # problems of one config
+_SHOWN, _LOOKED_AT = 200, 2000  # characters of a value in a message, and those of it that are searched for credentials
+# What PyYAML raises beside its own errors: of values such as 2026-13-01 or !!int "", and of brackets in brackets.
+_FAULTS = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
 
 class Config(BaseModel):
@@ -64,7 +70,7 @@ def load_by(key: str, kinds: Mapping[str, type[C]], path: Path, overrides: Seque
     found = values[key]
     if not isinstance(found, str) or found not in kinds:
         *others, last = map(repr, kinds)
-        raise ConfigError(f"{path}: {key}: input should be {', '.join(others)} or {last} (found {redact(repr(found))})")
+        raise ConfigError(f"{path}: {key}: input should be {', '.join(others)} or {last} (found {_shown(found)})")
     return _check(kinds[found], values, str(path))
 
 
@@ -118,10 +124,23 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which takes the last of two equal keys, but not without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        names: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in names:
+                raise yaml.MarkedYAMLError(problem=f"found {_shown(key.value)} twice", problem_mark=key.start_mark)
+            names.add(str(key.value))
+        return node
+
+
 def _parse(text: str, origin: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        values = yaml.load(text, _Loader)  # noqa: S506 (it is a safe one)
+    except _FAULTS as error:
         raise ConfigError(f"{origin}: is not YAML: {' '.join(str(error).split())}") from None
     if values is None:
         return {}
@@ -141,8 +160,8 @@ def _override(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any
 
 def _value(text: str, override: str) -> object:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return yaml.load(text, _Loader)  # noqa: S506 (as above)
+    except _FAULTS:
         raise ConfigError(
             f"--set {redact(override)}: the value is not YAML; quote it for the shell, such as "
             "--set 'input=[\"a.tar\"]'"
@@ -153,7 +172,10 @@ def _check(kind: type[C], values: dict[str, Any], origin: str) -> C:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{origin}: {_explain(kind, problem)}" for problem in error.errors())) from None
+        problems = error.errors()
+        told = [_explain(kind, problem) for problem in problems[:_TOLD]]
+        more = [f"and {counted(len(problems) - _TOLD, 'problem')} more"] * (len(problems) > _TOLD)
+        raise ConfigError("\n".join(f"{origin}: {line}" for line in told + more)) from None
 
 
 def _assign(values: dict[str, Any], key: str, value: object) -> None:
@@ -173,8 +195,8 @@ def _explain(kind: type[Config], problem: ErrorDetails) -> str:
     if problem["type"] == "too_short" and not problem["input"]:
         return f"{key}: is empty; give at least one"
     if problem["type"] != "extra_forbidden":
-        found = "" if problem["type"] == "missing" else f" (found {redact(repr(problem['input']))})"
-        one = problem["type"] == "list_type" and isinstance(problem["input"], str)
+        found = "" if problem["type"] == "missing" else f" (found {_shown(problem['input'])})"
+        one = problem["type"] == "list_type" and isinstance(problem["input"], str) and len(problem["input"]) <= _SHOWN
         found += f"; write it as [{redact(problem['input'])}]" if one else ""
         return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{found}"
     known = list(_section(kind, problem["loc"][:-1]).model_fields)
@@ -182,6 +204,21 @@ def _explain(kind: type[Config], problem: ErrorDetails) -> str:
     return (
         f"{key}: unknown key; did you mean {close[0]}?" if close else f"{key}: unknown key; known: {', '.join(known)}"
     )
+
+
+class _Shown(reprlib.Repr):
+    """What a message shows of a value, however large: with aliases a few lines of YAML hold billions of values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxother = 2, _SHOWN
+
+    def repr_str(self, x: str, level: int) -> str:
+        text = redact(repr(x[:_LOOKED_AT]))
+        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+_shown = _Shown().repr
 
 
 def _section(kind: type[Config], loc: tuple[int | str, ...]) -> type[Config]:
