@@ -1,5 +1,7 @@
 """A model starts from a ViT as it is and draws the rest; what does not fit is told with what to set."""
 
+import io
+import zipfile
 from pathlib import Path
 
 import huggingface_hub
@@ -16,6 +18,9 @@ from capfilt.config.model import ModelSettings
 from capfilt.errors import CheckpointError
 from capfilt.med.initial import start
 from capfilt.med.vision import resize_positions
+
+KERNEL = "embedding/kernel"
+QUERY = "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel"
 
 
 @pytest.fixture
@@ -111,6 +116,37 @@ class TestFile:
             with pytest.raises(CheckpointError, match=r"vit\.npz: is no ViT in the layout of the ImageNet-21k files"):
                 start(settings, InitialWeights(vision=str(path)), 0)
             path.write_bytes(b"half a f")
+
+    def test_a_bomb_is_not_unpacked(self, settings, vit, tmp_path):
+        path = tmp_path / "vit.npz"
+        np.savez_compressed(path, **flax_names(vit), pad=np.zeros(1 << 20))
+        with pytest.raises(CheckpointError, match=r"vit\.npz: unpacks to \d+ bytes, the file has \d+: not read; save"):
+            start(settings, InitialWeights(vision=str(path)), 0)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({KERNEL: np.zeros((8, 8, 3, 3 << 12), np.float16)}, r"its tower has \d+ numbers, the file \d+ bytes"),
+            ({f"Transformer/encoderblock_{i}/LayerNorm_0/scale": [0] for i in range(3, 999)}, "its tower has"),
+            ({KERNEL: np.zeros((0, 0, 3, 48))}, "by zero"),
+            ({QUERY: np.zeros(())}, "out of range"),
+            ({"cls": ["a"]}, "can't convert"),
+        ],
+    )
+    def test_sizes_that_its_numbers_do_not_bear_out_are_refused(self, settings, vit, tmp_path, changes, message):
+        np.savez(tmp_path / "vit.npz", **flax_names(vit) | changes)
+        with pytest.raises(CheckpointError, match=rf"vit\.npz: is no ViT in the layout .* \(.*{message}"):
+            start(settings, InitialWeights(vision=str(tmp_path / "vit.npz")), 0)
+
+    def test_an_array_of_a_size_that_it_only_states_is_not_made(self, settings, vit, tmp_path):
+        np.savez(tmp_path / "vit.npz", **flax_names(vit) | {KERNEL: np.zeros((8, 8, 3, 48), np.float32)})
+        data = (tmp_path / "vit.npz").read_bytes()
+        stated, more = b"(8, 8, 3, 48), }" + b" " * 12, b"(8, 8, 3, 48000000000000), }"
+        with zipfile.ZipFile(tmp_path / "vit.npz", "w") as changed, zipfile.ZipFile(io.BytesIO(data)) as plain:
+            for name in plain.namelist():
+                changed.writestr(name, plain.read(name).replace(stated, more))
+        with pytest.raises(CheckpointError, match=r"vit\.npz: is no ViT in the layout .* \(Unable to allocate"):
+            start(settings, InitialWeights(vision=str(tmp_path / "vit.npz")), 0)
 
 
 def flax_names(vit: VisionTransformer) -> dict[str, np.ndarray]:

@@ -2,19 +2,20 @@
 
 import math
 import re
-import zipfile
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import timm
+import torch
 from timm.models.vision_transformer import Block, VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from capfilt.errors import CheckpointError
 from capfilt.med.config import VisionConfig
 from capfilt.med.vision import is_square, resize_positions
-from capfilt.med.weights import load_tensors, on_meta, weights_file
+from capfilt.med.weights import DAMAGE, OUTAGE, check_unpacked, load_tensors, on_meta, weights_file
 
 CLASSIFIER = re.compile(r"(head|pre_logits)[./].+")
 
@@ -85,24 +86,37 @@ def _from_timm(name: str) -> ViT:
 def _from_npz(path: Path) -> ViT:
     """Read the layout of the ImageNet-21k ViTs (arXiv 2106.10270), from which the original's ViT-L starts."""
     try:
+        check_unpacked(path, "save its arrays by numpy.savez")
         with np.load(path, allow_pickle=False) as archive:
             names = list(archive.files)
             patch, width = archive["embedding/kernel"].shape[1::2]
             tokens = archive["Transformer/posembed_input/pos_embedding"].shape[1]
             heads = archive["Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel"].shape[1]
         depth = sum(bool(re.fullmatch(r"Transformer/encoderblock_\d+/LayerNorm_0/scale", name)) for name in names)
-        tower = VisionTransformer(
+        build = partial(
+            VisionTransformer,
             img_size=patch * math.isqrt(tokens - 1),
             patch_size=patch,
             embed_dim=width,
-            depth=depth,
             num_heads=heads,
             num_classes=0,
         )
+        with torch.device("meta"):  # a few small arrays may tell sizes for which no memory is enough
+            least = build(depth=1)
+        numbers = _numbers(least) + (depth - 1) * _numbers(least.blocks)
+        if numbers > (size := path.stat().st_size):
+            raise ValueError(f"its tower has {numbers} numbers, the file {size} bytes")
+        tower = build(depth=depth)
         tower.load_pretrained(str(path))
-    except (OSError, EOFError, KeyError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
+    except (*DAMAGE, ArithmeticError, MemoryError) as error:  # by sizes of 0, and by arrays of more than any memory
+        if isinstance(error, OSError) and error.errno in OUTAGE:
+            raise
         raise CheckpointError(f"{path}: is no ViT in the layout of the ImageNet-21k files ({error})") from None
     return ViT(tower.state_dict(), heads, [name for name in names if CLASSIFIER.fullmatch(name)])
+
+
+def _numbers(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _check(source: str, vit: ViT, sizes: VisionConfig) -> None:

@@ -66,18 +66,26 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
 def _load_pth(file: Path) -> object:
     packed = zipfile.is_zipfile(file)
     if packed:
-        _check_unpacked(file)
+        check_unpacked(file, "save its state dict by torch.save")
     mapped = on_meta() and packed  # older files have no place for each tensor
     return torch.load(file, map_location="meta" if on_meta() else "cpu", mmap=mapped, weights_only=True)
 
 
-def _check_unpacked(file: Path) -> None:
-    """Refuse a zip bomb by its directory: what torch writes is packed in no way."""
+def check_unpacked(file: Path, remedy: str) -> None:
+    """Refuse a zip bomb by its directory: what torch and numpy write is packed in no way.
+
+    Args:
+        file: a zip archive.
+        remedy: how to write it anew, by what does not pack it.
+
+    Raises:
+        CheckpointError: its members come to more than the file.
+    """
     with zipfile.ZipFile(file) as archive:
         unpacked, size = sum(member.file_size for member in archive.infolist()), file.stat().st_size
     if unpacked > size:
-        remedy = "save its state dict by torch.save, which does not pack it"
-        raise CheckpointError(f"{file}: unpacks to {unpacked} bytes, the file has {size}: not read; {remedy}")
+        told = f"unpacks to {unpacked} bytes, the file has {size}: not read"
+        raise CheckpointError(f"{file}: {told}; {remedy}, which does not pack it")
 
 
 def _is_weight(name: object, value: object) -> bool:
@@ -129,7 +137,7 @@ def load_json(path: Path) -> dict[str, object]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: holds no config.json; it is not a checkpoint folder") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # bytes and numbers that cannot be read, and brackets in brackets
         raise CheckpointError(f"{path}: is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: is no JSON object; copy the checkpoint again")
