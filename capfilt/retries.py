@@ -28,7 +28,9 @@ _LASTING = (
 _LASTING_NAMES = ("Credentials", "ParamValidation", "FileExpired")
 _LASTING_CODES = (errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EROFS)
 
-_AT_FAULT = 500  # and above: the status of an answer of a web server that says nothing of the file
+# The status of an answer of a web server that says nothing of the file: it is at fault, or asks to come back later.
+_AT_FAULT = 500  # and above
+_LATER = (408, 425, 429)
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +67,8 @@ def _behind(error: Exception) -> Exception:
     cause = error.__cause__
     of_http = isinstance(cause, TimeoutError) or type(cause).__module__.startswith("aiohttp.")
     if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and of_http:
-        return cause if getattr(cause, "status", _AT_FAULT) >= _AT_FAULT else error
+        status = getattr(cause, "status", _AT_FAULT)
+        return cause if status >= _AT_FAULT or status in _LATER else error
     return error
 
 

@@ -59,7 +59,7 @@ def read_only(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(params=[None, 503, 404], ids=["nobody", "at fault", "not there"])
+@pytest.fixture(params=[None, 503, 429, 404], ids=["nobody", "at fault", "later", "not there"])
 def web(request) -> Iterator[tuple[str, int]]:
     """The URL of a run on a web server, and the exit code of whoever asks about it."""
 
