@@ -7,6 +7,8 @@ for whoever wants to see of a text what a reader cannot see, or what would act.
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from itertools import islice
 from urllib.parse import unquote
 
 from capfilt.texts import JOINERS, clean
@@ -28,6 +30,7 @@ _TURNED = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories: controls, bidi a
 _UNSEEN = (*_TURNED, "Co")  # and private use, which shows as something else in each font
 _ARROWS = {"\n": "↵", "\t": "⇥"}
 _PLAIN = re.compile(r"[ -~]*")
+_FEW, _NAME = 10, 100  # names in a message, and the characters of each
 _MARKS = 3  # combining marks on one letter; more of them reach into the lines around
 
 
@@ -50,6 +53,12 @@ def one_line(text: str, width: int = 60) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a number of things for people: "1 shard", "2,880 tokens"."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def few(names: Iterable[str]) -> list[str]:
+    """Return the first of some names from the web, such as those of columns, each on one line of bounded length."""
+    found = list(islice(names, _FEW + 1))
+    return [reveal(name, _NAME) for name in found[:_FEW]] + ["..."] * (len(found) > _FEW)
 
 
 def reveal(text: str, limit: int | None = None) -> str:

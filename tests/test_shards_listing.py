@@ -241,6 +241,8 @@ def test_a_caption_that_is_not_utf8_costs_only_itself(folder):
         ("list.csv", "image\n1.jpg\n".encode("utf-16"), "begins as UTF-16 does; save it as UTF-8"),
         ("list.csv", "image\n1.jpg\n".encode("utf-16-be"), "begins as UTF-16 does; save it as UTF-8"),
         ("list.jsonl", '{"a": 1}', "no key names the image files; name it image; found ['a']"),
+        ("list.csv", f"{'x' * 2_000_000}\n", f"no column names the image files; name it image; found ['{'x' * 99}…']"),
+        ("list.jsonl", f'{{"{"x" * 200}": 1}}', f"no key names the image files; name it image; found ['{'x' * 99}…']"),
         ("list.jsonl", '[{"image": 1}]', "line 1 is no JSON object; write an object with the key image in each line"),
     ],
 )

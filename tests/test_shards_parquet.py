@@ -124,6 +124,12 @@ def test_a_table_without_images_is_refused_with_a_hint(tmp_path):
         written(tmp_path / "0.parquet", {"url": ["x"], "caption": ["y"]})
 
 
+def test_columns_of_any_number_and_length_are_told_in_a_short_line(tmp_path):
+    with pytest.raises(ShardError, match=r"it has x{99}…, a↵b, n2, .*, n9, \.\.\.; where") as told:
+        written(tmp_path / "0.parquet", {"x" * 2_000_000: [1], "a\nb": [1]} | {f"n{i}": [1] for i in range(2, 5000)})
+    assert len(str(told.value)) < 1000
+
+
 def test_a_file_cut_before_its_footer_is_refused(tmp_path):
     written(tmp_path / "0.parquet", IMG2DATASET)
     data = (tmp_path / "0.parquet").read_bytes()

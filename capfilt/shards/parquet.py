@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from capfilt.display import few
 from capfilt.errors import ShardError
 from capfilt.records import Sample
 from capfilt.shards.grouping import IMAGE_SUFFIXES
@@ -37,7 +38,7 @@ class ParquetShard:
             _check_ratio(table, url, self.size)
             columns = dict(zip(table.schema_arrow.names, table.schema_arrow.types, strict=True))
         if twice := [name for name, count in Counter(table.schema_arrow.names).items() if count > 1]:
-            raise ShardError(f"{url}: has several columns {', '.join(twice)}; write it with other names for them")
+            raise ShardError(f"{url}: has several columns {', '.join(few(twice))}; write it with other names for them")
         if stated != sum(rows) or min(rows, default=0) < 0:
             raise ShardError(f"{url}: the footer states {stated} rows, its row groups {sum(rows)}; fetch it again")
         self.samples = stated
@@ -45,7 +46,7 @@ class ParquetShard:
         self._image = next((name for name in _IMAGES if name in columns and _holds_images(columns[name])), "")
         if not self._image:
             raise ShardError(
-                f"{url}: no column holds image bytes; it has {', '.join(columns)}; "
+                f"{url}: no column holds image bytes; it has {', '.join(few(columns))}; "
                 f"where this is the table beside a tar shard, give the tar"
             )
         texts = {name for name, kind in columns.items() if _holds_text(kind)}

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from capfilt.display import few
 from capfilt.shards.grouping import IMAGE_SUFFIXES
 from capfilt.shards.samples import MAX_METADATA_BYTES
 
@@ -70,7 +71,7 @@ def json_rows(text: str) -> list[Row]:
     if rows and names.isdisjoint(_PATHS):
         if rows[0].problem and not names:
             raise ValueError(f"line {rows[0].line} {rows[0].problem}; write an object with the key image in each line")
-        raise ValueError(f"no key names the image files; name it {_PATHS[0]}; found {sorted(names)[:10]}")
+        raise ValueError(f"no key names the image files; name it {_PATHS[0]}; found {few(sorted(names))}")
     return rows
 
 
@@ -188,7 +189,7 @@ def _no_column(names: Sequence[str], line: int, delimiter: str) -> str:
     if len(names) == 1 and any(other in names[0] for other in ";,|\t"):
         wanted = "commas" if delimiter == "," else "tabs"
         return f"the head is one cell, {names[0][:100]!r}; put {wanted} between cells"
-    return f"no column names the image files; name it {_PATHS[0]}; found {names[:10]}"
+    return f"no column names the image files; name it {_PATHS[0]}; found {few(names)}"
 
 
 def _is_quoted(cell: str) -> bool:
