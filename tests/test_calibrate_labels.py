@@ -12,7 +12,7 @@ from capfilt.query import open_run
 
 def test_a_file_is_read_with_its_meanings(tmp_path):
     file = tmp_path / "labels.csv"
-    file.write_text('note,key,text,label\n,a,"x, y",1\n,b,z,No\n')
+    file.write_text('note,key,text,label\n,a,"x, y",1\n,b,z,No,,\n')
 
     assert read_labels(file) == [Label("a", "x, y", True), Label("b", "z", False)]
 
@@ -23,6 +23,9 @@ def test_a_file_is_read_with_its_meanings(tmp_path):
         ("key,text\na,b\n", "has no column label"),
         ("key,text,label\na,b,perhaps\n", "line 2: label 'perhaps' is none of 1, true"),
         ("", "has no column key, label, text"),
+        ("label,key,text,label\n1,a,b,0\n", "has several columns label; give all but one"),
+        ("label,key,text\n1,a,a dog, brown\n", "line 2: has more cells than the head; put a text with commas"),
+        (f"key,text,label\na,b,{'x' * 100_000}\n", "line 2: label 'x{59}…' is none of"),
     ],
 )
 def test_a_file_that_cannot_be_read_names_the_line(tmp_path, text, message):

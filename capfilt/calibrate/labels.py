@@ -5,11 +5,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from capfilt.calibrate.curves import Curve
+from capfilt.display import reveal
 from capfilt.errors import QueryError
 from capfilt.policy import least_itm
 from capfilt.query import OpenRun
@@ -52,7 +54,8 @@ def read_labels(path: Path) -> list[Label]:
     """Return the labels of a CSV file with the columns key, text and label.
 
     Raises:
-        QueryError: a column is missing, or a label is none of 1, 0, true, false, yes, no, match, mismatch, good, bad.
+        QueryError: a column is missing or there twice, a line has more than the head, or a label is none of 1, 0, true,
+            false, yes, no, match, mismatch, good, bad.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
@@ -60,6 +63,8 @@ def read_labels(path: Path) -> list[Label]:
             absent = {"key", "text", "label"} - set(reader.fieldnames or ())
             if absent:
                 raise QueryError(f"{path}: has no column {', '.join(sorted(absent))}; its first line is key,text,label")
+            if twice := [name for name in ("key", "text", "label") if (reader.fieldnames or []).count(name) > 1]:
+                raise QueryError(f"{path}: has several columns {', '.join(twice)}; give all but one other names")
             return [_label(path, reader.line_num, row) for row in reader]
         except (csv.Error, UnicodeDecodeError) as error:
             raise QueryError(f"{path}: line {reader.line_num + 1}: {error}; write it as UTF-8 CSV") from None
@@ -112,9 +117,11 @@ def _by_source(
         yield source, Labelled(true, false)
 
 
-def _label(path: Path, line: int, row: Mapping[str, str | None]) -> Label:
+def _label(path: Path, line: int, row: Mapping[str | None, Any]) -> Label:
+    if any(row.get(None, ())):  # cells that have no column
+        raise QueryError(f"{path}: line {line}: has more cells than the head; put a text with commas into quotes")
     key, text, value = (row[name] or "" for name in ("key", "text", "label"))
     match = _MEANINGS.get(value.strip().lower())
     if match is None:
-        raise QueryError(f"{path}: line {line}: label {value!r} is none of {', '.join(_MEANINGS)}")
+        raise QueryError(f"{path}: line {line}: label {reveal(value, 60)!r} is none of {', '.join(_MEANINGS)}")
     return Label(key, text, match)
