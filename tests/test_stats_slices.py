@@ -147,6 +147,17 @@ def test_json_and_csv_hold_every_figure(opened):
     assert (rows[0]["scored"], rows[0]["kept"], rows[0]["noise"]) == ("6", "4", "0.333333")
 
 
+def test_a_domain_of_the_csv_cannot_steer_a_terminal(tmp_path):
+    run = new_run(tmp_path)
+    urls = ["http://a\x1b[2J\u202egpj.example/1", "", "", ""]
+    complete(run, SHARD, [record(n, url=url) for n, url in enumerate(urls)], [web(0, 0.9)])
+
+    with open_run(run.root) as opened:
+        sheet = csv_slices(cut(opened, ["domain"]))
+
+    assert sheet.splitlines()[1].startswith("a<U+001B>[2j<U+202E>gpj.example,1,1,")
+
+
 def test_csv_of_some_parts_ends_with_the_others_so_that_it_adds_up(opened):
     slices = cut(opened, ["shard", "source"], top=1)
 

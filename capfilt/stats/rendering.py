@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import replace
 
-from capfilt.display import counted, one_line
+from capfilt.display import counted, one_line, reveal
 from capfilt.policy import REASONS
 from capfilt.stats.overview import Stats
 from capfilt.stats.scores import QUANTILES, band_edges
@@ -56,7 +56,7 @@ def csv_slices(slices: Slices) -> str:
     others = [replace(slices.others, names=(f"({slices.left_out} others)",))] if slices.others else []
     for part in [*slices.parts, *others]:
         counts = [*(part.rejected.get(r, 0) for r in REASONS), *(part.failed.get(status, 0) for status in statuses)]
-        names = ["" if name is None else name for name in part.names]
+        names = ["" if name is None else reveal(name) for name in part.names]  # it goes to terminals, too
         names += [""] * (len(slices.by) - len(names))
         writer.writerow([*names, part.scored, part.kept, round(part.noise, 6), *counts])
     return sheet.getvalue()
