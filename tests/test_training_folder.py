@@ -8,7 +8,7 @@ import torch
 from lessons import Lesson, attend
 
 from capfilt.config.training import FinetuneConfig, Schedule, Tracking, TrainingDevice
-from capfilt.errors import RunError
+from capfilt.errors import ConfigError, RunError
 from capfilt.storage import list_files, read_bytes, staged
 from capfilt.training.folder import TrainingRun
 
@@ -118,6 +118,16 @@ class TestStates:
         assert list_files(f"{run.folder}/states") == ["000000020.pt", "000000300.pt"]
         assert run.newest == 300
         assert run.restore()["objective"]["weight"].tolist() == [300.0, 300.0]
+
+    def test_a_file_of_somebody_beside_them_is_left_alone(self, lesson):
+        run = begun(lesson)
+        run.save(state(5))
+        notes = Path(lesson.output, "states", "000-notes.txt")
+        notes.write_text("the second one is the better")
+        run.save(state(10))
+
+        assert (run.newest, notes.exists()) == (10, True)
+        assert [file.name for file in sorted(notes.parent.iterdir())] == [notes.name, "000000005.pt", "000000010.pt"]
 
     def test_a_run_without_any_begins(self, lesson):
         run = TrainingRun(lesson.output, lesson)
@@ -257,6 +267,27 @@ def test_lines_of_steps_taken_again_and_one_cut_short_are_dropped(lesson):
         file.write('{"step": 30, "l')
     run.forget(20)
     assert run.read_metrics() == [{"step": 0, "lm": 1.0}, {"step": 10, "lm": 1.0}]
+
+
+@pytest.mark.parametrize("line", ['{"step": 2, "lo\x00\n', "[1]\n", '{"loss": 1}\n', "[" * 100_000 + "\n"])
+def test_a_line_that_is_none_is_told_by_its_number(lesson, line):
+    run = begun(lesson)
+    run.note([{"step": 1}])
+    with Path(run.metrics).open("a") as file:
+        file.write(line)
+
+    for look in (run.read_metrics, lambda: run.forget(1)):
+        with pytest.raises(RunError, match=r"metrics\.jsonl: line 2 is no line of metrics; remove it$"):
+            look()
+
+
+def test_settings_that_a_disk_damaged_are_told_as_others(lesson):
+    run = begun(lesson)
+    run.save(state(1))
+    file = Path(lesson.output, "config.yaml")
+    file.write_bytes(file.read_bytes().replace(b"learning_rate: 0.003", b"learning_rate: \xff"))
+    with pytest.raises((RunError, ConfigError), match=r"config\.yaml: .*learning_rate"):
+        begun(lesson)
 
 
 def test_what_was_left_out_is_written_down(lesson):

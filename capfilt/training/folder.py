@@ -12,8 +12,9 @@ checkpoint/       the trained model, written last: its config.json means done
 
 import json
 import logging
+import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
@@ -79,7 +80,7 @@ class TrainingRun:
             raise RunError(f"{self.folder}: holds a bootstrap's run; choose another output folder")
         if not exists(self._settings):
             return False
-        stored = loads(type(self.config), read_bytes(self._settings).decode(), self._settings)
+        stored = loads(type(self.config), read_bytes(self._settings).decode(errors="replace"), self._settings)
         lines = (dump(_placed(values), without=FREE).splitlines() for values in (stored, self.config))
         changes = [pair for pair in zip_longest(*lines, fillvalue="nothing") if pair[0] != pair[1]]
         if changes and self._begun:  # else a slip in the settings kept the run from starting, and is mended
@@ -103,12 +104,17 @@ class TrainingRun:
     @property
     def _begun(self) -> bool:
         """Whether anything was learned here."""
-        return bool(list_files(self._states) or list_files(self.checkpoint) or exists(self.metrics))
+        return bool(self._saved or list_files(self.checkpoint) or exists(self.metrics))
 
     @property
     def newest(self) -> int:
         """The step of the newest state; 0 without one."""
-        return max(map(_step, list_files(self._states)), default=0)
+        return max((int(name.removesuffix(".pt")) for name in self._saved), default=0)
+
+    @property
+    def _saved(self) -> list[str]:
+        """The names of the states, by step; whatever else lies beside them is somebody's own."""
+        return [name for name in list_files(self._states) if re.fullmatch(r"\d{9,}\.pt", name)]
 
     def save(self, state: State) -> None:
         """Add a state to resume from, under its "step", and drop those that are too old, or of later steps.
@@ -119,7 +125,7 @@ class TrainingRun:
         newest = f"{state['step']:09d}.pt"
         with staged(join(self._states, newest)) as partial:
             torch.save(state, partial)
-        names = list_files(self._states)
+        names = self._saved
         kept = [name for name in names if name <= newest][-KEPT:]
         for name in names:
             if name not in kept:
@@ -131,7 +137,7 @@ class TrainingRun:
         Raises:
             RunError: there are states, and none of them can be read.
         """
-        names = list_files(self._states)
+        names = self._saved
         for name in reversed(names):
             file = join(self._states, name)
             try:
@@ -168,8 +174,7 @@ class TrainingRun:
     def forget(self, step: int) -> None:
         """Drop the metrics of the steps that are taken again, and a line that was cut short."""
         if exists(self.metrics):
-            lines = read_bytes(self.metrics).decode().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < step]
+            kept = [line for line, values in self._metric_lines() if values["step"] < step]
             publish(self.metrics, "".join(kept).encode())
 
     def note(self, lines: list[dict[str, float]]) -> None:
@@ -177,16 +182,25 @@ class TrainingRun:
         append(self.metrics, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """Return all whole lines of the metrics; the last may still be in the making, or was cut short."""
-        lines = read_bytes(self.metrics).decode().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """Return all whole lines of the metrics; the last may still be in the making, or was cut short.
+
+        Raises:
+            RunError: one of them is none.
+        """
+        return [values for _, values in self._metric_lines()]
+
+    def _metric_lines(self) -> Iterator[tuple[str, dict[str, float]]]:
+        lines = read_bytes(self.metrics).decode(errors="replace").splitlines(keepends=True)
+        for number, line in enumerate((line for line in lines if line.endswith("\n")), 1):
+            try:
+                values = json.loads(line)
+                float(values["step"])
+            except (ValueError, LookupError, TypeError, RecursionError):
+                raise RunError(f"{self.metrics}: line {number} is no line of metrics; remove it") from None
+            yield line, values
 
 
 def _placed(config: Config) -> Config:
     """Return settings whose checkpoints have absolute paths, by which a loop that is submitted names its own."""
     given = {key: getattr(config, key, None) for key in ("checkpoint", "vision_from")}
     return config.model_copy(update={key: absolute(path) for key, path in given.items() if path})
-
-
-def _step(name: str) -> int:
-    return int(name.removesuffix(".pt"))
