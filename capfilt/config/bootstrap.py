@@ -5,7 +5,7 @@ and a run refuses to go on with other values. All other keys may change between 
 """
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -171,13 +171,6 @@ class Policy(Config):
     drop_duplicates: bool = Field(
         True, description="of equal texts of one image keep one, the web text first where mix takes it"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_no_job(cls, values: Any) -> Any:
-        if isinstance(values, dict) and len(values.keys() & {"input", "run", "policy"}) > 1:
-            raise ValueError("is the config of a job; give a file of what stands under policy")
-        return values
 
 
 class BootstrapConfig(Config):

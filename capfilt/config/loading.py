@@ -46,6 +46,14 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
+def read(path: Path) -> dict[str, Any]:
+    """Return the keys of a YAML file and their values, not checked yet."""
+    try:
+        return _parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
 def load(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
     """Read a config from YAML, apply KEY=VALUE overrides, and check it.
 
@@ -55,7 +63,7 @@ def load(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
         ConfigError: the file cannot be read, a key is unknown, a value is out of range,
             or an override is not KEY=VALUE.
     """
-    return _check(kind, _override(_read(path), overrides), str(path))
+    return _check(kind, _override(read(path), overrides), str(path))
 
 
 def load_by(key: str, kinds: Mapping[str, type[C]], path: Path, overrides: Sequence[str] = ()) -> C:
@@ -64,7 +72,7 @@ def load_by(key: str, kinds: Mapping[str, type[C]], path: Path, overrides: Seque
     Raises:
         ConfigError: as load, or the key is missing or has another value.
     """
-    values = _override(_read(path), overrides)
+    values = _override(read(path), overrides)
     if key not in values:
         raise ConfigError(f"{path}: {key}: field required")
     found = values[key]
@@ -115,13 +123,6 @@ def section_of(annotation: object) -> type[Config] | None:
 
 def _is_required(kind: type[Config], info: ValidationInfo) -> bool:
     return info.field_name is not None and kind.model_fields[info.field_name].is_required()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return _parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
 
 
 class _Loader(yaml.SafeLoader):

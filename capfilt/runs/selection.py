@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Self
 
 from capfilt.config import Config, ExportConfig, Policy, dump, load, loads
+from capfilt.config.loading import read
 from capfilt.errors import ConfigError
 from capfilt.fingerprint import fingerprint
 
@@ -32,6 +33,8 @@ class Selection(Config):
 
 def load_policy(path: Path, overrides: Sequence[str] = ()) -> Policy:
     """Read a policy from YAML as load does: one of its own, or the one in the policy.yaml of a clean folder."""
+    if len(read(path).keys() & {"input", "run", "policy"}) > 1:
+        raise ConfigError(f"{path}: is the config of a job; give a file of what stands under policy")
     try:
         policy = load(Selection, path).policy
     except ConfigError:
