@@ -94,8 +94,7 @@ def run(
             if retry_quarantined:
                 _release(folder, shards)
             job = _Job(folder, config, shards, lease, stop, board)
-            job.one_for_both = hashes["captioner"] == hashes["filter"]
-            failed = job.begin() + job.bootstrap(build, local)
+            failed = job.begin() + job.bootstrap(build, hashes, local)
             failed += job.export(settings, local) if config.export and not job.stopped else []
             return job.end(settings, failed)
 
@@ -139,7 +138,6 @@ class _Job:
         self.left_out = [shard for shard in shards if unusable(shard, config)]
         self.shards = [shard for shard in shards if not unusable(shard, config)]
         self.stopped = False  # before all was done
-        self.one_for_both = False  # that one checkpoint plays both roles is still to be warned of
         self.left = Remaining(folder, config, self.shards)
 
     def begin(self) -> list[str]:
@@ -153,19 +151,23 @@ class _Job:
         self.folder.note("start", samples=samples, left_out=left_out)
         return [remedy(shard) for shard in self.left_out] if self.config.damage == "fail" else []
 
-    def bootstrap(self, build: Callable[[BootstrapConfig], CapFilt], local: bool) -> list[str]:
+    def bootstrap(self, build: Callable[[BootstrapConfig], CapFilt], hashes: dict[str, str], local: bool) -> list[str]:
         """Do the units, complete the shards, and return what failed."""
+        return self._collect(self._results(build, local), one_for_both=hashes["captioner"] == hashes["filter"])
+
+    def _results(self, build: Callable[[BootstrapConfig], CapFilt], local: bool) -> Results:
+        """Return what does the units, in this process or on Ray, and yields the result of each."""
         config = self.config
         apart = start_decoder if config.cluster.decode_cpus and not local else None
         make = partial(BootstrapWorker, build, placed(config), self.folder, apart)
         tries, most, follower = config.cluster.attempts, config.max_quarantined, self.follower
         if local:
             isolation = Isolation(config.batch_size, 1, most, follower)
-            return self._collect(run_local(make, self.left, isolation, self.stop, follower))
+            return run_local(make, self.left, isolation, self.stop, follower)
         follower.metrics = Metrics(self.folder.root, self.left.total, self.left.done)
         metered = partial(Metered, make, self.folder.root)
         isolation = Isolation(config.batch_size, tries, most, follower)
-        return self._collect(run_units(metered, self.left, config.cluster, isolation, self.stop, follower))
+        return run_units(metered, self.left, config.cluster, isolation, self.stop, follower)
 
     def export(self, settings: ExportConfig, local: bool) -> list[str]:
         """Export the shards that are complete, and return what failed."""
@@ -194,7 +196,7 @@ class _Job:
             raise FailedUnitsError(failed, summary)
         return summary
 
-    def _collect(self, results: Results) -> list[str]:
+    def _collect(self, results: Results, *, one_for_both: bool) -> list[str]:
         """Take all results in, and return what failed."""
         left, tally = self.left, self.follower.tally
         failed = [reason for shard in left.ready for reason in self._complete(shard)]
@@ -204,9 +206,8 @@ class _Job:
             try:
                 for result in results:
                     self.lease.check()
-                    if self.one_for_both:  # told when it is seen to be able to: else that it is not is told alone
+                    if one_for_both and not tally.statuses:  # not before: a checkpoint that cannot is an error instead
                         logger.warning("%s", ONE_FOR_BOTH)
-                        self.one_for_both = False
                     samples = result.unit.hi - result.unit.lo
                     self.follower.add(result)
                     progress.add(samples, tally.shares)
