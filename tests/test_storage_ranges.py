@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from capfilt.ranges import FIRST_BLOCK, LARGEST_BLOCK, NEAR, RangedFile
+from capfilt.storage.ranges import FIRST_BLOCK, LARGEST_BLOCK, NEAR, RangedFile
 
 MB = 1 << 20
 

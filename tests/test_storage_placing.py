@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from capfilt.placing import place
+from capfilt.storage.placing import place
 
 
 def test_a_file_is_on_the_disk_before_its_name_and_its_name_before_anybody_goes_on(tmp_path, monkeypatch):

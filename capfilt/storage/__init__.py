@@ -19,10 +19,10 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from capfilt.naming import named, names, naming
-from capfilt.placing import mode_of_new, place
-from capfilt.ranges import RangedFile
 from capfilt.retries import patiently
+from capfilt.storage.errors import named, names, naming
+from capfilt.storage.placing import mode_of_new, place
+from capfilt.storage.ranges import RangedFile
 
 T = TypeVar("T")
 

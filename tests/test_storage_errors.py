@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from capfilt.naming import naming
+from capfilt.storage.errors import naming
 
 FAR = "s3://KEY:SECRET@bucket/a.tar"
 
