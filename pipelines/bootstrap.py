@@ -25,7 +25,7 @@ from capfilt.runs import Run, start_run
 from capfilt.runs.lease import Lease, hold_lease, is_free, swept
 from capfilt.runs.status import Board, keep_status
 from capfilt.runs.stop import Stop, heed_stop
-from capfilt.shards import find_shards, told
+from capfilt.shards import describe_damage, find_shards
 from capfilt.shards.samples import NO_SAMPLES
 from pipelines.export import export_shards, finish
 from pipelines.follow import Follower
@@ -201,7 +201,7 @@ class _Job:
         left, tally = self.left, self.follower.tally
         failed = [reason for shard in left.ready for reason in self._complete(shard)]
         self.board.begin(left.total, left.done)
-        progress = Progress(left.total, left.done, self.follower.told)
+        progress = Progress(left.total, left.done, lambda: str(self.follower.state))
         with self.follower, closing(results), progress:
             try:
                 for result in results:
@@ -241,4 +241,4 @@ def remedy(shard: Shard) -> str:
     choices = "keep-readable or skip-shard" if shard.digest else "skip-shard"
     if shard.damage.startswith(NO_SAMPLES):  # such as an archive of other files, which fetching makes no shard
         return f"{shard.url}: {shard.damage}; take it out of input, or set damage: {choices}"
-    return f"{told(shard)}, or set damage: {choices}"
+    return f"{describe_damage(shard)}, or set damage: {choices}"

@@ -65,10 +65,6 @@ class Follower:
         if self.metrics:
             self.metrics.see(state, spent)
 
-    def told(self) -> str:
-        """Return what the job waits for, for people."""
-        return str(self.state)
-
     def _keep(self) -> None:
         while not self._over.wait(JOURNAL_EVERY):
             self._write()

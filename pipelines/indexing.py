@@ -42,7 +42,7 @@ def index_shards(cluster: Cluster | None, stop: Stop, run: Run, shards: Sequence
     else:
         units = [Unit(shard, 0, 0) for shard in shards]
         results = run_units(partial(IndexWorker, run), units, cluster, stop=stop, listener=trouble)
-    with closing(results), Progress(len(shards), 0, trouble.told, of="shards") as progress:
+    with closing(results), Progress(len(shards), 0, lambda: str(trouble.state), of="shards") as progress:
         try:
             for shard in results:
                 indexed.append(shard)
@@ -50,7 +50,7 @@ def index_shards(cluster: Cluster | None, stop: Stop, run: Run, shards: Sequence
         except (FailedUnitsError, WorkerError) as error:
             if not trouble.given_up:
                 raise
-            raise trouble.told_as(error) from error
+            raise trouble.planning_error(error) from error
     if len(indexed) < len(shards):
         summary = f"{len(indexed)} of {len(shards)} shards are indexed, and no unit was begun"
         run.note("stop", summary=summary, failed=[])
@@ -63,19 +63,16 @@ class _Trouble:
 
     def __init__(self) -> None:
         self.given_up: list[Event] = []
-        self._state = State()
+        self.state = State()
 
     def hear(self, event: Event) -> None:
         if event.what == "given_up":
             self.given_up.append(event)
 
     def see(self, state: State) -> None:
-        self._state = state
+        self.state = state
 
-    def told(self) -> str:
-        return str(self._state)
-
-    def told_as(self, error: FailedUnitsError | WorkerError) -> PlanningError:
+    def planning_error(self, error: FailedUnitsError | WorkerError) -> PlanningError:
         """Return what an error of the pool means for the plan."""
         failed = [f"{event.unit.shard.url}: {event.reason}" for event in self.given_up]
         passing = all(event.cause in ("store", "node") for event in self.given_up)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from capfilt.bootstrap import CapFilt
 from capfilt.config import BootstrapConfig
-from capfilt.forecast import Forecast, Pace, Rehearsal, forecast, measured, rehearse, told
+from capfilt.forecast import Forecast, Pace, Rehearsal, forecast, measured, pace_at, rehearse
 from capfilt.hardware import require_device
 from capfilt.survey import Survey
 from pipelines.bootstrap_outlook import Hashes, look
@@ -14,7 +14,7 @@ from workers.seats import units_in_hand
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class Options:
     """How a forecast is made."""
 
     images: int = 64  # of each repeat of the rehearsal
@@ -26,7 +26,7 @@ class Wishes:
 
 
 def run(
-    config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt], hashes: Hashes, wishes: Wishes
+    config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt], hashes: Hashes, options: Options
 ) -> Forecast:
     """Return what is to be expected of a bootstrap. Nothing is written but to a folder that is thrown away.
 
@@ -34,28 +34,28 @@ def run(
         config: the job.
         build: loads the models.
         hashes: of the checkpoints, asked for only where a run is there that is tied to them.
-        wishes: how.
+        options: how it is made.
 
     Raises:
         CapfiltError: as the job itself would, before it begins.
     """
     config = as_begun(config)
-    _, found = look(config, hashes, whole=wishes.whole)
-    rehearsal, pace = _pace(config, build, found, wishes)
-    return forecast(config, found, rehearsal, pace, wishes.price)
+    _, found = look(config, hashes, whole=options.whole)
+    rehearsal, pace = _pace(config, build, found, options)
+    return forecast(config, found, rehearsal, pace, options.price)
 
 
 def _pace(
-    config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt], found: Survey, wishes: Wishes
+    config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt], found: Survey, options: Options
 ) -> tuple[Rehearsal | None, Pace | None]:
-    if wishes.rate is not None:
-        return None, told(wishes.rate)
+    if options.rate is not None:
+        return None, pace_at(options.rate)
     units = [unit for unit in found.rest if unit.hi > unit.lo]
-    if not wishes.timing or not units:
+    if not options.timing or not units:
         return None, None
     require_device(
         config.device.kind,
         "plan on a GPU node, or give --rate with the images/s of a worker that were measured there, or --no-timing",
     )
-    rehearsal = rehearse(build, config, units, wishes.images, wishes.repeats)
+    rehearsal = rehearse(build, config, units, options.images, options.repeats)
     return rehearsal, measured(rehearsal, config, units_in_hand(config.cluster))

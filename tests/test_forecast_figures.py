@@ -3,10 +3,10 @@ import json
 import pytest
 from forecasts import config, rehearsal, survey
 
-from capfilt.forecast import Pace, forecast, render_forecast, told
+from capfilt.forecast import Pace, forecast, pace_at, render_forecast
 from capfilt.forecast.figures import ALLOWANCE, START
 
-RATE = told(100)  # 1000 samples take 10 seconds
+RATE = pace_at(100)  # 1000 samples take 10 seconds
 GPU = {"kind": "cuda"}
 
 

@@ -1,13 +1,13 @@
 import pytest
 from forecasts import config, rehearsal
 
-from capfilt.forecast.pace import cores, measured, told
+from capfilt.forecast.pace import cores, measured, pace_at
 
 GPU = {"device": {"kind": "cuda"}, "cluster": {"gpus_per_worker": 1, "address": "head:6379"}}
 
 
 def test_a_rate_that_is_told_has_no_spread_and_no_bound():
-    pace = told(50)
+    pace = pace_at(50)
     assert (pace.seconds, pace.bound) == ((0.02, 0.02, 0.02), "")
 
 

@@ -122,4 +122,4 @@ def test_no_credentials_get_into_the_journal(tmp_path, follower):
 def test_what_is_waited_for_is_the_last_state_that_was_seen(follower):
     follower.see(State(in_hand=((UNIT.shard.url, "pid 7"),), ready=1, wanted=2))
 
-    assert follower.told() == "1 of 2 workers ready; in hand: 7.tar (pid 7)"
+    assert str(follower.state) == "1 of 2 workers ready; in hand: 7.tar (pid 7)"

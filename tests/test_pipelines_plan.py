@@ -14,7 +14,7 @@ from capfilt.config import dump
 from capfilt.errors import ConfigError, RunError
 from capfilt.med.checkpoints import save
 from pipelines import bootstrap, plan
-from pipelines.plan import Wishes
+from pipelines.plan import Options
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_of_a_run_that_was_begun_the_rest_is_told(folder):
     for path in Path(config.run, "ledger").glob("*/00001.*"):
         path.unlink()
 
-    found = plan.run(config, build_fakes, lambda _: NAMES, Wishes(images=4, repeats=2))
+    found = plan.run(config, build_fakes, lambda _: NAMES, Options(images=4, repeats=2))
 
     assert found.survey.samples_left.likely == 21
     assert found.survey.rest.done == 42
@@ -100,28 +100,28 @@ def test_of_a_run_that_was_begun_the_rest_is_told(folder):
 def test_a_run_that_is_done_takes_nothing_more(folder):
     config = job_config(folder)
     bootstrap.run(config, build_fakes, NAMES, local=True)
-    found = plan.run(config, build_nothing, lambda _: NAMES, Wishes())
+    found = plan.run(config, build_nothing, lambda _: NAMES, Options())
     assert (found.survey.samples_left.likely, found.rehearsal) == (0, None)
 
 
 def test_other_settings_than_those_of_the_run_are_refused(folder):
     bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
     with pytest.raises(RunError, match="seed: 0 in the run, 5 here"):
-        plan.run(job_config(folder, seed=5), build_fakes, lambda _: NAMES, Wishes())
+        plan.run(job_config(folder, seed=5), build_fakes, lambda _: NAMES, Options())
 
 
 def test_a_device_that_is_not_here_cannot_be_timed(folder, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     config = job_config(folder, device={"kind": "cuda", "dtype": "float32", "linear": "plain"})
     with pytest.raises(ConfigError, match=r"no GPU here; plan on a GPU node, or give --rate"):
-        plan.run(config, build_fakes, lambda _: NAMES, Wishes())
-    assert plan.run(config, build_fakes, lambda _: NAMES, Wishes(timing=False)).hours is None
+        plan.run(config, build_fakes, lambda _: NAMES, Options())
+    assert plan.run(config, build_fakes, lambda _: NAMES, Options(timing=False)).hours is None
 
 
 def test_shards_that_cannot_be_used_are_named_and_not_counted(folder):
     shard = folder / "in/00001.tar"
     shard.write_bytes(shard.read_bytes()[:9000])
-    found = plan.run(job_config(folder), build_fakes, lambda _: NAMES, Wishes(images=4, repeats=2))
+    found = plan.run(job_config(folder), build_fakes, lambda _: NAMES, Options(images=4, repeats=2))
     assert [each.url for each in found.survey.left_out] == [str(shard)]
     assert found.survey.samples_left.likely == 42
     assert list(found.to_json()["shards"]["left_out"]) == [str(shard)]

@@ -7,7 +7,7 @@ from ledgers import SHARD, complete, new_run, record, synthetic, web
 import capfilt
 from capfilt.errors import QueryError
 from capfilt.query import filtered
-from capfilt.query.where import told
+from capfilt.query.where import query_errors
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_condition_picks_rows(found, where, count):
     ],
 )
 def test_what_is_no_condition_is_told_in_one_line_with_the_columns(found, where):
-    with pytest.raises(QueryError) as told_error, told(where, found.candidates.columns):
+    with pytest.raises(QueryError) as told_error, query_errors(where, found.candidates.columns):
         filtered(found.candidates, where).fetchall()
 
     assert str(told_error.value).startswith(f"where {where!r}: ")
@@ -76,5 +76,5 @@ def test_no_file_is_read_by_a_condition(found, folder):
 
 
 def test_without_a_condition_an_error_of_the_engine_stays_what_it_is(found):
-    with pytest.raises(duckdb.ConversionException), told(None, found.candidates.columns):
+    with pytest.raises(duckdb.ConversionException), query_errors(None, found.candidates.columns):
         found.sql("SELECT 'a'::int").fetchall()

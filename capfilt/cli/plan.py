@@ -53,6 +53,6 @@ def plan(
     from capfilt.forecast import render_forecast
     from pipelines import plan as job
 
-    wishes = job.Wishes(images, repeats, not no_timing, rate, price, whole)
-    found = job.run(settings, build_models, checkpoint_hashes, wishes)
+    options = job.Options(images, repeats, not no_timing, rate, price, whole)
+    found = job.run(settings, build_models, checkpoint_hashes, options)
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else render_forecast(found))

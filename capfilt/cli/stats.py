@@ -67,12 +67,12 @@ def stats(
         say_nothing(opened)
         if by or as_csv:
             shown = top or (None if as_json or as_csv else 25)
-            _tell_parts(opened, by or ("source",), where, shown, as_json, as_csv)
+            _print_parts(opened, by or ("source",), where, shown, as_json, as_csv)
         else:
-            _tell_whole(opened, where, as_json)
+            _print_whole(opened, where, as_json)
 
 
-def _tell_parts(
+def _print_parts(
     opened: "OpenRun", by: Sequence[str], where: str | None, top: int | None, as_json: bool, as_csv: bool
 ) -> None:
     """Print a run cut by some of its columns."""
@@ -85,7 +85,7 @@ def _tell_parts(
         click.echo(_json(slices.to_json()) if as_json else render_slices(slices, plain_output()))
 
 
-def _tell_whole(opened: "OpenRun", where: str | None, as_json: bool) -> None:
+def _print_whole(opened: "OpenRun", where: str | None, as_json: bool) -> None:
     """Print what a run as a whole came to."""
     from capfilt.stats import describe_texts, render_text, summarise
 

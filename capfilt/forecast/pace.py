@@ -21,7 +21,7 @@ class Pace:
     cores_needed: float = 0.0  # that are busy then
 
 
-def told(rate: float) -> Pace:
+def pace_at(rate: float) -> Pace:
     """Return the pace of a worker that was measured elsewhere, in images a second."""
     return Pace(known(1 / rate), "")
 

@@ -10,7 +10,7 @@ from typing import Literal
 from capfilt.policy import least_itm
 from capfilt.query.cards import Place
 from capfilt.query.opened import OpenRun
-from capfilt.query.where import filtered, told
+from capfilt.query.where import filtered, query_errors
 
 NEAR = 0.05
 """A text is near the cut when its P(match) is no farther from it."""
@@ -62,7 +62,7 @@ def pick(opened: OpenRun, asked: Pick, limit: int, seed: int = 0) -> list[Place]
     query = f"SELECT shard, position FROM {found} ORDER BY {_BY[asked.order]}, shard, position LIMIT {most}"  # noqa: S608
     values = {"seed": seed, "source": asked.source, "reasons": list(asked.reasons), "key": asked.key}
     used = {name: value for name, value in values.items() if f"${name}" in query}
-    with told(asked.where, opened.outcomes.columns):
+    with query_errors(asked.where, opened.outcomes.columns):
         rows = opened.connection.execute(query, used).fetchall()
     return list(dict.fromkeys((shard, position) for shard, position in rows))[:limit]
 

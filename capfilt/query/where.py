@@ -19,14 +19,14 @@ def filtered(relation: duckdb.DuckDBPyRelation, where: str | None) -> duckdb.Duc
     """
     if where is None:
         return relation
-    with told(where, relation.columns):
+    with query_errors(where, relation.columns):
         found = relation.filter(where)
         found.limit(0).fetchall()
         return found
 
 
 @contextmanager
-def told(where: str | None, columns: list[str]) -> Iterator[None]:
+def query_errors(where: str | None, columns: list[str]) -> Iterator[None]:
     """Make every complaint of the engine about a condition, if there is one, a QueryError of one line.
 
     Some are found when rows are read alone, as a text that is no number: so what reads them belongs in here too.

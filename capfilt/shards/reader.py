@@ -49,7 +49,7 @@ def open_shard(url: str) -> ShardReader:
     return shard
 
 
-def told(shard: Shard) -> str:
+def describe_damage(shard: Shard) -> str:
     """Return what is wrong with a damaged shard, and how to mend it. A list would be fetched with the same lines."""
     if not shard.digest:  # no shard at all: the error that says so names the file, and what to do
         return shard.damage

@@ -8,7 +8,7 @@ import duckdb
 from capfilt.ledger.commits import add_up
 from capfilt.policy import SOURCES
 from capfilt.query import OpenRun, filtered
-from capfilt.query.where import told
+from capfilt.query.where import query_errors
 from capfilt.stats.scores import SCORES, Bins, bands, count_scores, quantiles
 
 
@@ -76,7 +76,7 @@ def summarise(opened: OpenRun, where: str | None = None) -> Stats:
         QueryError: where is no condition.
     """
     rows = filtered(opened.outcomes, where)
-    with told(where, rows.columns):
+    with query_errors(where, rows.columns):
         statuses, kept, tokens = _committed(opened) if where is None else _matching(rows)
         outcomes = rows.filter("source IS NOT NULL").aggregate("source, coalesce(reason, '') AS reason, count(*) AS n")
         counts = {(source, reason): count for source, reason, count in outcomes.fetchall()}

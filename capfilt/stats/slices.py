@@ -10,7 +10,7 @@ import duckdb
 from capfilt.errors import QueryError
 from capfilt.ledger.commits import add_up
 from capfilt.query import OpenRun, filtered
-from capfilt.query.where import told
+from capfilt.query.where import query_errors
 
 _WORDS = (0, 1, 3, 6, 11, 21, 51)
 _SIDES = (0, 64, 128, 256, 384, 512, 1024)
@@ -128,7 +128,7 @@ def cut(opened: OpenRun, by: Sequence[str], where: str | None = None, top: int |
     """
     _check(by, opened.outcomes.columns)
     rows = filtered(opened.outcomes, where)
-    with told(where, rows.columns):
+    with query_errors(where, rows.columns):
         parts = _parts(rows, by)
         total = next((part for part, _ in _parts(rows, ())), Slice((), 0, 0, {}, {}))
     rest = [] if top is None else [part for part, _ in parts[top:]]

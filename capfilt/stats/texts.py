@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from capfilt.policy import SOURCES
 from capfilt.query import OpenRun, filtered
-from capfilt.query.where import told
+from capfilt.query.where import query_errors
 from capfilt.stats.scores import QUANTILES, quantiles_of
 
 MOST_WORDS = 1_000_000
@@ -56,7 +56,7 @@ def describe_texts(opened: OpenRun, where: str | None = None) -> dict[str, TextS
         QueryError: where is no condition on the columns of opened.candidates.
     """
     rows = filtered(opened.candidates, where)
-    with told(where, rows.columns):
+    with query_errors(where, rows.columns):
         totals = dict(rows.aggregate("source, sum(words)::bigint AS n").fetchall())
         wanted = min([MOST_WORDS, *(total for total in totals.values() if total)])
         return {

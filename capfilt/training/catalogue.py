@@ -14,7 +14,7 @@ from capfilt.errors import ConfigError, RunError, ShardError
 from capfilt.indexing import shard_at
 from capfilt.records import Shard
 from capfilt.runs.plans import read_plan
-from capfilt.shards import ShardReader, find_shards, open_shard, told
+from capfilt.shards import ShardReader, describe_damage, find_shards, open_shard
 from capfilt.shards.samples import NO_SAMPLES
 from capfilt.storage import absolute, exists, publish
 
@@ -84,7 +84,7 @@ class Catalogue:
         """Return what a shard holds. An empty one is no loss: a policy may keep nothing of a shard."""
         shard = shard_at(url, url)
         if shard.damage and self.settings.damage == "fail":
-            raise ShardError(f"{told(shard)}, or set data.damage: keep-readable")
+            raise ShardError(f"{describe_damage(shard)}, or set data.damage: keep-readable")
         if shard.damage or not shard.samples:
             logger.warning("%s: %d samples can be read: %s", url, shard.samples, shard.damage or NO_SAMPLES)
         return shard
