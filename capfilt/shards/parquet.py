@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -43,18 +43,18 @@ class ParquetShard:
             raise ShardError(f"{url}: the footer states {stated} rows, its row groups {sum(rows)}; fetch it again")
         self.samples = stated
         self.damage = ""  # also without rows: a footer that is there and adds up is the end of a whole file
-        self._image = next((name for name in _IMAGES if name in columns and _holds_images(columns[name])), "")
+        self._image = _first(_IMAGES, [name for name, kind in columns.items() if _holds_images(kind)])
         if not self._image:
             raise ShardError(
                 f"{url}: no column holds image bytes; it has {', '.join(few(columns))}; "
                 f"where this is the table beside a tar shard, give the tar"
             )
-        texts = {name for name, kind in columns.items() if _holds_text(kind)}
-        self._key = next((name for name in _KEYS if name in columns), "")
-        self._text = next((name for name in _TEXTS if name in texts), "")
-        several = {name for name, kind in columns.items() if _is_list(kind) and _holds_text(kind.value_type)}
-        self._several = "" if self._text else next((name for name in _TEXTS if name in several), "")
-        self._json = next((name for name in _JSONS if name in texts), "")
+        texts = [name for name, kind in columns.items() if _holds_text(kind)]
+        lists = [name for name, kind in columns.items() if _is_list(kind) and _holds_text(kind.value_type)]
+        self._key = _first(_KEYS, columns)
+        self._text = _first(_TEXTS, texts)
+        self._several = "" if self._text else _first(_TEXTS, lists)
+        self._json = _first(_JSONS, texts)
 
     def read(self, lo: int, hi: int) -> Iterator[Sample]:
         """Yield the samples of rows lo to hi - 1, a few of them in memory at a time.
@@ -114,17 +114,26 @@ class ParquetShard:
             row["captions"] = captions = [each for each in row.pop(self._several) or () if each is not None]
             text = captions[0].encode("utf-8") if captions else None
         key = row.get(self._key)
-        status, error = "ok", ""
-        if image is None:
-            status, error = "no_image", str(row.get("error_message") or f"{self._image} is null")
-        elif not image or len(image) > MAX_IMAGE_BYTES:
-            status, error = ("too_large" if image else "empty_image"), f"{self._image} has {len(image)} bytes"
+        status, error = self._status(image, row)
         dropped = (f"{name} cannot be read and is dropped ({type(fault).__name__})" for name, fault in faults.items())
         error = "; ".join(filter(None, [error, *dropped]))
         usable = image if status == "ok" else b""
         sample = Sample(position, str(position if key is None else key), usable, text="", status=status, error=error)
         own = row.get(self._json)
         return describe(sample, text, to_json(row) if own is None else own.encode("utf-8"))
+
+    def _status(self, image: bytes | None, row: dict[str, Any]) -> tuple[str, str]:
+        """Return the status of a row by its image, and what is wrong with that."""
+        if image is None:
+            return "no_image", str(row.get("error_message") or f"{self._image} is null")
+        if not image or len(image) > MAX_IMAGE_BYTES:
+            return ("too_large" if image else "empty_image"), f"{self._image} has {len(image)} bytes"
+        return "ok", ""
+
+
+def _first(names: Iterable[str], columns: Collection[str]) -> str:
+    """Return the first of some names that is a column; an empty one if none is."""
+    return next((name for name in names if name in columns), "")
 
 
 def _holds_images(kind: Any) -> bool:
