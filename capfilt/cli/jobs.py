@@ -167,7 +167,7 @@ def stop(run: str, address: str | None, now: bool, wait: bool) -> None:
     from capfilt.runs.stop import request_stop
 
     folder, jobs = _folder(run), _jobs(address) if address else None
-    job = _at_work_on(folder, jobs) if jobs else None
+    job = _at_work_on(folder, jobs)
     standing = at_work(folder)
     at_once = now or (standing is not None and standing.state == "stopping")
     if standing is not None:
@@ -175,7 +175,7 @@ def stop(run: str, address: str | None, now: bool, wait: bool) -> None:
         click.echo(f"{standing.run}: {standing.driver} {'ends at once' if at_once else 'finishes what is in hand'}")
     elif job is None or not now:
         raise _nothing_to_stop(folder, job)
-    if jobs is not None and job is not None and at_once:
+    if jobs and job and at_once:
         jobs.end(job.id)
         click.echo(f"{job.id}: ends at once")
     click.echo("run or submit the same again to go on" + ("" if at_once else "; stop again to end it at once"))
@@ -196,9 +196,9 @@ def _job_and_config(words: tuple[str, ...]) -> tuple[str, Path]:
     return job, path
 
 
-def _at_work_on(folder: str, jobs: "Jobs") -> "JobState | None":
-    """Return the first job of a run folder that has not ended; None where there is none."""
-    return next((job for job in jobs.of(folder) if not job.is_over), None)
+def _at_work_on(folder: str, jobs: "Jobs | None") -> "JobState | None":
+    """Return the first job of a run folder that has not ended; None where there is none, or no cluster to ask."""
+    return next((job for job in jobs.of(folder) if not job.is_over), None) if jobs else None
 
 
 def _nothing_to_stop(folder: str, job: "JobState | None") -> Exception:

@@ -68,12 +68,7 @@ def look_at(root: str) -> Standing:
     if driver is None and record is not None and record.phase not in _ENDS:
         driver = find_driver(root)  # it may have come in between, and begun a record
     if driver is None and record is None:
-        if storage.exists(storage.join(root, "config.yaml")):  # of a training, which leaves no record
-            done = storage.exists(storage.join(root, "checkpoint", "config.json"))
-            return Standing(root, "done" if done else "idle", None, None)
-        run = load_run(root)  # of a version that wrote no record, or no run at all
-        shards = (len(complete_shards(run)), len(run.plan())) if run.has_plan() else None
-        return Standing(root, "idle", None, None, shards)
+        return _without_record(root)
     if driver is not None and driver[1]:
         state = "stopping" if stop_requested(root) else "running"
     elif record is not None and record.phase in _ENDS:
@@ -103,6 +98,16 @@ def at_work(root: str) -> Standing | None:
             if standing.state in ("running", "stopping"):
                 return standing
     return None
+
+
+def _without_record(root: str) -> Standing:
+    """Return how what is in a folder stands that no driver has told of."""
+    if storage.exists(storage.join(root, "config.yaml")):  # of a training, which leaves no record
+        done = storage.exists(storage.join(root, "checkpoint", "config.json"))
+        return Standing(root, "done" if done else "idle", None, None)
+    run = load_run(root)  # of a version that wrote no record, or no run at all
+    shards = (len(complete_shards(run)), len(run.plan())) if run.has_plan() else None
+    return Standing(root, "idle", None, None, shards)
 
 
 def _begun_job(root: str, record: Record | None) -> Standing | None:
