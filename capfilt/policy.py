@@ -5,7 +5,6 @@ A pure function of the ledger, without a model, so that another threshold or mix
 """
 
 import hashlib
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -148,7 +147,7 @@ def _mixed_out(columns: dict[str, Ints], itm: NDArray[np.float32], own_drawn: Bo
     return not_drawn
 
 
-def _rank(group: list[Ints], keys: list[Any]) -> Ints:
+def _rank(group: list[Ints], keys: list[NDArray[np.generic]]) -> Ints:
     """Return each row's place, from 0, among the rows of its group when these are sorted by keys."""
     order = np.lexsort([*reversed(keys), *reversed(group)])
     first = np.ones(len(order), np.bool_)

@@ -15,11 +15,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from ray.job_submission import JobSubmissionClient
+from ray.job_submission import JobDetails, JobSubmissionClient
 
 from capfilt.display import CREDENTIALS, has_credentials, redact
 from capfilt.errors import ConfigError, JobError, NoAnswerError, StoppedError
@@ -67,7 +66,7 @@ class JobState:
         start = datetime.fromtimestamp(self.started).astimezone().isoformat(sep=" ", timespec="seconds")
         return f"{self.id}: {self.state}{code}, submitted {start}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the job as JSON values."""
         return asdict(self)
 
@@ -191,7 +190,7 @@ def _connect(address: str) -> JobSubmissionClient:
         return JobSubmissionClient(address)
 
 
-def _state(job: Any, attempt: int) -> JobState:
+def _state(job: JobDetails, attempt: int) -> JobState:
     """Return what counts of Ray's own record of a job."""
     code = job.driver_exit_code
     status = str(getattr(job.status, "value", job.status))

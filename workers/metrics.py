@@ -155,7 +155,7 @@ class _Series:
 
     def __init__(self, run: str) -> None:
         self._run = run
-        self._made: dict[str, Any] = {}
+        self._made: dict[str, Counter | Gauge] = {}
 
     def add(self, name: str, value: float, **labels: str) -> None:
         if value > 0:  # Ray refuses to add nothing
@@ -168,7 +168,7 @@ class _Series:
     def set(self, name: str, value: float, **labels: str) -> None:
         self._of(name).set(value, {"run": self._run, **labels})
 
-    def _of(self, name: str) -> Any:
+    def _of(self, name: str) -> Counter | Gauge:
         if name not in self._made:
             metric = METRICS[name]
             make = Counter if metric.kind == "counter" else Gauge

@@ -20,7 +20,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -128,7 +128,7 @@ class _Crew(Generic[R]):
                 case.deadline = time.monotonic() + case.seconds
                 seat.calls[seat.actor.run.remote(case.unit)] = case
 
-    def _finished(self) -> list[tuple[Seat, Any]]:
+    def _finished(self) -> list[tuple[Seat, ray.ObjectRef]]:
         owners = {call: seat for seat in self.seats for call in seat.calls}
         owners |= {seat.building: seat for seat in self.seats if seat.building is not None}
         if not owners:
@@ -137,7 +137,7 @@ class _Crew(Generic[R]):
         done, _ = ray.wait(list(owners), num_returns=1, timeout=1.0, fetch_local=False)
         return [(owners[call], call) for call in done]
 
-    def _settle(self, seat: Seat, call: Any) -> Iterator[R]:
+    def _settle(self, seat: Seat, call: ray.ObjectRef) -> Iterator[R]:
         """Take a finished call off its seat: yield its result, or decide what becomes of its unit."""
         try:
             value = ray.get(call)
@@ -152,7 +152,7 @@ class _Crew(Generic[R]):
                 return
             yield from self._succeed(seat, call, value)
 
-    def _succeed(self, seat: Seat, call: Any, value: R) -> Iterator[R]:
+    def _succeed(self, seat: Seat, call: ray.ObjectRef, value: R) -> Iterator[R]:
         case = seat.calls.pop(call)
         self.attempts.succeed(case)
         if not case.unit.trial:
@@ -169,7 +169,7 @@ class _Crew(Generic[R]):
                 continue
             yield from self._succeed(seat, call, value)
 
-    def _on_exception(self, seat: Seat, call: Any, cause: Exception) -> None:
+    def _on_exception(self, seat: Seat, call: ray.ObjectRef, cause: Exception) -> None:
         fault = fault_of(cause)
         if call is seat.building:
             self._on_failed_build(seat, fault, cause)

@@ -4,9 +4,10 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError
 
 from capfilt.config import Cluster
@@ -47,11 +48,11 @@ class _Actor:
 class Seat:
     """An actor and the calls it has in hand."""
 
-    actor: Any
-    building: Any  # the call that builds the worker; None when it is built
+    actor: ActorHandle
+    building: ray.ObjectRef | None  # the call that builds the worker; None when it is built
     node: str = ""
     place: str = ""  # for people
-    calls: dict[Any, Case] = field(default_factory=dict)
+    calls: dict[ray.ObjectRef, Case] = field(default_factory=dict)
     outages: int = 0  # of a disk or store that those before it met, one after the other, while they were built
 
     def __str__(self) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -30,7 +29,7 @@ class Calibration:
     sources: list[SourceCalibration]
     warnings: list[str]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return all figures as plain values for json.dumps."""
         values = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
         return values | {"policy": self.policy.model_dump(mode="json")}

@@ -76,7 +76,7 @@ class Comparison:
     lost_examples: list[Example]  # the largest differences of P(match) first
     gained_examples: list[Example]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return all figures as plain values for json.dumps."""
         values = asdict(self)
         for name, source in self.sources.items():

@@ -26,7 +26,7 @@ class Config(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _no_credentials(cls, value: Any) -> Any:
+    def _no_credentials(cls, value: object) -> object:
         """Refuse them here, since a config is stored, sent to other machines and shown in errors."""
         for url in value if isinstance(value, list | tuple) else [value]:
             if isinstance(url, str) and has_credentials(url):
@@ -35,7 +35,7 @@ class Config(BaseModel):
 
     @field_validator("*")
     @classmethod
-    def _no_empty_place(cls, value: Any, info: ValidationInfo) -> Any:
+    def _no_empty_place(cls, value: object, info: ValidationInfo) -> object:
         """Refuse an empty path where one is needed: it would mean the current folder."""
         given = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(each, str) and not each.strip() for each in given) and _is_required(cls, info):

@@ -3,7 +3,6 @@
 import math
 from dataclasses import asdict, dataclass
 from operator import length_hint
-from typing import Any
 
 from capfilt.calibrate.curves import Rate
 from capfilt.config import BootstrapConfig
@@ -40,7 +39,7 @@ class Forecast:
     clean_bytes: Estimate | None
     kept: dict[str, Rate]  # by source
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return all figures as plain values for json.dumps."""
         found, names = self.survey, ("workers", "devices", "device")
         estimates = ("hours", "device_hours", "cost", "ledger_bytes", "clean_bytes")
@@ -134,6 +133,6 @@ def _named(found: Survey) -> dict[str, str]:
     return {shard.url: shard.damage.removeprefix(f"{shard.url}: ") for shard in found.left_out}
 
 
-def _rehearsal(rehearsal: Rehearsal) -> dict[str, Any]:
+def _rehearsal(rehearsal: Rehearsal) -> dict[str, object]:
     values = {name: getattr(rehearsal, name) for name in Rehearsal.__dataclass_fields__ if name != "tally"}
     return values | {"statuses": dict(rehearsal.tally.statuses)}

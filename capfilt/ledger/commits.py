@@ -72,7 +72,7 @@ def read_commit(path: str) -> Commit:
         raise RunError(f"{path}: is no commit record ({error!r}); remove the file and bootstrap again") from None
 
 
-def seal(values: dict[str, Any]) -> bytes:
+def seal(values: dict[str, object]) -> bytes:
     """Return values as JSON with a check of themselves."""
     return json.dumps(values | {"check": fingerprint(values)}, indent=1).encode() + b"\n"
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from capfilt import storage
 from capfilt.display import counted
@@ -43,7 +42,7 @@ class Standing:
     shards: tuple[int, int] | None = None  # complete ones and all; only counted where there is no record
     job: "Standing | None" = None  # of a loop: the job that it is at, if that has begun
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return all of it as JSON values, with rate in samples a second and seconds left."""
         record = self.record
         more = {} if record is None else {"rate": record.rate, "seconds_left": record.seconds_left}

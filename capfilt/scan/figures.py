@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -50,7 +49,7 @@ class Scan:
     usable: dict[str, int]  # statuses of samples in shards that a bootstrap takes as they are
     failing_shards: int  # of these, whose share of failed samples is over max_failed_share
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return all figures as plain values for json.dumps."""
         return asdict(self)
 

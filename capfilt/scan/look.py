@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -84,14 +83,14 @@ def look(task: Task) -> Outcome:
     return Outcome(task, done, error)
 
 
-def _rows(task: Task) -> Iterator[dict[str, Any]]:
+def _rows(task: Task) -> Iterator[dict[str, object]]:
     reader = open_shard(task.url)
     for lo, hi in task.spans:
         for sample in reader.read(lo, hi):
             yield _row(task, sample)
 
 
-def _row(task: Task, sample: Sample) -> dict[str, Any]:
+def _row(task: Task, sample: Sample) -> dict[str, object]:
     record, image = examine(sample, task.limits, LEAST_SIDE)
     blank = image is not None and int(np.ptp(image.pixels, axis=(0, 1)).max()) < _BLANK
     return {
@@ -112,7 +111,7 @@ def _row(task: Task, sample: Sample) -> dict[str, Any]:
     }
 
 
-def table(rows: Sequence[dict[str, Any]], detect: Detect | None = None) -> pa.Table:
+def table(rows: Sequence[dict[str, object]], detect: Detect | None = None) -> pa.Table:
     """Return rows of FACTS with cleaned texts, and with the columns script, domain and, with a detector, language."""
     facts = pa.Table.from_pylist(list(rows), FACTS)
     texts = cleaned(facts["text"])

@@ -73,7 +73,7 @@ class ParquetShard:
                     yield from self._group(table, number, range(first, first + rows), range(lo, hi))
                 first += rows
 
-    def _group(self, table: Any, number: int, stated: range, wanted: range) -> Iterator[Sample]:
+    def _group(self, table: pq.ParquetFile, number: int, stated: range, wanted: range) -> Iterator[Sample]:
         position = stated.start
         batches = table.iter_batches(_ROWS, row_groups=[number], use_threads=False)
         while True:
@@ -136,42 +136,42 @@ def _first(names: Iterable[str], columns: Collection[str]) -> str:
     return next((name for name in names if name in columns), "")
 
 
-def _holds_images(kind: Any) -> bool:
+def _holds_images(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return any(field.name == "bytes" and _holds_images(field.type) for field in kind)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
-def _holds_text(kind: Any) -> bool:
+def _holds_text(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind  # what pandas calls a category
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def _is_list(kind: Any) -> bool:
+def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _values(column: pa.Array) -> list[Any]:
+def _values(column: pa.Array) -> list[object]:
     """Return a column's values; in place of one that Python cannot hold, as a date of the year 300000, its error."""
     try:
-        values: list[Any] = column.to_pylist()
+        values: list[object] = column.to_pylist()
     except (ValueError, OverflowError):  # of Arrow's errors, and of UTF-8's, too
         values = [_value(scalar) for scalar in column]
     return values
 
 
-def _value(scalar: pa.Scalar) -> Any:
+def _value(scalar: pa.Scalar) -> object:
     try:
         return scalar.as_py()
     except (ValueError, OverflowError) as error:
         return error
 
 
-def _group_rows(table: Any) -> list[int]:
+def _group_rows(table: pq.ParquetFile) -> list[int]:
     return [int(table.metadata.row_group(number).num_rows) for number in range(table.num_row_groups)]
 
 
-def _check_ratio(table: Any, url: str, size: int) -> None:
+def _check_ratio(table: pq.ParquetFile, url: str, size: int) -> None:
     """Refuse a bomb by its footer. One that lies gets no farther than a page, which is of 2 GiB at most.
 
     Only the groups' own sums are looked at: pyarrow ends the process where the footer of a column is damaged.
@@ -182,7 +182,7 @@ def _check_ratio(table: Any, url: str, size: int) -> None:
             raise ShardError(f"{url}: row group {number} unpacks to {unpacked} bytes, the file has {size}: not read")
 
 
-def _open(file: BinaryIO) -> Any:
+def _open(file: BinaryIO) -> pq.ParquetFile:
     return pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
 
 

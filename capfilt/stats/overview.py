@@ -1,7 +1,6 @@
 """What a run came to: samples, candidates by source, their scores, what the policy keeps, and how fast it went."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import duckdb
 
@@ -57,7 +56,7 @@ class Stats:
         """Tokens for each second of captioning; 0 when none was timed."""
         return self.tokens / self.seconds["caption"] if self.seconds.get("caption") else 0.0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return all figures as plain values for json.dumps."""
         values = asdict(self)
         for name, source in self.sources.items():

@@ -88,7 +88,7 @@ class Slice:
         """The share of the texts that is rejected; 0 when there is none."""
         return 1 - self.kept / self.scored if self.scored else 0.0
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, object]:
         """Return all but its name as plain values."""
         return {name: value for name, value in asdict(self).items() if name != "names"} | {"noise": self.noise}
 
@@ -107,7 +107,7 @@ class Slices:
     total: Slice
     share: float  # of the complete shards that was looked at
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return all figures as plain values for json.dumps."""
         values = {name: getattr(self, name) for name in ("run", "policy", "where", "by", "left_out", "share")}
         values["parts"] = [dict(zip(self.by, part.names, strict=True)) | part.figures() for part in self.parts]

@@ -1,7 +1,6 @@
 """How texts differ by source: lengths, repetitions, vocabulary and diversity."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -42,7 +41,7 @@ class TextStats:
         """The share of texts that repeat another one."""
         return 1 - self.distinct / self.texts
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return all figures as plain values for json.dumps."""
         return asdict(self) | {"duplicates": self.duplicates}
 

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import BinaryIO, TypeVar, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from capfilt.retries import patiently
 from capfilt.storage.errors import named, names, naming
@@ -88,7 +89,7 @@ def read_bytes(path: str, start: int = 0, length: int | None = None) -> bytes:
     """Return a file's bytes from start on: length of them, or fewer where the file ends before."""
     end = None if length is None else start + length
 
-    def read(store: Any, name: str) -> bytes:
+    def read(store: AbstractFileSystem, name: str) -> bytes:
         try:
             return bytes(store.cat_file(name, start=start, end=end))
         except OSError as error:
@@ -186,7 +187,7 @@ def remove_folder(folder: str) -> None:
         _ask(folder, lambda store, name: store.rm(name, recursive=True))
 
 
-def _ask(path: str, call: Callable[[Any, str], T]) -> T:
+def _ask(path: str, call: Callable[[AbstractFileSystem, str], T]) -> T:
     """Return what a call gives that is made with the file system of a path and the path's name in it."""
     with naming(path):
         store, name = _store(path)
@@ -195,7 +196,7 @@ def _ask(path: str, call: Callable[[Any, str], T]) -> T:
         return patiently(lambda: call(store, name), path)
 
 
-def _fetch(path: str, file: Any, start: int, end: int) -> bytes:
+def _fetch(path: str, file: AbstractBufferedFile, start: int, end: int) -> bytes:
     """Return the bytes of a range of an open file of an object store: all of them, from one request."""
 
     def fetch() -> bytes:
@@ -223,13 +224,13 @@ def sweep(folder: str, *, deep: bool = True) -> None:
             folders[:] = folders if deep else []
 
 
-def _store(path: str) -> tuple[Any, str]:
+def _store(path: str) -> tuple[AbstractFileSystem, str]:
     """Return the file system of a path and the path's name in it."""
     local = local_path(path)
     if local is not None:
         return LocalFileSystem(), str(local.absolute())
     # other machines write here too, so a listing that was true a minute ago is of no use
-    return cast(tuple[Any, str], fsspec.core.url_to_fs(path, use_listings_cache=False))
+    return cast(tuple[AbstractFileSystem, str], fsspec.core.url_to_fs(path, use_listings_cache=False))
 
 
 def _kinds(folder: str) -> Iterator[tuple[str, bool]]:

@@ -5,7 +5,7 @@ import importlib.util
 import tempfile
 import time
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 from capfilt.config.training import Tracking
 from capfilt.errors import ConfigError
@@ -74,7 +74,7 @@ class TensorBoard:
     def __init__(self, folder: str, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # an optional package, and slow to import
 
-        self._writer: Any = SummaryWriter(folder, purge_step=start)
+        self._writer = SummaryWriter(folder, purge_step=start)
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """Take the numbers of a step."""
@@ -95,7 +95,7 @@ class WeightsAndBiases:
         import wandb
 
         folder = local_path(run.folder) or tempfile.gettempdir()
-        self._run: Any = wandb.init(
+        self._run = wandb.init(
             project=settings.wandb_project,
             dir=str(folder),
             mode="offline" if settings.wandb == "offline" else "online",
