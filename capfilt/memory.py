@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
@@ -28,7 +28,7 @@ class InParts(Generic[R]):
         self._model = model
         self._most: int | None = None  # items that fit
 
-    def __call__(self, *columns: Sequence[Any] | torch.Tensor) -> list[R]:
+    def __call__(self, *columns: Sequence[object] | torch.Tensor) -> list[R]:
         """Return the list of a batch, given as columns of equal length.
 
         Raises:

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from capfilt import storage
 from capfilt.config import Config, ExportConfig, dump
@@ -88,7 +87,7 @@ def _with_jobs(config: RoundsConfig) -> RoundsConfig:
 
 def _on_cluster(config: Config, where: str = "") -> Config:
     """Return a job's settings with the cluster that it is submitted to; where begins an error."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, object] = {}
     cluster = getattr(config, "cluster", None)
     if cluster is not None:
         _check_address(cluster.address, where)

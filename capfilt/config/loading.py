@@ -4,7 +4,7 @@ import difflib
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
@@ -46,7 +46,7 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, object]:
     """Return the keys of a YAML file and their values, not checked yet."""
     try:
         return _parse(path.read_text(encoding="utf-8"), str(path))
@@ -128,7 +128,7 @@ def _is_required(kind: type[Config], info: ValidationInfo) -> bool:
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, which takes the last of two equal keys, but not without a word."""
 
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: object) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         names: set[str] = set()
         for key, _ in node.value:
@@ -138,7 +138,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _parse(text: str, origin: str) -> dict[str, Any]:
+def _parse(text: str, origin: str) -> dict[str, object]:
     try:
         values = yaml.load(text, _Loader)  # noqa: S506 (it is a safe one)
     except _FAULTS as error:
@@ -150,7 +150,7 @@ def _parse(text: str, origin: str) -> dict[str, Any]:
     return values
 
 
-def _override(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def _override(values: dict[str, object], overrides: Sequence[str]) -> dict[str, object]:
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
@@ -169,7 +169,7 @@ def _value(text: str, override: str) -> object:
         ) from None
 
 
-def _check(kind: type[C], values: dict[str, Any], origin: str) -> C:
+def _check(kind: type[C], values: dict[str, object], origin: str) -> C:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -179,7 +179,7 @@ def _check(kind: type[C], values: dict[str, Any], origin: str) -> C:
         raise ConfigError("\n".join(f"{origin}: {line}" for line in told + more)) from None
 
 
-def _assign(values: dict[str, Any], key: str, value: object) -> None:
+def _assign(values: dict[str, object], key: str, value: object) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         child = values.setdefault(parent, {})

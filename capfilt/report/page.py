@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
-from typing import Any
 
 import jinja2
 import numpy as np
@@ -30,7 +29,7 @@ PAPER = "the paper's: 25\N{NO-BREAK SPACE}% nucleus, 19\N{NO-BREAK SPACE}% beam"
 
 _BARS = 100
 
-Row = dict[str, Any]
+Row = dict[str, object]
 
 
 def render(report: Report, pictures: Mapping[tuple[str, int], Picture]) -> str:
