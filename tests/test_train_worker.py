@@ -17,7 +17,7 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError
 from trials import refuse, try_once
 
-from capfilt.beside import beside
+from capfilt.background import in_background
 from capfilt.config.training import TrainingCluster
 from capfilt.errors import ModelError, WorkerError
 from capfilt.storage import append
@@ -97,7 +97,7 @@ class TestWorkers:
         monkeypatch.setattr("workers.train_worker.TOLD_EVERY", 0.05)
         monkeypatch.setattr("workers.train_worker.say", said.append)
         metrics = Path(run.metrics)
-        with beside(partial(_tell, run, TWO)):
+        with in_background(partial(_tell, run, TWO)):
             metrics.mkdir()  # which no read succeeds at
             wait_for(lambda: f"no look at how {run.folder} does: IsADirectoryError" in caplog.text)
             metrics.rmdir()

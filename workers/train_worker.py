@@ -30,7 +30,7 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.util import placement_group_table
 
-from capfilt.beside import beside
+from capfilt.background import in_background
 from capfilt.config.training import TrainingCluster
 from capfilt.errors import CapfiltError, WorkerError
 from capfilt.logs import LogSettings, say
@@ -50,7 +50,7 @@ def train_on_workers(work: Callable[[], None], run: TrainingRun, cluster: Traini
         CapfiltError: the one that a worker raised.
         WorkerError: the workers failed cluster.attempts times in a row, and no state was written in between.
     """
-    with session(cluster.asked), beside(partial(_tell, run, cluster)):
+    with session(cluster.asked), in_background(partial(_tell, run, cluster)):
         failures, newest = 0, run.newest
         while (failure := _attempt(work, run, cluster)) is not None:
             if run.finished:  # its states are gone: another attempt would train anew what is done

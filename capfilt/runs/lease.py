@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from capfilt import storage
-from capfilt.beside import beside
+from capfilt.background import in_background
 from capfilt.errors import RunError
 from capfilt.runs.stop import forget_stop
 
@@ -119,7 +119,7 @@ def hold_lease(root: str, force: bool = False, lost: Callable[[], None] = lambda
         raise RunError(f"{root}: cannot be made ({error.strerror}); write elsewhere") from None
     lease = Lease(path, owner)
     try:
-        with beside(partial(_keep, lease, lost)):
+        with in_background(partial(_keep, lease, lost)):
             yield lease
     finally:
         lease.give_up()

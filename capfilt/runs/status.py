@@ -15,7 +15,7 @@ from functools import partial
 from typing import Literal
 
 from capfilt import storage
-from capfilt.beside import beside
+from capfilt.background import in_background
 from capfilt.display import redact
 from capfilt.errors import FailedUnitsError, StoppedError
 from capfilt.tally import Tally
@@ -103,7 +103,7 @@ def keep_status(root: str) -> Iterator[Board]:
     board = Board(root)
     board.write()
     try:
-        with beside(partial(_keep, board)):
+        with in_background(partial(_keep, board)):
             yield board
         board.turn("done")
     except BaseException as error:  # whatever ends the job, an interrupt too, is told to those who look

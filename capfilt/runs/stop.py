@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from capfilt import storage
-from capfilt.beside import beside
+from capfilt.background import in_background
 
 POLL = 2.0  # seconds between two looks at the file
 
@@ -65,7 +65,7 @@ def heed_stop(
     """
     stop = stop or Stop()
     try:
-        with beside(partial(_watch, root, stop, end, is_ours, meaning)):
+        with in_background(partial(_watch, root, stop, end, is_ours, meaning)):
             yield stop
     finally:
         if is_ours():
@@ -76,7 +76,7 @@ def heed_stop(
 def hear_stop(root: str) -> Iterator[Stop]:
     """Look for requests to stop a run for a while, as a worker of it: its driver tells of them and removes them."""
     stop = Stop()
-    with beside(partial(_listen, root, stop)):
+    with in_background(partial(_listen, root, stop)):
         yield stop
 
 

@@ -3,11 +3,11 @@ from contextlib import suppress
 
 import pytest
 
-from capfilt.beside import beside
+from capfilt.background import in_background
 
 
 @pytest.mark.parametrize("error", [None, KeyError, KeyboardInterrupt])
-def test_work_beside_a_job_ends_with_it_however_it_ends(error):
+def test_work_in_the_background_ends_with_the_job_however_it_ends(error):
     began, ended = threading.Event(), threading.Event()
 
     def work(done: threading.Event) -> None:
@@ -15,7 +15,7 @@ def test_work_beside_a_job_ends_with_it_however_it_ends(error):
         done.wait()
         ended.set()
 
-    with suppress(KeyError, KeyboardInterrupt), beside(work):
+    with suppress(KeyError, KeyboardInterrupt), in_background(work):
         assert began.wait(60)
         assert not ended.is_set()
         if error:
