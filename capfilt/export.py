@@ -24,11 +24,11 @@ from capfilt.config import ExportConfig, dump
 from capfilt.errors import CapfiltError, RunError, ShardError
 from capfilt.indexing import open_planned
 from capfilt.ledger import count_values, read_candidates, read_samples, table_hashes
+from capfilt.parquet import parquet_bytes
 from capfilt.policy import SOURCES, select
 from capfilt.records import Shard
 from capfilt.runs import Run, Selection
 from capfilt.shards import write_tar
-from capfilt.tables import parquet_bytes
 from capfilt.texts import clean
 
 Row = dict[str, Any]  # of a table, by column

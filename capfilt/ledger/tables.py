@@ -17,9 +17,9 @@ from capfilt import storage
 from capfilt.errors import RunError
 from capfilt.ledger.commits import TABLES, Commit, merge, read_commit, write_commit
 from capfilt.ledger.schemas import SCHEMA_VERSION, SCHEMAS, candidates_table, samples_table
+from capfilt.parquet import parquet_bytes
 from capfilt.records import SampleRecord, Shard, Unit
 from capfilt.runs import Run
-from capfilt.tables import parquet_bytes
 
 
 def write_unit(

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from capfilt import storage
 from capfilt.errors import RunError
 from capfilt.fingerprint import fingerprint
+from capfilt.parquet import parquet_bytes
 from capfilt.records import Shard
-from capfilt.tables import parquet_bytes
 
 _PLAN = pa.schema(
     {

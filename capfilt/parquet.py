@@ -1,4 +1,4 @@
-"""Tables as the bytes of files."""
+"""Tables as the bytes of Parquet files."""
 
 import io
 
