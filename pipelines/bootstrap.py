@@ -172,7 +172,7 @@ class _Job:
     def export(self, settings: ExportConfig, local: bool) -> list[str]:
         """Export the shards that are complete, and return what failed."""
         self.lease.check()
-        self.board.turn("export")
+        self.board.set_phase("export")
         complete, clean = complete_shards(self.folder), self.folder.clean(settings)
         ready = [shard for shard in self.shards if shard.id in complete]
         failed = export_shards(self.folder, ready, settings, _without_gpus(self.config.cluster, local), self.stop)

@@ -80,7 +80,7 @@ class Board:
         self._note(phase="rounds", job=job, jobs_done=done, jobs=jobs)
         self.write()
 
-    def turn(self, phase: Phase, reason: str = "") -> None:
+    def set_phase(self, phase: Phase, reason: str = "") -> None:
         """Note that another phase has begun, or that the job has ended."""
         self._note(phase=phase, reason=reason)
 
@@ -105,9 +105,9 @@ def keep_status(root: str) -> Iterator[Board]:
     try:
         with in_background(partial(_keep, board)):
             yield board
-        board.turn("done")
+        board.set_phase("done")
     except BaseException as error:  # whatever ends the job, an interrupt too, is told to those who look
-        board.turn(_end(error), _reason(error))
+        board.set_phase(_end(error), _reason(error))
         raise
     finally:
         board.write()
