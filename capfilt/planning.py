@@ -52,7 +52,7 @@ def plan_shards(run: Run, found: Sequence[str], index: Index = index_here) -> li
     planned = run.plan() if run.has_plan() else []
     if planned:
         _check_same([shard.url for shard in planned], urls, run.root)
-        listed, known = planned, _settled(run, planned)
+        listed, known = planned, _final(run, planned)
     else:
         ids = shard_ids(urls)
         listed = [Shard(id_, url, size=0, digest="", samples=0) for id_, url in zip(ids, urls, strict=True)]
@@ -69,9 +69,9 @@ def plan_shards(run: Run, found: Sequence[str], index: Index = index_here) -> li
 def planned_shards(run: Run, planned: Sequence[Shard], urls: Sequence[str]) -> list[Shard]:
     """Return the shards of a run that is planned as plan_shards does, and write nothing. Errors are the same."""
     _check_same([shard.url for shard in planned], urls, run.root)
-    settled = {shard.id for shard in _settled(run, planned)}
+    final = {shard.id for shard in _final(run, planned)}
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(lambda shard: shard if shard.id in settled else shard_at(shard.id, shard.url), planned))
+        return list(pool.map(lambda shard: shard if shard.id in final else shard_at(shard.id, shard.url), planned))
 
 
 def shards_at(urls: Sequence[str]) -> list[Shard]:
@@ -86,7 +86,7 @@ def unusable(shard: Shard, config: BootstrapConfig) -> bool:
     return bool(shard.damage) and not (readable and config.damage == "keep-readable")
 
 
-def tell_left_out(shards: Sequence[Shard]) -> None:
+def warn_of_left_out(shards: Sequence[Shard]) -> None:
     """Warn of the shards that are left out, each with its reason, as soon as that is known; of many, the first ones."""
     for shard in shards[:TOLD]:
         logger.warning("left out: %s: %s", shard.url, shard.damage.removeprefix(f"{shard.url}: "))
@@ -102,7 +102,7 @@ def _indexed(run: Run, listed: Sequence[Shard]) -> list[Shard]:
         return [shard for shard in pool.map(lambda shard: known_shard(run, shard.id, shard.url), there) if shard]
 
 
-def _settled(run: Run, planned: Sequence[Shard]) -> list[Shard]:
+def _final(run: Run, planned: Sequence[Shard]) -> list[Shard]:
     """Return the planned shards that need not be looked at again."""
     damaged = [shard for shard in planned if shard.damage]
     with ThreadPoolExecutor(READERS) as pool:

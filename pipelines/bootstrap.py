@@ -18,7 +18,7 @@ from capfilt.ledger.completion import complete_shard
 from capfilt.ledger.quarantine import quarantined_shards, release
 from capfilt.ledger.remaining import Remaining
 from capfilt.logs import everywhere
-from capfilt.planning import plan_shards, tell_left_out, unusable
+from capfilt.planning import plan_shards, unusable, warn_of_left_out
 from capfilt.progress import Progress
 from capfilt.records import Shard, UnitResult
 from capfilt.runs import Run, start_run
@@ -145,7 +145,7 @@ class _Job:
 
         What there is of shards that are not whole goes, so that they are done anew.
         """
-        tell_left_out(self.left_out)
+        warn_of_left_out(self.left_out)
         forget_broken(self.folder, self.left.broken)
         samples, left_out = self.left.total - self.left.done, [shard.url for shard in self.left_out]
         self.folder.note("start", samples=samples, left_out=left_out)
