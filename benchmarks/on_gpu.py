@@ -17,7 +17,6 @@ import itertools
 import json
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
@@ -31,7 +30,7 @@ from versus_transformers import operations
 from versus_work import matrix_rates
 
 from capfilt import storage
-from capfilt.bootstrap import CapFilt
+from capfilt.bootstrap import Build, CapFilt
 from capfilt.build import build_models, checkpoint_hashes
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import BootstrapConfig
@@ -134,7 +133,7 @@ def weights(folder: str) -> Checkpoint:
     return load(Path(folder))
 
 
-def warm(run: Path, config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt] = build_models) -> CapFilt:
+def warm(run: Path, config: BootstrapConfig, build: Build = build_models) -> CapFilt:
     """Build the models, have them see a batch, and note when they had."""
     models = build(config)
     batch = (torch.zeros((config.batch_size, 3, side, side), dtype=torch.uint8) for side in models.sides)

@@ -10,7 +10,7 @@ Source: BLIP, arXiv 2201.12086, section 3.3.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,12 +49,12 @@ class CapFilt:
         return self.captioner.image_size, self.filter.image_size
 
 
+Build = Callable[[BootstrapConfig], CapFilt]
+"""Loads the models of a job, in the process that uses them."""
+
+
 def capfilt_unit(
-    unit: Unit,
-    models: CapFilt,
-    config: BootstrapConfig,
-    run: Run,
-    read: ReadyBatches | None = None,
+    unit: Unit, models: CapFilt, config: BootstrapConfig, run: Run, read: ReadyBatches | None = None
 ) -> UnitResult:
     """Caption and score the samples of a unit and commit them. A unit that is committed already is left as it is.
 

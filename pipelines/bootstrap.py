@@ -2,12 +2,12 @@
 
 import logging
 import shlex
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 
 from capfilt import storage
-from capfilt.bootstrap import CapFilt
+from capfilt.bootstrap import Build
 from capfilt.config import BootstrapConfig, Cluster, ExportConfig
 from capfilt.display import counted
 from capfilt.errors import FailedUnitsError, RunError, ShardError, StoppedError
@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 def run(
     config: BootstrapConfig,
-    build: Callable[[BootstrapConfig], CapFilt],
+    build: Build,
     hashes: dict[str, str],
     stop: Stop | None = None,
     /,
@@ -151,11 +151,11 @@ class _Job:
         self.folder.note("start", samples=samples, left_out=left_out)
         return [remedy(shard) for shard in self.left_out] if self.config.damage == "fail" else []
 
-    def bootstrap(self, build: Callable[[BootstrapConfig], CapFilt], hashes: dict[str, str], local: bool) -> list[str]:
+    def bootstrap(self, build: Build, hashes: dict[str, str], local: bool) -> list[str]:
         """Do the units, complete the shards, and return what failed."""
         return self._collect(self._results(build, local), one_for_both=hashes["captioner"] == hashes["filter"])
 
-    def _results(self, build: Callable[[BootstrapConfig], CapFilt], local: bool) -> Results:
+    def _results(self, build: Build, local: bool) -> Results:
         """Return what does the units, in this process or on Ray, and yields the result of each."""
         config = self.config
         apart = start_decoder if config.cluster.decode_cpus and not local else None

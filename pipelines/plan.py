@@ -1,9 +1,8 @@
 """The forecast of a bootstrap: its shards and what is left of them, and a rehearsal on this machine's device."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from capfilt.bootstrap import CapFilt
+from capfilt.bootstrap import Build
 from capfilt.config import BootstrapConfig
 from capfilt.forecast import Forecast, Pace, Rehearsal, forecast, measured, pace_at, rehearse
 from capfilt.hardware import require_device
@@ -25,9 +24,7 @@ class Options:
     whole: bool = False  # look at all shards
 
 
-def run(
-    config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt], hashes: Hashes, options: Options
-) -> Forecast:
+def run(config: BootstrapConfig, build: Build, hashes: Hashes, options: Options) -> Forecast:
     """Return what is to be expected of a bootstrap. Nothing is written but to a folder that is thrown away.
 
     Args:
@@ -46,7 +43,7 @@ def run(
 
 
 def _pace(
-    config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt], found: Survey, options: Options
+    config: BootstrapConfig, build: Build, found: Survey, options: Options
 ) -> tuple[Rehearsal | None, Pace | None]:
     if options.rate is not None:
         return None, pace_at(options.rate)

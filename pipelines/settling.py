@@ -1,11 +1,10 @@
 """What a bootstrap leaves to the machine, and to the run that it goes on with."""
 
 import logging
-from collections.abc import Callable
 from functools import partial
 
 from capfilt import storage
-from capfilt.bootstrap import CapFilt
+from capfilt.bootstrap import Build
 from capfilt.config import BootstrapConfig
 from capfilt.med.settled import settle
 from capfilt.runs import begun_with
@@ -15,7 +14,7 @@ from workers.session import on_a_worker
 logger = logging.getLogger(__name__)
 
 
-def settled(config: BootstrapConfig, build: Callable[[BootstrapConfig], CapFilt], local: bool) -> BootstrapConfig:
+def settled(config: BootstrapConfig, build: Build, local: bool) -> BootstrapConfig:
     """Decide what a config leaves to the machine: as the run began with, or else as suits the machine."""
     config = as_begun(config)
     if config.batch_size:

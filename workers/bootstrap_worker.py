@@ -9,7 +9,7 @@ import torch
 
 from capfilt.batch_size import find_batch_size
 from capfilt.batches import ReadyBatches
-from capfilt.bootstrap import CapFilt, capfilt_unit
+from capfilt.bootstrap import Build, capfilt_unit
 from capfilt.config import BootstrapConfig, Device
 from capfilt.ledger.completion import complete_if_covered
 from capfilt.logs import bound
@@ -26,7 +26,7 @@ class BootstrapWorker:
 
     def __init__(
         self,
-        build: Callable[[BootstrapConfig], CapFilt],
+        build: Build,
         config: BootstrapConfig,
         run: Run,
         decoder: Callable[[BootstrapConfig, Run], ReadyBatches] | None = None,
@@ -86,6 +86,6 @@ def make_turns(device: Device) -> Turns:
     return Turns(apart=device.kind == "cuda")
 
 
-def try_batch_sizes(build: Callable[[BootstrapConfig], CapFilt], config: BootstrapConfig) -> int:
+def try_batch_sizes(build: Build, config: BootstrapConfig) -> int:
     """Build the models and return the batch size that suits them on this device, shared as in a run."""
     return find_batch_size(built(build, config))

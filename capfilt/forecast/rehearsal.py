@@ -8,7 +8,7 @@ import math
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 
 from capfilt.batch_size import find_batch_size
 from capfilt.batches import prepare
-from capfilt.bootstrap import CapFilt, capfilt_unit
+from capfilt.bootstrap import Build, CapFilt, capfilt_unit
 from capfilt.config import BootstrapConfig, ExportConfig
 from capfilt.export import export_shard
 from capfilt.ledger import fold
@@ -53,13 +53,7 @@ class Rehearsal:
     attempted: int  # all samples that were done, those that warmed up included
 
 
-def rehearse(
-    build: Callable[[BootstrapConfig], CapFilt],
-    config: BootstrapConfig,
-    units: Sequence[Unit],
-    images: int,
-    repeats: int,
-) -> Rehearsal:
+def rehearse(build: Build, config: BootstrapConfig, units: Sequence[Unit], images: int, repeats: int) -> Rehearsal:
     """Caption and score some samples of a job in a folder that is thrown away.
 
     Args:
