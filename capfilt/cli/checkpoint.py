@@ -1,8 +1,8 @@
 """The commands on checkpoints: capfilt checkpoint convert and show."""
 
-import json
-
 import click
+
+from capfilt.cli.options import json_option, json_text
 
 LAYOUTS = ("med", "transformers-captioning", "transformers-retrieval")
 
@@ -52,7 +52,7 @@ def convert(
 
 @checkpoint.command()
 @click.argument("path")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+@json_option
 def show(path: str, as_json: bool) -> None:
     """Show what the checkpoint PATH can do, its sizes, and the hash that names it in ledgers.
 
@@ -64,7 +64,7 @@ def show(path: str, as_json: bool) -> None:
     from capfilt.med.fetch import fetch
 
     values = conversion.describe(fetch(path))
-    click.echo(json.dumps(values, indent=2) if as_json else "\n".join(_lines(values)))
+    click.echo(json_text(values) if as_json else "\n".join(_lines(values)))
 
 
 def _lines(values: dict[str, object], indent: str = "") -> list[str]:

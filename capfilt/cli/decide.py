@@ -1,6 +1,5 @@
 """The commands that help to decide what is kept: capfilt recut and calibrate."""
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capfilt.cli.options import Finite, existing_file, json_option, plain_output, set_option
+from capfilt.cli.options import Finite, existing_file, json_option, json_text, plain_output, set_option
 
 if TYPE_CHECKING:
     from capfilt.config import Policy
@@ -58,7 +57,7 @@ def recut(
         click.echo(render_difference(found))
     written, problems = _export(run, after, workers, dry_run)
     if as_json:
-        click.echo(json.dumps(found.to_json() | {"written": None if dry_run else written}, indent=2))
+        click.echo(json_text(found.to_json() | {"written": None if dry_run else written}))
     else:
         click.echo(f"\n{written}")
     sys.exit(1 if problems else 0)
@@ -102,7 +101,7 @@ def calibrate(
         head = f"# by capfilt calibrate {run} --error {error:g}, from known mismatches\n"
         publish(str(output), (head + dump(found.policy)).encode())
     if as_json:
-        click.echo(json.dumps(found.to_json(), indent=2))
+        click.echo(json_text(found.to_json()))
     else:
         click.echo(calibrating.render_calibration(found, plain=plain_output()))
         sources = [source for source in found.sources if source.source in calibrating.PROPOSED]

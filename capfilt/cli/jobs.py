@@ -1,6 +1,5 @@
 """Jobs on a cluster, and whatever is at work on a run: capfilt submit, status, logs and stop."""
 
-import json
 import logging
 import sys
 import time
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capfilt.cli.options import json_option, load_job, set_option
+from capfilt.cli.options import json_option, json_text, load_job, set_option
 from capfilt.display import CREDENTIALS, has_credentials, redact
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ def status(run: str, address: str | None, as_json: bool) -> None:
             raise
     if as_json:
         values = standing.to_json() if standing else {"run": folder, "state": None}
-        click.echo(json.dumps(values | {"jobs": [job.to_json() for job in found]}, indent=2))
+        click.echo(json_text(values | {"jobs": [job.to_json() for job in found]}))
         return
     click.echo(redact(render_standing(standing)) if standing else f"{folder}: no status can be seen from here")
     for job in found:

@@ -6,7 +6,6 @@ answer, so that the same again may do.
 """
 
 import errno
-import json
 import signal
 import sys
 from pathlib import Path
@@ -24,6 +23,7 @@ from capfilt.cli.options import (
     existing_file,
     job_kind,
     json_option,
+    json_text,
     load_job,
     set_option,
     show_outlook,
@@ -154,7 +154,7 @@ def verify(run: str, as_json: bool) -> None:
 
     problems = check(load_run(run))
     if as_json:
-        click.echo(json.dumps({"run": run, "problems": problems}, indent=2))
+        click.echo(json_text({"run": run, "problems": problems}))
     else:
         click.echo(redact("\n".join(problems)) or f"{run}: every file is whole, every sample is accounted for")
     sys.exit(1 if problems else 0)
@@ -199,7 +199,7 @@ def demo(config: Path, overrides: tuple[str, ...], as_json: bool, dry_run: bool)
         show_outlook(job.dry_run(settings))
     figures = job.run(settings, lambda text: click.echo(text, err=as_json))
     if as_json:
-        click.echo(json.dumps(figures, indent=2))
+        click.echo(json_text(figures))
 
 
 cli.add_command(calibrate)

@@ -1,5 +1,6 @@
 """Arguments and options that several commands share."""
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -53,6 +54,11 @@ def say_nothing(opened: "OpenRun") -> None:
     """Say on standard error that there is nothing to look at, where that is so, and what to do."""
     if not opened.commits:
         click.echo(f"{opened.run.root}: {opened.nothing}", err=True)
+
+
+def json_text(values: object) -> str:
+    """Return values as JSON, as --json prints it."""
+    return json.dumps(values, indent=2)
 
 
 def plain_output() -> bool:

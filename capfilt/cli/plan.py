@@ -1,11 +1,10 @@
 """The command that tells what a bootstrap will take: capfilt plan."""
 
-import json
 from pathlib import Path
 
 import click
 
-from capfilt.cli.options import Finite, config_argument, json_option, set_option
+from capfilt.cli.options import Finite, config_argument, json_option, json_text, set_option
 
 
 @click.command(short_help="Tell hours, cost and bytes of a bootstrap.")
@@ -55,4 +54,4 @@ def plan(
 
     options = job.Options(images, repeats, not no_timing, rate, price, whole)
     found = job.run(settings, build_models, checkpoint_hashes, options)
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else render_forecast(found))
+    click.echo(json_text(found.to_json()) if as_json else render_forecast(found))

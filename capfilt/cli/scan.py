@@ -1,12 +1,11 @@
 """The command that looks at inputs before a model does: capfilt scan."""
 
-import json
 import os
 from pathlib import Path
 
 import click
 
-from capfilt.cli.options import Finite, existing_file, json_option, set_option
+from capfilt.cli.options import Finite, existing_file, json_option, json_text, set_option
 
 
 @click.command(short_help="Tell what is wrong with input shards, before a GPU.")
@@ -55,4 +54,4 @@ def scan(
         languages=languages,
         max_failed_share=job.max_failed_share,
     )
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else scanning.render_scan(found))
+    click.echo(json_text(found.to_json()) if as_json else scanning.render_scan(found))

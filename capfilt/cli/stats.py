@@ -1,6 +1,5 @@
 """The commands that count: capfilt stats and compare."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 from capfilt.cli.options import (
     existing_file,
     json_option,
+    json_text,
     plain_output,
     say_nothing,
     say_share,
@@ -82,7 +82,7 @@ def _print_parts(
     if as_csv:
         click.echo(csv_slices(slices), nl=False)
     else:
-        click.echo(_json(slices.to_json()) if as_json else render_slices(slices, plain_output()))
+        click.echo(json_text(slices.to_json()) if as_json else render_slices(slices, plain_output()))
 
 
 def _print_whole(opened: "OpenRun", where: str | None, as_json: bool) -> None:
@@ -92,7 +92,7 @@ def _print_whole(opened: "OpenRun", where: str | None, as_json: bool) -> None:
     overview, texts = summarise(opened, where), describe_texts(opened, where)
     if as_json:
         values = {name: text.to_json() for name, text in texts.items()}
-        click.echo(_json(overview.to_json() | {"texts": values}))
+        click.echo(json_text(overview.to_json() | {"texts": values}))
     else:
         click.echo(render_text(overview, texts, plain_output()))
 
@@ -131,8 +131,4 @@ def compare(
         for opened in (a, b):
             say_nothing(opened)
         found = comparing.compare(a, b, examples)
-    click.echo(_json(found.to_json()) if as_json else comparing.render_comparison(found))
-
-
-def _json(values: object) -> str:
-    return json.dumps(values, indent=2)
+    click.echo(json_text(found.to_json()) if as_json else comparing.render_comparison(found))

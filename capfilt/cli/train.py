@@ -1,11 +1,10 @@
 """The commands that train models and measure them: capfilt pretrain, finetune, rounds and evaluate."""
 
-import json
 from pathlib import Path
 
 import click
 
-from capfilt.cli.options import config_argument, dry_run_option, set_option, show_outlook
+from capfilt.cli.options import config_argument, dry_run_option, json_text, set_option, show_outlook
 
 
 @click.command()
@@ -98,4 +97,4 @@ def evaluate(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     if dry_run:
         show_outlook(job.dry_run(settings))
     result = job.run(settings)
-    click.echo(json.dumps({key: result[key] for key in ("figures", "left_out")}, indent=2))
+    click.echo(json_text({key: result[key] for key in ("figures", "left_out")}))
