@@ -1,8 +1,15 @@
-"""Work in the background: a thread that looks, tells or writes now and then, for as long as a job goes on."""
+"""Work in other threads: what goes on beside a job for as long as it does, and calls that wait for a store."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
+
+WAITING = 32  # calls at once; they wait for the store far more than they compute
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 @contextmanager
@@ -16,3 +23,9 @@ def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+
+
+def map_in_threads(call: Callable[[T], U], items: Iterable[T]) -> list[U]:
+    """Return what a call gives for each item, in their order; many calls wait for the store at once."""
+    with ThreadPoolExecutor(WAITING) as pool:
+        return list(pool.map(call, items))

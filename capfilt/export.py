@@ -13,13 +13,13 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pyarrow as pa
 
 from capfilt import storage
+from capfilt.background import map_in_threads
 from capfilt.config import ExportConfig, dump
 from capfilt.errors import CapfiltError, RunError, ShardError
 from capfilt.indexing import open_planned
@@ -32,7 +32,6 @@ from capfilt.shards import write_tar
 from capfilt.texts import clean
 
 Row = dict[str, Any]  # of a table, by column
-_READERS = 32  # threads that read what shards came to; they wait for the store
 
 ENDINGS = ("_stats.json", ".tar", ".parquet")
 """How the files of a clean shard end."""
@@ -140,8 +139,7 @@ def finish_export(run: Run, shards: Sequence[Shard], config: ExportConfig) -> li
     """
     folder = run.clean(config)
     _require_all(folder, shards)
-    with ThreadPoolExecutor(_READERS) as pool:
-        exported = list(pool.map(lambda shard: read_stats(folder, shard.id), shards))
+    exported = map_in_threads(lambda shard: read_stats(folder, shard.id), shards)
     manifest = parquet_bytes(manifest_table(exported))
     storage.publish(storage.join(folder, "policy.yaml"), dump(Selection.of(config)).encode())
     storage.publish(storage.join(folder, "manifest.parquet"), manifest)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from capfilt.background import map_in_threads
 from capfilt.config import BootstrapConfig
 from capfilt.display import counted
 from capfilt.errors import RunError
@@ -15,7 +16,7 @@ from capfilt.runs.plans import shard_ids
 from capfilt.runs.stop import Stop
 from capfilt.storage import absolute
 
-READERS = 32  # threads that ask for what is known of a shard; they wait for the store far more than they compute
+READERS = 32  # threads that index shards; they wait for the store far more than they compute
 TOLD = 24  # shards that are told to be left out
 _LISTED = 10  # files that are told to have come or gone
 
@@ -70,14 +71,12 @@ def planned_shards(run: Run, planned: Sequence[Shard], urls: Sequence[str]) -> l
     """Return the shards of a run that is planned as plan_shards does, and write nothing. Errors are the same."""
     _check_same([shard.url for shard in planned], urls, run.root)
     final = {shard.id for shard in _final(run, planned)}
-    with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(lambda shard: shard if shard.id in final else shard_at(shard.id, shard.url), planned))
+    return map_in_threads(lambda shard: shard if shard.id in final else shard_at(shard.id, shard.url), planned)
 
 
 def shards_at(urls: Sequence[str]) -> list[Shard]:
     """Return what is in some files, as indexing.shard_at does."""
-    with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(shard_at, shard_ids(urls), urls))
+    return map_in_threads(lambda named: shard_at(*named), zip(shard_ids(urls), urls, strict=True))
 
 
 def unusable(shard: Shard, config: BootstrapConfig) -> bool:
@@ -98,16 +97,14 @@ def _indexed(run: Run, listed: Sequence[Shard]) -> list[Shard]:
     """Return the shards that a start which was cut short has indexed."""
     ids = indexed_shards(run)
     there = [shard for shard in listed if shard.id in ids]
-    with ThreadPoolExecutor(READERS) as pool:
-        return [shard for shard in pool.map(lambda shard: known_shard(run, shard.id, shard.url), there) if shard]
+    return [shard for shard in map_in_threads(lambda shard: known_shard(run, shard.id, shard.url), there) if shard]
 
 
 def _final(run: Run, planned: Sequence[Shard]) -> list[Shard]:
     """Return the planned shards that need not be looked at again."""
     damaged = [shard for shard in planned if shard.damage]
-    with ThreadPoolExecutor(READERS) as pool:
-        begun = pool.map(lambda shard: bool(committed_units(run, shard)), damaged)
-        new = {shard.id for shard, as_it_was in zip(damaged, begun, strict=True) if not as_it_was}
+    begun = map_in_threads(lambda shard: bool(committed_units(run, shard)), damaged)
+    new = {shard.id for shard, as_it_was in zip(damaged, begun, strict=True) if not as_it_was}
     return [shard for shard in planned if shard.id not in new]
 
 

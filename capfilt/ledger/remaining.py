@@ -7,9 +7,9 @@ In memory are the shards, and the units of those that are in work: a run of a bi
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from capfilt import storage
+from capfilt.background import map_in_threads
 from capfilt.config import BootstrapConfig
 from capfilt.ledger.broken import broken_shards
 from capfilt.ledger.quarantine import quarantined, quarantined_shards
@@ -17,8 +17,6 @@ from capfilt.ledger.tables import committed_units, recorded
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run
 from capfilt.units import cut_units, unit_step
-
-_READERS = 32  # threads that list the units of shards in work; they wait for the store
 
 
 class Remaining:
@@ -39,9 +37,8 @@ class Remaining:
         self._complete = complete - self.broken.keys()
         begun = set(folders) - self.broken.keys()
         in_work = [shard for shard in shards if shard.id in begun and shard.id not in self._complete]
-        with ThreadPoolExecutor(_READERS) as pool:
-            names = pool.map(lambda shard: committed_units(run, shard), in_work)
-            self._committed = {shard.id: found for shard, found in zip(in_work, names, strict=True)}
+        names = map_in_threads(lambda shard: committed_units(run, shard), in_work)
+        self._committed = {shard.id: found for shard, found in zip(in_work, names, strict=True)}
         self._with_held = quarantined_shards(run)
         self._left: dict[str, int] = {}  # samples of the shards in work, by id
         self.total = sum(shard.samples for shard in shards)
