@@ -9,12 +9,12 @@ from operator import length_hint
 from capfilt import storage
 from capfilt.config import BootstrapConfig, ExportConfig
 from capfilt.display import counted
+from capfilt.forecast.survey import Survey, survey
 from capfilt.ledger.quarantine import quarantined_shards
 from capfilt.outlook import Outlook, in_bytes
 from capfilt.runs import Run, begun_with, find_run
 from capfilt.runs.lease import require_free
 from capfilt.shards import find_shards
-from capfilt.survey import Survey, survey
 from capfilt.units import unit_size
 from pipelines.bootstrap import ONE_FOR_BOTH, remedy
 from pipelines.settling import as_begun

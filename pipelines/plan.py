@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from capfilt.bootstrap import Build
 from capfilt.config import BootstrapConfig
 from capfilt.forecast import Forecast, Pace, Rehearsal, forecast, measured, pace_at, rehearse
+from capfilt.forecast.survey import Survey
 from capfilt.hardware import require_device
-from capfilt.survey import Survey
 from pipelines.bootstrap_outlook import Hashes, look
 from pipelines.settling import as_begun
 from workers.seats import units_in_hand

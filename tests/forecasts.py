@@ -4,8 +4,8 @@ from typing import Any
 
 from capfilt.config import BootstrapConfig
 from capfilt.forecast.rehearsal import Rehearsal
+from capfilt.forecast.survey import Survey
 from capfilt.records import Shard, Unit, UnitResult
-from capfilt.survey import Survey
 from capfilt.tally import Tally
 
 

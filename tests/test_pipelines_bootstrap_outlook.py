@@ -14,9 +14,9 @@ from models import small_checkpoint
 
 from capfilt.config import BootstrapConfig, dump
 from capfilt.errors import CheckpointError
+from capfilt.forecast.survey import ENOUGH
 from capfilt.med.checkpoints import save
 from capfilt.outlook import Outlook
-from capfilt.survey import ENOUGH
 from pipelines import bootstrap
 from pipelines.bootstrap_outlook import dry_run as foresee
 

@@ -5,11 +5,11 @@ import pytest
 from fakes import NAMES, job_config, write_shard
 
 from capfilt.errors import RunError
+from capfilt.forecast.survey import survey
 from capfilt.planning import TOLD, index_here, plan_shards, unusable, warn_of_left_out
 from capfilt.records import Shard
 from capfilt.runs import Run, start_run
 from capfilt.shards import find_shards
-from capfilt.survey import survey
 
 WHOLE = Shard("0", "0.tar", 10, "d", 3)
 CUT = Shard("0", "0.tar", 10, "d", 3, "cut short")

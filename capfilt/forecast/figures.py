@@ -6,10 +6,10 @@ from operator import length_hint
 
 from capfilt.calibrate.curves import Rate
 from capfilt.config import BootstrapConfig
-from capfilt.estimates import Estimate, known, mean
+from capfilt.forecast.estimates import Estimate, known, mean
 from capfilt.forecast.pace import Pace
 from capfilt.forecast.rehearsal import Rehearsal
-from capfilt.survey import Survey
+from capfilt.forecast.survey import Survey
 from capfilt.units import unit_size
 
 ALLOWANCE = 0.10

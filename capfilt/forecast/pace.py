@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 
 from capfilt.config import BootstrapConfig
-from capfilt.estimates import Estimate, known, mean
+from capfilt.forecast.estimates import Estimate, known, mean
 from capfilt.forecast.rehearsal import Rehearsal
 
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from capfilt.calibrate.curves import Rate
 from capfilt.display import one_line
-from capfilt.estimates import Estimate
+from capfilt.forecast.estimates import Estimate
 from capfilt.forecast.figures import ALLOWANCE, START, Forecast
 from capfilt.forecast.pace import Pace
 from capfilt.outlook import in_bytes

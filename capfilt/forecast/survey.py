@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from capfilt.config import BootstrapConfig
 from capfilt.display import counted
-from capfilt.estimates import Estimate, total
+from capfilt.forecast.estimates import Estimate, total
 from capfilt.ledger.remaining import Remaining
 from capfilt.planning import planned_shards, shards_at, unusable
 from capfilt.records import Shard

@@ -3,7 +3,7 @@ from statistics import fmean
 
 import pytest
 
-from capfilt.estimates import Estimate, known, mean, total
+from capfilt.forecast.estimates import Estimate, known, mean, total
 
 
 def test_all_values_are_known_for_sure():

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 from fakes import NAMES, build_fakes, job_config, mixed_shards
 
-from capfilt import survey as surveying
+from capfilt.forecast import survey as surveying
+from capfilt.forecast.survey import survey
 from capfilt.runs import Run, load_run
 from capfilt.shards import find_shards
-from capfilt.survey import survey
 from pipelines import bootstrap
 
 
