@@ -100,7 +100,7 @@ class Heads(nn.Module):
         if isinstance(places, Listed):
             keys, values = (each.transpose(1, 2).flatten(0, 1) for each in context)  # (S, H, K) each
             seen = listed_attention(q.view(len(q), self.heads, -1), keys, values, places)  # (T, H, K)
-            return self.out(seen.flatten(1))  # type: ignore[no-any-return]
+            return self.out(seen.flatten(1))  # type: ignore[no-any-return]  # (T, D)
         groups = q.view(len(keys), -1, q.shape[-1]) if places is None else places.pad(q.flatten(0, -2))  # (B, Q, D)
         if mask is None and not causal and groups.shape[1] <= FEW and few_suit(groups, keys):
             from capfilt.med.kernels import attend_few
@@ -143,7 +143,7 @@ class Attention(Heads):
             from capfilt.med.kernels import attend_last
 
             seen = attend_last(self.joint(x).squeeze(1), cache.keys, cache.values, start)  # (R, D)
-            return post_norm(x, self.out(seen)[:, None], self.norm)
+            return post_norm(x, self.out(seen)[:, None], self.norm)  # (R, 1, D)
         q, new = self.project_all(x)
         # Captions are padded on the right, behind every real token, so causality alone hides the padding.
         # A single new token may see all that came before it and needs no mask.

@@ -1,7 +1,7 @@
 """Captions that are being written: what each has so far, and the step to the logits of its next token.
 
 Shapes: B images, R = B * n captions (those of an image next to each other), P prompt tokens,
-T the most tokens of a caption with the prompt, L new tokens, D width, V vocabulary.
+T the most tokens of a caption with the prompt, L new tokens, D width, H heads, K = D // H, V vocabulary.
 """
 
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ class Draft:
 
     def shrink(self, step: int) -> bool:
         """Let what is finished before a step leave where that saves enough, and return whether any is left to write."""
-        open_ = (~self.done[:, step - 1]).nonzero().squeeze(1)
+        open_ = (~self.done[:, step - 1]).nonzero().squeeze(1)  # (up to r,), the rows that stay
         if 0 < len(open_) <= WORTH * len(self.done) and not self.fixed:
             self._keep(open_)
         return len(open_) > 0
@@ -112,7 +112,8 @@ def prefill(
     logits = next_logits(model, ids[::each, : len(prompt)], image, read, 0, seen)  # (B, V)
     caches = model.text.caches(rows, length)
     for cache, short in zip(caches, read, strict=True):
-        cache.extend((short.keys.repeat_interleave(each, 0), short.values.repeat_interleave(each, 0)), 0)
+        keys, values = (part.repeat_interleave(each, 0) for part in (short.keys, short.values))  # (R, H, P, K) each
+        cache.extend((keys, values), 0)
     return caches, ids, logits.repeat_interleave(each, 0)
 
 

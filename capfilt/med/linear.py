@@ -116,7 +116,8 @@ def _suit_gpu(module: nn.Module) -> None:
             attention = getattr(module, name, None)
             if attention is not None and attention.joint is None:
                 parts = [attention.query, attention.key, attention.value]
-                weight, bias = torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
+                weight = torch.cat([part.weight for part in parts])  # (3 D, D)
+                bias = torch.cat([part.bias for part in parts])  # (3 D,)
                 attention.joint = CastLinear(weight, bias)
                 del attention.query, attention.key, attention.value
 

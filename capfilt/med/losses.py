@@ -103,9 +103,8 @@ def language_loss(logits: Tensor, ids: Tensor, keep: Tensor, prompt: int = 0, re
     scored = keep.clone()  # (R, L)
     scored[:, :prompt] = False
     labels = ids.masked_fill(~scored, IGNORE)[:, 1:]  # (R, L - 1)
-    loss = F.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), labels.flatten(), label_smoothing=LABEL_SMOOTHING, reduction=reduction
-    )
+    predicted = logits[:, :-1].flatten(0, 1).float()  # (R (L - 1), V)
+    loss = F.cross_entropy(predicted, labels.flatten(), label_smoothing=LABEL_SMOOTHING, reduction=reduction)
     return loss if reduction == "mean" else loss.view(labels.shape)
 
 

@@ -33,12 +33,12 @@ class Places(NamedTuple):
         """Lay rows (T, D) out, (G, W, D), with zeros in between."""
         if len(rows) == self.groups * self.width:  # nothing in between
             return rows.view(self.groups, self.width, -1)
-        padded = rows.new_zeros(self.groups * self.width, rows.shape[1])
+        padded = rows.new_zeros(self.groups * self.width, rows.shape[1])  # (G W, D)
         return padded.index_copy_(0, self.flat, rows).view(self.groups, self.width, -1)
 
     def pack(self, padded: Tensor) -> Tensor:
         """List the rows (T, D) of a rectangle (G, W, D)."""
-        rows = padded.reshape(self.groups * self.width, -1)
+        rows = padded.reshape(self.groups * self.width, -1)  # (G W, D)
         return rows if len(rows) == len(self.flat) else rows[self.flat]
 
 
