@@ -9,7 +9,7 @@ import torch
 
 from capfilt.batch_size import find_batch_size
 from capfilt.batches import ReadyBatches
-from capfilt.bootstrap import Build, capfilt_unit
+from capfilt.bootstrap import Build, CapFilt, capfilt_unit
 from capfilt.config import BootstrapConfig, Device
 from capfilt.ledger.completion import complete_if_covered
 from capfilt.logs import bound
@@ -52,7 +52,7 @@ class BootstrapWorker:
             return replace(result, completes=complete_if_covered(self._run, unit.shard, self._config))
 
 
-def built(build: Callable[[BootstrapConfig], CapFilt], config: BootstrapConfig) -> CapFilt:
+def built(build: Build, config: BootstrapConfig) -> CapFilt:
     """Build the models and return them with turns that suit their device, whose threads are set.
 
     Raises:

@@ -4,7 +4,7 @@ import difflib
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
@@ -128,7 +128,7 @@ def _is_required(kind: type[Config], info: ValidationInfo) -> bool:
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, which takes the last of two equal keys, but not without a word."""
 
-    def compose_mapping_node(self, anchor: object) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         names: set[str] = set()
         for key, _ in node.value:
