@@ -9,6 +9,7 @@ import ray
 
 from capfilt.config import Cluster
 from capfilt.errors import PASSING, CheckpointError, WorkerError
+from workers import session as session_module
 from workers.session import allows, nodes, on_a_worker, session
 
 HALF = Cluster(cpus_per_worker=0.5)
@@ -67,6 +68,21 @@ def test_an_error_of_the_work_that_may_pass_ends_the_job_as_such(work, code):
         on_a_worker(work, HALF)
 
     assert told.value.exit_code == code
+
+
+class EnoughError(Exception):
+    """Ends a wait that has been told."""
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_wait_for_room_is_told(monkeypatch):
+    def tell(words: str, *values: object) -> None:
+        raise EnoughError(words % values)
+
+    monkeypatch.setattr(session_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(session_module.logger, "warning", tell)
+    with pytest.raises(EnoughError, match=r"or finds no room; cluster: address='local' .*'pool': 'spot'.*; free: "):
+        on_a_worker(os.getpid, HALF.model_copy(update={"labels": {"pool": "spot"}}))
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -19,6 +19,9 @@ from workers.signals import exit_on_sigterm
 
 R = TypeVar("R")
 
+logger = logging.getLogger(__name__)
+
+PATIENCE = 60.0  # seconds without a result of work on a worker until that is said
 STORE_BYTES = 100 * 2**20  # of a private cluster's object store, which holds nothing but units and their results,
 PIXEL_BYTES = 750 * 2**20  # and these for each worker whose batches of pixels come through it
 
@@ -92,7 +95,11 @@ def on_a_worker(work: Callable[[], R], cluster: Cluster) -> R:
             max_retries=0,
         )
         try:
-            return cast("R", ray.get(task.remote(work)))
+            result = task.remote(work)
+            while not ray.wait([result], timeout=PATIENCE, fetch_local=False)[0]:
+                words = "a worker is being tried, or finds no room; cluster: %s; free: %s"
+                logger.warning(words, cluster, ray.available_resources())
+            return cast("R", ray.get(result))
         except RayTaskError as error:
             raise unbuilt(error.cause, "tried") from None
         except RayError as error:
