@@ -2,8 +2,8 @@
 
 import logging
 import shlex
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Generator, Sequence
+from contextlib import closing, nullcontext
 from functools import partial
 
 from capfilt import storage
@@ -80,7 +80,13 @@ def run(
     """
     found = find_shards(config.input)  # first, so that a slip in the inputs leaves no run behind
     root = storage.absolute(config.run)
-    with everywhere(run=root), hold_lease(root, force) as lease, _stoppable(root, lease, stop) as stop:
+    with (
+        everywhere(run=root),
+        exit_on_sigterm(),
+        hold_lease(root, force) as lease,
+        heed_stop(root, end_process, lambda: lease.is_held, stop=stop) as stop,
+        stop_on_interrupt(stop.ask),
+    ):
         config = settled(config, build, local)
         folder = start_run(config, hashes)
         settings = ExportConfig(run=config.run, policy=config.policy)
@@ -97,14 +103,6 @@ def run(
             failed = job.begin() + job.bootstrap(build, hashes, local)
             failed += job.export(settings, local) if config.export and not job.stopped else []
             return job.end(settings, failed)
-
-
-@contextmanager
-def _stoppable(root: str, lease: Lease, stop: Stop | None) -> Iterator[Stop]:
-    """Heed what asks a job to stop: requests in the run folder, Ctrl-C and SIGTERM."""
-    requests = heed_stop(root, end_process, lambda: lease.is_held, stop=stop)
-    with exit_on_sigterm(), requests as stop, stop_on_interrupt(stop.ask):
-        yield stop
 
 
 def _sweep(folder: Run, settings: ExportConfig | None) -> None:

@@ -355,6 +355,20 @@ def test_a_second_driver_is_refused_while_the_first_is_at_work(folder, undisturb
     assert not (folder / "run/lease.json").exists()
 
 
+def test_sigterm_right_behind_the_lease_leaves_none_behind(folder, monkeypatch):
+    """As do the other jobs; by the signal's own effect, the process would be gone, and its lease there."""
+    monkeypatch.setattr(bootstrap, "heed_stop", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with pytest.raises(SystemExit) as ending:
+            bootstrap.run(job_config(folder), build_nothing, NAMES, local=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert ending.value.code == 143
+    assert not (folder / "run/lease.json").exists()
+
+
 def test_two_drivers_of_which_one_was_forced_corrupt_nothing(folder, undisturbed):
     driver = start_driver(folder, local=True, delay=0.05, renewed=3600)  # else it stops, on a slow machine, at that
     wait_for_commits(folder, more=1, driver=driver)
