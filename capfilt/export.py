@@ -179,7 +179,7 @@ def read_stats(folder: str, shard: str) -> Exported:
         return Exported(**{field.name: values[field.name] for field in fields(Exported)})
     except FileNotFoundError:
         raise RunError(f"{path}: is missing; export again") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{path}: does not describe a clean shard ({error!r}); remove it and export again") from None
 
 

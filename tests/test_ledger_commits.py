@@ -62,3 +62,11 @@ def test_no_field_can_be_lost_or_changed_unnoticed(tmp_path, field):
         path.write_text(json.dumps(damaged))
         with pytest.raises(RunError, match=r"a\.json: is no commit record .*; remove the file and bootstrap again"):
             read_commit(str(path))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "5", "null", '"x"', "[1]", "\0"])
+def test_what_is_no_record_is_told_as_none(tmp_path, content):
+    path = Path(tmp_path, "a.json")
+    path.write_text(content)
+    with pytest.raises(RunError, match=r"a\.json: is no commit record"):
+        read_commit(str(path))

@@ -16,13 +16,14 @@ def test_an_event_is_a_line_and_lists_are_below_it(tmp_path):
     (tmp_path / "journal.jsonl").write_text(
         '{"time": "t0", "event": "start", "units": 3, "left_out": ["a.tar", "b.tar"]}\n'
         '{"time": "t1", "eve\n'
-        '{"time": "t2", "event": "end", "summary": "one\\ntwo", "failed": []}\n{"time": "t3'
+        '{"time": "t2", "event": "end", "summary": "one\\ntwo", "failed": []}\n' + "[" * 100_000 + '\n{"time": "t3'
     )
 
     assert list(read_journal(str(tmp_path))) == [
         "t0  start  units: 3  left_out: \n    a.tar\n    b.tar",
         '{"time": "t1", "eve',
         "t2  end  summary: one\n    two  failed: none",
+        "[" * 100_000,
     ]
 
 

@@ -134,7 +134,7 @@ def test_a_lease_is_renewed(tmp_path, monkeypatch):
             time.sleep(0.01)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"pid": 1}'])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"[" * 100_000, b"\xff", b'{"pid": 1}'])
 def test_a_file_that_says_nothing_is_no_hindrance(tmp_path, content):
     (tmp_path / "lease.json").write_bytes(content)
 

@@ -84,7 +84,7 @@ def test_rate_and_time_left_are_those_of_this_start():
     assert Record(100.0, 110.0, "bootstrap", 1000, 500, 500).seconds_left is None
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"started": 1, "time": 2, "colour": 3}'])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"[" * 100_000, b'{"started": 1, "time": 2, "colour": 3}'])
 def test_what_is_no_record_counts_as_none(tmp_path, content):
     (tmp_path / "status.json").write_bytes(content)
 

@@ -126,7 +126,7 @@ def test_a_driver_that_is_forced_off_leaves_no_file_for_its_successor(tmp_path):
         assert not stop_requested(str(tmp_path))
 
 
-@pytest.mark.parametrize("content", [b"", b"please", b"[]", b'{"at_once": "no"}'])
+@pytest.mark.parametrize("content", [b"", b"please", b"[]", b"[" * 100_000, b'{"at_once": "no"}'])
 def test_a_file_made_by_hand_asks_for_a_stop_in_good_order(tmp_path, content):
     with heed_stop(str(tmp_path), pytest.fail) as stop:
         (tmp_path / "stop.json").write_bytes(content)

@@ -28,6 +28,13 @@ def clean_folder(run) -> Path:
     return Path(run.clean(ExportConfig(run=run.root)))
 
 
+@pytest.mark.parametrize("content", ["", "[]", "{}", "[" * 100_000])
+def test_a_marker_that_says_nothing_is_told_with_what_to_do(run, content):
+    (clean_folder(run) / "00003_stats.json").write_text(content)
+
+    assert any("00003_stats.json: does not describe a clean shard" in line for line in verify(run))
+
+
 @pytest.mark.parametrize("name", ["00009.tar", "00009_stats.json", "notes.txt"])
 def test_a_file_too_many_in_a_clean_folder_is_named(run, name):
     (clean_folder(run) / name).write_bytes(b"")

@@ -79,8 +79,11 @@ def seal(values: dict[str, object]) -> bytes:
 
 def unseal(data: bytes) -> dict[str, Any]:
     """Return the values of a sealed JSON; a ValueError, KeyError or TypeError says that it is none, or was changed."""
-    values: dict[str, Any] = json.loads(data)
-    if values.pop("check") != fingerprint(values):
+    try:
+        values = json.loads(data)
+    except RecursionError as error:  # brackets in brackets
+        raise ValueError(str(error)) from None
+    if not isinstance(values, dict) or values.pop("check") != fingerprint(values):
         raise ValueError("its values are not those that were written")
     return values
 

@@ -39,7 +39,7 @@ def _line(text: str) -> str:
     try:
         values = dict(json.loads(text))
         head = f"{values.pop('time')}  {values.pop('event')}"
-    except (ValueError, TypeError, KeyError):  # a line that was cut by a full disk
+    except (ValueError, TypeError, KeyError, RecursionError):  # a line that was cut by a full disk
         return text
     return "  ".join([head, *(f"{name}: {_value(value)}" for name, value in values.items())])
 

@@ -210,6 +210,6 @@ def _read(path: str) -> Owner | None:
         return Owner(**json.loads(storage.read_bytes(path)))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         logger.warning("%s: is no lease; it is written anew", path)
         return None

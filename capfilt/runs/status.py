@@ -119,7 +119,7 @@ def read_record(root: str) -> Record | None:
         return Record(**json.loads(storage.read_bytes(status_path(root))))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         logger.warning("%s: is no status; it is left out", status_path(root))
         return None
 

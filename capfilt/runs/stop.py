@@ -147,7 +147,7 @@ def _at_once(request: bytes) -> bool:
     """Return whether a request allows no delay. One that cannot be read, such as an empty file by hand, allows it."""
     try:
         return json.loads(request)["at_once"] is True
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
