@@ -14,7 +14,17 @@ from capfilt.med.tokens import Tokens
 from capfilt.records import Sample, Shard
 from capfilt.training.augment import Views
 from capfilt.training.order import DRAWS, Place, chance
-from capfilt.training.reading import Blocks, OpenShards, Preparation, Unusable, Usable, draw_texts, remember, usable
+from capfilt.training.reading import (
+    Blocks,
+    OpenShards,
+    Preparation,
+    Unusable,
+    Usable,
+    draw_texts,
+    remember,
+    texts_of,
+    usable,
+)
 
 
 def preparation(folder: Path, **changes: object) -> Preparation:
@@ -26,6 +36,16 @@ def texts(prepare: Preparation, **values: object) -> list[str]:
     found = prepare(Sample(**{"position": 0, "key": "k", "image": png(), "text": "", **values}), "a.tar")
     assert isinstance(found, Usable)
     return [prepare.tokens.decode(ids[1:]) for ids in found.texts]
+
+
+def test_json_that_is_too_deep_where_the_stack_is_deep_leaves_the_own_text():
+    """What the reader of a shard could take in may be too much for whoever calls from further down."""
+    deep = Sample(0, "k", b"", text="dog", metadata="[" * 600 + "]" * 600)
+
+    def further_down(calls: int) -> list[str]:
+        return further_down(calls - 1) if calls else texts_of(deep)
+
+    assert further_down(0) == further_down(600) == ["dog"]
 
 
 class TestPreparation:
