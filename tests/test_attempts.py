@@ -83,6 +83,20 @@ def test_a_unit_that_met_a_full_disk_waits_is_no_suspect_and_then_comes_first(at
     assert case.failures == 0
 
 
+@pytest.mark.usefixtures("patient")
+def test_a_suspect_that_was_given_back_or_met_a_full_disk_still_waits_for_an_idle_place():
+    attempts = Attempts(UNITS[:1], tries=2, strikes=3)
+    case = take(attempts)
+    attempts.fail(case, NO, "b")
+
+    attempts.give_back(take(attempts))
+    assert attempts.take("a", idle=False, alternative=True) is None
+    attempts.fail(take(attempts), NO_DISK, "a")
+    case.not_before = time.monotonic()
+    assert attempts.take("a", idle=False, alternative=True) is None
+    assert take(attempts) is case
+
+
 @pytest.mark.usefixtures("hasty")
 def test_a_disk_that_stays_full_fails_a_unit_in_the_end():
     attempts = Attempts(UNITS[:1], tries=2, strikes=3)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from capfilt.records import Held, Shard, Unit
 from workers.attempts import Attempts
 from workers.faults import Fault, Kind, overdue
-from workers.isolation import Isolation, live, split
+from workers.isolation import Case, Isolation, live, split
 
 BATCH = 8
 SHARD = Shard("0", "0.tar", 0, "", 1000)
@@ -55,20 +55,22 @@ def held(units: list[Unit]) -> set[int]:
 
 
 @given(
-    lo=st.integers(0, 5).map(lambda n: n * BATCH),
+    batch=st.sampled_from([BATCH, 20]),  # the samples of one are tried one by one, those of the other in groups first
+    first=st.integers(0, 5),
     size=st.integers(1, 300),
     bad=st.sets(st.integers(0, 340), max_size=9),
 )
-def test_exactly_the_bad_samples_are_held_and_all_samples_are_committed_once(lo, size, bad):
+def test_exactly_the_bad_samples_are_held_and_all_samples_are_committed_once(batch, first, size, bad):
+    lo = first * batch
     unit = Unit(SHARD, lo, lo + size)
-    job = Job(unit, bad)
+    job = Job(unit, bad, batch=batch)
 
     units = job.run()
 
     assert job.attempts.failed == []
     assert positions(units) == list(range(lo, lo + size))
     assert held(units) == bad & set(range(lo, lo + size))
-    assert all(unit.lo % BATCH == 0 for unit in units)
+    assert all(unit.lo % batch == 0 for unit in units)
 
 
 @given(seed=st.integers(0, 10_000), bad=st.sets(st.integers(0, 99), max_size=3))
@@ -224,6 +226,35 @@ def test_another_fault_during_the_search_fails_the_batch_and_not_in_silence(kind
     assert attempts.failed == [
         "0.tar, samples 0 to 8: none of its samples fails alone; samples 0 of it tried once: cut short"
     ]
+
+
+@pytest.mark.parametrize("size", [16, 8])
+def test_what_a_unit_is_narrowed_down_to_is_tried_alone_and_no_failure_of_it_stops_the_job(size):
+    """Pieces of two batches, trials of one, and the batch without its bad samples: each may be what ends a worker."""
+    attempts = Attempts([Unit(SHARD, 0, size)], 1, strikes=2, isolation=Isolation(BATCH, 1, 32))
+    attempts.fail(attempts.take("a", idle=True, alternative=False), BAD, "a")
+    while attempts:
+        attempts.lose(attempts.take("a", idle=True, alternative=False), BAD, "a")
+        assert attempts.take("a", idle=False, alternative=False) is None
+        case = attempts.take("a", idle=True, alternative=False)
+        if live(case.unit):
+            attempts.fail(case, BAD, "a")
+        else:
+            attempts.succeed(case)
+
+    assert attempts.failed == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "words"),
+    [
+        (Unit(SHARD, 0, 0), "0.tar"),
+        (Unit(SHARD, 8, 11), "0.tar, samples 8 to 11"),
+        (Unit(SHARD, 8, 11, (Held(9, ""),), trial=True), "0.tar, samples 8 to 11, trial of 8, 10"),
+    ],
+)
+def test_people_are_told_what_is_tried(unit, words):
+    assert str(Case(unit, tries=1)) == words
 
 
 @given(lo=st.integers(0, 9), batches=st.integers(1, 600), short=st.integers(0, BATCH - 1))
