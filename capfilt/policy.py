@@ -149,7 +149,7 @@ def _mixed_out(columns: dict[str, Ints], itm: NDArray[np.float32], own_drawn: Bo
 
 def _rank(group: list[Ints], keys: list[NDArray[np.generic]]) -> Ints:
     """Return each row's place, from 0, among the rows of its group when these are sorted by keys."""
-    order = np.lexsort([*reversed(keys), *reversed(group)])
+    order = np.lexsort([*reversed(keys), *group])
     first = np.ones(len(order), np.bool_)
     first[1:] = np.any([column[order][1:] != column[order][:-1] for column in group], axis=0)
     places = np.arange(len(order))

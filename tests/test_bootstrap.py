@@ -188,6 +188,11 @@ def test_noise_follows_from_seed_round_and_image_alone(tmp_path, config):
     assert seeds[0] == noise_seed(job_config(tmp_path, batch_size=9, unit_size=1), "ab")
 
 
+def test_the_noise_of_runs_that_there_are_stays(config):
+    """Another under equal settings is another caption, and wants another version of the results."""
+    assert noise_seed(config, "ab" * 32) == 8045415029097939590
+
+
 def test_a_committed_unit_is_left_as_it_is(tmp_path, config, run):
     path = write_shard(tmp_path / "in/00000.tar", [("red", "my red car"), (b"no image", "")])
     unit = Unit(plan(path), 0, 2)
@@ -265,7 +270,7 @@ def test_a_shard_with_too_many_failures_fails_and_says_why(tmp_path, run):
         capfilt_unit(unit, models(), job_config(tmp_path), run)
     assert not list(Path(run.parts(unit.shard)).glob("*"))
     _, second, third = open_shard(path).read(0, 3)
-    assert f"; {second.key}: {examine(second, ImageLimits())[0].error}; {third.key}: " in str(error.value)
+    assert f"= 0.5; {second.key}: {examine(second, ImageLimits())[0].error}; {third.key}: " in str(error.value)
 
     capfilt_unit(unit, models(), job_config(tmp_path, max_failed_share=0.7), run)
 

@@ -44,8 +44,8 @@ def test_a_drawn_sample_gets_a_text_and_a_caption_of_another(tmp_path):
 
     (own, caption), others = controls(job_config(tmp_path, **ALL), groups)
 
-    assert own == Candidate(0, "key0", "control", OWN, "blue sea")
-    assert caption == Candidate(0, "key0", "control", CAPTION, "a blue sea", "c0ffee", seed=7)
+    assert own == Candidate(0, "key0", "control", 0, "blue sea")
+    assert caption == Candidate(0, "key0", "control", 1, "a blue sea", "c0ffee", seed=7)
     assert [candidate.text for candidate in others] == ["red car", "a red car"]
 
 
@@ -99,6 +99,16 @@ def test_who_is_drawn_and_paired_follows_from_seed_round_image_and_place(tmp_pat
         assert controls(job_config(tmp_path, **half, **change), groups) != first
     moved = [replace(record(n), position=n + 50) for n in range(50)]
     assert controls(job_config(tmp_path, **half), groups, moved) != first
+
+
+def test_the_pairs_of_runs_that_there_are_stay(tmp_path):
+    """Others under equal settings want another version of the results; each has a partner of its own, near or far."""
+    groups = [group(n, f"text {n}", f"caption {n}") for n in range(9)]
+    pairs = {0: "text 1", 2: "text 5", 5: "text 3", 6: "text 0", 8: "text 2"}
+
+    found = controls(job_config(tmp_path, controls={"share": 0.5}), groups)
+
+    assert {place: rows[0].text for place, rows in enumerate(found) if rows} == pairs
 
 
 def test_control_texts_are_scored_against_the_image_that_they_do_not_fit(tmp_path):

@@ -196,6 +196,12 @@ def test_of_equal_texts_the_web_text_stays():
     assert outcome(texts, drop_duplicates=False) == [None] * 4
 
 
+def test_texts_of_other_samples_and_other_shards_are_no_duplicates():
+    tables = [candidates_table(shard, [web(place) for place in range(4)]) for shard in ("00000", "00001", "00002")]
+
+    assert select(pa.concat_tables(tables), Policy())["kept"].to_pylist() == [True] * 12
+
+
 def test_a_rejected_text_makes_no_other_a_duplicate():
     assert outcome([web(0, 0.6, "a dog"), synthetic(0, 0.6, "a dog")], web_itm=0.7) == ["low_itm", None]
 
@@ -207,8 +213,8 @@ def test_the_weighted_draw_has_its_weight_and_follows_its_seed():
         return [reason is None for reason in outcome(texts, mix="weighted", web_weight=0.3, **policy)][::2]
 
     assert abs(np.mean(own()) - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 4000)
+    assert own() == [chance("00000", place, seed=0) < 0.3 for place in range(4000)]
     assert own(seed=1) != own()
-    assert own() == own()
 
 
 def test_an_empty_table_selects_nothing():
