@@ -123,6 +123,16 @@ def test_a_run_whose_record_was_removed_is_found_again_by_its_settings(tmp_path)
     assert start_run(config(tmp_path), CHECKPOINTS) == run
 
 
+def test_runs_of_equal_results_have_ledgers_of_one_name_wherever_they_lie(tmp_path):
+    """The name stands in the tables, which are to have the same bytes."""
+    run = start_run(config(tmp_path / "a"), CHECKPOINTS)
+
+    for n, changes in enumerate([{}, {"cluster": {"workers": 9}}, {"policy": {"web_itm": 0.9}}]):
+        assert start_run(config(tmp_path / f"b{n}", **changes), CHECKPOINTS).models == run.models
+    assert start_run(config(tmp_path / "c", seed=1), CHECKPOINTS).models != run.models
+    assert start_run(config(tmp_path / "d"), CHECKPOINTS | {"filter": "0ther"}).models != run.models
+
+
 def test_a_run_without_a_plan_says_so(tmp_path):
     run = start_run(config(tmp_path), CHECKPOINTS)
 
@@ -156,6 +166,17 @@ def test_the_journal_has_a_line_for_each_event(tmp_path):
     lines = [json.loads(line) for line in Path(run.root, "journal.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lines] == ["started", "failed"]
     assert (lines[0]["units"], lines[1]["shard"]) == (3, "00000")
+
+
+def test_a_disk_that_does_not_take_the_journal_stops_nothing_and_loses_no_event(tmp_path, caplog):
+    run = start_run(config(tmp_path), CHECKPOINTS)
+    Path(run.root, "journal.jsonl").mkdir()
+
+    run.note("failed", shard="00000")
+
+    (message,) = caplog.messages
+    assert message.startswith("not in the journal: {")
+    assert '"event": "failed", "shard": "00000"}, because of ' in message
 
 
 def test_a_file_where_a_run_is_wanted_is_told(tmp_path):

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,28 @@ def test_a_file_is_on_the_disk_before_its_name_and_its_name_before_anybody_goes_
     assert synced == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
     assert path.read_bytes() == b"rows"
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_store_that_refuses_to_set_even_the_mode_that_a_file_has_is_not_asked_to(tmp_path, monkeypatch):
+    def chmod(path: Path, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    partial = tmp_path / "0.partial"
+    partial.write_bytes(b"rows")
+    monkeypatch.setattr(Path, "chmod", chmod)
+    place(partial, tmp_path / "ledger.parquet", partial.stat().st_mode)
+
+    assert (tmp_path / "ledger.parquet").read_bytes() == b"rows"
+
+
+def test_no_file_stays_open(tmp_path):
+    """A run publishes hundreds of thousands."""
+    (tmp_path / "0.partial").write_bytes(b"rows")
+
+    place(tmp_path / "0.partial", tmp_path / "ledger.parquet", 0o600)
+
+    still_open = {handle.resolve() for handle in Path("/proc/self/fd").iterdir()}
+    assert not still_open & {tmp_path, tmp_path / "ledger.parquet"}
 
 
 def test_a_file_that_the_disk_does_not_take_gets_no_name(tmp_path, monkeypatch):

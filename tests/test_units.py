@@ -84,6 +84,12 @@ def test_units_that_leave_a_gap_are_all_returned_so_that_the_gap_is_reported():
     assert cover(units, 9) == units
 
 
+def test_of_committed_units_that_overlap_and_fit_nowhere_the_longer_counts(tmp_path):
+    committed = ["00000000-00000004", "00000000-00000012", "00000008-00000020"]
+
+    assert spans(cut_units(shard(21), job_config(tmp_path), committed)) == [(12, 20), (20, 21)]
+
+
 def test_a_unit_holds_the_held_samples_that_lie_in_it(tmp_path):
     held = [Held(3, "hangs"), Held(8, "hangs")]
 
