@@ -224,7 +224,7 @@ def test_a_shard_that_is_not_complete_cannot_be_exported(tmp_path):
         export_shard(run, shard, ExportConfig(run=run.root))
 
 
-@pytest.mark.parametrize("step", ["write_tar", "parquet_bytes"])  # before the tar is in its place, and behind it
+@pytest.mark.parametrize("step", ["clean_content", "write_tar", "parquet_bytes"])  # the last behind the tar
 @pytest.mark.parametrize("anew", [False, True])
 def test_a_shard_that_is_released_while_it_is_exported_is_not_finished(run, shard, export, monkeypatch, step, anew):
     def released(*arguments):

@@ -297,6 +297,15 @@ def test_a_unit_that_cannot_be_written_is_not_committed(run):
         commit(run, SHARD, [0, SHARD.samples], RECORDS, CANDIDATES)
 
 
+def test_a_unit_of_which_a_table_cannot_be_put_in_its_place_is_not_committed(run):
+    Path(run.parts(SHARD), "00000000-00000004.candidates.parquet").mkdir(parents=True)
+
+    with pytest.raises(OSError, match=r"00000000-00000004\.candidates\.parquet"):
+        commit(run, SHARD, [0, SHARD.samples], RECORDS, CANDIDATES)
+
+    assert committed_units(run, SHARD) == set()
+
+
 def test_an_incomplete_shard_cannot_be_read(run):
     commit(run, SHARD, CUTS, RECORDS, CANDIDATES)
 

@@ -186,12 +186,14 @@ def test_captions_of_an_image_differ_by_their_number(write):
     assert all(len({tuple(row) for row in image}) == 4 for image in rows)
 
 
-def test_sampled_first_tokens_come_as_often_as_the_model_says(checkpoint, prompt):
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_sampled_first_tokens_come_as_often_as_the_model_says(checkpoint, prompt, temperature):
     """4000 captions of one image against its distribution, four standard deviations wide."""
     image, count = project(checkpoint, [3]), 4000
-    settings = PLAIN.model_copy(update={"captions": count, "max_length": len(prompt) + 1, "min_length": 0})
+    changes = {"captions": count, "max_length": len(prompt) + 1, "min_length": 0, "temperature": temperature}
+    settings = PLAIN.model_copy(update=changes)
     written = sample(checkpoint.model, image, prompt, checkpoint.tokens.end, settings, uniforms([3], count, 20))
-    shares = steps(checkpoint, torch.tensor([*prompt, 0]), 3)[-1].exp()
+    shares = (steps(checkpoint, torch.tensor([*prompt, 0]), 3)[-1] / temperature).softmax(0)
 
     found = written.ids[:, -1].bincount(minlength=len(shares)) / count
 

@@ -46,8 +46,10 @@ class TestNucleus:
 
     def test_without_top_k_and_p_every_token_stays(self):
         """Float32 sums come to 1 long before the last of 30,000 tokens."""
-        wide = torch.randn(2, 30_000, generator=torch.Generator().manual_seed(0)) * 3
-        assert [len(row) for row in kept(wide, 0, 1.0)] == [30_000, 30_000]
+        wide = torch.randn(3, 30_000, generator=torch.Generator().manual_seed(0)) * 3
+        wide[2] = 0.0
+        wide[2, 7] = 40.0  # takes all that such a sum can hold
+        assert [len(row) for row in kept(wide, 0, 1.0)] == [30_000] * 3
 
     @pytest.mark.parametrize("top_p", [0.5, 0.95])
     def test_looking_among_the_likeliest_first_changes_no_bit(self, scores, top_p, monkeypatch):
@@ -111,6 +113,11 @@ class TestDraw:
         found = draw(shares.expand(400, -1), ids.expand(400, -1), grid)
         assert abs(int((found == 0).sum()) - 300) <= 1
         assert int((found == 2).sum()) == 0
+
+    def test_shares_that_are_no_numbers_draw_a_token_all_the_same(self):
+        """Its log-probability tells of them later; to look behind the last token would end the process on a GPU."""
+        shares, ids = torch.full((1, 3), math.nan), torch.tensor([[7, 3, 9]])
+        assert draw(shares, ids, torch.tensor([0.5], dtype=torch.float64)).item() in (7, 3, 9)
 
     @pytest.mark.parametrize("noise", [0.0, 1 - 2**-53])
     def test_the_ends_of_the_noise_draw_tokens_of_the_nucleus(self, scores, noise):
