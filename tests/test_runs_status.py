@@ -2,13 +2,14 @@
 
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from capfilt.errors import ConfigError, FailedUnitsError, StoppedError
 from capfilt.runs import status
-from capfilt.runs.status import Record, keep_status, read_record
+from capfilt.runs.status import Board, Record, keep_status, read_record
 from capfilt.tally import Tally
 
 
@@ -52,6 +53,18 @@ def test_it_is_written_while_the_job_is_at_work(tmp_path, monkeypatch):
         while record(tmp_path).phase != "bootstrap":
             assert time.monotonic() < deadline, "nothing is written"
             time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("phase", "at_work"), [("bootstrap", True), ("export", True), ("rounds", True), ("done", False)]
+)
+def test_the_age_of_a_record_tells_that_the_driver_is_alive_though_nothing_changes(tmp_path, phase, at_work):
+    board = Board(str(tmp_path))
+    board.turn(phase)
+    board.record = replace(board.record, time=1.0)
+    board.write()
+
+    assert (record(tmp_path).time > 1.0) == at_work
 
 
 @pytest.mark.parametrize(
