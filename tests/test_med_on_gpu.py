@@ -1,8 +1,4 @@
-"""What the models ask of a GPU, seen without one: tensors that have a device and a shape and no values.
-
-Such tensors refuse a product of tensors on two devices, and a shape or a branch that depends on values, for which the
-host would wait. A watch refuses products of two types, which a GPU has not, and notes copies that the host waits for.
-"""
+"""What the models ask of a GPU, seen without one."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -13,8 +9,8 @@ import torch
 from models import small_config
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
+from without_gpu import GPU, Watch, pin, to_gpu
 
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import Device, FilterSettings, Sampling
@@ -29,35 +25,6 @@ from capfilt.med.model import MED
 from capfilt.med.reading import Reading
 
 VOCABULARY, IMAGES = 300, 3
-GPU = torch.device("cuda:0")
-PRODUCTS = (
-    "linear",
-    "_addmm_activation",
-    "matmul",
-    "__matmul__",
-    "conv2d",
-    "layer_norm",
-    "scaled_dot_product_attention",
-)
-COPIES = ("to", "cpu", "cuda", "tensor", "tolist", "item")
-
-
-class Watch(TorchFunctionMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits: list[str] = []
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
-        tensors = [each for each in args if isinstance(each, Tensor)]
-        if name in PRODUCTS:
-            kinds = {each.dtype for each in tensors if each.is_floating_point()}
-            assert len(kinds) == 1, f"{name} of {kinds}"
-        result = func(*args, **kwargs)
-        came_from = tensors[0].device if tensors else torch.device("cpu")
-        if name in COPIES and getattr(result, "device", came_from) != came_from and not kwargs.get("non_blocking"):
-            self.waits.append(name)
-        return result
 
 
 @pytest.fixture(params=["bfloat16", "float32"])
@@ -90,14 +57,11 @@ def model(device, watch, flash, monkeypatch) -> Iterator[MED]:
     with torch.device("meta"):
         model = shape(MED(small_config(VOCABULARY)).eval(), device)
     with FakeTensorMode() as mode, torch.inference_mode():
-        for module in model.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                there = torch.empty(parameter.shape, dtype=parameter.dtype, device=GPU)
-                setattr(module, name, torch.nn.Parameter(there, requires_grad=False))
+        to_gpu(model)
         for name, reading in known.items():
             without_values = tree_map_only(Tensor, mode.from_tensor, reading)
             monkeypatch.setattr(Reading, name, partial(lambda found, *_: found, without_values))
-        monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)  # needs a driver
+        monkeypatch.setattr(Tensor, "pin_memory", pin)
         with watch:
             yield model
 

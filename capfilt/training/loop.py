@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from capfilt.config.training import Schedule, Tracking, TrainingDevice
 from capfilt.errors import ConfigError, RunError
+from capfilt.med.gpu import send
 from capfilt.runs.stop import Stop, hear_stop
 from capfilt.training.devices import Precision, precision
 from capfilt.training.folder import TrainingRun
@@ -138,7 +139,7 @@ class _Stepper(Generic[Data]):
 
     def _gradient(self, step: int, batch: Data, shares: int) -> Losses:
         """Add the gradient of a share of the batch to those before; return its part of the losses."""
-        moved = type(batch)(*(tensor.to(self.where.device, non_blocking=True) for tensor in batch))
+        moved = type(batch)(*(send(tensor, self.where.device) for tensor in batch))
         with self.where.autocast():
             losses: Losses = self.module(moved, self.course.done(step))
         parts = {name: loss / shares for name, loss in losses.items()}

@@ -53,15 +53,18 @@ class Objective(nn.Module, ABC, Generic[Data]):
 class Captioning(Objective[Batch]):
     """LM with a prompt that is given and not scored (section 5.2)."""
 
+    prompt: Tensor  # int64 (P,)
+
     def __init__(self, model: MED, tokens: Tokens, prompt: str) -> None:
         super().__init__()
         self.model: MED = model
-        self.prompt = torch.tensor([tokens.dec, *tokens.pieces(prompt)])  # (P,)
+        # On the model's device from the start: a copy in each step would make the host wait for a GPU.
+        self.register_buffer("prompt", torch.tensor([tokens.dec, *tokens.pieces(prompt)]), persistent=False)
 
     def forward(self, batch: Batch, done: float) -> Losses:
         """Return "lm"."""
         projected = self.model.project_image(self.model.encode_image(normalise(batch.pixels)))
-        front = self.prompt.to(batch.ids.device).expand(len(batch.ids), -1)  # (R, P)
+        front = self.prompt.expand(len(batch.ids), -1)  # (R, P)
         ids = torch.cat([front, batch.ids[:, 1:]], dim=1)  # (R, P + L - 1)
         keep = torch.cat([torch.ones_like(front, dtype=torch.bool), batch.keep[:, 1:]], dim=1)  # (R, P + L - 1)
         return {"lm": language_loss(self.model.decode(ids, projected), ids, keep, prompt=len(self.prompt))}
