@@ -26,6 +26,7 @@ from capfilt.filters.med import MEDFilter
 from capfilt.hardware import require_device
 from capfilt.med.checkpoints import load, load_nlvr2, load_vqa, require
 from capfilt.med.fetch import fetch
+from capfilt.med.gpu import keep_float32
 from capfilt.med.settled import settle
 from capfilt.outlook import Outlook
 from capfilt.storage import publish
@@ -47,6 +48,7 @@ def run(config: EvaluateConfig) -> dict[str, object]:
     """
     require_device(config.device.kind, "set device.kind: cpu")
     torch.set_num_threads(config.device.threads)
+    keep_float32()
     config = config.model_copy(update={"device": settle(config.device)})
     started = time.monotonic()
     measured = _prepared(config).measure()

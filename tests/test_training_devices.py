@@ -10,10 +10,11 @@ from capfilt.training.devices import precision
 
 @pytest.fixture(autouse=True)
 def as_it_was():
-    before = torch.get_num_threads(), torch.backends.cuda.cudnn_sdp_enabled()
+    before = torch.get_num_threads(), torch.backends.cuda.cudnn_sdp_enabled(), torch.backends.cudnn.allow_tf32
     yield
     torch.set_num_threads(before[0])
     torch.backends.cuda.enable_cudnn_sdp(before[1])
+    torch.backends.cudnn.allow_tf32 = before[2]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,12 @@ def test_attention_does_without_cudnn():
     torch.backends.cuda.enable_cudnn_sdp(True)
     precision(TrainingDevice(kind="cpu"))
     assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_convolutions_do_not_round_float32():
+    torch.backends.cudnn.allow_tf32 = True
+    precision(TrainingDevice(kind="cpu"))
+    assert not torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -37,6 +37,11 @@ def lists_suit(x: Tensor, width: int) -> bool:
     return fits and x.is_cuda and torch.is_inference_mode_enabled() and _capable()
 
 
+def keep_float32() -> None:
+    """Let a GPU's convolutions take float32 as it is, as its products do: by default it is rounded to ten bits."""
+    torch.backends.cudnn.allow_tf32 = False
+
+
 @cache
 def warn_of_emulation() -> None:
     """Warn, once in a process, of a GPU that computes bfloat16 by other types, such as a T4."""

@@ -7,6 +7,7 @@ import torch
 
 from capfilt.config.training import TrainingDevice
 from capfilt.hardware import require_device
+from capfilt.med.gpu import keep_float32
 
 
 class Precision(NamedTuple):
@@ -21,7 +22,7 @@ class Precision(NamedTuple):
 
 
 def precision(settings: TrainingDevice) -> Precision:
-    """Return the device and type that settings name, and set torch's threads and what attention may use.
+    """Return the device and type that settings name, and set torch's threads and what it may compute by.
 
     Raises:
         ConfigError: a GPU is asked for and there is none.
@@ -33,6 +34,7 @@ def precision(settings: TrainingDevice) -> Precision:
     # On Hopper cuDNN's attention, which torch prefers where there is a mask, returns gradients that are not numbers for
     # some lengths, 64 among them, and strongly negative scores: pytorch issue 196678, cudnn-frontend issue 1072.
     torch.backends.cuda.enable_cudnn_sdp(False)
+    keep_float32()
     if settings.dtype != "auto":
         return Precision(device, getattr(torch, settings.dtype))
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
