@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from capfilt.med import gpu
 
 HALF, SINGLE = torch.bfloat16, torch.float32
+TRY_KERNEL = gpu._try_kernel
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +61,21 @@ def test_without_a_compiler_it_goes_on_and_says_what_to_install(error, monkeypat
     assert not gpu.kernels_suit(there())
     (record,) = caplog.records
     assert "gcc" in record.getMessage()
+
+
+@torch.inference_mode()
+def test_a_gpu_that_triton_does_not_know_does_without(monkeypatch, caplog):
+    pytest.importorskip("triton", reason="Triton comes with torch's builds for GPUs")
+    from triton.runtime.errors import PTXASError
+
+    def fail(*_: object) -> None:
+        raise PTXASError("Value 'sm_999' is not defined for option 'gpu-name'")
+
+    monkeypatch.setattr(gpu, "_try_kernel", TRY_KERNEL)
+    monkeypatch.setattr("capfilt.med.kernels.add_norm", fail)
+    with FakeTensorMode():
+        assert not gpu.kernels_suit(there())
+    assert "PTXASError" in caplog.text
 
 
 @torch.inference_mode()

@@ -109,7 +109,12 @@ def _kernels_run() -> bool:
 
 
 def _try_kernel() -> None:
+    from triton.errors import TritonError
+
     from capfilt.med import kernels
 
     one = torch.ones((1, 16), device="cuda")
-    kernels.add_norm(one, one, one[0], one[0], 1e-6, None, torch.empty_like(one))
+    try:
+        kernels.add_norm(one, one, one[0], one[0], 1e-6, None, torch.empty_like(one))
+    except TritonError as error:  # such as of a GPU that is newer than its assembler
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error

@@ -12,6 +12,8 @@ from torch import Tensor
 
 LEAST_ROWS = 16  # of a product on a GPU's matrix units
 TOKENS = 64  # of an image that are read at once
+STAGES, WIDE = 3, 128  # reads under way at once; of heads wider than this one, as smaller GPUs have no room for more
+FUSED = True  # a product and the sum that it goes into round once; Triton's default hangs on its version
 
 
 def add_norm(
@@ -30,8 +32,8 @@ def add_norm(
     """
     width = x.shape[-1]
     block = triton.next_power_of_2(width)
-    grid = (x.numel() // width,)
-    _add_norm[grid](x, delta, weight, bias, total, normed, width, eps, total is not None, block, num_warps=4)
+    grid, options = (x.numel() // width,), {"num_warps": 4, "enable_fp_fusion": FUSED}
+    _add_norm[grid](x, delta, weight, bias, total, normed, width, eps, total is not None, block, **options)
 
 
 @triton.jit
@@ -62,7 +64,8 @@ def attend_last(joint: Tensor, keys: Tensor, values: Tensor, position: int) -> T
     rows, heads, length, width = keys.shape
     seen = joint.new_empty(rows, heads * width)  # (R, D)
     block = triton.next_power_of_2(length)
-    _attend_last[(rows * heads,)](joint, keys, values, seen, position, length, heads, width, block, num_warps=1)
+    grid, options = (rows * heads,), {"num_warps": 1, "enable_fp_fusion": FUSED}
+    _attend_last[grid](joint, keys, values, seen, position, length, heads, width, block, **options)
     return seen
 
 
@@ -113,8 +116,9 @@ def attend_few(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     _, heads, tokens, width = keys.shape
     seen = q.new_empty(q.shape)
     rows = max(triton.next_power_of_2(queries), LEAST_ROWS)
+    grid, options = (images * heads,), {"num_stages": STAGES if width <= WIDE else 1, "enable_fp_fusion": FUSED}
     strides = keys.stride()[:3]
-    _attend_few[(images * heads,)](q, keys, values, seen, queries, tokens, *strides, heads, width, rows, TOKENS)
+    _attend_few[grid](q, keys, values, seen, queries, tokens, *strides, heads, width, rows, TOKENS, **options)
     return seen
 
 
