@@ -23,6 +23,12 @@ def test_a_model_is_brought_to_its_type_and_form(tmp_path, linear):
     assert any(isinstance(module, PackedLinear) for module in model.modules()) == (linear == "packed")
 
 
+def test_convolutions_do_not_round_float32(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.backends.cudnn.allow_tf32", True)
+    ready(lively_checkpoint(tmp_path).model, Device(dtype="float32", linear="plain"))
+    assert not torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize(("maker", "left_out"), [("AMD", False), ("Intel", True)])
 def test_packing_leaves_out_a_tower_that_is_faster_as_it_is(tmp_path, monkeypatch, maker, left_out):
     monkeypatch.setattr("capfilt.med.packed.maker", lambda: maker)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from capfilt.config import Device
-from capfilt.med.gpu import send, warn_of_emulation
+from capfilt.med.gpu import keep_float32, send, warn_of_emulation
 from capfilt.med.linear import replace_linear
 from capfilt.med.packed import packing_suits_images
 from capfilt.med.processor import MATRIX_UNITS
@@ -21,6 +21,7 @@ def ready(model: M, device: Device) -> M:
     """Bring a model to a settled device, in place, for inference alone; one without values stays where it is."""
     if on_meta():
         return model.eval().requires_grad_(False)
+    keep_float32()
     model = shape(model.to(device.kind).eval().requires_grad_(False), device)
     if device.kind == "cuda" and device.dtype == "bfloat16":
         warn_of_emulation()
