@@ -1,7 +1,10 @@
 """Steps on tensors that stay: the same captions as without, whatever comes before. The graphs themselves need a GPU."""
 
+from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import Any
+from weakref import finalize
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from capfilt.med.generation import Pen
 from capfilt.med.gpu import own_stream
 from capfilt.med.graphs import Recorder, graphs
 from capfilt.med.sampling import uniforms
-from capfilt.memory import InParts
+from capfilt.memory import ALONE, InParts
 
 SETTINGS = Sampling(captions=2, min_length=0)
 
@@ -181,6 +184,34 @@ def test_a_smaller_batch_that_finds_no_memory_gives_back_what_whole_ones_hold(fa
     before = steps.replayed
     assert in_parts(torch.arange(6.0)) == list(range(1, 7))
     assert steps.replayed > before
+
+
+@pytest.mark.parametrize("make", [torch.OutOfMemoryError, lambda: RuntimeError("CUDA error: out of memory")])
+@pytest.mark.parametrize("fails_at", [1, 2], ids=["taken", "recorded"])
+def test_what_was_recorded_goes_while_no_other_thread_records(make, fails_at):
+    """The traceback of an error holds it as well; torch fails where a graph goes while another is recorded."""
+    alone: list[bool] = []
+    steps = count(1)
+
+    class Graph:
+        def __init__(self) -> None:
+            finalize(self, lambda: alone.append(ALONE.locked()))
+
+    def record(step: Callable[[], Any]) -> tuple[Any, Callable[[], object]]:
+        return step(), partial(lambda graph: None, Graph())
+
+    def fail(state: torch.Tensor, given: int) -> list[int]:
+        if next(steps) == fails_at:
+            raise make()
+        return [given]
+
+    recorder = Recorder(lambda batch: batch.clone(), lambda: record)
+    in_parts = InParts(lambda batch: recorder.go_on(fail, recorder.start(batch), 1))
+    for _ in range(fails_at - 1):
+        in_parts(torch.arange(1.0))
+    with pytest.raises(torch.OutOfMemoryError):
+        in_parts(torch.arange(1.0))
+    assert alone == [True]
 
 
 def add(state: torch.Tensor, given: tuple[torch.Tensor, int]) -> torch.Tensor:

@@ -7,6 +7,8 @@ stay, for batches of one size.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from traceback import clear_frames
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -61,7 +63,8 @@ class Recorder(Generic[S]):
         try:
             with out_of_memory_told():
                 yield
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
+            clear_frames((error.__cause__ or error).__traceback__)  # which hold the tape too, for longer than ALONE
             self._forget()
             raise
 
@@ -99,7 +102,7 @@ class Tape(Generic[S]):
             if len(self._steps) == MOST:
                 with ALONE:
                     self._steps.clear()
-            self._steps[key] = Step(lambda given: step(self.state, given), (given,), self._record)
+            self._steps[key] = Step(partial(step, self.state), (given,), self._record)
         return self._steps[key]((given,))  # type: ignore[no-any-return]
 
 
