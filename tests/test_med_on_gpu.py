@@ -14,6 +14,7 @@ from without_gpu import GPU, Watch, pin, to_gpu
 
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import Device, FilterSettings, Sampling
+from capfilt.evaluation.retrieval import Texts, text_features
 from capfilt.filters.med import MEDFilter
 from capfilt.med import gpu
 from capfilt.med.attention import KeysValues
@@ -94,6 +95,14 @@ def test_texts_are_read_on_the_gpu_without_waiting_for_it(model, device, watch):
     for found, width in ((logits, 2), (features, 16)):
         assert (found.device, found.dtype, found.shape) == (GPU, torch.float32, (6, width))
     assert watch.waits == []
+
+
+def test_texts_of_a_retrieval_are_laid_out_on_the_host_and_waited_for_once(model, device, watch):
+    judge = SimpleNamespace(model=model, device=device)
+    texts = Texts(torch.zeros((6, 9), dtype=torch.long), torch.ones((6, 9), dtype=torch.bool))
+    features = text_features(judge, texts, 6)
+    assert (features.device.type, features.shape) == ("cpu", (6, 16))
+    assert watch.waits == ["cpu"]
 
 
 @pytest.mark.parametrize("itc", [True, False])

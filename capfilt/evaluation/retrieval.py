@@ -66,7 +66,7 @@ def encode_texts(judge: MEDFilter, texts: Sequence[str]) -> Texts:
 def text_features(judge: MEDFilter, texts: Texts, batch: int) -> Tensor:
     """Return the contrastive features of all texts, float32 (R, E), on the CPU."""
     parts = [
-        judge.model.text_features(ids.to(judge.device.kind), keep.to(judge.device.kind)).float().cpu()
+        judge.model.text_features(ids, keep).float().cpu()
         for ids, keep in zip(torch.split(texts.ids, batch), torch.split(texts.keep, batch), strict=True)
     ]
     return torch.cat(parts)  # (R, E)
@@ -150,7 +150,7 @@ def _match(judge: MEDFilter, texts: Texts, rows: Tensor, image: list[tuple[Tenso
     length = int(texts.keep[rows].sum(dim=1).max())
     ids, keep = texts.ids[rows, :length], texts.keep[rows, :length]
     ids[:, 0] = judge.first
-    return judge.model.match(ids.to(judge.device.kind), keep.to(judge.device.kind), image).float().cpu()
+    return judge.model.match(ids, keep, image).float().cpu()
 
 
 def _figures(ranking: Ranking, own: Tensor) -> dict[str, object]:
