@@ -9,7 +9,7 @@ Which one it is shows in the file itself. Entries of the same image become one, 
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 from capfilt.config.evaluation import EvaluationData
@@ -40,14 +40,31 @@ def read_annotations(data: EvaluationData) -> list[Annotated]:
     entries = _merged(_entries(file, read_json(file)))
     if not entries:
         raise AnnotationError(f"{file}: holds no entry; fetch it again")
+    found = asked_for(entries, data)
+    for entry in found:
+        if not any(caption.strip() for caption in entry.captions):
+            raise AnnotationError(f"{file}: {entry.place}: {entry.name} has no caption; give a file with captions")
+    return found
+
+
+def asked_for(entries: Sequence[Annotated], data: EvaluationData) -> list[Annotated]:
+    """Return the first entries of the split that is asked for, as many as are.
+
+    Raises:
+        AnnotationError: there is none.
+    """
     found = [entry for entry in entries if data.split in (None, entry.split)]
     if not found:
         splits = ", ".join(sorted({entry.split for entry in entries} - {""})) or "none at all"
-        raise AnnotationError(f"{file}: has no entry of split {data.split}; set data.split to one it has: {splits}")
-    for entry in found[: data.first]:
-        if not any(caption.strip() for caption in entry.captions):
-            raise AnnotationError(f"{file}: {entry.place}: {entry.name} has no caption; give a file with captions")
+        raise AnnotationError(
+            f"{data.annotations}: has no entry of split {data.split}; set data.split to one it has: {splits}"
+        )
     return found[: data.first]
+
+
+def split_of(entry: Entry) -> str:
+    """Return the split that a line says it is of, empty where it says none."""
+    return str(entry.get("official_split", entry.get("split", "")))
 
 
 def read_json(file: str) -> object:
@@ -144,7 +161,7 @@ def _plain(entry: Entry, place: str, where: str) -> Annotated:
     captions = tuple(given) if isinstance(given, list) else (given,)
     if not all(isinstance(caption, str) for caption in captions):
         raise AnnotationError(f"{where}: {name} has no text under captions or caption; give each entry one or a list")
-    return Annotated(name, captions, place, str(entry.get("official_split", entry.get("split", ""))), frames)
+    return Annotated(name, captions, place, split_of(entry), frames)
 
 
 def _merged(entries: Iterable[Annotated]) -> list[Annotated]:

@@ -30,6 +30,14 @@ def test_a_section_of_another_task_is_refused_rather_than_ignored(read):
         read(questions={"files": [{"questions": "q.json", "images": "x"}]})
 
 
+@pytest.mark.parametrize("key", ["batch_size", "decode_threads"])
+def test_how_images_are_read_is_refused_where_a_task_reads_them_in_its_own_way(read, key):
+    sentences = {"files": [{"annotations": "dev.json", "images": "{pair}-img{side}.png"}]}
+    assert read(task="nlvr2", data=None, sentences=sentences).task == "nlvr2"
+    with pytest.raises(ConfigError, match=f"{key} is read by retrieval, .*, not by task: nlvr2; leave it out"):
+        read(task="nlvr2", data=None, sentences=sentences, **{key: 7})
+
+
 def test_a_task_needs_its_own_data(read):
     with pytest.raises(ConfigError, match="task: retrieval needs the section data"):
         read(data=None)

@@ -41,6 +41,14 @@ def test_verdicts_are_gathered_by_image_with_what_counts_as_a_match(tmp_path):
     assert len(read_judgments(data(tmp_path, LINES, first=2), VerdictSettings()).entries) == 2
 
 
+def test_verdicts_on_a_split_are_those_of_its_images_alone(tmp_path):
+    lines = [{**line, "split": "dev" if line["image"] == "1.png" else "test"} for line in LINES]
+    found = read_judgments(data(tmp_path, lines, split="test", first=1), VerdictSettings())
+    assert ([entry.name for entry in found.entries], [len(each) for each in found.verdicts]) == (["0.png"], [3])
+    with pytest.raises(AnnotationError, match=r"no entry of split val; set data\.split to one it has: dev, test"):
+        read_judgments(data(tmp_path, lines, split="val"), VerdictSettings())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,6 +1,7 @@
 """Checkpoints go from every layout that is read into every layout that is written, and mistakes say what to do."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 
 from capfilt.cli import cli
 from capfilt.cli.checkpoint import LAYOUTS
+from capfilt.errors import CheckpointError
 from capfilt.med import exported
 from capfilt.med.checkpoints import Checkpoint, checkpoint_hash, load, load_any, save
 from capfilt.med.vision import resize_positions
@@ -195,6 +197,14 @@ class TestShow:
         result = CliRunner().invoke(cli, ["checkpoint", "show", str(folder / "model.safetensors")])
         told = f"holds a checkpoint's weights alone; give its folder, {folder}"
         assert (result.exit_code, result.output) == (1, f"Error: {folder}/model.safetensors: {told}\n")
+
+    def test_the_folder_of_a_training_run_is_answered_with_its_checkpoint(self, folder, tmp_path):
+        folder.rename(tmp_path / "checkpoint")
+        told = f"{tmp_path}: is the folder of a training run; its checkpoint is {tmp_path / 'checkpoint'}"
+        with pytest.raises(CheckpointError, match=re.escape(told)):
+            load(tmp_path)
+        with pytest.raises(CheckpointError, match=re.escape(told)):
+            checkpoint_hash(tmp_path)
 
     def test_what_is_no_checkpoint_is_told_in_a_line(self, tmp_path):
         write_vocabulary(tmp_path)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from lessons import Lesson, attend
 
+from capfilt.config import loads
 from capfilt.config.training import FinetuneConfig, Schedule, Tracking, TrainingDevice
-from capfilt.errors import ConfigError, RunError
+from capfilt.errors import RunError
 from capfilt.storage import list_files, read_bytes, staged
 from capfilt.training.folder import TrainingRun
 
@@ -66,6 +67,20 @@ class TestSettings:
         begun(other)
         with pytest.raises(RunError, match=r"holds 'learning_rate: 0\.0001'"):
             begun(lesson)
+
+    def test_those_of_another_job_give_way_while_nothing_is_learned_and_are_refused_then(self, lesson):
+        Path(lesson.output).mkdir()
+        settings = Path(lesson.output, "config.yaml")
+        settings.write_text("role: captioner\n")
+
+        run = begun(lesson)
+        assert loads(Lesson, settings.read_text(), "config.yaml") == lesson
+
+        run.save(state(10))
+        settings.write_text("role: captioner\n")
+        with pytest.raises(RunError, match=r"output: field required; it is of another job, .*another output folder"):
+            begun(lesson)
+        assert settings.read_text() == "role: captioner\n"
 
     def test_those_that_only_say_how_it_runs_may_change(self, lesson):
         begun(lesson)
@@ -286,7 +301,7 @@ def test_settings_that_a_disk_damaged_are_told_as_others(lesson):
     run.save(state(1))
     file = Path(lesson.output, "config.yaml")
     file.write_bytes(file.read_bytes().replace(b"learning_rate: 0.003", b"learning_rate: \xff"))
-    with pytest.raises((RunError, ConfigError), match=r"config\.yaml: .*learning_rate"):
+    with pytest.raises(RunError, match=r"config\.yaml: .*learning_rate"):
         begun(lesson)
 
 

@@ -9,14 +9,17 @@ from capfilt.config.loading import Config
 from capfilt.config.tasks import NLVR2Settings, QuestionData, SentenceData, VQASettings
 
 Task = Literal["retrieval", "captioning", "vqa", "nlvr2", "video", "judgments", "foreign_texts"]
-# The sections that belong to some tasks only. One without a default is needed by its tasks.
-READ_BY: dict[str, tuple[str, ...]] = {
+ON_CAPTIONS: tuple[Task, ...] = ("retrieval", "captioning", "video", "judgments", "foreign_texts")
+# The keys that belong to some tasks only. One without a default is needed by its tasks.
+READ_BY: dict[str, tuple[Task, ...]] = {
+    "batch_size": ON_CAPTIONS,
+    "decode_threads": ON_CAPTIONS,
     "scoring": ("retrieval", "video", "judgments", "foreign_texts"),
     "retrieval": ("retrieval", "video"),
     "captioning": ("captioning",),
     "video": ("video",),
     "verdicts": ("judgments", "foreign_texts"),
-    "data": ("retrieval", "captioning", "video", "judgments", "foreign_texts"),
+    "data": ON_CAPTIONS,
     "questions": ("vqa",),
     "vqa": ("vqa",),
     "sentences": ("nlvr2",),
@@ -103,7 +106,7 @@ class EvaluateConfig(Config):
         None, description="side of the square input, pixels, for which positions are interpolated; the checkpoint's own"
     )
     batch_size: PositiveInt = Field(32, description="images in a forward pass; VQA and NLVR2 have their own")
-    decode_threads: PositiveInt = Field(2, description="threads that decode images")
+    decode_threads: PositiveInt = Field(2, description="threads that decode images; VQA and NLVR2 have workers")
     device: EvaluationDevice = Field(EvaluationDevice(), description="where the model runs")
     scoring: FilterSettings = Field(FilterSettings(), description="how texts are read by ITC and ITM")
     retrieval: RetrievalSettings = Field(RetrievalSettings(), description="retrieval and video")

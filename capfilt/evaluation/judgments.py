@@ -6,7 +6,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from capfilt.annotations import Annotated, Entry, field, read_json
+from capfilt.annotations import Annotated, Entry, asked_for, field, read_json, split_of
 from capfilt.config.evaluation import EvaluationData, VerdictSettings
 from capfilt.errors import AnnotationError
 from capfilt.evaluation.agreement import auc, auc_interval, precision_recall, spearman
@@ -33,20 +33,23 @@ class Judged(NamedTuple):
 def read_judgments(data: EvaluationData, settings: VerdictSettings) -> Judged:
     """Return the verdicts of a file of JSON lines, together for each image.
 
-    A line has image, caption, and yes_share (in [0, 1]) or scores (a list) or score; and kind, where there are several.
+    A line has image, caption, and yes_share (in [0, 1]) or scores (a list) or score; kind, where there are several;
+    and split, where data asks for one.
 
     Raises:
-        AnnotationError: the file is not there, or a line has no verdict.
+        AnnotationError: the file is not there, a line has no verdict, or none is of the split.
     """
     file, found = data.annotations, cast("list[Entry]", read_json(data.annotations))
     groups: dict[str, list[tuple[str, Verdict]]] = {}
+    splits: dict[str, str] = {}
     for number, line in enumerate(found, 1):
         where = f"{file}: line {number}"
         name, caption = field(line, "image", str, where), field(line, "caption", str, where)
         groups.setdefault(str(name), []).append((str(caption), _verdict(line, settings, where)))
-    names = list(groups)[: data.first]
-    entries = [Annotated(name, tuple(text for text, _ in groups[name]), "a verdict") for name in names]
-    return Judged(entries, [[verdict for _, verdict in groups[name]] for name in names])
+        splits.setdefault(str(name), split_of(line))
+    images = [Annotated(name, tuple(text for text, _ in groups[name]), "a verdict", splits[name]) for name in groups]
+    entries = asked_for(images, data)
+    return Judged(entries, [[verdict for _, verdict in groups[entry.name]] for entry in entries])
 
 
 def with_foreign_texts(entries: Sequence[Annotated], settings: VerdictSettings) -> Judged:

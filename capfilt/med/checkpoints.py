@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from capfilt.errors import CheckpointError
 from capfilt.med.config import MEDConfig, NLVR2Sizes, Sizes, TextConfig, VisionConfig, VQASizes
-from capfilt.med.fetch import absent
+from capfilt.med.fetch import require_place
 from capfilt.med.model import INITIAL_TEMPERATURE, MED
 from capfilt.med.nlvr2 import NLVR2
 from capfilt.med.published import Heads, fit_positions, from_published, infer_config, infer_nlvr2, infer_vqa, kind_of
@@ -100,8 +100,7 @@ def load_any(path: Path, image_size: int | None = None, heads: Heads = (None, No
         CheckpointError: nothing there, not a BLIP checkpoint, or tensors that do not fit; the message
             lists what is missing or left over.
     """
-    if not path.exists():
-        raise absent(path)
+    require_place(path)
     if path.name == WEIGHTS and path.with_name(CONFIG).is_file():  # its sizes stand there, and no tensor tells all
         raise CheckpointError(f"{path}: holds a checkpoint's weights alone; give its folder, {path.parent}")
     if not path.is_dir():
@@ -130,8 +129,7 @@ def require(checkpoint: Checkpoint, role: str, where: str) -> Checkpoint:
 
 def checkpoint_hash(path: Path) -> str:
     """Return what names a checkpoint in the ledger: a hash of the files that load reads, wherever they lie."""
-    if not path.exists():
-        raise absent(path)
+    require_place(path)
     folder = path.is_dir()
     files = [weights_file(path), path / VOCABULARY, path / CONFIG] if folder else [path, path.with_name(VOCABULARY)]
     digest = hashlib.sha256()

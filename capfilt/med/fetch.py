@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from capfilt.errors import CheckpointError
-from capfilt.med.weights import VOCABULARY
+from capfilt.med.weights import CONFIG, VOCABULARY
 from capfilt.storage import exists, join, list_files, local_path, open_input, staged
 
 
@@ -40,6 +40,15 @@ def fetch(place: str) -> Path:
     except BaseException:  # each attempt would leave its gigabytes, and a disk that they fill is what ends most
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def require_place(path: Path) -> None:
+    """Raise CheckpointError if nothing is there, or a training run, whose folder is the one around its checkpoint."""
+    if not path.exists():
+        raise absent(path)
+    inner = path / "checkpoint"
+    if (inner / CONFIG).is_file() and not (path / CONFIG).exists():
+        raise CheckpointError(f"{path}: is the folder of a training run; its checkpoint is {inner}")
 
 
 def absent(place: str | Path) -> CheckpointError:

@@ -23,7 +23,7 @@ import torch
 
 from capfilt.config import Config, dump, loads
 from capfilt.config.training import FREE
-from capfilt.errors import RunError
+from capfilt.errors import ConfigError, RunError
 from capfilt.med.weights import CONFIG, DAMAGE
 from capfilt.storage import (
     absolute,
@@ -73,14 +73,20 @@ class TrainingRun:
         """Return whether the folder is there with these settings; others may be put in their place.
 
         Raises:
-            RunError: something was learned here under settings with which it is something else, or the folder is a
-                bootstrap's run.
+            RunError: something was learned here under settings with which it is something else, or by another job, or
+                the folder is a bootstrap's run.
         """
         if exists(join(self.folder, "run.yaml")):
             raise RunError(f"{self.folder}: holds a bootstrap's run; choose another output folder")
         if not exists(self._settings):
             return False
-        stored = loads(type(self.config), read_bytes(self._settings).decode(errors="replace"), self._settings)
+        try:
+            stored = loads(type(self.config), read_bytes(self._settings).decode(errors="replace"), self._settings)
+        except ConfigError as error:
+            if not self._begun:
+                return False
+            what = str(error).partition("\n")[0]
+            raise RunError(f"{what}; it is of another job, or version: choose another output folder") from None
         lines = (dump(_placed(values), without=FREE).splitlines() for values in (stored, self.config))
         changes = [pair for pair in zip_longest(*lines, fillvalue="nothing") if pair[0] != pair[1]]
         if changes and self._begun:  # else a slip in the settings kept the run from starting, and is mended
