@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from capfilt.config.training import Schedule
-from capfilt.errors import AnnotationError, ConfigError
+from capfilt.errors import AnnotationError, ConfigError, RunError
 from capfilt.training.passes import Draw, Passes, in_order
 
 
@@ -50,6 +50,14 @@ def test_every_entry_comes_once_a_pass_across_the_seams_of_batches():
 
 def test_a_run_may_start_anywhere():
     assert taken(range(3, 9)) == taken(range(9))[3:]
+
+
+def test_a_run_does_not_go_on_with_more_or_fewer_entries_which_would_come_in_another_order():
+    before, after = (Passes(Counting(size), Schedule(steps=1, batch_size=4), 7, 0) for size in (10, 11))
+    before.load_state_dict(before.state_dict())
+    before.load_state_dict({})  # of a state that tells no number
+    with pytest.raises(RunError, match=r"hold 11 entries, 10 when the run started, .*; put the files back"):
+        after.load_state_dict(before.state_dict())
 
 
 @pytest.mark.parametrize("shares", [2, 4])

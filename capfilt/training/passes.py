@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+import torch
 from numpy.random import Generator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from capfilt.config.training import Schedule
-from capfilt.errors import CapfiltError, ConfigError
+from capfilt.errors import CapfiltError, ConfigError, RunError
 from capfilt.training.job import Data_co
 from capfilt.training.loading import Failure, taken, unchanged
 from capfilt.training.order import DRAWS, SAMPLES, chance
@@ -72,11 +73,21 @@ class Passes(Generic[Item, Data_co]):
         return len(self.entries)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return nothing: what stands in a batch is known from the start."""
-        return {}
+        """Return how many entries there are, int64 (): all that the order of a pass depends on but for the seed."""
+        return {"entries": torch.tensor(len(self))}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take nothing."""
+        """Make sure that the order is still that of the run's start.
+
+        Raises:
+            RunError: entries came or went since.
+        """
+        before = int(state.get("entries", len(self)))
+        if before != len(self):
+            raise RunError(
+                f"data.files: hold {len(self):,} entries, {before:,} when the run started, so their order is another; "
+                "put the files back, or train in another folder"
+            )
 
     def batches(self, steps: range, share: int = 0, shares: int = 1) -> Iterator[Data_co]:
         """Yield, for each step, one of equally large shares of its batch."""
