@@ -58,6 +58,7 @@ class TestPreparation:
             ("dog", '{"texts": ["cat"], "captions": ["grass"]}', ["cat"]),
             ("", '{"texts": ["cat"]}', ["cat"]),
             ("dog", '{"texts": []}', ["dog"]),
+            ("dog", '{"captions": []}', ["dog"]),
             ("dog", '{"texts": "cat"}', ["dog"]),
             ("dog", '{"texts": ["cat", 3]}', ["dog"]),
             ("dog", "[1]", ["dog"]),

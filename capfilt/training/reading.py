@@ -68,11 +68,11 @@ class Preparation:
 
 
 def texts_of(sample: Sample) -> list[str]:
-    """Return the texts of a sample: the list of its JSON where there is one, else its own text."""
+    """Return the texts of a sample: the list of its JSON where one has any, else its own text."""
     with suppress(ValueError, RecursionError):  # no JSON, or too deep for the stack here: it still has its own text
         values = json.loads(sample.metadata)
         listed = values.get("texts") or values.get("captions") if isinstance(values, dict) else None
-        if isinstance(listed, list) and all(isinstance(text, str) for text in listed):
+        if listed and isinstance(listed, list) and all(isinstance(text, str) for text in listed):
             return listed
     return [sample.text] if sample.text else []
 
