@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 
 from capfilt.cli import cli
 from capfilt.cli.checkpoint import LAYOUTS
+from capfilt.config.momentum import MomentumSettings
 from capfilt.errors import CheckpointError
 from capfilt.med import exported
 from capfilt.med.checkpoints import Checkpoint, checkpoint_hash, load, load_any, save
+from capfilt.med.momentum import MOMENTUM, Momentum, save_momentum
 from capfilt.med.vision import resize_positions
 
 CAPTIONING, RETRIEVAL = "transformers-captioning", "transformers-retrieval"
@@ -99,6 +101,15 @@ def test_an_original_file_becomes_a_transformers_folder_that_scores_as_the_origi
     torch.testing.assert_close(cosine, reference["out.itc_sim"], rtol=0, atol=1e-5)
     expected = torch.stack([reference["out.itm_logits_enc"][i, i] for i in range(4)])
     torch.testing.assert_close(first, expected, rtol=0, atol=1e-4)
+
+
+def test_momentum_copies_that_are_left_behind_are_told(folder, original, tmp_path):
+    left = "; its momentum copies and queues stay behind: to go on with them, tune a filter from the source\n"
+    heads = ("--vision-heads", 4, "--text-heads", 4)
+    assert convert(original("pretrain"), tmp_path / "ours", *heads).output.endswith(left)
+    assert not convert(original("vqa"), tmp_path / "none", *heads).output.endswith(left)
+    save_momentum(Momentum(load(folder).model, MomentumSettings(queue=4), seed=0), folder / MOMENTUM)
+    assert convert(folder, tmp_path / "own").output.endswith(left)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

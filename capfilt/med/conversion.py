@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import torch
+
 from capfilt.errors import CheckpointError
 from capfilt.med.checkpoints import MEANINGS, AnyCheckpoint, Checkpoint, checkpoint_hash, load_any, save
 from capfilt.med.exported import LAYOUTS, save_transformers
+from capfilt.med.momentum import MOMENTUM
 from capfilt.med.published import Heads
+from capfilt.med.weights import load_tensors
 
 
 def convert(source: Path, target: Path, to: str, image_size: int | None = None, heads: Heads = (None, None)) -> str:
@@ -34,10 +38,20 @@ def convert(source: Path, target: Path, to: str, image_size: int | None = None, 
         architecture, meaning = LAYOUTS[to].architecture, MEANINGS[type(checkpoint)]
         raise CheckpointError(f"{source}: holds {meaning}, which {architecture} cannot be; --to med is possible")
     vision, text = checkpoint.model.config.vision, checkpoint.model.config.text
+    left = "; its momentum copies and queues stay behind: to go on with them, tune a filter from the source"
     return (
         f"{target}: {' and '.join(written)} as {to}, {vision.image_size} pixels, "
         f"{vision.heads} heads in the vision tower and {text.heads} in the text stack"
+        f"{left if _has_momentum(source) else ''}"
     )
+
+
+def _has_momentum(source: Path) -> bool:
+    """Return whether a checkpoint has what the fine-tuning of a filter goes on with, and no layout a place for."""
+    if source.is_dir():
+        return (source / MOMENTUM).is_file()
+    with torch.device("meta"):  # names alone
+        return "image_queue" in load_tensors(source)
 
 
 def describe(path: Path) -> dict[str, object]:
