@@ -29,7 +29,7 @@ from capfilt.med.fetch import fetch
 from capfilt.med.gpu import keep_float32
 from capfilt.med.settled import settle
 from capfilt.outlook import Outlook
-from capfilt.storage import publish
+from capfilt.storage import join, local_path, publish
 from capfilt.training.passes import Draw
 from capfilt.training.questions import Questions
 from capfilt.training.statements import Statements
@@ -44,8 +44,9 @@ def run(config: EvaluateConfig) -> dict[str, object]:
     Raises:
         AnnotationError: an annotation file, or an image that it names, is missing or cannot be used.
         CheckpointError: the checkpoint is missing, or lacks the part that is measured.
-        ConfigError: the device, or a package that the task needs, is not there.
+        ConfigError: the device, or a package that the task needs, is not there, or output is a folder.
     """
+    _require_file(config.output)
     require_device(config.device.kind, "set device.kind: cpu")
     torch.set_num_threads(config.device.threads)
     keep_float32()
@@ -61,6 +62,8 @@ def dry_run(config: EvaluateConfig) -> Outlook:
     """Return what run would do, and what keeps it from that. Nothing is written."""
     outlook = Outlook(f"evaluate, {config.task}")
     with outlook.examine():
+        _require_file(config.output)
+    with outlook.examine():
         require_device(config.device.kind, "set device.kind: cpu")
     with outlook.examine():
         plain = EvaluationDevice(dtype="float32", linear="plain")
@@ -72,6 +75,13 @@ def dry_run(config: EvaluateConfig) -> Outlook:
         outlook.tell("data", "the first image was read")
     outlook.writes(config.output, RESULT_BYTES)
     return outlook
+
+
+def _require_file(output: str) -> None:
+    """Refuse a folder before the model has worked for a result that cannot be written."""
+    place = local_path(output)
+    if output.endswith("/") or (place is not None and place.is_dir()):
+        raise ConfigError(f"output: {output} is a folder; give a file in it, such as {join(output, 'result.json')}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from capfilt.annotations import read_annotations
 from capfilt.config import FilterSettings
-from capfilt.config.evaluation import EvaluateConfig, EvaluationData, EvaluationDevice
+from capfilt.config.evaluation import READ_BY, EvaluateConfig, EvaluationData, EvaluationDevice
 from capfilt.evaluation.images import ImageSet
 from capfilt.filters.med import MEDFilter
 
@@ -51,8 +51,9 @@ def config(folder: Path, task: str = "retrieval", **changes: object) -> Evaluate
         "checkpoint": str(folder / "model"),
         "data": EvaluationData(annotations=str(folder / "captions.jsonl"), images=str(folder)),
         "output": str(folder / "result.json"),
-        "batch_size": 3,
     }
+    if task in READ_BY["batch_size"]:
+        settings["batch_size"] = 3
     return EvaluateConfig.model_validate(settings | changes)
 
 

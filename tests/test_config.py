@@ -113,6 +113,14 @@ PRETRAINING: dict[str, object] = {"output": "o", "data": {"shards": ["c"]}, "mod
 FILTER: dict[str, object] = {"output": "o", "data": {"shards": ["c"]}, "role": "filter", "checkpoint": "c"}
 
 
+def test_several_texts_for_an_image_are_refused_where_queues_hold_pairs():
+    plain = {"output": "run", "model": {"vocabulary": "vocab.txt"}, "data": {"shards": ["x"]}}
+    schedule = {"steps": 1, "texts_per_image": 2}
+    assert PretrainConfig.model_validate({**plain, "schedule": schedule}).schedule.texts_per_image == 2
+    with pytest.raises(ValueError, match=r"texts_per_image: 2, but momentum takes one .*, or momentum: null"):
+        PretrainConfig.model_validate({**plain, "schedule": schedule, "momentum": {}})
+
+
 @pytest.mark.parametrize(("kind", "values"), [(PretrainConfig, PRETRAINING), (FinetuneConfig, FILTER)])
 @pytest.mark.parametrize(
     ("accumulation", "queue", "message"),

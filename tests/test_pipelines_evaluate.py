@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def test_a_task_is_measured_and_its_result_written_and_returned(folder, monkeypa
     assert written(folder) == json.loads(json.dumps(result))
     assert result["task"] == "retrieval"
     assert result["figures"]["itm"]["to_text"]["r10"] == 100.0
+
+
+@pytest.mark.parametrize("output", ["", "later/"])
+def test_a_folder_for_the_result_is_refused_before_anything_is_measured(folder, output):
+    job = config(folder).model_copy(update={"output": f"{folder}/{output}", "checkpoint": "none"})
+    told = f"output: {folder}/{output} is a folder; give a file in it, such as {folder}/{output}result.json"
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        evaluate.run(job)
+    assert told in str(evaluate.dry_run(job).problems)
 
 
 def test_repeating_the_config_of_a_result_gives_its_figures(folder):

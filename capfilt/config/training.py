@@ -122,8 +122,13 @@ FREE = (
 )
 
 
-def _require_whole_steps(schedule: Schedule, momentum: MomentumSettings | None) -> None:
-    """Raise ValueError unless the queues of momentum hold the features of whole steps, or of whole parts of steps."""
+def _require_pairs(schedule: Schedule, momentum: MomentumSettings | None) -> None:
+    """Raise ValueError unless the queues of momentum hold pairs, those of whole steps or of whole parts of steps."""
+    if momentum and schedule.texts_per_image != 1:
+        raise ValueError(
+            f"schedule.texts_per_image: {schedule.texts_per_image}, but momentum takes one text for each image; "
+            "set schedule.texts_per_image: 1, or momentum: null"
+        )
     size, images, parts = momentum.queue if momentum else 0, schedule.batch_size, schedule.accumulation
     if size * parts % images:  # as it is for any number of workers: what all put in makes up the step's part
         whole = max(1, images // parts)
@@ -164,7 +169,7 @@ class PretrainConfig(Config):
     @model_validator(mode="after")
     def _even_batches(self) -> Self:
         require_equal_shares(self.schedule, self.cluster)
-        _require_whole_steps(self.schedule, self.momentum)
+        _require_pairs(self.schedule, self.momentum)
         return self
 
 
@@ -211,5 +216,5 @@ class FinetuneConfig(Config):
             key = "drop_path" if self.drop_path else "device.recompute_vision"
             raise ValueError(f"{key} is for a vision tower that learns; set it to 0, or leave out vision_from")
         require_equal_shares(self.schedule, self.cluster)
-        _require_whole_steps(self.schedule, self.momentum)
+        _require_pairs(self.schedule, self.momentum)
         return self
