@@ -60,7 +60,7 @@ def test_it_is_written_while_the_job_is_at_work(tmp_path, monkeypatch):
 )
 def test_the_age_of_a_record_tells_that_the_driver_is_alive_though_nothing_changes(tmp_path, phase, at_work):
     board = Board(str(tmp_path))
-    board.turn(phase)
+    board.set_phase(phase)
     board.record = replace(board.record, time=1.0)
     board.write()
 
