@@ -142,7 +142,8 @@ def _parse(text: str, origin: str) -> dict[str, object]:
     try:
         values = yaml.load(text, _Loader)  # noqa: S506 (it is a safe one)
     except _FAULTS as error:
-        raise ConfigError(f"{origin}: is not YAML: {' '.join(str(error).split())}") from None
+        why = str(error).replace('"<unicode string>", ', "")  # PyYAML's name of what it read
+        raise ConfigError(f"{origin}: is not YAML: {' '.join(why.split())}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
