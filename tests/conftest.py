@@ -45,7 +45,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def unsynced() -> Iterator[None]:
     """Files of tests need not outlive a power cut, and some ten thousand waits for a disk take a while."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: None)  # test_placing.py tells that it is called
+        patch.setattr(os, "fsync", lambda handle: None)  # test_storage_placing.py tells that it is called
         yield
 
 
