@@ -2,8 +2,8 @@
 
 import logging
 import shlex
-from collections.abc import Generator, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 
 from capfilt import storage
@@ -80,13 +80,7 @@ def run(
     """
     found = find_shards(config.input)  # first, so that a slip in the inputs leaves no run behind
     root = storage.absolute(config.run)
-    with (
-        everywhere(run=root),
-        exit_on_sigterm(),
-        hold_lease(root, force) as lease,
-        heed_stop(root, end_process, lambda: lease.is_held, stop=stop) as stop,
-        stop_on_interrupt(stop.ask),
-    ):
+    with everywhere(run=root), _held(root, force, stop) as (lease, stop):
         config = settled(config, build, local)
         folder = start_run(config, hashes)
         settings = ExportConfig(run=config.run, policy=config.policy)
@@ -103,6 +97,18 @@ def run(
             failed = job.begin() + job.bootstrap(build, hashes, local)
             failed += job.export(settings, local) if config.export and not job.stopped else []
             return job.end(settings, failed)
+
+
+@contextmanager
+def _held(root: str, force: bool, stop: Stop | None) -> Iterator[tuple[Lease, Stop]]:
+    """Hold the lease of a run, and heed requests to stop and Ctrl-C; SIGTERM from before, so that none leaves it."""
+    with (
+        exit_on_sigterm(),
+        hold_lease(root, force) as lease,
+        heed_stop(root, end_process, lambda: lease.is_held, stop=stop) as stop,
+        stop_on_interrupt(stop.ask),
+    ):
+        yield lease, stop
 
 
 def _sweep(folder: Run, settings: ExportConfig | None) -> None:
