@@ -9,7 +9,10 @@ from typing import Generic, TypeVar
 import torch
 
 ALONE = threading.Lock()  # of the thread that records or drops graphs, or returns memory: torch fails if others record
-SHORT = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+SHORT = (
+    *("CUDA error: out of memory", "CUDA driver error: out of memory", "Triton Error [CUDA]: out of memory"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+)
 
 R = TypeVar("R")
 

@@ -79,9 +79,10 @@ def test_a_gpu_that_triton_does_not_know_does_without(monkeypatch, caplog):
 
 
 @torch.inference_mode()
-def test_a_full_gpu_is_no_missing_compiler(monkeypatch):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), RuntimeError("Triton Error [CUDA]: out of memory")])
+def test_a_full_gpu_is_no_missing_compiler(monkeypatch, error):
     def fail() -> None:
-        raise torch.OutOfMemoryError
+        raise error
 
     monkeypatch.setattr(gpu, "_try_kernel", fail)
     with pytest.raises(torch.OutOfMemoryError):

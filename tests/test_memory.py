@@ -54,6 +54,9 @@ def test_an_item_that_does_not_fit_alone_is_an_error():
     [
         "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA driver error: out of memory",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "Triton Error [CUDA]: out of memory",
     ],
 )
 def test_memory_that_a_library_lacks_is_lacking_too(words):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from capfilt.med.ragged import Listed
+from capfilt.memory import out_of_memory_told
 
 CAPABLE = (8, 0)  # compute capability from which on flash attention and Triton run
 LEAST_HEAD, MOST_HEAD = 16, 256  # width of a head that matrix units and flash attention take
@@ -95,7 +96,8 @@ def _kernels_run() -> bool:
     if not _capable():
         return False
     try:
-        _try_kernel()
+        with out_of_memory_told():
+            _try_kernel()
     except torch.OutOfMemoryError:  # which says nothing of compilers
         raise
     except (ImportError, OSError, RuntimeError, SubprocessError) as error:
