@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import count
+from threading import Thread
 from typing import Any
 from weakref import finalize
 
@@ -11,14 +12,16 @@ import torch
 from models import lively_checkpoint
 from recording import Steps
 
-from capfilt.config import Sampling
+from capfilt.config import Device, Sampling
 from capfilt.med import generation
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.draft import Draft, Written
 from capfilt.med.generation import Pen
 from capfilt.med.gpu import own_stream
 from capfilt.med.graphs import Recorder, graphs
+from capfilt.med.inference import ready
 from capfilt.med.sampling import uniforms
+from capfilt.med.sight import Sight
 from capfilt.memory import ALONE, InParts
 
 SETTINGS = Sampling(captions=2, min_length=0)
@@ -227,3 +230,26 @@ def test_graphs_on_a_gpu_give_the_captions_of_steps_without(tmp_path):
         for first in (0, 6, 0):
             numbers = range(first, first + 6)
             same(captioning.recorded(numbers), captioning.plain(numbers))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@torch.inference_mode()
+def test_pixels_may_go_while_another_thread_records(tmp_path):
+    """An event on a stream that is recorded would fail whoever asks for pinned memory next."""
+    device = Device(kind="cuda", dtype="float32", linear="plain")
+    sight = Sight(ready(lively_checkpoint(tmp_path).model, device), device)
+    pixels = [torch.zeros((2, 3, 32, 32), dtype=torch.uint8, pin_memory=True)]
+
+    def step() -> torch.Tensor:
+        if torch.cuda.is_current_stream_capturing():
+            other = Thread(target=pixels.clear)
+            other.start()
+            other.join()
+        return one + 1
+
+    with own_stream("cuda"):
+        sight(pixels[0])
+        one = torch.ones(1, device="cuda")
+        graphs()(step)
+    assert not pixels
+    assert torch.empty(1, pin_memory=True).is_pinned()

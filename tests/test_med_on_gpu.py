@@ -24,6 +24,7 @@ from capfilt.med.graphs import Recorder
 from capfilt.med.inference import on_device, shape
 from capfilt.med.model import MED
 from capfilt.med.reading import Reading
+from capfilt.med.sight import Sight
 
 VOCABULARY, IMAGES = 300, 3
 
@@ -85,6 +86,14 @@ def test_images_are_seen_on_the_gpu_in_the_type_of_the_products(model, device, w
         assert (tensor.device, tensor.dtype, tensor.shape) == (GPU, image.dtype, (IMAGES, 2, 17, 16))
     assert (model.image_features(image).device, model.image_features(image).dtype) == (GPU, torch.float32)
     assert watch.waits == []
+
+
+def test_only_the_copy_of_pixels_is_waited_for_as_their_memory_may_go_while_a_step_is_recorded(model, device, watch):
+    sight = Sight(model, device)
+    sight._recorder = Recorder(sight._see, None)
+    image = sight(pin(torch.zeros((IMAGES, 3, 32, 32), dtype=torch.uint8)))
+    assert (image.device, image.dtype) == (GPU, getattr(torch, device.dtype))
+    assert watch.waits == ["to"]
 
 
 def test_texts_are_read_on_the_gpu_without_waiting_for_it(model, device, watch):

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from capfilt.config import Device
-from capfilt.med.gpu import send
 from capfilt.med.graphs import Recorder, graphs
 from capfilt.med.inference import on_device
 from capfilt.med.model import MED
@@ -46,7 +45,9 @@ class Sight:
         return image
 
     def _encode(self, pixels: Tensor) -> list[Tensor]:
-        image = self._recorder.start(send(pixels, torch.device(self._device.kind)))
+        # The host waits for this copy, or torch would remember the stream with the pinned pixels and ask it, when they
+        # go, for the end of the copy. A thread that is done with a batch lets go of them while another one records.
+        image = self._recorder.start(pixels.to(self._device.kind))
         return [image.clone()]  # a recorder overwrites its own with the next part, and with the next batch
 
     def _see(self, pixels: Tensor) -> Tensor:
