@@ -16,7 +16,7 @@ TRY_KERNEL = gpu._try_kernel
 
 @pytest.fixture(autouse=True)
 def capable(monkeypatch) -> None:
-    gpu._kernels_run.cache_clear()
+    gpu.kernels_run.cache_clear()
     monkeypatch.setattr(gpu, "_capable", lambda: True)
     monkeypatch.setattr(gpu, "_try_kernel", lambda: None)
 

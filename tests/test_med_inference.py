@@ -29,6 +29,16 @@ def test_convolutions_do_not_round_float32(tmp_path, monkeypatch):
     assert not torch.backends.cudnn.allow_tf32
 
 
+def test_a_full_gpu_is_told_while_a_model_is_made_ready_and_not_by_its_first_batch(tmp_path, monkeypatch):
+    def find_no_memory() -> bool:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(MED, "to", lambda model, kind: model)
+    monkeypatch.setattr("capfilt.med.inference.kernels_run", find_no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        ready(lively_checkpoint(tmp_path).model, Device(kind="cuda", dtype="float32"))
+
+
 @pytest.mark.parametrize(("maker", "left_out"), [("AMD", False), ("Intel", True)])
 def test_packing_leaves_out_a_tower_that_is_faster_as_it_is(tmp_path, monkeypatch, maker, left_out):
     monkeypatch.setattr("capfilt.med.packed.maker", lambda: maker)

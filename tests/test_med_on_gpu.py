@@ -43,7 +43,7 @@ def watch() -> Watch:
 def flash(request, monkeypatch) -> None:
     """A GPU that takes texts without padding, or one that does not. Neither has a compiler for kernels here."""
     monkeypatch.setattr(gpu, "_capable", lambda: request.param)
-    monkeypatch.setattr(gpu, "_kernels_run", lambda: False)
+    monkeypatch.setattr(gpu, "kernels_run", lambda: False)
 
 
 @pytest.fixture

@@ -19,7 +19,33 @@ logger = logging.getLogger(__name__)
 
 def kernels_suit(x: Tensor) -> bool:
     """Return whether the kernels of kernels.py may take x: in inference, on a GPU where they can be compiled."""
-    return x.is_cuda and torch.is_inference_mode_enabled() and _kernels_run()
+    return x.is_cuda and torch.is_inference_mode_enabled() and kernels_run()
+
+
+@cache
+def kernels_run() -> bool:
+    """Return whether kernels can be compiled and loaded here, which is tried once.
+
+    Triton needs a C compiler, which a slim container may lack; all of it works without, slower.
+
+    Raises:
+        torch.OutOfMemoryError: there is no memory for one. Triton does not load it in this process again.
+    """
+    if not _capable():
+        return False
+    try:
+        with out_of_memory_told():
+            _try_kernel()
+    except torch.OutOfMemoryError:  # which says nothing of compilers
+        raise
+    except (ImportError, OSError, RuntimeError, SubprocessError) as error:
+        logger.warning(
+            "Triton cannot compile kernels here; models are slower without, and round otherwise than on workers with "
+            "them: %s. Install a C compiler (gcc) and Python's headers",
+            error,
+        )
+        return False
+    return True
 
 
 def heads_suit(x: Tensor, width: int) -> bool:
@@ -88,26 +114,6 @@ def listed_attention(q: Tensor, keys: Tensor, values: Tensor, listed: Listed) ->
 @cache
 def _capable() -> bool:
     return torch.version.cuda is not None and torch.cuda.get_device_capability() >= CAPABLE
-
-
-@cache
-def _kernels_run() -> bool:
-    """Try a kernel. Triton needs a C compiler, which a slim container may lack; all of it works without, slower."""
-    if not _capable():
-        return False
-    try:
-        with out_of_memory_told():
-            _try_kernel()
-    except torch.OutOfMemoryError:  # which says nothing of compilers
-        raise
-    except (ImportError, OSError, RuntimeError, SubprocessError) as error:
-        logger.warning(
-            "Triton cannot compile kernels here; models are slower without, and round otherwise than on workers with "
-            "them: %s. Install a C compiler (gcc) and Python's headers",
-            error,
-        )
-        return False
-    return True
 
 
 def _try_kernel() -> None:

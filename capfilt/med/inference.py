@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from capfilt.config import Device
-from capfilt.med.gpu import keep_float32, send, warn_of_emulation
+from capfilt.med.gpu import keep_float32, kernels_run, send, warn_of_emulation
 from capfilt.med.linear import replace_linear
 from capfilt.med.packed import packing_suits_images
 from capfilt.med.processor import MATRIX_UNITS
@@ -23,8 +23,10 @@ def ready(model: M, device: Device) -> M:
         return model.eval().requires_grad_(False)
     keep_float32()
     model = shape(model.to(device.kind).eval().requires_grad_(False), device)
-    if device.kind == "cuda" and device.dtype == "bfloat16":
-        warn_of_emulation()
+    if device.kind == "cuda":
+        kernels_run()  # now, when lack of memory is waited for, and another process takes over
+        if device.dtype == "bfloat16":
+            warn_of_emulation()
     return model
 
 
