@@ -199,7 +199,8 @@ def _table(verdicts: dict[str, Verdicts]) -> str:
 
 
 def _losses(metrics: Path) -> str:
-    first, *_, last = (json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines())
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    first, last = lines[0], lines[-1]  # the same one after a single step
     return "losses: " + ", ".join(
         f"{name} {first[name]:.2f} -> {last[name]:.2f}" for name in ("lm", "itc") if name in first and name in last
     )
