@@ -11,9 +11,9 @@ from capfilt.config import BootstrapConfig, Cluster, Device, ExportConfig, Sampl
 from capfilt.config.data import DataSettings
 from capfilt.config.demo import DemoConfig
 from capfilt.config.training import FinetuneConfig, PretrainConfig, Schedule
+from capfilt.dry_run import DryRun
 from capfilt.errors import RunError, StoppedError
 from capfilt.med.tokens import SPECIAL
-from capfilt.outlook import Outlook
 from capfilt.query import open_run
 from capfilt.runs import Run, begun_with, find_run, load_run
 from capfilt.runs.stop import Stop
@@ -68,31 +68,31 @@ def run(config: DemoConfig, say: Callable[[str], None]) -> dict[str, object]:
     return figures
 
 
-def dry_run(config: DemoConfig) -> Outlook:
+def dry_run(config: DemoConfig) -> DryRun:
     """Return what run would do, and what keeps it from that. Nothing is written.
 
     Each step reads what the one before it writes, so only what is there already can be looked at.
     """
-    outlook, root = Outlook("demo"), Path(config.output)
+    dry, root = DryRun("demo"), Path(config.output)
     start = _pretraining(config, root, "pretrained", ["human", "web"], config.pretraining)
     tuned = _finetunings(config, root, f"{start.output}/checkpoint")
     job = _bootstrapping(config, root, *(f"{each.output}/checkpoint" for each in tuned))
     samples = config.human_samples + config.web_samples + config.unseen_samples
-    outlook.tell("renders", f"{samples:,} scenes of {config.model.image_size} pixels")
+    dry.tell("renders", f"{samples:,} scenes of {config.model.image_size} pixels")
     trainings: list[PretrainConfig | FinetuneConfig] = [start, *tuned, _retraining(config, root, job)]
     for training in trainings:
-        with outlook.examine():
+        with dry.examine():
             run = TrainingRun(training.output, training)
             run.check()
             state = "is done" if run.finished else f"goes on from step {run.newest}" if run.newest else "from step 0"
-            outlook.tell("trains", f"{run.name}: {training.schedule.steps or 'some epochs of'} steps; {state}")
-    with outlook.examine():
+            dry.tell("trains", f"{run.name}: {training.schedule.steps or 'some epochs of'} steps; {state}")
+    with dry.examine():
         hashes = checkpoint_hashes(job) if begun_with(job.run) else {}
-        outlook.tell(
+        dry.tell(
             "bootstraps", f"{config.web_samples + config.unseen_samples:,} samples in {find_run(job, hashes).root}"
         )
-    outlook.writes(config.output, WRITTEN)
-    return outlook
+    dry.writes(config.output, WRITTEN)
+    return dry
 
 
 def _retraining(config: DemoConfig, root: Path, job: BootstrapConfig) -> PretrainConfig:

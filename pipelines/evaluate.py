@@ -13,6 +13,7 @@ from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import Device
 from capfilt.config.evaluation import EvaluateConfig, EvaluationData, EvaluationDevice
 from capfilt.config.tasks import QuestionData, SentenceData, VQASettings
+from capfilt.dry_run import DryRun
 from capfilt.errors import ConfigError
 from capfilt.evaluation.caption_metrics import require_metrics
 from capfilt.evaluation.captioning import evaluate_captioning
@@ -28,7 +29,6 @@ from capfilt.med.checkpoints import load, load_nlvr2, load_vqa, require
 from capfilt.med.fetch import fetch
 from capfilt.med.gpu import keep_float32
 from capfilt.med.settled import settle
-from capfilt.outlook import Outlook
 from capfilt.storage import join, local_path, publish
 from capfilt.training.passes import Draw
 from capfilt.training.questions import Questions
@@ -58,23 +58,23 @@ def run(config: EvaluateConfig) -> dict[str, object]:
     return result
 
 
-def dry_run(config: EvaluateConfig) -> Outlook:
+def dry_run(config: EvaluateConfig) -> DryRun:
     """Return what run would do, and what keeps it from that. Nothing is written."""
-    outlook = Outlook(f"evaluate, {config.task}")
-    with outlook.examine():
+    dry = DryRun(f"evaluate, {config.task}")
+    with dry.examine():
         _require_file(config.output)
-    with outlook.examine():
+    with dry.examine():
         require_device(config.device.kind, "set device.kind: cpu")
-    with outlook.examine():
+    with dry.examine():
         plain = EvaluationDevice(dtype="float32", linear="plain")
         with torch.device("meta"):
             task = _prepared(config.model_copy(update={"device": plain}))
-        outlook.tell("model", f"{config.checkpoint} can do it")
-        outlook.tell("data", f"{task.entries:,} entries of {', '.join(task.files)}")
+        dry.tell("model", f"{config.checkpoint} can do it")
+        dry.tell("data", f"{task.entries:,} entries of {', '.join(task.files)}")
         task.look()
-        outlook.tell("data", "the first image was read")
-    outlook.writes(config.output, RESULT_BYTES)
-    return outlook
+        dry.tell("data", "the first image was read")
+    dry.writes(config.output, RESULT_BYTES)
+    return dry
 
 
 def _require_file(output: str) -> None:

@@ -7,10 +7,10 @@ from functools import partial
 from capfilt import storage
 from capfilt.config import Cluster, ExportConfig
 from capfilt.display import counted
+from capfilt.dry_run import DryRun
 from capfilt.errors import FailedUnitsError, StoppedError
 from capfilt.export import finish_export, finished_shards
 from capfilt.ledger import complete_shards
-from capfilt.outlook import Outlook
 from capfilt.planning import unusable
 from capfilt.progress import Progress
 from capfilt.records import Shard, Unit
@@ -56,25 +56,25 @@ def run(config: ExportConfig) -> str:
     return finish(folder, shards, config)
 
 
-def dry_run(config: ExportConfig) -> Outlook:
+def dry_run(config: ExportConfig) -> DryRun:
     """Return what run would do, and what keeps it from that. Nothing is written."""
-    outlook = Outlook("export")
-    with outlook.examine():
+    dry = DryRun("export")
+    with dry.examine():
         folder = load_run(config.run)
         require_free(folder.exporting(config))
         shards, ready, failed = _ready(folder)
         finished = finished_shards(folder.clean(config))
         left = [shard for shard in ready if shard.id not in finished]
-        outlook.tell("input", f"{counted(len(ready), 'complete shard')} of {len(shards):,} in {folder.root}")
-        outlook.tell("does", f"{counted(len(left), 'shard')}; {len(ready) - len(left):,} exported already")
-        outlook.writes(folder.clean(config), sum(shard.size for shard in left))
+        dry.tell("input", f"{counted(len(ready), 'complete shard')} of {len(shards):,} in {folder.root}")
+        dry.tell("does", f"{counted(len(left), 'shard')}; {len(ready) - len(left):,} exported already")
+        dry.writes(folder.clean(config), sum(shard.size for shard in left))
         for reason in failed[:LISTED]:
-            outlook.refuse(reason)
+            dry.refuse(reason)
         if len(failed) > LISTED:
-            outlook.refuse(f"the ledgers of {len(failed) - LISTED} more shards are not complete; bootstrap again")
+            dry.refuse(f"the ledgers of {len(failed) - LISTED} more shards are not complete; bootstrap again")
         for shard in left[:1]:
-            outlook.tell("images", f"come from {open_shard(shard.url).url} and so on")
-    return outlook
+            dry.tell("images", f"come from {open_shard(shard.url).url} and so on")
+    return dry
 
 
 def _sweep(folder: Run, clean: str) -> None:

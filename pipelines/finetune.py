@@ -4,19 +4,19 @@ from functools import partial
 from pathlib import Path
 
 from capfilt.config.training import FinetuneConfig
+from capfilt.dry_run import DryRun
 from capfilt.errors import CheckpointError, ConfigError
 from capfilt.med.checkpoints import Checkpoint, load, require, save
 from capfilt.med.fetch import fetch
 from capfilt.med.model import MED
 from capfilt.med.momentum import MOMENTUM, Momentum, load_momentum, resume_published
 from capfilt.med.weights import load_tensors
-from capfilt.outlook import Outlook
 from capfilt.runs.stop import Stop
 from capfilt.training.data import Batch, open_data
 from capfilt.training.job import Job
 from capfilt.training.objectives import Captioning, Filtering, Objective
 from pipelines.training import run_training
-from pipelines.training_outlook import foresee
+from pipelines.training_dry_run import dry_run_training
 
 
 def run(config: FinetuneConfig, stop: Stop | None = None) -> str:
@@ -38,9 +38,9 @@ def prepare(config: FinetuneConfig, shards: str | None) -> Job[Batch]:
     )
 
 
-def dry_run(config: FinetuneConfig) -> Outlook:
+def dry_run(config: FinetuneConfig) -> DryRun:
     """Return what run would do, and what keeps it from that. Nothing is written."""
-    return foresee(f"finetune, {config.role}", config, prepare)
+    return dry_run_training(f"finetune, {config.role}", config, prepare)
 
 
 def objective(config: FinetuneConfig, checkpoint: Checkpoint) -> Objective[Batch]:

@@ -3,16 +3,16 @@
 from functools import partial
 
 from capfilt.config.tasks import NLVR2Config
+from capfilt.dry_run import DryRun
 from capfilt.med.checkpoints import NLVR2Checkpoint, load, save
 from capfilt.med.fetch import fetch
 from capfilt.med.successors import nlvr2_from
-from capfilt.outlook import Outlook
 from capfilt.training.job import Job
 from capfilt.training.passes import Passes
 from capfilt.training.reasoning import Reasoning
 from capfilt.training.statements import StatementBatch, Statements
 from pipelines.training import run_training
-from pipelines.training_outlook import foresee
+from pipelines.training_dry_run import dry_run_training
 
 
 def run(config: NLVR2Config) -> str:
@@ -30,6 +30,6 @@ def prepare(config: NLVR2Config, shards: str | None = None) -> Job[StatementBatc
     return Job(Reasoning(model), data, partial(save, NLVR2Checkpoint(model, tokens)))
 
 
-def dry_run(config: NLVR2Config) -> Outlook:
+def dry_run(config: NLVR2Config) -> DryRun:
     """Return what run would do, and what keeps it from that. Nothing is written."""
-    return foresee("finetune, nlvr2", config, prepare)
+    return dry_run_training("finetune, nlvr2", config, prepare)

@@ -5,7 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from capfilt.config.tasks import Finetuning, NLVR2Config, VQAConfig
-from capfilt.outlook import Outlook
+from capfilt.dry_run import DryRun
 from pipelines import finetune, finetune_nlvr2, finetune_vqa
 
 
@@ -13,7 +13,7 @@ class FinetuneJob(NamedTuple):
     """A fine-tuning job with its config."""
 
     run: Callable[[], str]  # returns the checkpoint folder
-    dry_run: Callable[[], Outlook]  # returns what run would do, and what keeps it from that
+    dry_run: Callable[[], DryRun]  # returns what run would do, and what keeps it from that
 
 
 def job_of(config: Finetuning) -> FinetuneJob:

@@ -3,16 +3,16 @@
 from functools import partial
 
 from capfilt.config.tasks import VQAConfig
+from capfilt.dry_run import DryRun
 from capfilt.med.checkpoints import VQACheckpoint, load, save
 from capfilt.med.fetch import fetch
 from capfilt.med.successors import vqa_from
-from capfilt.outlook import Outlook
 from capfilt.training.answering import Answering
 from capfilt.training.job import Job
 from capfilt.training.passes import Passes
 from capfilt.training.questions import QuestionBatch, Questions
 from pipelines.training import run_training
-from pipelines.training_outlook import foresee
+from pipelines.training_dry_run import dry_run_training
 
 
 def run(config: VQAConfig) -> str:
@@ -31,6 +31,6 @@ def prepare(config: VQAConfig, shards: str | None = None) -> Job[QuestionBatch]:
     return Job(Answering(model), data, partial(save, VQACheckpoint(model, tokens)))
 
 
-def dry_run(config: VQAConfig) -> Outlook:
+def dry_run(config: VQAConfig) -> DryRun:
     """Return what run would do, and what keeps it from that. Nothing is written."""
-    return foresee("finetune, vqa", config, prepare)
+    return dry_run_training("finetune, vqa", config, prepare)

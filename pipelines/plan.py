@@ -7,7 +7,7 @@ from capfilt.config import BootstrapConfig
 from capfilt.forecast import Forecast, Pace, Rehearsal, forecast, measured, pace_at, rehearse
 from capfilt.forecast.survey import Survey
 from capfilt.hardware import require_device
-from pipelines.bootstrap_outlook import Hashes, look
+from pipelines.bootstrap_dry_run import Hashes, look
 from pipelines.settling import as_begun
 from workers.seats import units_in_hand
 

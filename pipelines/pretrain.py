@@ -4,16 +4,16 @@ from functools import partial
 from pathlib import Path
 
 from capfilt.config.training import PretrainConfig
+from capfilt.dry_run import DryRun
 from capfilt.med.checkpoints import Checkpoint, save
 from capfilt.med.initial import start
 from capfilt.med.momentum import MOMENTUM, Momentum, save_momentum
-from capfilt.outlook import Outlook
 from capfilt.runs.stop import Stop
 from capfilt.training.data import Batch, open_data
 from capfilt.training.job import Job
 from capfilt.training.objectives import Pretraining
 from pipelines.training import run_training
-from pipelines.training_outlook import foresee
+from pipelines.training_dry_run import dry_run_training
 
 
 def run(config: PretrainConfig, stop: Stop | None = None) -> str:
@@ -30,9 +30,9 @@ def prepare(config: PretrainConfig, shards: str | None) -> Job[Batch]:
     return Job(objective, data, write, idle_parameters=config.itm_warmup > 0)
 
 
-def dry_run(config: PretrainConfig) -> Outlook:
+def dry_run(config: PretrainConfig) -> DryRun:
     """Return what run would do, and what keeps it from that. Nothing is written."""
-    return foresee("pretrain", config, prepare)
+    return dry_run_training("pretrain", config, prepare)
 
 
 def _write(checkpoint: Checkpoint, momentum: Momentum | None, folder: Path) -> None:

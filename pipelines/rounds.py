@@ -17,8 +17,8 @@ from capfilt.build import build_models, checkpoint_hashes, describe_models
 from capfilt.config import BootstrapConfig
 from capfilt.config.rounds import RoundsConfig
 from capfilt.config.training import FinetuneConfig, PretrainConfig
+from capfilt.dry_run import DryRun
 from capfilt.errors import StoppedError
-from capfilt.outlook import Outlook
 from capfilt.rounds import Round, clean_of, rounds
 from capfilt.runs import find_run
 from capfilt.runs.lease import hold_lease, require_free
@@ -26,7 +26,7 @@ from capfilt.runs.status import Board, keep_status
 from capfilt.runs.stop import Stop, heed_stop
 from capfilt.storage import absolute, exists, join
 from capfilt.training.folder import TrainingRun
-from pipelines import bootstrap, bootstrap_outlook, finetune, pretrain
+from pipelines import bootstrap, bootstrap_dry_run, finetune, pretrain
 from pipelines.settling import as_begun
 from workers.signals import end_process, exit_on_sigterm
 
@@ -43,7 +43,7 @@ class Stage:
     name: str
     run: Callable[[Stop], str]
     is_done: Callable[[], bool]
-    dry_run: Callable[[], Outlook]
+    dry_run: Callable[[], DryRun]
 
 
 def run(config: RoundsConfig, say: Callable[[str], None]) -> str:
@@ -74,31 +74,31 @@ def run(config: RoundsConfig, say: Callable[[str], None]) -> str:
     return turns[-1].trained
 
 
-def dry_run(config: RoundsConfig) -> Outlook:
+def dry_run(config: RoundsConfig) -> DryRun:
     """Return what run would do, and what keeps it from that. Nothing is written.
 
     A job reads what the one before it writes, so of those that are left only the first is looked at in detail.
     """
-    outlook, found = Outlook("rounds"), False
+    dry, found = DryRun("rounds"), False
     turns = rounds(config)
-    with outlook.examine():
+    with dry.examine():
         require_free(absolute(config.output))
     for number, turn in enumerate(turns):
         for stage in _stages(turn):
             topic = f"round {number}, {stage.name}"
-            with outlook.examine():
+            with dry.examine():
                 if found:
-                    outlook.tell(topic, "follows")
+                    dry.tell(topic, "follows")
                 elif stage.is_done():
-                    outlook.tell(topic, "is done")
+                    dry.tell(topic, "is done")
                 else:
                     found = True
                     inner = stage.dry_run()
                     for about, fact in inner.facts:
-                        outlook.tell(topic, f"{about}: {fact}")
+                        dry.tell(topic, f"{about}: {fact}")
                     for problem in inner.problems:
-                        outlook.refuse(f"{topic}: {problem}")
-    return outlook
+                        dry.refuse(f"{topic}: {problem}")
+    return dry
 
 
 def _run_stages(config: RoundsConfig, turns: list[Round], stop: Stop, board: Board, say: Callable[[str], None]) -> None:
@@ -123,18 +123,18 @@ def _stages(turn: Round) -> Iterator[Stage]:
         "bootstrap",
         run=lambda stop: _bootstrap(job, stop),
         is_done=lambda: _is_bootstrapped(job),
-        dry_run=lambda: bootstrap_outlook.dry_run(job, describe_models, checkpoint_hashes),
+        dry_run=lambda: bootstrap_dry_run.dry_run(job, describe_models, checkpoint_hashes),
     )
     yield _training("pretrain", turn.pretrain, pretrain.run, pretrain.dry_run)
 
 
-def _training(name: str, config: C, work: Callable[[C, Stop], str], foresee: Callable[[C], Outlook]) -> Stage:
+def _training(name: str, config: C, work: Callable[[C, Stop], str], dry_run: Callable[[C], DryRun]) -> Stage:
     def is_done() -> bool:
         run = TrainingRun(config.output, config)
         run.check()
         return run.finished
 
-    return Stage(name, partial(work, config), is_done, partial(foresee, config))
+    return Stage(name, partial(work, config), is_done, partial(dry_run, config))
 
 
 def _bootstrap(job: BootstrapConfig, stop: Stop) -> str:

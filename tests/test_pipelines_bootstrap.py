@@ -34,7 +34,7 @@ from capfilt.shards import find_shards, write_tar
 from capfilt.stats import summarise
 from capfilt.verify import verify
 from pipelines import bootstrap, export, indexing
-from pipelines.bootstrap_outlook import dry_run, look
+from pipelines.bootstrap_dry_run import dry_run, look
 
 TESTS = Path(__file__).parent
 
@@ -110,12 +110,12 @@ def test_a_run_of_which_a_file_is_broken_comes_out_whole_again(folder, undisturb
     (path,) = (folder / "run").glob(breaking)
     path.unlink()  # what verify's messages tell to do
 
-    foreseen = str(dry_run(config, lambda _: [], lambda _: NAMES, local=True))
+    told = str(dry_run(config, lambda _: [], lambda _: NAMES, local=True))
     summary = bootstrap.run(config, build_fakes, NAMES, local=True)
 
     missed = path.name == "00000.candidates.parquet"  # without its record a shard just has not been done
     assert f"{63 if path.name == 'shards.parquet' else 42} samples done before" in summary
-    assert (f"done anew  the shard of {path}: is missing" in foreseen) == missed
+    assert (f"done anew  the shard of {path}: is missing" in told) == missed
     assert ("the shard is done anew" in caplog.text) == missed
     assert tables(folder) == tables(undisturbed)
     assert verify(load_run(config.run)) == []

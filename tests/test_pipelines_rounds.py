@@ -36,7 +36,7 @@ from capfilt.world.noise import NoiseRates
 from capfilt.world.shards import World, write_world
 from capfilt.world.vocabulary import vocabulary
 from pipelines import pretrain
-from pipelines.rounds import dry_run as foresee
+from pipelines import rounds as job
 from pipelines.rounds import run
 from workers.submission import prepare
 
@@ -127,9 +127,9 @@ def test_each_round_starts_from_the_model_of_the_one_before(loop, tmp_path):
     assert started_from == "tiny rounds/round-0/pretrain/checkpoint"
 
     submitted = prepare("rounds", load(RoundsConfig, loop, [place])).config  # its folder has an absolute path
-    outlook = foresee(submitted)
-    assert outlook.problems == []
-    assert [fact for _, fact in outlook.facts] == ["is done"] * 8
+    dry = job.dry_run(submitted)
+    assert dry.problems == []
+    assert [fact for _, fact in dry.facts] == ["is done"] * 8
 
     change("bootstrap", sampling={"top_p": 0.5})
     change("finetune_captioner", seed=1)

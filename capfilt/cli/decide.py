@@ -131,5 +131,5 @@ def _export(run: str, policy: "Policy", workers: int, dry_run: bool) -> tuple[st
     settings = ExportConfig(run=run, policy=policy, workers=workers)
     if not dry_run:
         return export.run(settings), []
-    outlook = export.dry_run(settings)
-    return str(outlook), outlook.problems
+    dry = export.dry_run(settings)
+    return str(dry), dry.problems

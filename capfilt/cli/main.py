@@ -26,7 +26,7 @@ from capfilt.cli.options import (
     json_text,
     load_job,
     set_option,
-    show_outlook,
+    show_dry_run,
 )
 from capfilt.cli.plan import plan
 from capfilt.cli.scan import scan
@@ -112,10 +112,10 @@ def bootstrap(config: Path, overrides: tuple[str, ...], dry_run: bool, **options
     settings = load(BootstrapConfig, config, overrides)
     from capfilt.build import build_models, checkpoint_hashes, describe_models
     from pipelines import bootstrap as job
-    from pipelines import bootstrap_outlook
+    from pipelines import bootstrap_dry_run
 
     if dry_run:
-        show_outlook(bootstrap_outlook.dry_run(settings, describe_models, checkpoint_hashes, **options))
+        show_dry_run(bootstrap_dry_run.dry_run(settings, describe_models, checkpoint_hashes, **options))
     click.echo(job.run(settings, build_models, checkpoint_hashes(settings), **options))
 
 
@@ -135,7 +135,7 @@ def export(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
 
     settings = load(ExportConfig, config, overrides)
     if dry_run:
-        show_outlook(job.dry_run(settings))
+        show_dry_run(job.dry_run(settings))
     click.echo(job.run(settings))
 
 
@@ -196,7 +196,7 @@ def demo(config: Path, overrides: tuple[str, ...], as_json: bool, dry_run: bool)
     from pipelines import demo as job
 
     if dry_run:
-        show_outlook(job.dry_run(settings))
+        show_dry_run(job.dry_run(settings))
     figures = job.run(settings, lambda text: click.echo(text, err=as_json))
     if as_json:
         click.echo(json_text(figures))

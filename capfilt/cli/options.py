@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from capfilt.config import Config
-    from capfilt.outlook import Outlook
+    from capfilt.dry_run import DryRun
     from capfilt.query.opened import OpenRun
 
 JOBS = ("bootstrap", "export", "pretrain", "finetune", "finetune_vqa", "finetune_nlvr2", "evaluate", "rounds", "demo")
@@ -66,10 +66,10 @@ def plain_output() -> bool:
     return not sys.stdout.isatty() or "utf" not in (sys.stdout.encoding or "").lower()
 
 
-def show_outlook(outlook: "Outlook") -> NoReturn:
+def show_dry_run(dry: "DryRun") -> NoReturn:
     """Print what a job would do, and end with exit code 1 if anything keeps it from that."""
-    click.echo(str(outlook))
-    sys.exit(1 if outlook.problems else 0)
+    click.echo(str(dry))
+    sys.exit(1 if dry.problems else 0)
 
 
 def job_kind(job: str) -> "type[Config]":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from capfilt.cli.options import config_argument, dry_run_option, json_text, set_option, show_outlook
+from capfilt.cli.options import config_argument, dry_run_option, json_text, set_option, show_dry_run
 
 
 @click.command()
@@ -25,7 +25,7 @@ def pretrain(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     from pipelines import pretrain as job
 
     if dry_run:
-        show_outlook(job.dry_run(settings))
+        show_dry_run(job.dry_run(settings))
     click.echo(f"checkpoint: {job.run(settings)}")
 
 
@@ -47,7 +47,7 @@ def finetune(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
 
     job = job_of(settings)
     if dry_run:
-        show_outlook(job.dry_run())
+        show_dry_run(job.dry_run())
     click.echo(f"checkpoint: {job.run()}")
 
 
@@ -71,7 +71,7 @@ def rounds(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     from pipelines import rounds as job
 
     if dry_run:
-        show_outlook(job.dry_run(settings))
+        show_dry_run(job.dry_run(settings))
     click.echo(f"checkpoint: {job.run(settings, click.echo)}")
 
 
@@ -95,6 +95,6 @@ def evaluate(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     from pipelines import evaluate as job
 
     if dry_run:
-        show_outlook(job.dry_run(settings))
+        show_dry_run(job.dry_run(settings))
     result = job.run(settings)
     click.echo(json_text({key: result[key] for key in ("figures", "left_out")}))

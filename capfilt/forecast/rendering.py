@@ -4,10 +4,10 @@ from datetime import timedelta
 
 from capfilt.calibrate.curves import Rate
 from capfilt.display import one_line
+from capfilt.dry_run import in_bytes
 from capfilt.forecast.estimates import Estimate
 from capfilt.forecast.figures import ALLOWANCE, START, Forecast
 from capfilt.forecast.pace import Pace
-from capfilt.outlook import in_bytes
 from capfilt.stats.terminal import Row, columns
 
 LISTED = 10  # shards that cannot be used

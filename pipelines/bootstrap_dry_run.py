@@ -9,9 +9,9 @@ from operator import length_hint
 from capfilt import storage
 from capfilt.config import BootstrapConfig, ExportConfig
 from capfilt.display import counted
+from capfilt.dry_run import DryRun, in_bytes
 from capfilt.forecast.survey import Survey, survey
 from capfilt.ledger.quarantine import quarantined_shards
-from capfilt.outlook import Outlook, in_bytes
 from capfilt.runs import Run, begun_with, find_run
 from capfilt.runs.lease import require_free
 from capfilt.shards import find_shards
@@ -34,7 +34,7 @@ def dry_run(
     local: bool = False,
     force: bool = False,
     retry_quarantined: bool = False,
-) -> Outlook:
+) -> DryRun:
     """Return what run would do with the same arguments, and what keeps it from that. Nothing is written.
 
     Args:
@@ -45,23 +45,23 @@ def dry_run(
         force: as in run.
         retry_quarantined: as in run.
     """
-    outlook = Outlook("bootstrap")
-    with outlook.examine():
+    dry = DryRun("bootstrap")
+    with dry.examine():
         for line in describe(config):
-            outlook.tell("model", line)
+            dry.tell("model", line)
     if storage.absolute(config.captioner) == storage.absolute(config.filter):  # their hashes would need all of a file
-        outlook.tell("warning", ONE_FOR_BOTH)
-    with outlook.examine():
-        outlook.tell("workers", "in this process" if local else find_room(config.cluster))
-    with outlook.examine():
+        dry.tell("warning", ONE_FOR_BOTH)
+    with dry.examine():
+        dry.tell("workers", "in this process" if local else find_room(config.cluster))
+    with dry.examine():
         if not force:
             require_free(storage.absolute(config.run))
-    with outlook.examine():
+    with dry.examine():
         folder, found = look(config, hashes)
-        _tell(outlook, config, folder, found)
+        _tell(dry, config, folder, found)
         if retry_quarantined:
-            outlook.tell("done anew", f"{counted(len(quarantined_shards(folder)), 'shard')} with quarantined samples")
-    return outlook
+            dry.tell("done anew", f"{counted(len(quarantined_shards(folder)), 'shard')} with quarantined samples")
+    return dry
 
 
 def look(config: BootstrapConfig, hashes: Hashes, *, whole: bool = False) -> tuple[Run, Survey]:
@@ -84,29 +84,29 @@ def look(config: BootstrapConfig, hashes: Hashes, *, whole: bool = False) -> tup
     return folder, survey(folder, config, found, whole=whole)
 
 
-def _tell(outlook: Outlook, config: BootstrapConfig, folder: Run, found: Survey) -> None:
+def _tell(dry: DryRun, config: BootstrapConfig, folder: Run, found: Survey) -> None:
     """Tell what is left of a run, and where it goes."""
     rest, left = found.rest, found.samples_left.likely
-    outlook.tell("input", f"{found}, {in_bytes(found.bytes.likely)}")
+    dry.tell("input", f"{found}, {in_bytes(found.bytes.likely)}")
     if folder.has_plan():
-        outlook.tell("run", f"goes on; {rest.done:,} of {rest.total:,} samples are done")
+        dry.tell("run", f"goes on; {rest.done:,} of {rest.total:,} samples are done")
     else:
-        outlook.tell("run", "a new one")
+        dry.tell("run", "a new one")
     for problem in list(rest.broken.values())[:LISTED]:
-        outlook.tell("done anew", f"the shard of {problem}")
+        dry.tell("done anew", f"the shard of {problem}")
     if not as_begun(config).batch_size:
-        outlook.tell("batches", "their size is found by a trial when the run begins")
+        dry.tell("batches", "their size is found by a trial when the run begins")
     units = counted(length_hint(rest), "unit") if found.whole else "units"
-    outlook.tell("does", f"{counted(round(left), 'sample')} in {units} of up to {unit_size(config):,}")
+    dry.tell("does", f"{counted(round(left), 'sample')} in {units} of up to {unit_size(config):,}")
     ledger, clean = left * LEDGER_BYTES, found.bytes_left.high if config.export else 0.0
     # the ledger's own folder is named by what a new run is tied to only when it begins
     place = folder.ledger if begun_with(config.run) else storage.join(folder.root, "ledger")
-    outlook.tell("ledger", f"{place}, up to {in_bytes(ledger)}")
+    dry.tell("ledger", f"{place}, up to {in_bytes(ledger)}")
     if config.export:
         place = folder.clean(ExportConfig(run=config.run, policy=config.policy))
-        outlook.tell("clean", f"{place}, up to {in_bytes(clean)}")
-    outlook.writes(folder.root, ledger + clean)
+        dry.tell("clean", f"{place}, up to {in_bytes(clean)}")
+    dry.writes(folder.root, ledger + clean)
     for shard in found.left_out[:LISTED] if config.damage == "fail" else []:
-        outlook.refuse(remedy(shard))
+        dry.refuse(remedy(shard))
     if config.damage == "fail" and len(found.left_out) > LISTED:
-        outlook.refuse(f"{len(found.left_out) - LISTED} more shards cannot be used; capfilt scan lists all")
+        dry.refuse(f"{len(found.left_out) - LISTED} more shards cannot be used; capfilt scan lists all")

@@ -7,7 +7,7 @@ from torch import nn
 
 from capfilt.config.data import DataSettings
 from capfilt.display import counted
-from capfilt.outlook import Outlook
+from capfilt.dry_run import DryRun
 from capfilt.runs.lease import require_free
 from capfilt.storage import absolute, exists
 from capfilt.training.devices import precision
@@ -18,7 +18,7 @@ from pipelines.training import C
 from workers.room import find_room
 
 
-def foresee(name: str, config: C, prepare: Callable[[C, str | None], Job[Data]]) -> Outlook:
+def dry_run_training(name: str, config: C, prepare: Callable[[C, str | None], Job[Data]]) -> DryRun:
     """Return what a training job would do, and what keeps it from that. Nothing is written.
 
     Args:
@@ -26,41 +26,41 @@ def foresee(name: str, config: C, prepare: Callable[[C, str | None], Job[Data]])
         config: the job.
         prepare: makes what is trained, as the workers do, and reads the table of shards if it is given one.
     """
-    outlook, run, shards = Outlook(name), TrainingRun(config.output, config), None
-    with outlook.examine():
+    dry, run, shards = DryRun(name), TrainingRun(config.output, config), None
+    with dry.examine():
         if config.cluster.in_this_process:
-            outlook.tell("device", f"{precision(config.device).device}, in this process")
+            dry.tell("device", f"{precision(config.device).device}, in this process")
         else:
-            outlook.tell("workers", find_room(config.cluster.asked))
-    with outlook.examine():
+            dry.tell("workers", find_room(config.cluster.asked))
+    with dry.examine():
         if run.check() and exists(run.shards):  # with other settings the job looks at the shards anew
             shards = run.shards
         if run.finished:
-            outlook.tell("run", f"is done: {run.checkpoint} is there")
-            return outlook
+            dry.tell("run", f"is done: {run.checkpoint} is there")
+            return dry
         require_free(absolute(config.output))
-        outlook.tell("run", f"goes on from the state of step {run.newest}" if run.newest else "starts at step 0")
-    with outlook.examine():
+        dry.tell("run", f"goes on from the state of step {run.newest}" if run.newest else "starts at step 0")
+    with dry.examine():
         with torch.device("meta"):
             job = prepare(_light(config), shards)
-        _tell(outlook, config, job)
+        _tell(dry, config, job)
         for _ in job.data.batches(range(1), 0, config.schedule.batch_size):
-            outlook.tell("data", "the first sample was read")
-    return outlook
+            dry.tell("data", "the first sample was read")
+    return dry
 
 
-def _tell(outlook: Outlook, config: C, job: Job[Data]) -> None:
+def _tell(dry: DryRun, config: C, job: Job[Data]) -> None:
     schedule, data = config.schedule, job.data
     steps = Course(schedule, data.epoch_steps).steps
     learned = [parameter for parameter in job.objective.parameters() if parameter.requires_grad]
-    outlook.tell("model", f"{sum(parameter.numel() for parameter in learned):,} parameters are learned")
-    outlook.tell(
+    dry.tell("model", f"{sum(parameter.numel() for parameter in learned):,} parameters are learned")
+    dry.tell(
         "data", f"{counted(len(data), 'sample')}, {counted(data.epoch_steps, 'step')} of {schedule.batch_size} an epoch"
     )
-    outlook.tell("does", f"{counted(steps, 'step')}, {steps / data.epoch_steps:.1f} epochs")
+    dry.tell("does", f"{counted(steps, 'step')}, {steps / data.epoch_steps:.1f} epochs")
     model = _bytes(job.objective)
     state = model + 2 * sum(parameter.nbytes for parameter in learned)  # AdamW has two means of each
-    outlook.writes(config.output, (KEPT + 1) * state + model)  # a new state comes before an old one goes
+    dry.writes(config.output, (KEPT + 1) * state + model)  # a new state comes before an old one goes
 
 
 def _bytes(module: nn.Module) -> int:

@@ -14,7 +14,7 @@ from capfilt.errors import CapfiltError
 from capfilt.storage import absolute, local_path
 
 
-class Outlook:
+class DryRun:
     """What a job would do, in words, and what keeps it from that."""
 
     def __init__(self, job: str) -> None:

@@ -13,12 +13,11 @@ from fakes import NAMES, build_fakes, job_config, mixed_shards
 from models import small_checkpoint
 
 from capfilt.config import BootstrapConfig, dump
+from capfilt.dry_run import DryRun
 from capfilt.errors import CheckpointError
 from capfilt.forecast.survey import ENOUGH
 from capfilt.med.checkpoints import save
-from capfilt.outlook import Outlook
-from pipelines import bootstrap
-from pipelines.bootstrap_outlook import dry_run as foresee
+from pipelines import bootstrap, bootstrap_dry_run
 
 Job = Callable[..., Path]
 
@@ -38,10 +37,10 @@ def job(tmp_path) -> Job:
     return write
 
 
-def look(config: BootstrapConfig, **options: bool) -> Outlook:
+def look(config: BootstrapConfig, **options: bool) -> DryRun:
     folder = Path(config.run).parent
     before = tree(folder)
-    found = foresee(config, lambda _: [], lambda _: NAMES, local=True, **options)
+    found = bootstrap_dry_run.dry_run(config, lambda _: [], lambda _: NAMES, local=True, **options)
     assert tree(folder) == before
     return found
 
@@ -127,7 +126,7 @@ def test_no_weight_is_read_of_a_new_run(tmp_path):
     def refuse(_: BootstrapConfig) -> dict[str, str]:
         raise CheckpointError("the files were hashed")
 
-    assert foresee(job_config(tmp_path), lambda _: [], refuse, local=True).problems == []
+    assert bootstrap_dry_run.dry_run(job_config(tmp_path), lambda _: [], refuse, local=True).problems == []
 
 
 def test_of_very_many_shards_some_are_looked_at(tmp_path):
@@ -135,7 +134,7 @@ def test_of_very_many_shards_some_are_looked_at(tmp_path):
     for number in range(1, ENOUGH + 50):
         (tmp_path / "in" / f"{number:05d}.tar").hardlink_to(tmp_path / "in/00000.tar")
 
-    told = dict(foresee(job_config(tmp_path), lambda _: [], lambda _: NAMES, local=True).facts)
+    told = dict(bootstrap_dry_run.dry_run(job_config(tmp_path), lambda _: [], lambda _: NAMES, local=True).facts)
 
     assert told["input"].startswith(f"{ENOUGH + 50} shards, about {2 * (ENOUGH + 50)} samples by {ENOUGH} of them")
     assert told["does"] == f"{2 * (ENOUGH + 50)} samples in units of up to 8"
