@@ -55,6 +55,15 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
+def in_bytes(count: float) -> str:
+    """Return a number of bytes for people, in steps of 1000."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
 def few(names: Iterable[str]) -> list[str]:
     """Return the first of some names from the web, such as those of columns, each on one line of bounded length."""
     found = list(islice(names, _FEW + 1))

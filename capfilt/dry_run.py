@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from capfilt.display import redact
+from capfilt.display import in_bytes, redact
 from capfilt.errors import CapfiltError
 from capfilt.storage import absolute, local_path
 
@@ -64,12 +64,3 @@ class DryRun:
         lines += [f"  {topic:<{width}}  {fact}" for topic, fact in self.facts]
         lines += [f"problem: {problem}" for problem in self.problems]
         return redact("\n".join(lines))
-
-
-def in_bytes(count: float) -> str:
-    """Return a number of bytes for people, in steps of 1000."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"

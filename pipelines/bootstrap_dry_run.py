@@ -8,8 +8,8 @@ from operator import length_hint
 
 from capfilt import storage
 from capfilt.config import BootstrapConfig, ExportConfig
-from capfilt.display import counted
-from capfilt.dry_run import DryRun, in_bytes
+from capfilt.display import counted, in_bytes
+from capfilt.dry_run import DryRun
 from capfilt.forecast.survey import Survey, survey
 from capfilt.ledger.quarantine import quarantined_shards
 from capfilt.runs import Run, begun_with, find_run

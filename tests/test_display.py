@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capfilt.display import counted, has_credentials, one_line, redact, reveal, shorten
+from capfilt.display import counted, has_credentials, in_bytes, one_line, redact, reveal, shorten
 
 
 @pytest.mark.parametrize(
@@ -120,3 +120,11 @@ def test_a_long_text_is_cut_between_words_and_nothing_is_lost(text, head, rest):
 @pytest.mark.parametrize(("count", "told"), [(0, "0 tokens"), (1, "1 token"), (2, "2 tokens"), (2880, "2,880 tokens")])
 def test_a_number_of_things_is_told_for_people(count, told):
     assert counted(count, "token") == told
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (123e6, "123 MB"), (2.5e9, "2.5 GB"), (4e15, "4,000.0 TB")],
+)
+def test_bytes_are_told_in_steps_of_1000(count, text):
+    assert in_bytes(count) == text

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from capfilt.dry_run import DryRun, in_bytes
+from capfilt.dry_run import DryRun
 from capfilt.errors import ConfigError
 
 
@@ -64,11 +64,3 @@ def test_what_is_told_cannot_steer_a_terminal():
     dry = DryRun("export")
     dry.tell("does", "\x1b[2J")
     assert "\x1b" not in str(dry)
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (123e6, "123 MB"), (2.5e9, "2.5 GB"), (4e15, "4,000.0 TB")],
-)
-def test_bytes_are_told_in_steps_of_1000(count, text):
-    assert in_bytes(count) == text

@@ -3,8 +3,7 @@
 from datetime import timedelta
 
 from capfilt.calibrate.curves import Rate
-from capfilt.display import one_line
-from capfilt.dry_run import in_bytes
+from capfilt.display import in_bytes, one_line
 from capfilt.forecast.estimates import Estimate
 from capfilt.forecast.figures import ALLOWANCE, START, Forecast
 from capfilt.forecast.pace import Pace
