@@ -1,13 +1,19 @@
 """Small MED models with random weights whose outputs depend on image and text."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from capfilt.config import Sampling
 from capfilt.config.model import ModelSettings
+from capfilt.med.attention import KeysValues
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
+from capfilt.med.draft import Writer, Written
+from capfilt.med.generation import Pen, write
 from capfilt.med.model import MED
 from capfilt.med.tokens import SPECIAL, Tokens
 
@@ -66,3 +72,18 @@ def lively_checkpoint(folder: Path, seed: int = 0, encoder: bool = True, decoder
         if parameter.ndim >= 2 and not name.endswith(RESIDUAL):
             parameter.data *= 2
     return checkpoint
+
+
+@torch.inference_mode()
+def sample(
+    model: Writer,
+    image: list[KeysValues],
+    prompt: list[int],
+    end: int,
+    settings: Sampling,
+    noise: Tensor | None = None,
+) -> Written:
+    """Write captions as the captioner does, one step after the other; arguments as those of Pen and Pen.begin."""
+    pen = Pen(model, prompt, end, settings)
+    draft = pen.begin(image, noise)
+    return write(pen, draft, partial(pen.go_on, draft))

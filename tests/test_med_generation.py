@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models import lively_checkpoint
+from models import lively_checkpoint, sample
 from torch import Tensor
 
 from capfilt.config import Sampling
@@ -11,7 +11,7 @@ from capfilt.med.attention import KeysValues
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.draft import next_logits
-from capfilt.med.generation import Written, logprobs, sample
+from capfilt.med.generation import Written, logprobs
 from capfilt.med.model import MED
 from capfilt.med.sampling import penalise, uniforms
 

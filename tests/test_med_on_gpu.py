@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from models import small_config
+from models import sample, small_config
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map_only
@@ -19,7 +19,7 @@ from capfilt.filters.med import MEDFilter
 from capfilt.med import gpu
 from capfilt.med.attention import KeysValues
 from capfilt.med.draft import Draft
-from capfilt.med.generation import Pen, sample
+from capfilt.med.generation import Pen
 from capfilt.med.graphs import Recorder
 from capfilt.med.inference import on_device, shape
 from capfilt.med.model import MED

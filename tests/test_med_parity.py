@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from models import sample
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -13,7 +14,6 @@ from capfilt.config import Sampling
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint, load, save
 from capfilt.med.draft import next_logits
-from capfilt.med.generation import sample
 from capfilt.med.losses import language_loss
 from capfilt.med.model import MED
 from capfilt.med.published import fit_positions, from_published, infer_config

@@ -48,7 +48,7 @@ def beam_search(
     settings: Sampling,
     seen: Tensor | None = None,
 ) -> Written:
-    """Write the best caption of each image by beam search; arguments as in generation.sample.
+    """Write the best caption of each image by beam search; arguments as those of Pen.
 
     seen (B, M), bool, is True for the tokens of the context that may be looked at; without it, all of them.
     Log-probabilities are those that the search maximises, with the repetition penalty in them.

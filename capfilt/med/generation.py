@@ -7,7 +7,6 @@ Source: BLIP, arXiv 2201.12086, sections 3.3 and 5.1; beam search is in beam.py.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -71,21 +70,6 @@ class Pen:
             scores = scores if settings.temperature == 1.0 else scores / settings.temperature
             token = draw(*nucleus(scores, settings.top_k, settings.top_p), draft.noise[:, step])  # (r,)
         draft.write(token, step, -F.cross_entropy(logits, token, reduction="none"), self.end)
-
-
-@torch.inference_mode()
-def sample(
-    model: Writer,
-    image: list[KeysValues],
-    prompt: list[int],
-    end: int,
-    settings: Sampling,
-    noise: Tensor | None = None,
-) -> Written:
-    """Write captions by nucleus sampling, or greedily when noise is None; arguments as those of Pen."""
-    pen = Pen(model, prompt, end, settings)
-    draft = pen.begin(image, noise)
-    return write(pen, draft, partial(pen.go_on, draft))
 
 
 def write(pen: Pen, draft: Draft, go_on: Callable[[range], object]) -> Written:
