@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from capfilt.logs import bind, bound_fields
 
@@ -32,8 +33,9 @@ def prefetch(items: Iterable[T], size: int, prepare: Callable[[T], U], threads: 
         threads: that prepare.
     """
     source, closed = iter(items), threading.Event()
-    start: dict[str, Any] = {"initializer": bind, "initargs": (bound_fields(),)}  # they log for the caller's unit
-    with ThreadPoolExecutor(1, **start) as reader, ThreadPoolExecutor(threads, **start) as pool:
+    # their threads log for the caller's unit
+    executor = partial(ThreadPoolExecutor, initializer=bind, initargs=(bound_fields(),))
+    with executor(1) as reader, executor(threads) as pool:
 
         def load() -> list[Future[list[U]]]:
             batch, piece = list(islice(source, size)), max(1, size // (threads * PIECES))

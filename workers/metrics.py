@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Generic, Literal, TypeVar
 
 import ray
 import ray.util.client
@@ -25,6 +25,8 @@ from workers.seats import Worker
 
 NONE = "none, since a driver that is connected by ray:// is outside of the cluster; run it inside, as a job"
 MEMORY_EVERY = 5.0  # seconds between two looks at the memory of a GPU
+
+R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
@@ -126,14 +128,14 @@ def endpoint() -> str:
     return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
 
-class Metered:
+class Metered(Generic[R]):
     """A worker of a run whose process tells now and then how much of its GPU it takes."""
 
-    def __init__(self, make: Callable[[], Worker[Any]], run: str) -> None:
+    def __init__(self, make: Callable[[], Worker[R]], run: str) -> None:
         self._worker, self._series = make(), _Series(run)
         threading.Thread(target=self._tell, name="device memory", daemon=True).start()
 
-    def run(self, unit: Unit) -> Any:
+    def run(self, unit: Unit) -> R:
         """Do a unit."""
         return self._worker.run(unit)
 

@@ -1,6 +1,6 @@
 """Settings of the loop: how often a captioner and a filter clean the data that the next ones come from."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
@@ -13,7 +13,7 @@ def _file_or_keys(value: object) -> object:
     return value
 
 
-Job = Annotated[str | dict[str, Any], BeforeValidator(_file_or_keys)]
+Job = Annotated[str | dict[str, object], BeforeValidator(_file_or_keys)]
 
 
 class RoundsConfig(Config):

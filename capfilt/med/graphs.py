@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from traceback import clear_frames
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,8 +23,16 @@ MANY = 4096  # shapes that are remembered, to record those that are met again
 S = TypeVar("S")
 T = TypeVar("T")
 X = TypeVar("X")
+Batch = tuple[Tensor, *tuple[Tensor | None, ...]]  # each of as many rows
 Replay = Callable[[], object]
-Record = Callable[[Callable[[], Any]], tuple[Any, Replay]]
+
+
+class Record(Protocol):
+    """Records steps."""
+
+    def __call__(self, step: Callable[[], T], /) -> tuple[T, Replay]:
+        """Return the result of a step, and what takes it once more, with the result in the same place."""
+        ...
 
 
 class Recorder(Generic[S]):
@@ -40,8 +48,8 @@ class Recorder(Generic[S]):
         self.records = record is not None
         self._tape: Tape[S] | None = None
 
-    def start(self, *batch: Any) -> S:
-        """Return the state of a batch, given as tensors of as many rows, or None; the next whole one overwrites it."""
+    def start(self, *batch: *Batch) -> S:
+        """Return the state of a batch, given as tensors, or None behind the first; the next whole one overwrites it."""
         with self._giving_back():
             if self._record is None or (self._tape is not None and len(batch[0]) < self._tape.size):
                 return self._first(*batch)
@@ -76,15 +84,15 @@ class Recorder(Generic[S]):
 class Tape(Generic[S]):
     """The steps of batches of one size, on tensors that stay where they are."""
 
-    def __init__(self, first: Callable[..., S], batch: tuple[Any, ...], record: Record) -> None:
+    def __init__(self, first: Callable[..., S], batch: Batch, record: Record) -> None:
         self.size = len(batch[0])
         self._record = record
         self._start = Step(first, batch, record)
         self.state: S = self._start.result
-        self._steps: dict[object, Step] = {}
+        self._steps: dict[object, Step[Any]] = {}
         self._met: set[object] = set()
 
-    def start(self, batch: tuple[Any, ...]) -> S:
+    def start(self, batch: Batch) -> S:
         """Return the state of a batch."""
         self._start(batch)
         return self.state
@@ -106,16 +114,16 @@ class Tape(Generic[S]):
         return self._steps[key]((given,))  # type: ignore[no-any-return]
 
 
-class Step:
+class Step(Generic[T]):
     """A function of tensors of fixed shapes, recorded."""
 
-    def __init__(self, function: Callable[..., Any], inputs: tuple[Any, ...], record: Record) -> None:
+    def __init__(self, function: Callable[..., T], inputs: tuple[object, ...], record: Record) -> None:
         leaves, form = tree_flatten(inputs)
         self._inputs = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         fixed = tree_unflatten(self._inputs, form)
         self.result, self._replay = record(lambda: function(*fixed))
 
-    def __call__(self, inputs: tuple[Any, ...]) -> Any:
+    def __call__(self, inputs: tuple[object, ...]) -> T:
         """Return the function's result, which lies where the last one lay."""
         for mine, its in zip(self._inputs, tree_flatten(inputs)[0], strict=True):
             if isinstance(mine, Tensor):

@@ -22,6 +22,7 @@ _IMAGES = (*IMAGE_SUFFIXES, "image", "img", "bytes", "image_bytes")
 _KEYS = ("key", "__key__", "uid", "id")
 _TEXTS = ("caption", "text", "txt", "alt_text", "TEXT", "captions")
 _JSONS = ("json", "metadata")
+Row = dict[str, Any]  # by column
 _ROWS = 16  # in memory at once
 
 
@@ -92,7 +93,7 @@ class ParquetShard:
                 f"fetch it again"
             )
 
-    def _rows(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    def _rows(self, batch: pa.RecordBatch) -> list[Row]:
         """Return a batch's rows, their texts as bytes, since a text that is not UTF-8 must not hide the others.
 
         For the same reason a value of another column that Python cannot hold is the error that says so.
@@ -103,7 +104,7 @@ class ParquetShard:
         lists = [_values(column) for column in columns.values()]
         return [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]
 
-    def _sample(self, position: int, row: dict[str, Any]) -> Sample:
+    def _sample(self, position: int, row: Row) -> Sample:
         faults = {name: value for name, value in row.items() if isinstance(value, Exception)}
         row |= dict.fromkeys(faults)
         image = row.pop(self._image)
@@ -122,7 +123,7 @@ class ParquetShard:
         own = row.get(self._json)
         return describe(sample, text, to_json(row) if own is None else own.encode("utf-8"))
 
-    def _status(self, image: bytes | None, row: dict[str, Any]) -> tuple[str, str]:
+    def _status(self, image: bytes | None, row: Row) -> tuple[str, str]:
         """Return the status of a row by its image, and what is wrong with that."""
         if image is None:
             return "no_image", str(row.get("error_message") or f"{self._image} is null")

@@ -54,7 +54,7 @@ class IndexedTar:
         self._table = pq.read_table(pa.BufferReader(table))
         if not self._table.schema.equals(SCHEMA):
             raise ValueError(f"its columns are {self._table.schema.names}")
-        facts: dict[str, Any] = json.loads(self._table.schema.metadata[_FACTS])
+        facts = json.loads(self._table.schema.metadata[_FACTS])
         self.size, self.samples = int(facts["size"]), self._table.num_rows
         self.digest, self.damage, self.version = str(facts["digest"]), str(facts["damage"]), str(facts["version"])
 
@@ -128,5 +128,4 @@ def _members(rows: pa.Table, part: str) -> Iterator[Member | None]:
 
 
 def _values(column: pa.StructArray, name: str) -> list[Any]:
-    values: list[Any] = column.field(name).to_pylist()
-    return values
+    return list(column.field(name).to_pylist())

@@ -5,7 +5,7 @@ this row, so every entry comes once a pass, and what stands in the batch of a st
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -137,7 +137,7 @@ def _load(entries: Entries[Item, Data_co], draws: Iterable[list[Draw]], workers:
     yield from taken(iter(loader))
 
 
-class _Looked(Dataset[Any], Generic[Item, Data_co]):
+class _Looked(Dataset[object], Generic[Item, Data_co]):
     """Entries in batches, made in the loader's processes."""
 
     def __init__(self, entries: Entries[Item, Data_co]) -> None:

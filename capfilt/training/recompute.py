@@ -6,7 +6,6 @@ replaced, so that parameters keep their names, and copies of the model made befo
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -39,6 +38,6 @@ def _wrap(blocks: Iterable[nn.Module], *methods: str) -> None:
             setattr(block, name, _again(getattr(block, name)))
 
 
-def _again(method: Callable[..., Any]) -> Callable[..., Any]:
+def _again(method: Callable[..., object]) -> Callable[..., object]:
     # Not reentrant: keyword arguments, tuples and inputs without a gradient work, and so does DDP.
     return partial(checkpoint, method, use_reentrant=False)
