@@ -1,6 +1,6 @@
 import pytest
 
-from capfilt.stats.terminal import bar, columns, share
+from capfilt.stats.terminal import bar, columns, listed, share
 
 
 def test_columns_are_aligned():
@@ -23,3 +23,9 @@ def test_there_is_no_share_of_nothing():
 
 def test_whole_numbers_are_told_with_commas():
     assert columns([["texts", 7315], ["share", "7315"]]).splitlines() == ["texts  7,315", "share   7315"]
+
+
+def test_a_long_list_ends_with_how_many_more_there_are():
+    lines = [f"  {n}" for n in range(12)]
+    assert listed(lines[:10]) == lines[:10]
+    assert listed(lines) == [*lines[:10], "  and 2 more"]

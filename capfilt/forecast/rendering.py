@@ -7,9 +7,8 @@ from capfilt.display import in_bytes, one_line
 from capfilt.forecast.estimates import Estimate
 from capfilt.forecast.figures import ALLOWANCE, START, Forecast
 from capfilt.forecast.pace import Pace
-from capfilt.stats.terminal import Row, columns
+from capfilt.stats.terminal import Row, columns, listed
 
-LISTED = 10  # shards that cannot be used
 NOT_COVERED = (
     "other work on the machines, workers that share one and slow each other down, other disks, networks and devices "
     "than those of the rehearsal, waiting for nodes, and samples unlike the ones drawn"
@@ -29,10 +28,8 @@ def _shards(found: Forecast) -> str:
         lines.append("the rest is taken to be like these; --all looks at every shard")
     done = survey.rest.done
     lines += [f"{done:,} samples are done already; this is what is left"] if done else []
-    for shard in survey.left_out[:LISTED]:
-        lines.append(f"  left out: {one_line(shard.damage, 200)}")
-    more = len(survey.left_out) - LISTED
-    return "\n".join(lines + ([f"  and {more} more"] if more > 0 else []))
+    left_out = [f"  left out: {one_line(shard.damage, 200)}" for shard in survey.left_out]
+    return "\n".join(lines + listed(left_out))
 
 
 def _speed(found: Forecast) -> list[str]:

@@ -6,9 +6,9 @@ from capfilt.display import counted, one_line
 from capfilt.scan.counts import PLACEHOLDER, Repeated
 from capfilt.scan.figures import Scan
 from capfilt.stats.scores import QUANTILES
-from capfilt.stats.terminal import Row, columns, share
+from capfilt.stats.terminal import Row, columns, listed, share
 
-_LISTED = 10  # unusable shards
+_VALUES = 20  # of a table of counts
 
 
 def render_scan(found: Scan) -> str:
@@ -28,20 +28,15 @@ def _shards(found: Scan) -> str:
     of = "" if found.looked_at == found.samples else f", {found.looked_at:,} of them looked at"
     lines = [f"{counted(found.shards, 'shard')}, {counted(found.samples, 'sample')}{of}"]
     damaged = [f"  {one_line(url, 200)}: {one_line(damage, 200)}" for url, damage in found.unusable.items()]
-    lines += [f"{counted(len(damaged), 'shard')} unreadable, cut or unfinished:", *_some(damaged)] if damaged else []
+    lines += [f"{counted(len(damaged), 'shard')} unreadable, cut or unfinished:", *listed(damaged)] if damaged else []
     unread = [f"  {one_line(error, 300)}" for error in found.unread]
-    return "\n".join(lines + (["not all could be looked at:", *_some(unread)] if unread else []))
+    return "\n".join(lines + (["not all could be looked at:", *listed(unread)] if unread else []))
 
 
-def _some(lines: Sequence[str]) -> list[str]:
-    more = len(lines) - _LISTED
-    return [*lines[:_LISTED], *([f"  and {more} more"] if more > 0 else [])]
-
-
-def _table(name: str, counts: Mapping[str, int], whole: int, most: int = 20) -> str:
+def _table(name: str, counts: Mapping[str, int], whole: int) -> str:
     rows: list[Row] = [[name, "count", "share"]]
-    rows += [[f"  {value}", count, share(count, whole)] for value, count in list(counts.items())[:most]]
-    left = list(counts.values())[most:]
+    rows += [[f"  {value}", count, share(count, whole)] for value, count in list(counts.items())[:_VALUES]]
+    left = list(counts.values())[_VALUES:]
     return columns(rows + ([[f"  ({len(left)} others)", sum(left), share(sum(left), whole)]] if left else []))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 Row = Sequence[object]
 
+_LISTED = 10
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -21,6 +22,12 @@ def columns(rows: Sequence[Row], left: int = 1) -> str:
         ).rstrip()
         for row in texts
     )
+
+
+def listed(lines: Sequence[str]) -> list[str]:
+    """Return the first of some lines of a list, and how many more there are."""
+    more = len(lines) - _LISTED
+    return [*lines[:_LISTED], *([f"  and {more} more"] if more > 0 else [])]
 
 
 def share(part: int, whole: int) -> str:
