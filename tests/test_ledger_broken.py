@@ -33,6 +33,13 @@ def test_a_missing_table_is_seen(run):
     assert broken(run) == {"00000": f"{missing}: is missing"}
 
 
+def test_a_table_that_is_listed_is_not_asked_for_again(run, monkeypatch):
+    """Of a hundred thousand shards that would be so many questions to a store."""
+    files = storage.list_files(run.ledger)
+    monkeypatch.setattr(storage, "exists", pytest.fail)
+    assert broken_shards(run, [shard.id for shard in SHARDS[:3]], files) == {}
+
+
 def test_a_table_that_came_behind_the_listing_is_not_missing(run):
     assert broken_shards(run, ["00000"], ["00000.json"]) == {}
 
@@ -44,12 +51,15 @@ def test_a_broken_shard_is_left_as_if_nothing_were_there_and_is_forgotten(run, p
         Path(run.parts(SHARDS[0]), "00000000-00000004.json").write_text("{}")
     Path(run.ledger, "00000.samples.parquet").unlink()
 
-    left = Remaining(run, run.config().model_copy(update={"batch_size": 4}), SHARDS)
+    config = run.config().model_copy(update={"batch_size": 4})
+
+    left = Remaining(run, config, SHARDS)
 
     assert left.broken.keys() == {"00000"}
     assert (left.done, left.ready, [unit.shard for unit in left]) == (8, [], [SHARDS[0], SHARDS[3]])
     forget_broken(run, left.broken)
     assert "00000.samples.parquet: is missing; the shard is done anew" in caplog.text
     assert not is_complete(run, SHARDS[0])
+    assert [unit.shard for unit in Remaining(run, config, SHARDS)] == [SHARDS[0], SHARDS[3]]
     commit(run, SHARDS[0], [0, 4], [record(n) for n in range(4)], [])
     assert storage.list_files(run.parts(SHARDS[0]))

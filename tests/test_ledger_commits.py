@@ -1,11 +1,11 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from capfilt.errors import RunError
-from capfilt.ledger.commits import Commit, add_up, merge, read_commit, write_commit
+from capfilt.ledger.commits import Commit, add_up, merge, read_commit, seal, write_commit
 
 FIRST = Commit(
     shard="00000",
@@ -35,7 +35,9 @@ def test_a_record_comes_back_as_it_was(tmp_path):
 
 
 def test_neighbours_add_up():
-    assert merge([FIRST, SECOND], {"samples": "c"}) == replace(
+    merged = merge([FIRST, SECOND], {"samples": "c"})
+    assert list(merged.statuses) == ["cut", "ok"]  # by name, whichever came first
+    assert merged == replace(
         FIRST,
         hi=3,
         statuses={"cut": 1, "ok": 2},
@@ -62,6 +64,16 @@ def test_no_field_can_be_lost_or_changed_unnoticed(tmp_path, field):
         path.write_text(json.dumps(damaged))
         with pytest.raises(RunError, match=r"a\.json: is no commit record .*; remove the file and bootstrap again"):
             read_commit(str(path))
+
+
+@pytest.mark.parametrize("write", [lambda values: values.pop("tokens"), lambda values: values.update(more=1)])
+def test_a_sealed_record_of_other_fields_is_told_as_none(tmp_path, write):
+    path = Path(tmp_path, "a.json")
+    values = asdict(FIRST)
+    write(values)
+    path.write_bytes(seal(values))
+    with pytest.raises(RunError, match=r"a\.json: is no commit record"):
+        read_commit(str(path))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "5", "null", '"x"', "[1]", "\0"])

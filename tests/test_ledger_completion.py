@@ -1,12 +1,11 @@
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ledgers import SHARD, commit, new_run, record, web
 
 from capfilt.errors import RunError, ShardError
-from capfilt.ledger import completion, fold, is_complete
+from capfilt.ledger import completion, fold, is_complete, tables
 from capfilt.ledger.completion import complete_if_covered, complete_shard
 from capfilt.records import Unit
 from capfilt.runs import Run
@@ -61,16 +60,26 @@ def test_a_changed_table_is_left_to_the_driver_which_names_it(run):
         complete_shard(run, SHARD, run.config())
 
 
-def test_one_that_was_slower_than_another_is_not_told_of_files_that_are_gone(run, monkeypatch):
+def test_a_table_that_cannot_be_written_is_left_to_the_driver_which_meets_it(run):
+    commit_all(run, [0, 2, 4])
+    Path(f"{run.parts(SHARD)}.samples.parquet").mkdir()
+
+    assert not complete_if_covered(run, SHARD, run.config())
+    with pytest.raises(OSError, match=r"00000\.samples\.parquet"):
+        complete_shard(run, SHARD, run.config())
+
+
+@pytest.mark.parametrize(("module", "name"), [(completion, "read_commit"), (tables, "checked_table")])
+def test_one_that_was_slower_than_another_is_not_told_of_files_that_are_gone(run, monkeypatch, module, name):
     commit_all(run, [0, 2, 4])
 
-    def read_late(path: str) -> Iterator[object]:
+    def read_late(*args: object) -> object:
         monkeypatch.undo()
         fold(run, SHARD, [Unit(SHARD, 0, 2), Unit(SHARD, 2, 4)])
         shutil.rmtree(run.parts(SHARD), ignore_errors=True)
-        return completion.read_commit(path)
+        return getattr(module, name)(*args)
 
-    monkeypatch.setattr(completion, "read_commit", read_late)
+    monkeypatch.setattr(module, name, read_late)
 
     complete_shard(run, SHARD, run.config())
 

@@ -11,11 +11,11 @@ from fakes import NAMES, build_dying, build_fakes, build_hanging, build_nan, bui
 from ledgers import SHARD, commit, exported_run, new_run
 
 from capfilt import storage
-from capfilt.errors import FailedUnitsError
+from capfilt.errors import FailedUnitsError, RunError
 from capfilt.ledger import committed_units, read_candidates, read_samples, write_unit
 from capfilt.ledger.commits import seal
-from capfilt.ledger.quarantine import release
-from capfilt.records import Shard, Unit
+from capfilt.ledger.quarantine import quarantine, quarantined, record_of, release
+from capfilt.records import Held, Shard, Unit
 from capfilt.runs import Run, load_run
 from capfilt.verify import verify
 from pipelines import bootstrap
@@ -186,6 +186,34 @@ def test_max_quarantined_zero_fails_the_unit_whole(tmp_path):
         bootstrap.run(job_config(tmp_path, max_quarantined=0), build_nan, NAMES, local=True)
 
     assert not (tmp_path / "run/quarantine").exists()
+
+
+def test_what_is_on_record_stays_and_what_is_not_is_added(tmp_path):
+    run, records = new_run(tmp_path), [ledgers.record(position) for position in range(4)]
+    first, second, later = Held(1, "first", "a"), Held(2, "second", "b"), Held(1, "later", "c")
+
+    quarantine(run, Unit(SHARD, 0, 4, (first,)), records)
+    quarantine(run, Unit(SHARD, 0, 4, (later, second)), records)
+
+    assert quarantined(run, SHARD) == (first, second)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (seal({"position": 2, "error": "", "detail": ""}), r"ValueError\('it is of position 2'\)"),
+        (seal({"position": None, "error": "", "detail": ""}), "TypeError"),
+        (b"{}", "KeyError"),
+    ],
+)
+def test_what_is_no_record_of_its_sample_is_refused(tmp_path, content, why):
+    run = new_run(tmp_path)
+    path = Path(record_of(run, SHARD, 1))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+
+    with pytest.raises(RunError, match=rf"00000001\.json: is no quarantine record \({why}"):
+        quarantined(run, SHARD)
 
 
 @pytest.fixture

@@ -39,6 +39,8 @@ def test_what_is_committed_is_not_left(run, config):
 
     assert (left.total, left.done) == (16, 10)
     assert left.ready == [SHARDS[2]]
+    assert [left.uncommitted(shard) for shard in SHARDS] == [0, 2, 0, 4]
+    assert left.uncommitted(replace(SHARD, id="another")) == 0
     assert names(left) == [
         ("00001", "00000002-00000004"),
         ("00003", "00000000-00000002"),
