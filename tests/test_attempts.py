@@ -7,6 +7,7 @@ from capfilt.errors import WorkerError
 from capfilt.records import Shard, Unit
 from workers import attempts as rules
 from workers.attempts import MOST_LOSSES, MOST_OUTAGES, Attempts
+from workers.events import State
 from workers.faults import Fault, Kind
 from workers.isolation import Case
 
@@ -32,6 +33,16 @@ def test_units_are_tried_in_order_and_suspects_last(attempts):
 
     assert [take(attempts).unit.shard.id for _ in range(4)] == ["1", "2", "3", "0"]
     assert not attempts
+
+
+@pytest.mark.usefixtures("patient")
+def test_it_is_told_how_many_units_wait_and_for_what(attempts):
+    first, second = take(attempts), take(attempts)
+    assert attempts.state() == State(waiting=2)
+    attempts.fail(first, NO, "b")
+    attempts.fail(second, NO_DISK, "b")
+    assert attempts.waiting(3) == 3  # which makes the next one
+    assert attempts.state() == State(waiting=2, outage=1, suspect=1)
 
 
 def test_drained_nothing_begins_and_what_fails_is_not_tried_again(attempts):
@@ -81,6 +92,7 @@ def test_a_unit_that_met_a_full_disk_waits_is_no_suspect_and_then_comes_first(at
     case.not_before = time.monotonic()
     assert take(attempts, idle=False) is case
     assert case.failures == 0
+    assert take(attempts).unit == UNITS[2]
 
 
 @pytest.mark.usefixtures("patient")

@@ -16,7 +16,9 @@ def test_an_event_is_a_line_and_lists_are_below_it(tmp_path):
     (tmp_path / "journal.jsonl").write_text(
         '{"time": "t0", "event": "start", "units": 3, "left_out": ["a.tar", "b.tar"]}\n'
         '{"time": "t1", "eve\n'
-        '{"time": "t2", "event": "end", "summary": "one\\ntwo", "failed": []}\n' + "[" * 100_000 + '\n{"time": "t3'
+        '{"time": "t2", "event": "end", "summary": "one\\ntwo", "failed": []}\n'
+        + "[" * 100_000
+        + '\n{"time": "t2"}\n5\n{"time": "t3'
     )
 
     assert list(read_journal(str(tmp_path))) == [
@@ -24,6 +26,8 @@ def test_an_event_is_a_line_and_lists_are_below_it(tmp_path):
         '{"time": "t1", "eve',
         "t2  end  summary: one\n    two  failed: none",
         "[" * 100_000,
+        '{"time": "t2"}',
+        "5",
     ]
 
 

@@ -102,6 +102,12 @@ def test_a_driver_elsewhere_is_succeeded_when_it_has_been_silent(abandoned, plac
         assert owner(abandoned)["pid"] == os.getpid()
 
 
+def test_a_lease_whose_file_is_gone_is_nobody_elses(tmp_path):
+    with hold_lease(str(tmp_path)) as lease:
+        Path(tmp_path, "lease.json").unlink()
+        assert lease.is_held
+
+
 def test_a_forced_driver_takes_over_and_the_other_stops_at_its_next_renewal(tmp_path):
     with hold_lease(str(tmp_path)) as first, hold_lease(str(tmp_path), force=True) as second:
         assert (first.is_held, second.is_held) == (False, True)

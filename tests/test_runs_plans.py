@@ -34,9 +34,10 @@ def test_a_damaged_plan_is_told_in_one_line_with_the_remedy(tmp_path, keep):
     assert "\n" not in told
 
 
-def test_a_table_of_something_else_is_no_plan(tmp_path):
+@pytest.mark.parametrize("column", [{"key": ["a"]}, {"id": pa.array([b"\xff"]).view(pa.string())}])
+def test_a_table_of_something_else_is_no_plan(tmp_path, column):
     run = new_run(tmp_path, [SHARD])
-    pq.write_table(pa.table({"key": ["a"]}), tmp_path / "run/plan/shards.parquet")
+    pq.write_table(pa.table(column), tmp_path / "run/plan/shards.parquet")
 
     with pytest.raises(RunError, match="is no plan"):
         run.plan()
@@ -49,16 +50,17 @@ def test_a_shard_id_that_is_no_plain_file_name_is_refused(tmp_path, bad):
 
 
 def test_two_shards_of_one_id_are_refused(tmp_path):
-    with pytest.raises(RunError, match="several shards have the id 00000"):
-        new_run(tmp_path, [SHARD, replace(SHARD, url="other/00000.tar")])
+    other = replace(SHARD, id="00001")
+    with pytest.raises(RunError, match="several shards have the id 00000, 00001; rename"):
+        new_run(tmp_path, [other, SHARD, other, replace(SHARD, url="other/00000.tar")])
 
 
 def test_shard_ids_are_file_names_whatever_the_order():
-    urls = ["a/00000.tar", "s3://b/00001.tar.gz", "http://c/x%20y.parquet?sig=1", "d/..tar"]
+    urls = ["a/00000.tar", "s3://b/00001.tar.gz", "http://c/x%20y.parquet?sig=1", "d/..tar", "e/blé.tgz"]
 
     ids = shard_ids(urls)
 
-    assert ids == ["00000", "00001", "x_20y", "_"]
+    assert ids == ["00000", "00001", "x_20y", "_", "bl_"]
     assert shard_ids(urls[::-1]) == ids[::-1]
 
 

@@ -15,6 +15,7 @@ from capfilt.runs.lease import EXPIRY, hold_lease
 from capfilt.runs.standing import at_work, job_of, look_at, render_standing
 from capfilt.runs.status import Record, keep_status
 from capfilt.runs.stop import request_stop
+from capfilt.tally import Tally
 
 
 def leave_lease(root: Path, **changes: object) -> None:
@@ -49,6 +50,24 @@ def test_a_driver_that_comes_while_its_run_is_looked_at_has_not_died(tmp_path, m
         monkeypatch.setattr(standings, "read_record", read_late)
 
         assert look_at(str(tmp_path)).state == "running"
+
+
+def test_a_run_tells_how_far_it_is_what_is_kept_and_what_failed(tmp_path):
+    with hold_lease(str(tmp_path)), keep_status(str(tmp_path)) as board:
+        board.begin(samples=2000, done=500)
+        tally = Tally()
+        tally.statuses.update(too_large=2, ok=490, not_an_image=8)
+        tally.candidates.update(web=400, synthetic=490, human=0)
+        tally.kept.update(synthetic=343)
+        board.add(500, tally)
+        board.write()
+        lines = render_standing(look_at(str(tmp_path))).splitlines()
+
+    assert lines[0] == f"{tmp_path}: running"
+    assert lines[2] == "  samples   1,000 of 2,000 (50.0%)"
+    assert "1 unit, " in lines[3]
+    assert lines[4].startswith("  left      ")
+    assert lines[5:7] == ["  kept      synthetic 70% of 490, web 0% of 400", "  failed    8 not_an_image, 2 too_large"]
 
 
 def test_a_run_whose_driver_was_killed(tmp_path):
@@ -105,6 +124,9 @@ def test_a_run_without_a_record_is_counted_by_its_ledger(tmp_path):
 def test_a_training_at_which_nobody_is_at_work(tmp_path):
     (tmp_path / "config.yaml").touch()
     assert render_standing(look_at(str(tmp_path))) == f"{tmp_path}: nobody is at work; run the same again to go on"
+
+    nothing = {"driver": None, "progress": None, "shards": None, "job": None}
+    assert look_at(str(tmp_path)).to_json() == {"run": str(tmp_path), "state": "idle", **nothing}
 
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "config.json").touch()

@@ -128,10 +128,20 @@ def test_a_driver_that_is_forced_off_leaves_no_file_for_its_successor(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"please", b"[]", b"[" * 100_000, b'{"at_once": "no"}'])
 def test_a_file_made_by_hand_asks_for_a_stop_in_good_order(tmp_path, content):
-    with heed_stop(str(tmp_path), pytest.fail) as stop:
+    ended = threading.Event()
+    with heed_stop(str(tmp_path), ended.set) as stop:
         (tmp_path / "stop.json").write_bytes(content)
         wait_until(lambda: stop.asked)
-        time.sleep(0.1)
+    assert not ended.is_set()  # which the look that hears of it would have done, before its thread is joined
+
+
+def test_a_look_that_fails_is_followed_by_others(tmp_path, caplog):
+    (tmp_path / "stop.json").mkdir()  # cannot be read
+    with heed_stop(str(tmp_path), pytest.fail) as stop:
+        wait_until(lambda: "no look for a request to stop" in caplog.text)
+        (tmp_path / "stop.json").rmdir()
+        request_stop(str(tmp_path))
+        wait_until(lambda: stop.asked)
 
 
 def test_a_request_can_lie_on_an_object_store():
