@@ -171,6 +171,7 @@ def test_another_inner_width_is_refused(settings, tmp_path):
             r"1 tensors do not fit text \(text\.blocks\.1\.mlp\.down\.bias is",
         ),
         ("cls.predictions.transform.dense.bias", r"text\.head\.dense\.bias is missing"),
+        ("bert.embeddings.position_embeddings.weight", r"text\.embeddings\.positions\.weight is missing"),
     ],
 )
 def test_a_missing_tensor_is_told(settings, folder, name, message):

@@ -112,6 +112,7 @@ class TestQueue:
             assert not torch.equal(getattr(first, name), getattr(other, name))
         assert not torch.equal(first.image_queue, first.text_queue)
         assert first.images.tolist() == [NOBODY] * 12
+        assert NOBODY < 0  # images count from 0
 
     def test_the_oldest_entries_are_replaced_round_and_round(self, model):
         slow = momentum(model)
@@ -215,7 +216,11 @@ class TestResume:
     def test_copies_queues_and_pointer_are_those_of_the_file(self, model):
         slow = momentum(model)
         before = {name: tensor.clone() for name, tensor in slow.state_dict().items()}
-        resume_published(slow, self.published(slow), "file")
+        others = {  # the model itself, and what ITC does not read
+            "vision_proj.weight": torch.zeros(16, 64),
+            "text_encoder_m.encoder.layer.0.crossattention.self.query.bias": torch.zeros(64),
+        }
+        resume_published(slow, self.published(slow, **others), "file")
         for name, tensor in slow.copy.state_dict().items():
             assert torch.equal(tensor, before[f"copy.{name}"] + 3), name
         assert torch.equal(slow.text_queue, before["text_queue"] + 2)

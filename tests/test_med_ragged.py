@@ -27,3 +27,4 @@ def test_spans_tell_where_groups_lie():
     assert spans.rounded(128).longest == 128
     even = Spans.even(2, 5, torch.device("cpu"))
     assert (even.bounds.tolist(), even.longest) == ([0, 5, 10], 5)
+    assert spans.bounds.dtype == even.bounds.dtype == torch.int32

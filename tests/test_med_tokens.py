@@ -87,6 +87,12 @@ def test_case_and_accents_are_folded_and_unknown_words_told(tokens):
     assert tokens.pieces("zebra 犬") == [1, 1]
 
 
+def test_special_tokens_are_left_out_of_a_text_and_an_unknown_word_is_not(tokens):
+    dog, unknown, cat = tokens.pieces("dog zebra cat")
+    mask = SPECIAL.index("[MASK]")
+    assert tokens.decode([tokens.cls, dog, tokens.pad, unknown, mask, tokens.enc, cat, tokens.dec]) == "dog [UNK] cat"
+
+
 def test_what_stands_behind_the_end_is_not_read(tokens):
     dog, cat = tokens.pieces("dog cat")
     assert tokens.decode([tokens.dec, dog, tokens.end, cat, tokens.pad]) == "dog"
