@@ -96,7 +96,7 @@ def test_a_sample_is_found_by_its_key(opened):
     assert [(text.source, text.text) for text in card.texts] == [("web", "a dog"), ("synthetic", "a caption 3")]
 
 
-@pytest.mark.parametrize("where", ["nothing = 1", "itm >", "1); DROP TABLE samples; --", "itm > 'a'"])
+@pytest.mark.parametrize("where", ["nothing = 1", "itm >", "1); DROP TABLE samples; --", "itm > 'a'", "true) OR (true"])
 def test_a_wrong_condition_is_told_in_one_line(opened, where):
     with pytest.raises(QueryError) as error:
         places(opened, where=where)
