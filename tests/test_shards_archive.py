@@ -1,12 +1,23 @@
+import bz2
+import gzip
+import lzma
 import os
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from tars import THREE, opened, read_all, tar_bytes
 
 from capfilt.errors import ShardError
 from capfilt.shards import open_shard
+
+
+def compressed(codec: str, data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, codec) as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
 
 
 def test_any_split_of_a_shard_gives_the_same_samples(tmp_path):
@@ -84,3 +95,26 @@ def test_a_path_that_leaves_the_folder_is_only_a_key(tmp_path):
     samples = read_all(opened(tmp_path, tar_bytes(("../../out.jpg", b"x"), ("/abs.jpg", b"y"))))
 
     assert [(sample.key, sample.image) for sample in samples] == [("../../out", b"x"), ("/abs", b"y")]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (compressed("zstd", tar_bytes(*THREE)), r"packed by zstd; unpack it \(zstd -d\), or pack it by gzip"),
+        (compressed("lz4", tar_bytes(*THREE)), r"packed by lz4; unpack it \(lz4 -d\)"),
+        (lzma.compress(tar_bytes(*THREE)), r"packed by xz; unpack it \(xz -d\)"),
+        (bz2.compress(tar_bytes(*THREE)), r"packed by bzip2; unpack it \(bzip2 -d\)"),
+        (gzip.compress(gzip.compress(tar_bytes(*THREE))), r"packed twice by gzip; unpack it once"),
+        (b"PK\x03\x04" + bytes(600), "a zip archive; pack its files as a tar"),
+        (b"PARE" + bytes(600), "an encrypted Parquet file; write it without encryption"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS; fetch it again, by git lfs pull"),
+    ],
+    ids=["zstd", "lz4", "xz", "bzip2", "gzip twice", "zip", "Parquet", "LFS"],
+)
+def test_a_file_that_is_no_tar_for_a_known_reason_is_told_with_what_to_do(tmp_path, data, told):
+    with pytest.raises(ShardError, match=rf"00000\.tar: is no tar, but {told}"):
+        opened(tmp_path, data)
+
+
+def test_a_tar_may_begin_with_any_name(tmp_path):
+    assert [sample.key for sample in read_all(opened(tmp_path, tar_bytes(("BZh.jpg", b"x"))))] == ["BZh"]

@@ -122,6 +122,13 @@ def test_a_value_that_python_cannot_hold_costs_only_itself(tmp_path, values, err
 def test_a_table_without_images_is_refused_with_a_hint(tmp_path):
     with pytest.raises(ShardError, match=r"no column holds image bytes; it has url, caption; .* give the tar"):
         written(tmp_path / "0.parquet", {"url": ["x"], "caption": ["y"]})
+    with pytest.raises(ShardError, match=r"; else let img2dataset fetch the images \(--output_format webdataset\)$"):
+        written(tmp_path / "0.parquet", {"url": ["x"], "caption": ["y"]})
+
+
+def test_bytes_under_a_name_that_images_do_not_have_are_told_with_the_name_to_give(tmp_path):
+    with pytest.raises(ShardError, match="no column with a name of images holds bytes; if IMAGE or data has them"):
+        written(tmp_path / "0.parquet", {"IMAGE": [b"x"], "caption": ["y"], "data": [b"z"]})
 
 
 def test_columns_of_any_number_and_length_are_told_in_a_short_line(tmp_path):

@@ -16,6 +16,16 @@ from capfilt.shards.unpack import Unpacked
 from capfilt.storage import open_input, size
 
 GZIP_MAGIC = b"\x1f\x8b"
+_FOREIGN = {  # how files begin that are no tar for a known reason: what they are, and what to do
+    GZIP_MAGIC: ("packed twice by gzip", "unpack it once (gzip -d)"),
+    b"(\xb5/\xfd": ("packed by zstd", "unpack it (zstd -d), or pack it by gzip"),
+    b"\xfd7zXZ\0": ("packed by xz", "unpack it (xz -d), or pack it by gzip"),
+    b"BZh": ("packed by bzip2", "unpack it (bzip2 -d), or pack it by gzip"),
+    b'\x04"M\x18': ("packed by lz4", "unpack it (lz4 -d), or pack it by gzip"),
+    b"PK\x03\x04": ("a zip archive", "pack its files as a tar"),
+    b"PARE": ("an encrypted Parquet file", "write it without encryption"),
+    b"version https://git-lfs": ("a pointer of Git LFS", "fetch it again, by git lfs pull"),
+}
 _EMPTY = range(2 * BLOCK, 20 * BLOCK + 1, BLOCK)  # bytes of a tar of no members: its end mark, padded to a record
 
 
@@ -30,6 +40,8 @@ class TarShard:
         self._open: Callable[[], BinaryIO] = unpacked.open if unpacked else partial(open_input, url)
         self._length = unpacked.size if unpacked else self.size
         with self._open() as file:
+            if foreign := _foreign(file.read(BLOCK)):  # before a walk over all of it that looks for headers
+                raise ShardError(f"{url}: is no tar, but {foreign}")
             members, damage = index_tar(file, self._length)
             # A clean shard may hold nothing. More zeros are a file for which room was made, and whose bytes never came.
             empty = not members and self._length in _EMPTY and _nothing_but_zeros(file)
@@ -38,9 +50,9 @@ class TarShard:
         self.entries = group(members)
         self.samples = len(self.entries)
         self.digest = _digest(members)
-        foreign = f"{NO_SAMPLES}: none of its {len(members)} members is an image or a text"
-        foreign = "" if self.entries or empty else foreign
-        self.damage = "; ".join(filter(None, [unpacked.damage if unpacked else "", damage, foreign]))
+        unusable = f"{NO_SAMPLES}: none of its {len(members)} members is an image or a text"
+        unusable = "" if self.entries or empty else unusable
+        self.damage = "; ".join(filter(None, [unpacked.damage if unpacked else "", damage, unusable]))
 
     def read(self, lo: int, hi: int) -> Iterator[Sample]:
         """Yield the samples of positions lo to hi - 1, one of them in memory at a time.
@@ -50,6 +62,13 @@ class TarShard:
         """
         with self._open() as file:
             yield from read_entries(self.url, file, self._length, self.entries[lo:hi], lo)
+
+
+def _foreign(head: bytes) -> str:
+    """Return what a file is that begins so, and what to do; empty where it may be a tar, whose names are anything."""
+    if parse_header(head):
+        return ""
+    return next(("; ".join(told) for magic, told in _FOREIGN.items() if head.startswith(magic)), "")
 
 
 def _nothing_but_zeros(file: BinaryIO) -> bool:

@@ -44,12 +44,10 @@ class ParquetShard:
             raise ShardError(f"{url}: the footer states {stated} rows, its row groups {sum(rows)}; fetch it again")
         self.samples = stated
         self.damage = ""  # also without rows: a footer that is there and adds up is the end of a whole file
-        self._image = _first(_IMAGES, [name for name, kind in columns.items() if _holds_images(kind)])
+        images = [name for name, kind in columns.items() if _holds_images(kind)]
+        self._image = _first(_IMAGES, images)
         if not self._image:
-            raise ShardError(
-                f"{url}: no column holds image bytes; it has {', '.join(few(columns))}; "
-                f"where this is the table beside a tar shard, give the tar"
-            )
+            raise ShardError(f"{url}: {_no_images(columns, images)}")
         texts = [name for name, kind in columns.items() if _holds_text(kind)]
         lists = [name for name, kind in columns.items() if _is_list(kind) and _holds_text(kind.value_type)]
         self._key = _first(_KEYS, columns)
@@ -135,6 +133,21 @@ class ParquetShard:
 def _first(names: Iterable[str], columns: Collection[str]) -> str:
     """Return the first of some names that is a column; an empty one if none is."""
     return next((name for name in names if name in columns), "")
+
+
+def _no_images(columns: Iterable[str], others: Collection[str]) -> str:
+    """Return what is wrong with a table none of whose columns has images' name and type, and what to do.
+
+    Args:
+        columns: all names.
+        others: those of columns that hold bytes.
+    """
+    if others:
+        return f"no column with a name of images holds bytes; if {' or '.join(few(others))} has them, name it image"
+    return (
+        f"no column holds image bytes; it has {', '.join(few(columns))}; where this is the table beside a tar shard, "
+        f"give the tar; else let img2dataset fetch the images (--output_format webdataset)"
+    )
 
 
 def _holds_images(kind: pa.DataType) -> bool:
