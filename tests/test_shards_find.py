@@ -133,6 +133,20 @@ def test_what_is_read_is_told_of_files_that_are_not(tmp_path, given):
     )
 
 
+def test_a_folder_of_folders_of_shards_is_answered_with_those_to_choose_from(tmp_path):
+    for policy in ("default-c0ffee", "strict-decade"):
+        (tmp_path / "clean" / policy).mkdir(parents=True)
+        (tmp_path / "clean" / policy / "0.tar").write_bytes(b"x")
+
+    with pytest.raises(ConfigError, match=r"clean matches no shard; it holds default-c0ffee/, strict-decade/; give"):
+        names(["clean"], tmp_path)
+
+
+def test_a_shard_that_is_not_there_is_told_without_a_word_on_its_ending(tmp_path):
+    with pytest.raises(ConfigError, match=r"0\.tar matches no shard; there is no such file$"):
+        names(["0.tar"], tmp_path)
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

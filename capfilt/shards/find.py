@@ -79,7 +79,10 @@ def _clean(run: str) -> str:
 
 def _told(name: str) -> str:
     """Return the end of the message that a name matches no shard: what a folder holds instead, and what is read."""
-    names = [found for found in list_files(name) if found != name.rpartition("/")[2]]  # stores list a file as in itself
+    if name.endswith(_SUFFIXES) and not glob.has_magic(name):
+        return "; there is no such file"
+    files = [found for found in list_files(name) if found != name.rpartition("/")[2]]  # stores list a file as in itself
+    names = [*(f"{folder}/" for folder in list_folders(name)), *files]  # folders: as in RUN/clean
     holds = f"; it holds {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else ""
     read = f"{', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"
     return f"{holds}; give a file whose name ends in {read}, in small letters, a folder of such files, or a glob"
