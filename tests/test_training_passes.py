@@ -6,11 +6,14 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from tasks import small_vqa, write_json
 from torch import Tensor
 
+from capfilt.config.tasks import QuestionData, QuestionFile
 from capfilt.config.training import Schedule
 from capfilt.errors import AnnotationError, ConfigError, RunError
 from capfilt.training.passes import Draw, Passes, in_order
+from capfilt.training.questions import Questions
 
 
 class Numbers(NamedTuple):
@@ -29,6 +32,9 @@ class Counting:
 
     def __getitem__(self, draw: Draw) -> tuple[int, float]:
         return draw.sample, draw.generator().random()
+
+    def content(self) -> list[tuple[int]]:
+        return [(number,) for number in range(self.size)]
 
     def collate(self, items: list[tuple[int, float]]) -> Numbers:
         return Numbers(*(torch.tensor(column) for column in zip(*items, strict=True)))
@@ -58,6 +64,21 @@ def test_a_run_does_not_go_on_with_more_or_fewer_entries_which_would_come_in_ano
     before.load_state_dict({})  # of a state that tells no number
     with pytest.raises(RunError, match=r"hold 11 entries, 10 when the run started, .*; put the files back"):
         after.load_state_dict(before.state_dict())
+
+
+def test_a_run_does_not_go_on_with_as_many_entries_that_say_other_things(tmp_path):
+    checkpoint = small_vqa(tmp_path)
+    schedule = Schedule(steps=1, batch_size=1)
+
+    def passes(answer: str) -> Passes:
+        entry = {"image": "0.png", "question": "What?", "answer": answer}
+        files = [QuestionFile(questions=write_json(tmp_path / "q.json", [entry]), images="{image}")]
+        return Passes(Questions(QuestionData(files=files), checkpoint.tokens, 32), schedule, 7, 0)
+
+    state = passes("a dog").state_dict()
+    passes("a dog").load_state_dict(state)
+    with pytest.raises(RunError, match="as many entries as when the run started, but they say other things; put the"):
+        passes("a cat").load_state_dict(state)
 
 
 @pytest.mark.parametrize("shares", [2, 4])

@@ -4,7 +4,10 @@ For each pass (an epoch) the entries are permuted, and the permutations are laid
 this row, so every entry comes once a pass, and what stands in the batch of a step follows from seed and step alone.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -49,6 +52,10 @@ class Entries(Protocol[Item, Data_co]):
         """Put entries together."""
         ...
 
+    def content(self) -> Iterable[tuple[object, ...]]:
+        """Return what makes up each entry, as JSON can hold it."""
+        ...
+
 
 class Passes(Generic[Item, Data_co]):
     """A training set: entries in the order of permutations."""
@@ -73,14 +80,15 @@ class Passes(Generic[Item, Data_co]):
         return len(self.entries)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return how many entries there are, int64 (): all that the order of a pass depends on but for the seed."""
-        return {"entries": torch.tensor(len(self))}
+        """Return how many entries there are, int64 (), and a hash of all that they say, uint8 (32,)."""
+        digest = torch.frombuffer(bytearray(self._digest), dtype=torch.uint8)
+        return {"entries": torch.tensor(len(self)), "digest": digest}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Make sure that the order is still that of the run's start.
+        """Make sure that the entries, and with them their order, are still those of the run's start.
 
         Raises:
-            RunError: entries came or went since.
+            RunError: entries came, went or changed since.
         """
         before = int(state.get("entries", len(self)))
         if before != len(self):
@@ -88,6 +96,18 @@ class Passes(Generic[Item, Data_co]):
                 f"data.files: hold {len(self):,} entries, {before:,} when the run started, so their order is another; "
                 "put the files back, or train in another folder"
             )
+        if "digest" in state and bytes(state["digest"].tolist()) != self._digest:
+            raise RunError(
+                "data.files: hold as many entries as when the run started, but they say other things; "
+                "put the files back, or train in another folder"
+            )
+
+    @cached_property
+    def _digest(self) -> bytes:
+        digest = hashlib.sha256()
+        for entry in self.entries.content():
+            digest.update(json.dumps(entry).encode() + b"\n")
+        return digest.digest()
 
     def batches(self, steps: range, share: int = 0, shares: int = 1) -> Iterator[Data_co]:
         """Yield, for each step, one of equally large shares of its batch."""

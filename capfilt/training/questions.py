@@ -96,6 +96,10 @@ class Questions(Dataset[Asked]):
         answers = [(tokens.encode(text, tokens.dec, longest), weight) for text, weight in weights.items()]
         return Asked(pixels, ids, answers)
 
+    def content(self) -> list[Question]:
+        """Return all of them."""
+        return self.questions
+
     def collate(self, items: list[Asked]) -> QuestionBatch:
         """Put questions together."""
         ids, keep = self.tokens.batch([item.ids for item in items])  # (B, L), (B, L)

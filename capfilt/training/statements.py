@@ -72,6 +72,10 @@ class Statements(Dataset[Stated]):
         pixels = [self.views.draw(image, rng) for image in kept]  # (3, S, S) each
         return Stated(torch.stack(pixels), tokens.encode(text, tokens.enc, settings.max_tokens), statement.label)
 
+    def content(self) -> list[Statement]:
+        """Return all of them."""
+        return self.statements
+
     def collate(self, items: list[Stated]) -> StatementBatch:
         """Put sentences together."""
         ids, keep = self.tokens.batch([item.ids for item in items])  # (B, L), (B, L)
