@@ -240,6 +240,9 @@ def test_a_caption_that_is_not_utf8_costs_only_itself(folder):
         ("list.csv", "1.jpg,a\n", "line 1 is a row, not a head; write a head above it, with a column image"),
         ("list.csv", "image\n1.jpg\n".encode("utf-16"), "begins as UTF-16 does; save it as UTF-8"),
         ("list.csv", "image\n1.jpg\n".encode("utf-16-be"), "begins as UTF-16 does; save it as UTF-8"),
+        ("list.csv", "URL,TEXT\nu,a\n", "no column names image files; let img2dataset fetch those of the URLs"),
+        ("list.jsonl", '{"url": "u"}', "no key names image files; let img2dataset fetch those of the URLs"),
+        ("list.csv", "image,caption,caption\n1.jpg,a,b\n", "has several columns caption; give all but one other names"),
         ("list.jsonl", '{"a": 1}', "no key names the image files; name it image; found ['a']"),
         ("list.csv", f"{'x' * 2_000_000}\n", f"no column names the image files; name it image; found ['{'x' * 99}…']"),
         ("list.jsonl", f'{{"{"x" * 200}": 1}}', f"no key names the image files; name it image; found ['{'x' * 99}…']"),
@@ -251,6 +254,23 @@ def test_a_list_that_names_no_images_is_refused_with_what_to_do(folder, name, te
         listed(folder, text, name)
 
     assert str(refusal.value) == f"{folder / name}: {told}"
+
+
+def test_columns_without_a_name_may_be_several_as_commas_at_the_ends_of_lines_make_them(folder):
+    (sample,) = read_all(listed(folder, "image,caption,,\nimages/0.jpg,a dog,,\n"))
+
+    assert (sample.image, sample.text) == (b"image 0", "a dog")
+
+
+def test_an_object_that_is_nested_too_deep_to_be_written_again_is_a_bad_row(folder):
+    deep = "[" * 900 + "]" * 900
+    shard = listed(folder, f'{{"image": "images/0.jpg", "x": {deep}}}\n{{"image": "images/1.jpg"}}\n', "list.jsonl")
+
+    def further_down(calls: int) -> list[str]:
+        return further_down(calls - 1) if calls else [sample.status for sample in read_all(shard)]
+
+    assert further_down(100) == ["bad_row", "ok"]
+    assert shard.damage == "line 1: is not JSON: nested over 800 levels deep"
 
 
 def test_columns_of_a_table_may_be_named_in_any_case(folder):

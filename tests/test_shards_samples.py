@@ -3,7 +3,7 @@ import json
 import pytest
 
 from capfilt.records import Sample
-from capfilt.shards.samples import MAX_TEXT, describe, read_metadata, read_text, to_json
+from capfilt.shards.samples import MAX_NESTING, MAX_TEXT, describe, read_metadata, read_text, to_json
 
 BARE = Sample(0, "0", b"x", "")
 
@@ -99,3 +99,14 @@ def test_json_of_any_other_shape_is_carried_on(metadata):
 
 def test_a_row_becomes_json_without_what_it_does_not_have():
     assert json.loads(to_json({"a": 1, "b": None, "c": b"bytes", "d": ["x"]})) == {"a": 1, "d": ["x"]}
+
+
+@pytest.mark.parametrize("calls", [0, 100])
+def test_how_deep_json_may_be_nested_does_not_hang_on_the_stack(calls):
+    def further_down(calls: int, levels: int) -> str:
+        text = '{"x": ' + "[" * (levels - 1) + "]" * (levels - 1) + "}"
+        return further_down(calls - 1, levels) if calls else read_metadata(text.encode()).error
+
+    assert further_down(calls, MAX_NESTING) == ""
+    assert "is not JSON and is dropped (nested over 800 levels deep)" in further_down(calls, MAX_NESTING + 1)
+    assert read_metadata(b'{"x": [' + b"[]," * 1000 + b"[]]}").error == ""  # many, but side by side

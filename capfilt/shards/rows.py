@@ -6,19 +6,20 @@ word. So the lines of a cell that goes over several are looked at, whether they 
 
 import csv
 import io
-import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from capfilt.display import few
 from capfilt.shards.grouping import IMAGE_SUFFIXES
-from capfilt.shards.samples import MAX_METADATA_BYTES
+from capfilt.shards.samples import MAX_METADATA_BYTES, parse_json
 
 _PATHS = ("image", "file_name", "filename", "filepath", "file", "path", "image_path", "image_name", "img")
 _TEXTS = ("caption", "captions", "text", "txt", "alt_text", "title")
 _MAX_CELL = MAX_METADATA_BYTES  # characters of a cell in quotes; its text is cut far before
 _MOST_LINES = 100  # of one row of a TSV: else a file of quotes would be read again from each of its lines
+_URLS = ("url", "urls", "image_url", "uri")
 _QUOTES = "its quotes do not pair: write those inside of a quoted cell twice"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -71,7 +72,7 @@ def json_rows(text: str) -> list[Row]:
     if rows and names.isdisjoint(_PATHS):
         if rows[0].problem and not names:
             raise ValueError(f"line {rows[0].line} {rows[0].problem}; write an object with the key image in each line")
-        raise ValueError(f"no key names the image files; name it {_PATHS[0]}; found {few(sorted(names))}")
+        raise ValueError(_unnamed("key", sorted(names)))
     return rows
 
 
@@ -92,6 +93,8 @@ class _Table:
             self.names, self.below, problem = self.read(self.below)
             if problem:
                 raise ValueError(f"line {self.below}: {problem}")
+        if twice := [name for name, count in Counter(self.names).items() if name.strip() and count > 1]:
+            raise ValueError(f"has several columns {', '.join(few(twice))}; give all but one other names")
         names = [name.strip().lower() for name in self.names]
         paths = [names.index(name) for name in _PATHS if name in names]
         texts = [names.index(name) for name in _TEXTS if name in names]
@@ -170,7 +173,7 @@ def _json_rows(text: str) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
+            values = parse_json(line)
         except (ValueError, RecursionError) as error:
             yield Row(number, number, {}, problem=f"is not JSON: {error}")
             continue
@@ -189,7 +192,14 @@ def _no_column(names: Sequence[str], line: int, delimiter: str) -> str:
     if len(names) == 1 and any(other in names[0] for other in ";,|\t"):
         wanted = "commas" if delimiter == "," else "tabs"
         return f"the head is one cell, {names[0][:100]!r}; put {wanted} between cells"
-    return f"no column names the image files; name it {_PATHS[0]}; found {few(names)}"
+    return _unnamed("column", names)
+
+
+def _unnamed(what: str, names: Sequence[str]) -> str:
+    """Return that no column (or key) of some names is of images, and what to do."""
+    if any(name.strip().lower() in _URLS for name in names):
+        return f"no {what} names image files; let img2dataset fetch those of the URLs"
+    return f"no {what} names the image files; name it {_PATHS[0]}; found {few(names)}"
 
 
 def _is_quoted(cell: str) -> bool:

@@ -3,7 +3,7 @@
 import codecs
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ NO_SAMPLES = "holds no samples"  # how the damage of a shard begins that is whol
 MAX_TEXT = 10_000  # characters; what is longer is no caption, and is cut
 MAX_TEXT_BYTES = 4 * MAX_TEXT + 4  # holds more than MAX_TEXT characters of any script
 MAX_METADATA_BYTES = 4 << 20
+MAX_NESTING = 800  # brackets in brackets of JSON, which Python takes as many of as the stack it is at has room for
 MAX_IMAGE_BYTES = 1 << 30  # an image over this is not even read, so that one sample always fits into memory
 
 
@@ -77,7 +78,7 @@ def read_metadata(data: bytes | None) -> Metadata:
 
     try:
         raw = data.decode("utf-8-sig")
-        value = json.loads(raw, parse_constant=unsayable.append, parse_float=number)
+        value = parse_json(raw, parse_constant=unsayable.append, parse_float=number)
     except (ValueError, RecursionError) as error:
         return Metadata(error=f"metadata is not JSON and is dropped ({error}): {data[:40]!r}")
     if unsayable:  # pandas writes NaN for an absent value; append gave None for it, which JSON can say
@@ -85,6 +86,28 @@ def read_metadata(data: bytes | None) -> Metadata:
     fields = value if isinstance(value, dict) else {}
     url, caption = fields.get("url"), fields.get("caption")
     return Metadata(raw, caption if isinstance(caption, str) else None, _storable(url) if isinstance(url, str) else "")
+
+
+def parse_json(text: str, **hooks: Callable[[str], object]) -> object:
+    """Return what JSON says, the same on every stack, so that it can be written again; json.loads takes the hooks.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is nested deeper than MAX_NESTING.
+    """
+    value = json.loads(text, **hooks)  # type: ignore[arg-type]
+    if text.count("[") + text.count("{") > MAX_NESTING and _nesting(value) > MAX_NESTING:
+        raise RecursionError(f"nested over {MAX_NESTING} levels deep")
+    return value
+
+
+def _nesting(value: object) -> int:
+    """Return how many levels of lists and objects a value has."""
+    levels, level = 0, [value]
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        levels += 1
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+    return levels
 
 
 def to_json(row: Mapping[str, object]) -> bytes:
