@@ -142,6 +142,14 @@ def test_a_folder_of_folders_of_shards_is_answered_with_those_to_choose_from(tmp
         names(["clean"], tmp_path)
 
 
+def test_a_folder_of_image_files_is_answered_with_what_to_make_of_them(tmp_path):
+    for name in ("0.JPG", "0.txt"):
+        (tmp_path / name).write_bytes(b"x")
+
+    with pytest.raises(ConfigError, match=r"it holds 0\.JPG, 0\.txt; pack the images with their texts as tars"):
+        names([""], tmp_path)
+
+
 def test_a_shard_that_is_not_there_is_told_without_a_word_on_its_ending(tmp_path):
     with pytest.raises(ConfigError, match=r"0\.tar matches no shard; there is no such file$"):
         names(["0.tar"], tmp_path)

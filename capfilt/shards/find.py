@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from capfilt.errors import ConfigError
+from capfilt.shards.grouping import split_name
 from capfilt.shards.listing import LIST_SUFFIXES
 from capfilt.storage import absolute, exists, find_files, join, list_files, list_folders, local_path
 
@@ -84,6 +85,8 @@ def _told(name: str) -> str:
     files = [found for found in list_files(name) if found != name.rpartition("/")[2]]  # stores list a file as in itself
     names = [*(f"{folder}/" for folder in list_folders(name)), *files]  # folders: as in RUN/clean
     holds = f"; it holds {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else ""
+    if any(split_name(found)[1] == "image" for found in files):
+        holds += "; pack the images with their texts as tars, or write a list of them"
     read = f"{', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"
     return f"{holds}; give a file whose name ends in {read}, in small letters, a folder of such files, or a glob"
 

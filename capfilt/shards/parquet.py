@@ -146,7 +146,8 @@ def _no_images(columns: Iterable[str], others: Collection[str]) -> str:
         return f"no column with a name of images holds bytes; if {' or '.join(few(others))} has them, name it image"
     return (
         f"no column holds image bytes; it has {', '.join(few(columns))}; where this is the table beside a tar shard, "
-        f"give the tar; else let img2dataset fetch the images (--output_format webdataset)"
+        f"give the tar; beside a folder of images, pack that as a tar; else let img2dataset fetch the images "
+        f"(--output_format webdataset)"
     )
 
 
