@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import fsspec
@@ -186,6 +187,13 @@ def test_the_folder_of_a_run_is_answered_with_its_clean_shards(tmp_path):
 
     (tmp_path / "clean/default-c0ffee").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"its clean shards are in \S+/clean/default-c0ffee"):
+        names([""], tmp_path)
+
+
+def test_a_name_that_is_not_utf8_and_that_no_table_could_hold_is_refused(tmp_path):
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.tar")).write_bytes(b"x")
+
+    with pytest.raises(ConfigError, match=r"caf\\udce9\.tar is no name in UTF-8; rename the file"):
         names([""], tmp_path)
 
 

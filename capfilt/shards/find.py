@@ -31,9 +31,14 @@ def find_shards(inputs: Sequence[str], key: str = "input") -> list[str]:
         key: the setting that they stand under, for messages.
 
     Raises:
-        ConfigError: an input matches nothing, a file of a range is missing, or a folder is that of a run.
+        ConfigError: an input matches nothing, a file of a range is missing, a folder is that of a run, or a path is no
+            UTF-8.
     """
-    return sorted({absolute(shard): shard for given in inputs for shard in _expand(given, key)}.values())
+    found = {absolute(shard): shard for given in inputs for shard in _expand(given, key)}
+    for path in found:
+        if (readable := path.encode(errors="backslashreplace").decode()) != path:  # it would stand in tables
+            raise ConfigError(f"{key}: {readable} is no name in UTF-8; rename the file, or its folder")
+    return sorted(found.values())
 
 
 def _expand(given: str, key: str) -> Iterator[str]:
