@@ -9,6 +9,7 @@ Which one it is shows in the file itself. Entries of the same image become one, 
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, cast
 
@@ -17,6 +18,7 @@ from capfilt.errors import AnnotationError
 from capfilt.storage import open_input
 
 Entry = dict[str, object]
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON writes half of a character beyond U+FFFF
 
 
 class Annotated(NamedTuple):
@@ -101,7 +103,10 @@ def field(entry: Entry, key: str, kind: type, where: str) -> object:
 
 def _parsed(text: str, where: str) -> object:
     try:
-        return json.loads(text)
+        value: object = json.loads(text)
+        if _HALF.search(text):  # half a character alone, as where a text was cut, is none that could be encoded
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+        return value
     except (ValueError, RecursionError) as error:  # the latter of brackets in brackets, and numbers may be too long
         raise AnnotationError(f"{where}: is no JSON ({error}); fetch it again") from None
 

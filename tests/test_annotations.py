@@ -144,6 +144,14 @@ def test_json_that_python_cannot_hold_is_named(tmp_path, text):
         read(tmp_path / "notes.json")
 
 
+def test_half_a_character_alone_which_no_tokenizer_takes_becomes_a_question_mark(tmp_path):
+    captions = ["a dog \ud83d", "a cat \N{DOG FACE}"]
+
+    (entry,) = read(written(tmp_path, [{"image": "1.jpg", "caption": captions}]))
+
+    assert entry.captions == ("a dog ?", "a cat \N{DOG FACE}")
+
+
 def test_a_missing_file_and_a_damaged_one_are_named(tmp_path):
     with pytest.raises(AnnotationError, match=r"none\.json: is not there"):
         read(tmp_path / "none.json")
