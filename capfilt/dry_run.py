@@ -27,8 +27,9 @@ class DryRun:
         self.facts.append((topic, fact))
 
     def refuse(self, problem: str) -> None:
-        """Add what keeps the job from its work, with the remedy."""
-        self.problems.append(problem)
+        """Add what keeps the job from its work, with the remedy. What several checks find is told once."""
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     @contextmanager
     def examine(self) -> Iterator[None]:

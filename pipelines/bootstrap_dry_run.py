@@ -11,6 +11,7 @@ from capfilt.config import BootstrapConfig, ExportConfig
 from capfilt.display import counted, in_bytes
 from capfilt.dry_run import DryRun
 from capfilt.forecast.survey import Survey, survey
+from capfilt.hardware import require_device, require_gpus
 from capfilt.ledger.quarantine import quarantined_shards
 from capfilt.runs import Run, begun_with, find_run
 from capfilt.runs.lease import require_free
@@ -52,6 +53,10 @@ def dry_run(
     if storage.absolute(config.captioner) == storage.absolute(config.filter):  # their hashes would need all of a file
         dry.tell("warning", ONE_FOR_BOTH)
     with dry.examine():
+        if local:
+            require_device(config.device.kind, "set device.kind: cpu")
+        else:
+            require_gpus(config.device.kind, config.cluster.gpus_per_worker)
         dry.tell("workers", "in this process" if local else find_room(config.cluster))
     with dry.examine():
         if not force:
@@ -109,4 +114,6 @@ def _tell(dry: DryRun, config: BootstrapConfig, folder: Run, found: Survey) -> N
     for shard in found.left_out[:LISTED] if config.damage == "fail" else []:
         dry.refuse(remedy(shard))
     if config.damage == "fail" and len(found.left_out) > LISTED:
-        dry.refuse(f"{len(found.left_out) - LISTED} more shards cannot be used; capfilt scan lists all")
+        dry.refuse(
+            f"{counted(len(found.left_out) - LISTED, 'more shard')} that cannot be used; capfilt scan lists all"
+        )

@@ -6,6 +6,7 @@ from functools import partial
 from capfilt import storage
 from capfilt.bootstrap import Build
 from capfilt.config import BootstrapConfig
+from capfilt.hardware import require_gpus
 from capfilt.med.settled import settle
 from capfilt.runs import begun_with
 from workers.bootstrap_worker import try_batch_sizes
@@ -15,7 +16,13 @@ logger = logging.getLogger(__name__)
 
 
 def settled(config: BootstrapConfig, build: Build, local: bool) -> BootstrapConfig:
-    """Decide what a config leaves to the machine: as the run began with, or else as suits the machine."""
+    """Decide what a config leaves to the machine: as the run began with, or else as suits the machine.
+
+    Raises:
+        ConfigError: the models are to be on GPUs, and no worker has one.
+    """
+    if not local:
+        require_gpus(config.device.kind, config.cluster.gpus_per_worker)
     config = as_begun(config)
     if config.batch_size:
         return config

@@ -7,6 +7,7 @@ from typing import TypeVar
 from capfilt.config.tasks import NLVR2Config, VQAConfig
 from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.errors import StoppedError
+from capfilt.hardware import require_gpus
 from capfilt.runs.lease import hold_lease
 from capfilt.runs.stop import Stop, heed_stop, stop_requested
 from capfilt.storage import absolute
@@ -28,6 +29,7 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]], stop:
         stop: hears of a request to stop, also of one that came when nothing was left to stop.
 
     Raises:
+        ConfigError: workers on Ray are to compute on GPUs, and reserve none.
         RunError: another driver is at work on the run, or has taken it.
         StoppedError: it was asked to stop, by a request in the folder; its state is written.
     """
@@ -35,6 +37,8 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]], stop:
     if folder.finished:
         folder.begin()
         return folder.checkpoint
+    if not config.cluster.in_this_process:
+        require_gpus(config.device.kind, config.cluster.gpus_per_worker)
     folder.check()  # before the lease, of which nothing must come in a folder that is another job's
     meaning = "the state is written, then the job ends"
     with (

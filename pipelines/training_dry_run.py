@@ -8,6 +8,7 @@ from torch import nn
 from capfilt.config.data import DataSettings
 from capfilt.display import counted
 from capfilt.dry_run import DryRun
+from capfilt.hardware import require_gpus
 from capfilt.runs.lease import require_free
 from capfilt.storage import absolute, exists
 from capfilt.training.devices import precision
@@ -31,6 +32,7 @@ def dry_run_training(name: str, config: C, prepare: Callable[[C, str | None], Jo
         if config.cluster.in_this_process:
             dry.tell("device", f"{precision(config.device).device}, in this process")
         else:
+            require_gpus(config.device.kind, config.cluster.gpus_per_worker)
             dry.tell("workers", find_room(config.cluster.asked))
     with dry.examine():
         if run.check() and exists(run.shards):  # with other settings the job looks at the shards anew

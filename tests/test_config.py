@@ -5,7 +5,7 @@ import yaml
 from pydantic import ValidationError
 
 from capfilt.cli.options import JOBS, job_kind
-from capfilt.config import BootstrapConfig, Cluster, Config, Sampling, describe, dump, load
+from capfilt.config import BootstrapConfig, Cluster, Config, ExportConfig, Sampling, describe, dump, load
 from capfilt.config.bootstrap import RESULTS
 from capfilt.config.demo import DemoConfig
 from capfilt.config.loading import section_of
@@ -53,13 +53,34 @@ def test_a_misspelt_key_of_a_section_is_refused_with_its_place(file):
         load(BootstrapConfig, file(needed(sampling={"topp": 0.9})))
 
 
+@pytest.mark.parametrize(
+    ("key", "places"),
+    [("workers", "cluster.workers"), ("web_itm", "policy.web_itm"), ("max_bytes", "images.max_bytes")],
+)
+def test_a_key_of_a_section_that_stands_outside_of_it_is_told_its_place(file, key, places):
+    with pytest.raises(ConfigError, match=rf"job\.yaml: {key}: unknown key; did you mean {places}\?$"):
+        load(BootstrapConfig, file(needed(**{key: 1})))
+
+
+@pytest.mark.parametrize("key", ["cluster", "address"])
+def test_the_url_of_a_dashboard_is_no_address_of_a_cluster(file, key):
+    url = "http://127.0.0.1:8265"
+    kind, text = (BootstrapConfig, needed(cluster={"address": url}))
+    if key == "address":
+        kind, text = ExportConfig, yaml.safe_dump({"run": "r", "address": url})
+    with pytest.raises(ConfigError, match=rf"address: {url} is a dashboard's URL, which capfilt submit takes; give"):
+        load(kind, file(text))
+
+
 def test_a_value_out_of_range_is_named_with_what_was_found(file):
     with pytest.raises(ConfigError, match=r"sampling\.top_p: input should be less than or equal to 1 \(found 1\.5\)"):
         load(BootstrapConfig, file(needed()), ["sampling.top_p=1.5"])
 
 
 def test_all_problems_are_told_at_once(file):
-    with pytest.raises(ConfigError, match=r"run: field required\n(.|\n)*filter: field required"):
+    with pytest.raises(
+        ConfigError, match=r"run: is missing \(folder or URL of the run; .*\n(.|\n)*filter: is missing \(ch"
+    ):
         load(BootstrapConfig, file("input: [x.tar]\ncaptioner: a\n"))
 
 

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from dry_runs import dry_run, tree
 from fakes import NAMES, build_fakes, job_config, mixed_shards
 from models import small_checkpoint
 
 from capfilt.config import BootstrapConfig, dump
 from capfilt.dry_run import DryRun
-from capfilt.errors import CheckpointError
+from capfilt.errors import CheckpointError, ConfigError
 from capfilt.forecast.survey import ENOUGH
 from capfilt.med.checkpoints import save
 from pipelines import bootstrap, bootstrap_dry_run
@@ -112,6 +113,33 @@ def test_every_problem_is_told_at_once(tmp_path, job):
     assert "filter/model.safetensors: cannot be read as tensors" in problems[0]
     assert "127.0.0.1:1 does not answer" in problems[1]
     assert "00001.tar" in problems[2]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ((), "cluster.gpus_per_worker: 0, which gives a worker no GPU for device.kind: cuda; set it to 1, or"),
+        (("--local",), "device.kind: cuda, but torch sees no GPU here; set device.kind: cpu"),
+    ],
+)
+def test_models_without_the_gpu_that_they_need_are_a_problem(tmp_path, job, where, message):
+    result = dry_run(tmp_path, "bootstrap", job(device={"kind": "cuda"}), *where)
+    assert result.exit_code == 1
+    assert f"problem: {message}" in result.output
+
+
+def test_workers_without_a_gpu_are_refused_before_ray_starts(tmp_path):
+    mixed_shards(tmp_path / "in")
+    with pytest.raises(ConfigError, match=r"^cluster\.gpus_per_worker: 0, which gives a worker no GPU"):
+        bootstrap.run(job_config(tmp_path, device={"kind": "cuda"}), build_fakes, NAMES)
+    assert not (tmp_path / "run" / "run.yaml").exists()
+
+
+def test_what_several_checks_find_is_told_once(tmp_path):
+    mixed_shards(tmp_path / "in")
+    (tmp_path / "run").write_text("a file")
+    assert look(job_config(tmp_path)).problems == [f"{tmp_path}/run: is a file; give the folder of a run"]
 
 
 def test_a_checkpoint_that_cannot_play_its_part_is_a_problem(tmp_path, job):

@@ -105,7 +105,7 @@ def test_texts_of_an_image_are_not_counted_where_entries_are_trained_on(folder):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, r"role: field required"),
+        ({}, "role: is missing; give 'captioner', 'filter', 'vqa' or 'nlvr2'"),
         ({"role": "painter"}, r"role: input should be 'captioner', 'filter', 'vqa' or 'nlvr2' (found 'painter')"),
         ({"role": ["vqa"]}, r"role: input should be 'captioner', 'filter', 'vqa' or 'nlvr2' (found ['vqa'])"),
         ({"role": "vqa", "prompt": "a"}, r"prompt: unknown key"),

@@ -11,6 +11,7 @@ from pairs import sample, tiny_model, write_shard
 from tasks import write_images, write_json
 
 from capfilt.config.training import FinetuneConfig, PretrainConfig
+from capfilt.errors import ConfigError
 from capfilt.med.checkpoints import save
 from capfilt.runs.lease import hold_lease
 from capfilt.training.folder import TrainingRun
@@ -50,6 +51,15 @@ def finetuning(folder: Path, role: str, **changes: object) -> dict[str, object]:
 def job(folder: Path, values: dict[str, object]) -> Path:
     (folder / "job.yaml").write_text(yaml.safe_dump(values))
     return folder / "job.yaml"
+
+
+def test_workers_without_a_gpu_are_refused_before_ray_starts(folder):
+    values = pretraining(folder, device={"kind": "cuda"}, cluster={"workers": 2})
+    message = "cluster.gpus_per_worker: 0, which gives a worker no GPU for device.kind: cuda; set it to 1, or"
+    assert f"problem: {message}" in dry_run(folder, "pretrain", job(folder, values)).output
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        pretrain.run(PretrainConfig.model_validate(values))
+    assert not (folder / "run").exists()
 
 
 def test_pre_training_is_told_with_its_parameters_steps_and_room(folder):

@@ -78,7 +78,7 @@ class TestSettings:
 
         run.save(state(10))
         settings.write_text("role: captioner\n")
-        with pytest.raises(RunError, match=r"output: field required; it is of another job, .*another output folder"):
+        with pytest.raises(RunError, match=r"output: is missing; it is of another job, .*another output folder"):
             begun(lesson)
         assert settings.read_text() == "role: captioner\n"
 

@@ -130,10 +130,20 @@ def _selector(text: str) -> str:
     return text
 
 
+def _address(text: str) -> str:
+    """Return the address of a cluster, which is not the URL of its dashboard."""
+    if text.startswith(("http://", "https://")):
+        raise ValueError(f"{text} is a dashboard's URL, which capfilt submit takes; give host:port, as 127.0.0.1:6379")
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
 class Cluster(Config):
     """The Ray side of a job."""
 
-    address: str = Field("local", description="local starts Ray on this machine; else host:port or ray://host:port")
+    address: Address = Field("local", description="local starts Ray on this machine; else host:port or ray://host:port")
     workers: PositiveInt = Field(1, description="actors; each holds both models")
     gpus_per_worker: NonNegativeFloat = Field(0.0, description="GPUs reserved for an actor; 0 runs on CPU")
     cpus_per_worker: NonNegativeFloat = Field(1.0, description="CPUs reserved for an actor")
@@ -236,4 +246,4 @@ class ExportConfig(Config):
     policy: Policy = Field(Policy(), description="which candidates are kept")
     keep_empty: bool = Field(False, description="also write samples of which no text was kept")
     workers: PositiveInt = Field(1, description="processes, one shard each")
-    address: str = Field("local", description="where several workers run: local, or the address of a Ray cluster")
+    address: Address = Field("local", description="where several workers run: local, or the address of a Ray cluster")

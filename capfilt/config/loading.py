@@ -73,12 +73,13 @@ def load_by(key: str, kinds: Mapping[str, type[C]], path: Path, overrides: Seque
         ConfigError: as load, or the key is missing or has another value.
     """
     values = _override(read(path), overrides)
+    *others, last = map(repr, kinds)
+    known = f"{', '.join(others)} or {last}"
     if key not in values:
-        raise ConfigError(f"{path}: {key}: field required")
+        raise ConfigError(f"{path}: {key}: is missing; give {known}")
     found = values[key]
     if not isinstance(found, str) or found not in kinds:
-        *others, last = map(repr, kinds)
-        raise ConfigError(f"{path}: {key}: input should be {', '.join(others)} or {last} (found {_shown(found)})")
+        raise ConfigError(f"{path}: {key}: input should be {known} (found {_shown(found)})")
     return _check(kinds[found], values, str(path))
 
 
@@ -196,16 +197,22 @@ def _explain(kind: type[Config], problem: ErrorDetails) -> str:
         return ": ".join(filter(None, [key, problem["msg"].removeprefix("Value error, ")]))
     if problem["type"] == "too_short" and not problem["input"]:
         return f"{key}: is empty; give at least one"
+    if problem["type"] == "missing":
+        field = _section(kind, problem["loc"][:-1]).model_fields.get(str(problem["loc"][-1]))
+        meaning = f" ({field.description})" if field and field.description else ""
+        return f"{key}: is missing{meaning}"
     if problem["type"] != "extra_forbidden":
-        found = "" if problem["type"] == "missing" else f" (found {_shown(problem['input'])})"
+        found = f" (found {_shown(problem['input'])})"
         one = problem["type"] == "list_type" and isinstance(problem["input"], str) and len(problem["input"]) <= _SHOWN
         found += f"; write it as [{redact(problem['input'])}]" if one else ""
         return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{found}"
-    known = list(_section(kind, problem["loc"][:-1]).model_fields)
-    close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-    return (
-        f"{key}: unknown key; did you mean {close[0]}?" if close else f"{key}: unknown key; known: {', '.join(known)}"
-    )
+    known = _section(kind, problem["loc"][:-1]).model_fields
+    name = str(problem["loc"][-1])
+    sections = {each: section_of(field.annotation) for each, field in known.items()}
+    inner = [f"{each}.{name}" for each, section in sections.items() if section and name in section.model_fields]
+    if close := inner or difflib.get_close_matches(name, known, n=1):
+        return f"{key}: unknown key; did you mean {' or '.join(close)}?"
+    return f"{key}: unknown key; known: {', '.join(known)}"
 
 
 class _Shown(reprlib.Repr):

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from capfilt.config.bootstrap import Cluster
+from capfilt.config.bootstrap import Address, Cluster
 from capfilt.config.data import DataSettings
 from capfilt.config.initial import InitialWeights
 from capfilt.config.loading import Config
@@ -84,7 +84,7 @@ class TrainingDevice(Config):
 class TrainingCluster(Config):
     """The Ray side of a training job. One worker and address: local run in this process, without Ray."""
 
-    address: str = Field("local", description="local starts Ray on this machine; else host:port or ray://host:port")
+    address: Address = Field("local", description="local starts Ray on this machine; else host:port or ray://host:port")
     workers: PositiveInt = Field(1, description="processes that share each batch; NCCL between GPUs, else gloo")
     gpus_per_worker: NonNegativeFloat = Field(0.0, description="GPUs reserved for a worker; 0 runs on CPU")
     cpus_per_worker: NonNegativeFloat = Field(1.0, description="CPUs reserved for a worker")
