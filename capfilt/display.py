@@ -50,9 +50,15 @@ def one_line(text: str, width: int = 60) -> str:
     return line if len(line) <= width else f"{line[: width - 3]}..."
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number of things for people: "1 shard", "2,880 tokens"."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+def counted(count: float, noun: str) -> str:
+    """Return a number of things for people: "1 shard", "2,880 tokens", "0.5 GPUs"."""
+    number = f"{count:,.0f}" if count == int(count) else f"{count:g}"
+    return f"{number} {noun}" + ("" if count == 1 else "s")
+
+
+def devices(cpus: float, gpus: float) -> str:
+    """Return what a worker reserves for people: "4 CPUs and 1 GPU"."""
+    return f"{counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}"
 
 
 def in_bytes(count: float) -> str:

@@ -114,6 +114,4 @@ def _tell(dry: DryRun, config: BootstrapConfig, folder: Run, found: Survey) -> N
     for shard in found.left_out[:LISTED] if config.damage == "fail" else []:
         dry.refuse(remedy(shard))
     if config.damage == "fail" and len(found.left_out) > LISTED:
-        dry.refuse(
-            f"{counted(len(found.left_out) - LISTED, 'more shard')} that cannot be used; capfilt scan lists all"
-        )
+        dry.refuse(f"{counted(len(found.left_out) - LISTED, 'more shard')} that cannot be used; capfilt scan lists all")

@@ -12,15 +12,20 @@ JOB = "capfilt-bootstrap-run-000000000000-1"
 
 
 @contextmanager
-def dashboard(port: int = 0, state: str = "RUNNING", status: int = 200) -> Iterator[int]:
-    """Yield the port of a server that knows one job, in this state, and answers questions after jobs with a status."""
+def dashboard(port: int = 0, state: str = "RUNNING", status: int = 200, locked: bool = False) -> Iterator[int]:
+    """Yield the port of a server that knows one job, in this state, and answers questions after jobs with a status.
+
+    One that is locked answers nothing without a token.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             is_version = self.path == "/api/version"
             values = {"ray_version": ray.__version__} if is_version else _job(state)
             body = json.dumps([values] if self.path == "/api/jobs/" else values).encode()
-            self.send_response(200 if is_version else status)
+            if locked:
+                body = b"Unauthorized: Missing authentication token"
+            self.send_response(401 if locked else 200 if is_version else status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -117,7 +117,18 @@ def test_a_long_text_is_cut_between_words_and_nothing_is_lost(text, head, rest):
     assert "".join(shorten(text, 10)) == text
 
 
-@pytest.mark.parametrize(("count", "told"), [(0, "0 tokens"), (1, "1 token"), (2, "2 tokens"), (2880, "2,880 tokens")])
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (0, "0 tokens"),
+        (1, "1 token"),
+        (2, "2 tokens"),
+        (2880, "2,880 tokens"),
+        (2_880_000, "2,880,000 tokens"),
+        (1.0, "1 token"),
+        (0.5, "0.5 tokens"),
+    ],
+)
 def test_a_number_of_things_is_told_for_people(count, told):
     assert counted(count, "token") == told
 

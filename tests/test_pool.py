@@ -197,8 +197,8 @@ def test_workers_wait_for_a_node_with_their_labels(cluster, monkeypatch, caplog)
     nowhere = cluster.model_copy(update={"labels": {"ray.io/accelerator-type": "A100"}})
 
     assert list(run_units(Echo, UNITS, nowhere, stop=stop)) == []
-    assert "no worker is ready yet; cluster: address='local' workers=2" in caplog.text
-    assert "labels={'ray.io/accelerator-type': 'A100'}" in caplog.text
+    asked = "2 workers, each with 0.5 CPUs and 0 GPUs on nodes with ray.io/accelerator-type: A100"
+    assert f"no worker is ready yet; cluster: {asked}; free: " in caplog.text
 
 
 class Looks:

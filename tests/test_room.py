@@ -6,13 +6,13 @@ from workers.room import find_room
 
 
 def test_cpu_workers_find_room_on_this_machine_without_ray():
-    assert find_room(Cluster(workers=3)) == "3 on this machine, each with 1 CPUs and 0 GPUs"
+    assert find_room(Cluster(workers=3)) == "3 on this machine, each with 1 CPU and 0 GPUs"
 
 
 def test_gpus_that_this_machine_lacks_are_a_problem(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     assert find_room(Cluster(workers=6, gpus_per_worker=0.5)).startswith("6 on this machine")
-    with pytest.raises(ConfigError, match=r"4 workers of 1 CPUs and 1 GPUs each, on this machine there is room for 3;"):
+    with pytest.raises(ConfigError, match=r"4 workers of 1 CPU and 1 GPU each, on this machine there is room for 3;"):
         find_room(Cluster(workers=4, gpus_per_worker=1))
 
 
@@ -27,15 +27,15 @@ def test_a_cluster_is_asked_for_what_its_nodes_have():
     assert find_room(Cluster(address="auto", workers=4, cpus_per_worker=0.5)) == (
         "4 at auto, each with 0.5 CPUs and 0 GPUs"
     )
-    with pytest.raises(ConfigError, match=r"2 workers of 1 CPUs and 1 GPUs each, at auto there is room for 0;"):
+    with pytest.raises(ConfigError, match=r"2 workers of 1 CPU and 1 GPU each, at auto there is room for 0;"):
         find_room(Cluster(address="auto", workers=2, gpus_per_worker=1))
 
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_processes_that_decode_need_room_too():
     apart = {"address": "auto", "cpus_per_worker": 0.5, "decode_cpus": 1.0}
-    assert find_room(Cluster(workers=1, **apart)) == "1 at auto, each with 0.5 CPUs and 0 GPUs, 1 CPUs to decode"
-    with pytest.raises(ConfigError, match=r"2 workers of .* 1 CPUs to decode each, at auto there is room for 1;"):
+    assert find_room(Cluster(workers=1, **apart)) == "1 at auto, each with 0.5 CPUs and 0 GPUs, 1 CPU to decode"
+    with pytest.raises(ConfigError, match=r"2 workers of .* 1 CPU to decode each, at auto there is room for 1;"):
         find_room(Cluster(workers=2, **apart))
 
 
@@ -45,7 +45,7 @@ def test_nodes_that_labels_rule_out_are_no_room(wanted, there):
     """Ray would have the job's workers wait for ever; its nodes have no label of that name here."""
     cluster = Cluster(address="auto", labels={"pool": wanted})
     if there:
-        assert find_room(cluster) == f"1 at auto on nodes with pool: {wanted}, each with 1 CPUs and 0 GPUs"
+        assert find_room(cluster) == f"1 at auto on nodes with pool: {wanted}, each with 1 CPU and 0 GPUs"
     else:
         with pytest.raises(ConfigError, match="at auto on nodes with pool: spot there is room for 0;"):
             find_room(cluster)

@@ -1,5 +1,6 @@
 import errno
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,34 @@ def test_labels_are_read_as_ray_reads_them():
     assert not allows(there, {"pool": "spot", "zone": "a"})
 
 
+LOCKED = """
+import sys
+from capfilt.config import Cluster
+from capfilt.errors import NoAnswerError
+from workers.session import session
+
+try:
+    with session(Cluster(address=sys.argv[1])):
+        print("begun")
+except NoAnswerError as error:
+    print(error)
+"""
+
+
+def test_a_cluster_that_lets_nobody_in_is_told_with_what_may_open_it():
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_gcs_rpc_server_connect_timeout_s": "1"}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        command = [sys.executable, "-c", LOCKED, address]
+        told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True).stdout
+
+    assert told.startswith(f"cluster.address: {address} lets nobody in (Failed to connect to Ray cluster")
+    assert told.endswith(
+        "for a cluster that asks for a token set RAY_AUTH_MODE=token, with its token in "
+        "RAY_AUTH_TOKEN or ~/.ray/auth_token\n"
+    )
+
+
 ALONE = """
 import ray
 from capfilt.config import Cluster
@@ -123,7 +152,7 @@ def test_a_machine_that_is_not_what_was_asked_for_is_refused_and_its_ray_ended()
         [sys.executable, "-c", ALONE], env=environment, capture_output=True, text=True, timeout=300, check=True
     ).stdout.splitlines()
 
-    assert told[0].startswith("cluster: 99 workers need 99 GPUs, this machine has ")
+    assert told[0].startswith("cluster: it takes 99 GPUs for 99 workers, this machine has ")
     assert told[2].startswith("cluster.labels: this machine is not {'pool': 'spot'}; ")
     assert told[1::2] == ["False", "False"]
 

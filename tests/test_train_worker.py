@@ -87,7 +87,7 @@ class TestWorkers:
         monkeypatch.setattr("workers.train_worker.TOLD_EVERY", 0.2)
         monkeypatch.setattr("workers.train_worker.say", make_room)
         launch(partial(try_once, lesson.output), TrainingRun(lesson.output, lesson), TWO)
-        asked, free = "2 workers, each with 1 CPUs and 0 GPUs", "1 CPUs and 0 GPUs"
+        asked, free = "2 workers, each with 1 CPU and 0 GPUs", "1 CPU and 0 GPUs"
         assert said[0] == f"no worker can start yet; cluster: {asked}; free: {free}"
         assert Path(lesson.output, "tried").read_text() == "xx"
 

@@ -6,6 +6,11 @@ import socket
 from capfilt.errors import NoAnswerError
 
 PATIENCE = 10.0  # seconds
+# "ray start" asks for a token where it finds one, which Ray leaves when it runs on a machine alone; clients do not by
+# themselves give it.
+TOKEN = (
+    "for a cluster that asks for a token set RAY_AUTH_MODE=token, with its token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+)
 
 
 def require_answer(

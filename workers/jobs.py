@@ -18,12 +18,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from capfilt.display import CREDENTIALS, has_credentials, redact
 from capfilt.errors import ConfigError, JobError, NoAnswerError, StoppedError
 from capfilt.retries import may_pass
-from workers.address import require_answer
+from workers.address import TOKEN, require_answer
 from workers.submission import Submission, attempt_of, entrypoint, staged
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")  # states that a job stays in
@@ -210,6 +211,8 @@ def _told() -> Iterator[None]:
     """Make a failure of the Jobs API one line."""
     try:
         yield
+    except AuthenticationError as error:
+        raise JobError(f"the cluster's Jobs API: {error.message.splitlines()[0]}; {TOKEN}") from error
     except (RuntimeError, OSError) as error:
         lines = redact(str(error)).replace("\\n", "\n").strip().splitlines() or [type(error).__name__]
         what = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"

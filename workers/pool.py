@@ -34,7 +34,7 @@ from workers.events import Listener, Nobody
 from workers.faults import Fault, Kind, death, fault_of, overdue
 from workers.isolation import Case, Isolation
 from workers.seats import Seat, Worker, hire, last_words, lost_node, unbuilt, units_in_hand
-from workers.session import session
+from workers.session import asked_and_free, session
 
 MOST_BUILDS = 3  # actors in a row that died while they built their worker
 PATIENCE = 60.0  # seconds without a worker until that is said
@@ -246,4 +246,4 @@ class _Crew(Generic[R]):
             self.patience = now + PATIENCE
         elif now > self.patience:
             self.patience = now + PATIENCE
-            logger.warning("no worker is ready yet; cluster: %s; free: %s", self.cluster, ray.available_resources())
+            logger.warning("no worker is ready yet; %s", asked_and_free(self.cluster))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from capfilt.config import Cluster
+from capfilt.display import counted, devices
 from capfilt.errors import ConfigError
 from workers.address import require_answer
 
@@ -35,11 +36,11 @@ def find_room(cluster: Cluster) -> str:
         room = min(sum(_fitting(node, cluster) for node in there), _decoders(there, cluster))
         if cluster.labels:
             where += " on nodes with " + ", ".join(f"{key}: {wanted}" for key, wanted in cluster.labels.items())
-    each = f"{cluster.cpus_per_worker:g} CPUs and {cluster.gpus_per_worker:g} GPUs"
-    each += f", {cluster.decode_cpus:g} CPUs to decode" if cluster.decode_cpus else ""
+    each = devices(cluster.cpus_per_worker, cluster.gpus_per_worker)
+    each += f", {counted(cluster.decode_cpus, 'CPU')} to decode" if cluster.decode_cpus else ""
     if room < cluster.workers:
         raise ConfigError(
-            f"cluster: {cluster.workers} workers of {each} each, {where} there is room for {room:.0f}; "
+            f"cluster: {counted(cluster.workers, 'worker')} of {each} each, {where} there is room for {room:.0f}; "
             "lower cluster.workers, or add nodes"
         )
     return f"{cluster.workers} {where}, each with {each}"

@@ -9,11 +9,12 @@ from typing import NamedTuple, TypeVar, cast
 import ray
 from ray._private import utils as ray_utils
 from ray._raylet import node_labels_match_selector  # type: ignore[attr-defined]
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import AuthenticationError, RayError, RayTaskError
 
 from capfilt.config import Cluster
-from capfilt.errors import ConfigError, WorkerError
-from workers.address import require_answer
+from capfilt.display import counted, devices
+from capfilt.errors import ConfigError, NoAnswerError, WorkerError
+from workers.address import TOKEN, require_answer
 from workers.seats import last_words, unbuilt
 from workers.signals import exit_on_sigterm
 
@@ -33,7 +34,7 @@ def session(cluster: Cluster) -> Iterator[None]:
     A connection that exists is used as it is, and stays; so several calls of run_units can share one.
 
     Raises:
-        NoAnswerError: there is no cluster at the address.
+        NoAnswerError: there is no cluster at the address, or it lets nobody in without its token.
         ConfigError: this machine has too few GPUs or other labels.
     """
     if ray.is_initialized():
@@ -50,8 +51,12 @@ def session(cluster: Cluster) -> Iterator[None]:
     # A private cluster warns of nothing but how its token is kept, which is of use where others can reach it.
     level = logging.ERROR if local else logging.WARNING
     with exit_on_sigterm():
-        with _without_handlers_of_ray():
-            ray.init(cluster.address, log_to_driver=False, logging_level=level, **private if local else {})
+        try:
+            with _without_handlers_of_ray():
+                ray.init(cluster.address, log_to_driver=False, logging_level=level, **private if local else {})
+        except (ConnectionError, AuthenticationError) as error:
+            why = str(error).partition("\n")[0]
+            raise NoAnswerError(f"cluster.address: {cluster.address} lets nobody in ({why}); {TOKEN}") from error
         with exit_on_sigterm():  # anew, since Ray's core sets one behind Python's back, which shows a trace
             try:
                 if local:
@@ -97,8 +102,7 @@ def on_a_worker(work: Callable[[], R], cluster: Cluster) -> R:
         try:
             result = task.remote(work)
             while not ray.wait([result], timeout=PATIENCE, fetch_local=False)[0]:
-                words = "a worker is being tried, or finds no room; cluster: %s; free: %s"
-                logger.warning(words, cluster, ray.available_resources())
+                logger.warning("a worker is being tried, or finds no room; %s", asked_and_free(cluster))
             return cast("R", ray.get(result))
         except RayTaskError as error:
             raise unbuilt(error.cause, "tried") from None
@@ -129,6 +133,15 @@ def allows(labels: dict[str, str], selectors: dict[str, str]) -> bool:
     return bool(node_labels_match_selector(labels, selectors))
 
 
+def asked_and_free(cluster: Cluster) -> str:
+    """Return what a job asks of Ray, and what it has free, for people."""
+    free, labels = ray.available_resources(), [f"{key}: {wanted}" for key, wanted in cluster.labels.items()]
+    each = devices(cluster.cpus_per_worker, cluster.gpus_per_worker)
+    place = f" on nodes with {', '.join(labels)}" if labels else ""
+    asked = f"{counted(cluster.workers, 'worker')}, each with {each}{place}"
+    return f"cluster: {asked}; free: {devices(free.get('CPU', 0), free.get('GPU', 0))}"
+
+
 def _check_machine(cluster: Cluster) -> None:
     if not any(allows(node["Labels"], cluster.labels) for node in ray.nodes()):
         raise ConfigError(
@@ -136,4 +149,5 @@ def _check_machine(cluster: Cluster) -> None:
         )
     wanted, found = cluster.workers * cluster.gpus_per_worker, ray.cluster_resources().get("GPU", 0)
     if wanted > found:
-        raise ConfigError(f"cluster: {cluster.workers} workers need {wanted:g} GPUs, this machine has {found:g}")
+        workers = counted(cluster.workers, "worker")
+        raise ConfigError(f"cluster: it takes {counted(wanted, 'GPU')} for {workers}, this machine has {found:g}")

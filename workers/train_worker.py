@@ -36,7 +36,7 @@ from capfilt.errors import CapfiltError, WorkerError
 from capfilt.logs import LogSettings, say
 from capfilt.storage import absolute, exists, join, remove_folder
 from capfilt.training.folder import TrainingRun
-from workers.session import session
+from workers.session import asked_and_free, session
 
 TOLD_EVERY = 30.0  # seconds between two lines about the progress
 
@@ -134,11 +134,7 @@ def _starved(cluster: TrainingCluster) -> str:
     groups = placement_group_table().values()
     if not any(group["state"] == "PENDING" and group["placement_group_id"].endswith(job) for group in groups):
         return ""
-    free = ray.available_resources()
-    return (
-        f"no worker can start yet; cluster: {cluster.workers} workers, each with {cluster.cpus_per_worker:g} CPUs and "
-        f"{cluster.gpus_per_worker:g} GPUs; free: {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs"
-    )
+    return f"no worker can start yet; {asked_and_free(cluster.asked)}"
 
 
 def _line(error: Exception) -> str:
