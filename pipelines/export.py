@@ -71,7 +71,7 @@ def dry_run(config: ExportConfig) -> DryRun:
         for reason in failed[:LISTED]:
             dry.refuse(reason)
         if len(failed) > LISTED:
-            dry.refuse(f"the ledgers of {len(failed) - LISTED} more shards are not complete; bootstrap again")
+            dry.refuse(f"{counted(len(failed) - LISTED, 'more shard')} without a complete ledger; bootstrap again")
         for shard in left[:1]:
             dry.tell("images", f"come from {open_shard(shard.url).url} and so on")
     return dry

@@ -136,9 +136,9 @@ class TestMistakes:
 
     def test_a_target_that_is_not_empty_stays_as_it_is(self, folder, tmp_path):
         before = checkpoint_hash(folder)
-        self.refused(convert(folder, folder), f"{folder}: is there and no empty folder; give a new one")
+        self.refused(convert(folder, folder), f"{folder}: is there already, and is no empty folder; give a new one")
         (tmp_path / "file").write_text("words")
-        self.refused(convert(folder, tmp_path / "file"), "file: is there and no empty folder")
+        self.refused(convert(folder, tmp_path / "file"), "file: is there already, and is no empty folder")
         assert checkpoint_hash(folder) == before
 
     def test_a_target_on_an_object_store(self, folder, tmp_path, monkeypatch):

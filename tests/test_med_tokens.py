@@ -125,7 +125,7 @@ def test_a_doubled_word_does_not_move_the_added_tokens(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"no vocabulary at .*vocab\.txt; put bert-base-uncased's vocab\.txt there"),
+        (None, r"no vocabulary at .*vocab\.txt; put bert-base-uncased's vocab\.txt there, which transformers 5"),
         (b"", r"vocab\.txt: lacks \[PAD\], \[UNK\], \[CLS\], \[SEP\], \[MASK\]; it is not a BERT vocabulary"),
         (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\ndog\n", r"vocab\.txt: lacks \[MASK\]; it is not a BERT vocabulary"),
         (b"[PAD]\n\xff\xfe", r"vocab\.txt: is not UTF-8 at byte 6; it is not a BERT vocabulary"),

@@ -299,6 +299,6 @@ def test_failures_and_lost_images_are_told(page):
     gone = page.find_elements("css selector", "#random .noimage")
     assert {element.text for element in gone} >= {"the shard is gone or has changed"}
     assert (
-        "8 samples are shown without their image: the shard is gone or has changed"
+        "Without their image: 8 samples; the shard is gone or has changed"
         in page.find_element("class name", "notes").text
     )

@@ -161,7 +161,7 @@ def test_a_shard_that_is_not_there_is_told_without_a_word_on_its_ending(tmp_path
     [
         ("in", "in ({here}/in) matches no shard"),
         ("{a,b}/*.tar", "a/*.tar ({here}/a/*.tar), of {{a,b}}/*.tar, matches no shard"),
-        ("in/{0..9}.tar", "in/{{0..9}}.tar names 10 files, 10 are missing, first in/0.tar ({here}/in/0.tar)"),
+        ("in/{0..9}.tar", "in/{{0..9}}.tar names 10 files, 10 missing, first in/0.tar ({here}/in/0.tar)"),
     ],
 )
 def test_a_relative_name_is_told_with_the_folder_in_which_it_is_looked_for(tmp_path, monkeypatch, given, told):
@@ -198,7 +198,7 @@ def test_a_name_that_is_not_utf8_and_that_no_table_could_hold_is_refused(tmp_pat
 
 
 def test_a_gap_in_a_range_is_an_error_that_names_the_first(folder):
-    with pytest.raises(ConfigError, match=r"names 4 files, 2 are missing, first \S+00002\.tar; narrow"):
+    with pytest.raises(ConfigError, match=r"names 4 files, 2 missing, first \S+00002\.tar; narrow"):
         names(["{00000..00003}.tar"], folder)
 
 

@@ -41,7 +41,7 @@ def test_it_holds_counts_and_no_sample(folder):
 def test_the_parts_of_a_source_are_every_nth_shard(folder):
     found = look(folder, parts=2)
     assert (found.epochs(0), found.epoch_samples) == ([[0, 2], [1]], 6)
-    with pytest.raises(ConfigError, match=r"set has 3 shards, which are fewer than its 4 parts; lower parts"):
+    with pytest.raises(ConfigError, match=r"set has 3 shards, fewer than its 4 parts; lower parts"):
         look(folder, parts=4)
 
 

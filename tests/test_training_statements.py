@@ -52,7 +52,7 @@ def test_the_originals_own_file(tmp_path):
     ("change", "message"),
     [
         ({"label": None}, r"entry 1: label is None, neither True nor False; take a labelled split"),
-        ({"images": ["a.png"]}, r"entry 1: has 1 images, not two"),
+        ({"images": ["a.png"]}, r"entry 1: has 1 image, not two"),
         ({"identifier": 7}, r"entry 1: identifier is 7, where a str belongs"),
     ],
 )

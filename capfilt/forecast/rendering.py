@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from capfilt.calibrate.curves import Rate
-from capfilt.display import in_bytes, one_line
+from capfilt.display import counted, in_bytes, one_line
 from capfilt.forecast.estimates import Estimate
 from capfilt.forecast.figures import ALLOWANCE, START, Forecast
 from capfilt.forecast.pace import Pace
@@ -27,7 +27,7 @@ def _shards(found: Forecast) -> str:
     if not survey.whole:
         lines.append("the rest is taken to be like these; --all looks at every shard")
     done = survey.rest.done
-    lines += [f"{done:,} samples are done already; this is what is left"] if done else []
+    lines += [f"{counted(done, 'sample')} done already; this is what is left"] if done else []
     left_out = [f"  left out: {one_line(shard.damage, 200)}" for shard in survey.left_out]
     return "\n".join(lines + listed(left_out))
 
@@ -42,17 +42,16 @@ def _speed(found: Forecast) -> list[str]:
     rows: list[Row] = [
         ["a thread takes of an image", "ms", ""],
         *(
-            [name, f"{1000 * min(values):.2f} to {1000 * max(values):.2f}", f"{len(values)} {what}"]
+            [name, f"{1000 * min(values):.2f} to {1000 * max(values):.2f}", counted(len(values), what)]
             for name, values, what in (
-                ("  captioner and filter", rehearsal.model, "repeats"),
-                ("  decoding", rehearsal.decode, "repeats"),
-                ("  reading", rehearsal.read, "places"),
+                ("  captioner and filter", rehearsal.model, "repeat"),
+                ("  decoding", rehearsal.decode, "repeat"),
+                ("  reading", rehearsal.read, "place"),
             )
         ),
     ]
-    measured = (
-        f"measured here on {len(rehearsal.model) * rehearsal.samples} images in batches of {rehearsal.batch_size}"
-    )
+    images = counted(len(rehearsal.model) * rehearsal.samples, "image")
+    measured = f"measured here on {images} in batches of {rehearsal.batch_size}"
     return [columns(rows), f"{rate}, {measured}\nbound by {pace.bound}: {_advice(pace)}"]
 
 
@@ -81,7 +80,7 @@ def _totals(found: Forecast) -> str:
     for name, value in (("  ledger", found.ledger_bytes), ("  clean shards", found.clean_bytes)):
         if value is not None:
             rows.append([name, *map(in_bytes, _order(value))])
-    held = f"; held are {found.devices:g} {found.device}s" if found.hours is not None else ""
+    held = f"; held: {counted(found.devices, found.device)}" if found.hours is not None else ""
     return f"{columns(rows)}\nworkers with something to do: {found.workers}{held}"
 
 

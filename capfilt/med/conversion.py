@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from capfilt.display import counted
 from capfilt.errors import CheckpointError
 from capfilt.med.checkpoints import MEANINGS, AnyCheckpoint, Checkpoint, checkpoint_hash, load_any, save
 from capfilt.med.exported import LAYOUTS, save_transformers
@@ -26,7 +27,7 @@ def convert(source: Path, target: Path, to: str, image_size: int | None = None, 
         CheckpointError: the source is no checkpoint or lacks what the layout needs, or the target is not empty.
     """
     if target.exists() and (target.is_file() or any(target.iterdir())):
-        raise CheckpointError(f"{target}: is there and no empty folder; give a new one")
+        raise CheckpointError(f"{target}: is there already, and is no empty folder; give a new one")
     checkpoint = load_any(source, image_size, heads)
     written = roles(checkpoint)
     if to == "med":
@@ -41,7 +42,7 @@ def convert(source: Path, target: Path, to: str, image_size: int | None = None, 
     left = "; its momentum copies and queues stay behind: to go on with them, tune a filter from the source"
     return (
         f"{target}: {' and '.join(written)} as {to}, {vision.image_size} pixels, "
-        f"{vision.heads} heads in the vision tower and {text.heads} in the text stack"
+        f"{counted(vision.heads, 'head')} in the vision tower and {text.heads} in the text stack"
         f"{left if _has_momentum(source) else ''}"
     )
 

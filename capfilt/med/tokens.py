@@ -25,7 +25,9 @@ class Tokens:
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise CheckpointError(f"no vocabulary at {path}; put bert-base-uncased's vocab.txt there")
+            raise CheckpointError(
+                f"no vocabulary at {path}; put bert-base-uncased's vocab.txt there, which transformers 5 does not save"
+            )
         # Not splitlines, which also cuts at characters that a vocabulary may hold, such as U+2028.
         self.vocabulary = _read(path).removesuffix("\n").split("\n")
         ids = {word: i for i, word in enumerate(self.vocabulary)}

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from capfilt.display import counted
 from capfilt.policy import RULES
 from capfilt.query.cards import Place, load_cards
 from capfilt.query.opened import OpenRun
@@ -83,10 +84,10 @@ def _failures(opened: OpenRun, reasons: list[str], samples: int, seed: int) -> S
 def _notes(opened: OpenRun, samples: int, seed: int) -> list[str]:
     figures = opened.figures
     return [
-        f"Figures, slices and sliders count all {figures['candidates']} texts of all {figures['samples']} samples that "
-        f"were looked at: {opened.extent}.",
-        f"A gallery shows at most {samples} samples. Draws go by the md5 of seed {seed}, shard and position, so the "
-        "same seed shows the same samples.",
+        f"Figures, slices and sliders count all texts ({figures['candidates']}) and samples ({figures['samples']}) "
+        f"that were looked at: {opened.extent}.",
+        f"A gallery shows at most {counted(samples, 'sample')}. Draws go by the md5 of seed {seed}, shard and "
+        "position, so the same seed shows the same samples.",
         "Control, direction and other characters that cannot be seen are shown by their number, as <U+202E>.",
         f"Models fingerprint {opened.run.models}.",
     ]

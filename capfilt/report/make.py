@@ -36,4 +36,4 @@ def make_report(opened: OpenRun, output: str, samples: int = 24, seed: int = 0, 
 
 def _missing(pictures: Iterable[Picture]) -> list[str]:
     counts = Counter(picture.missing for picture in pictures)
-    return [f"{counts[why]:,} samples are shown without their image: {why}." for why in (GONE, LEFT_OUT) if counts[why]]
+    return [f"Without their image: {counted(counts[why], 'sample')}; {why}." for why in (GONE, LEFT_OUT) if counts[why]]

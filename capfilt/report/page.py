@@ -17,7 +17,7 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from capfilt.config import Policy, dump
-from capfilt.display import reveal, shorten
+from capfilt.display import counted, reveal, shorten
 from capfilt.policy import draws_own
 from capfilt.query.cards import Card
 from capfilt.report.content import Report
@@ -106,9 +106,13 @@ def _figures(report: Report) -> list[Row]:
     """Return the headline figures: label, value, and what to compare it with."""
     figures = report.figures
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in list(report.failed.items())[:3])
-    more = f" and {len(report.failed) - 3} more reasons" if len(report.failed) > 3 else ""
+    more = f" and {counted(len(report.failed) - 3, 'more reason')}" if len(report.failed) > 3 else ""
     rows: list[Row] = [
-        {"label": "Samples attempted", "value": f"{figures.samples:,}", "context": f"in {figures.shards:,} shards"},
+        {
+            "label": "Samples attempted",
+            "value": f"{figures.samples:,}",
+            "context": f"in {counted(figures.shards, 'shard')}",
+        },
         {"label": "Scored", "value": f"{report.scored:,}", "context": _share(report.scored, figures.samples)},
         {"label": "Failed", "value": f"{sum(report.failed.values()):,}", "context": (reasons + more) or "none"},
         {

@@ -4,6 +4,7 @@ import glob
 import re
 from collections.abc import Iterator, Sequence
 
+from capfilt.display import counted
 from capfilt.errors import ConfigError
 from capfilt.shards.grouping import split_name
 from capfilt.shards.listing import LIST_SUFFIXES
@@ -109,7 +110,7 @@ def _checked(names: list[str], given: str, key: str) -> list[str]:
     missing = [name for name in names if name.rpartition("/")[2] not in there[name.rpartition("/")[0]]]
     if missing:
         raise ConfigError(
-            f"{key}: {given} names {len(names)} files, {len(missing)} are missing, first {_placed(missing[0])}; "
+            f"{key}: {given} names {counted(len(names), 'file')}, {len(missing)} missing, first {_placed(missing[0])}; "
             f"narrow the range, or use a glob, which takes what is there"
         )
     return names

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from capfilt.config.data import DataSettings
+from capfilt.display import counted
 from capfilt.errors import ConfigError, RunError, ShardError
 from capfilt.indexing import shard_at
 from capfilt.records import Shard
@@ -95,8 +96,8 @@ class Catalogue:
                 raise ConfigError(f"data: no sample in {', '.join(source.shards)}")
             if len(shards) < source.parts:
                 raise ConfigError(
-                    f"data.sources: {', '.join(source.shards)} has {len(shards)} shards, "
-                    f"which are fewer than its {source.parts} parts; lower parts"
+                    f"data.sources: {', '.join(source.shards)} has {counted(len(shards), 'shard')}, "
+                    f"fewer than its {source.parts} parts; lower parts"
                 )
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from capfilt.annotations import Entry, field
 from capfilt.config.data import Augmentation
 from capfilt.config.tasks import SentenceData, SentenceFile
+from capfilt.display import counted
 from capfilt.errors import AnnotationError
 from capfilt.med.tokens import Tokens
 from capfilt.texts import normalise
@@ -112,6 +113,6 @@ def _statement(entry: Entry, pattern: str, where: str) -> Statement:
         pair = str(field(entry, "identifier", str, where)).rpartition("-")[0]
         sides = [{"pair": pair, "side": side} for side in (0, 1)]
     if len(sides) != 2:
-        raise AnnotationError(f"{where}: has {len(sides)} images, not two; fetch it again")
+        raise AnnotationError(f"{where}: has {counted(len(sides), 'image')}, not two; fetch it again")
     left, right = (image_path(pattern, {**entry, **side}, where) for side in sides)
     return Statement((left, right), str(field(entry, "sentence", str, where)), label == "true")
