@@ -160,7 +160,7 @@ def test_another_inner_width_is_refused(settings, tmp_path):
     write_vocabulary(tmp_path / "slim")
     small_bert(intermediate_size=96).save_pretrained(tmp_path / "slim")
     with pytest.raises(
-        CheckpointError, match=r"does not fit text in 6 tensors \(text\.blocks\.0\.mlp\.down\.weight is"
+        CheckpointError, match=r"tensors that do not fit text: 6 \(text\.blocks\.0\.mlp\.down\.weight is"
     ):
         started(settings, tmp_path / "slim")
 
@@ -170,7 +170,7 @@ def test_another_inner_width_is_refused(settings, tmp_path):
     [
         (
             "bert.encoder.layer.1.output.dense.bias",
-            r"does not fit text in 1 tensor \(text\.blocks\.1\.mlp\.down\.bias is",
+            r"tensors that do not fit text: 1 \(text\.blocks\.1\.mlp\.down\.bias is",
         ),
         ("cls.predictions.transform.dense.bias", r"text\.head\.dense\.bias is missing"),
         ("bert.embeddings.position_embeddings.weight", r"text\.embeddings\.positions\.weight is missing"),
@@ -194,14 +194,14 @@ def test_a_missing_tensor_is_told(settings, folder, name, message):
 def test_a_table_of_another_shape_is_told(settings, folder, name, shape):
     weights = load_file(folder / "model.safetensors") | {name: torch.zeros(shape)}
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=rf"does not fit text in 1 tensor \(.* is {re.escape(str(shape))}, not"):
+    with pytest.raises(CheckpointError, match=rf"tensors that do not fit text: 1 \(.* is {re.escape(str(shape))}, not"):
         started(settings, folder)
 
 
 def test_a_tensor_that_no_bert_has_is_told(settings, folder):
     state = load_file(folder / "model.safetensors")
     save_file(state | {"classifier.weight": torch.zeros(2)}, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"does not fit text in 1 tensor \(classifier\.weight is left over\)"):
+    with pytest.raises(CheckpointError, match=r"tensors that do not fit text: 1 \(classifier\.weight is left over\)"):
         started(settings, folder)
 
 

@@ -108,13 +108,13 @@ def test_an_original_file_loads_by_its_names(published, tmp_path, kind, theirs, 
 
 def test_a_name_that_has_no_place_is_an_error(published, tmp_path):
     published("nlvr2", **{"cls_head.4.weight": torch.zeros(2)})
-    with pytest.raises(CheckpointError, match=r"1 tensor without a place in NLVR2 \(first: cls_head\.4\.weight\)"):
+    with pytest.raises(CheckpointError, match=r"tensors without a place in NLVR2: 1 \(first: cls_head\.4\.weight\)"):
         load_any(tmp_path / "model.pth", heads=HEADS)
 
 
 def test_a_missing_tensor_is_told_by_our_name(published, tmp_path):
     published("vqa", **{"text_decoder.bert.encoder.layer.0.crossattention.self.query.bias": None})
     with pytest.raises(
-        CheckpointError, match=r"does not fit in 1 tensor \(answers\.blocks\.0\.cross_attn\.query\.bias is missing\)"
+        CheckpointError, match=r"tensors that do not fit: 1 \(answers\.blocks\.0\.cross_attn\.query\.bias is missing\)"
     ):
         load_any(tmp_path / "model.pth", heads=HEADS)

@@ -93,10 +93,10 @@ class TestFile:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"norm.bias": None}, r"does not fit vision in 1 tensor \(vision\.vit\.norm\.bias is missing\)"),
+            ({"norm.bias": None}, r"tensors that do not fit vision: 1 \(vision\.vit\.norm\.bias is missing\)"),
             (
                 {"dist_token": torch.zeros(1, 1, 48)},
-                r"does not fit .* in 1 tensor .*vision\.vit\.dist_token is left over",
+                r"tensors that do not fit .*: 1 .*vision\.vit\.dist_token is left over",
             ),
             ({"blocks.1.mlp.fc1.bias": torch.zeros(5)}, r"blocks\.1\.mlp\.fc1\.bias is \(5,\), not \(192,\)"),
             ({"pos_embed": torch.zeros(1, 18, 48)}, "has 18 positions, not a class token's and a square of patches'"),

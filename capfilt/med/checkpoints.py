@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from capfilt.display import counted
 from capfilt.errors import CheckpointError
 from capfilt.med.config import MEDConfig, NLVR2Sizes, Sizes, TextConfig, VisionConfig, VQASizes
 from capfilt.med.fetch import require_place
@@ -237,9 +236,7 @@ def _fill(build: Callable[[], M], state: dict[str, Tensor], where: str) -> M:
     except (RuntimeError, TypeError) as error:  # or more than torch can count
         raise CheckpointError(f"{where}: its sizes are beyond any tensor; copy its config.json again") from error
     if problems := misfits(expected, state):
-        raise CheckpointError(
-            f"{where}: does not fit in {counted(len(problems), 'tensor')} ({'; '.join(problems[:5])})"
-        )
+        raise CheckpointError(f"{where}: tensors that do not fit: {len(problems)} ({'; '.join(problems[:5])})")
     model = build()
     model.load_state_dict(state)
     return model.eval()

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 
-from capfilt.display import counted
 from capfilt.errors import CheckpointError
 from capfilt.med.checkpoints import MEANINGS, AnyCheckpoint, Checkpoint, checkpoint_hash, load_any, save
 from capfilt.med.exported import LAYOUTS, save_transformers
@@ -42,7 +41,7 @@ def convert(source: Path, target: Path, to: str, image_size: int | None = None, 
     left = "; its momentum copies and queues stay behind: to go on with them, tune a filter from the source"
     return (
         f"{target}: {' and '.join(written)} as {to}, {vision.image_size} pixels, "
-        f"{counted(vision.heads, 'head')} in the vision tower and {text.heads} in the text stack"
+        f"{vision.heads} heads in the vision tower and {text.heads} in the text stack"
         f"{left if _has_momentum(source) else ''}"
     )
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from capfilt.config.initial import InitialWeights
 from capfilt.config.model import ModelSettings
-from capfilt.display import counted
 from capfilt.errors import CheckpointError
 from capfilt.med.bert import read_bert
 from capfilt.med.checkpoints import Checkpoint
@@ -95,9 +94,7 @@ def _take(
     problems = misfits(expected, weights | drawn)
     if problems:
         listing = "; ".join(problems[:5])
-        raise CheckpointError(
-            f"{source}: does not fit {part.strip('.')} in {counted(len(problems), 'tensor')} ({listing})"
-        )
+        raise CheckpointError(f"{source}: tensors that do not fit {part.strip('.')}: {len(problems)} ({listing})")
     model.load_state_dict(weights | drawn, strict=False)
     return Taken(sorted(weights), sorted(drawn), sorted(left_out))
 

@@ -13,7 +13,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from capfilt.display import counted
 from capfilt.errors import CheckpointError
 from capfilt.med.config import MEDConfig, NLVR2Sizes, Sizes, TextConfig, VisionConfig, VQASizes
 from capfilt.med.vision import is_square, resize_positions
@@ -126,7 +125,7 @@ def from_published(state: Mapping[str, Tensor], where: str, kind: Kind = "med") 
             ours[target] = tensor.float()
     if unknown:
         raise CheckpointError(
-            f"{where}: {counted(len(unknown), 'tensor')} without a place in {kind.upper()} (first: {unknown[0]}); "
+            f"{where}: tensors without a place in {kind.upper()}: {len(unknown)} (first: {unknown[0]}); "
             "BLIP's pre-training, captioning, retrieval, VQA and NLVR2 checkpoints are read"
         )
     return ours
