@@ -116,6 +116,7 @@ except NoAnswerError as error:
 """
 
 
+@pytest.mark.slow  # Ray tries for minutes
 def test_a_cluster_that_lets_nobody_in_is_told_with_what_may_open_it():
     environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_gcs_rpc_server_connect_timeout_s": "1"}
     with socket.create_server(("127.0.0.1", 0)) as listener:
