@@ -85,7 +85,7 @@ def run(
         folder = start_run(config, hashes)
         settings = ExportConfig(run=config.run, policy=config.policy)
         with (
-            keep_status(folder.root) as board,
+            keep_status(folder.root, lambda: lease.is_held) as board,
             nullcontext() if force else swept(lease, partial(_sweep, folder, settings if config.export else None)),
             nullcontext() if local else session(config.cluster),
         ):

@@ -62,7 +62,7 @@ def run(config: RoundsConfig, say: Callable[[str], None]) -> str:
         exit_on_sigterm(),
         hold_lease(root, lost=end_process) as lease,
         heed_stop(root, end_process, lambda: lease.is_held, meaning, stop),
-        keep_status(root) as board,
+        keep_status(root, lambda: lease.is_held) as board,
     ):
         try:
             _run_stages(config, turns, stop, board, say)

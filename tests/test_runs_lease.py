@@ -12,7 +12,7 @@ import pytest
 
 from capfilt.errors import RunError
 from capfilt.runs import lease as leases
-from capfilt.runs.lease import hold_lease
+from capfilt.runs.lease import find_driver, hold_lease
 
 
 def owner(root: object) -> dict[str, object]:
@@ -147,6 +147,15 @@ def test_a_file_that_says_nothing_is_no_hindrance(tmp_path, content):
 
     with hold_lease(str(tmp_path)):
         assert owner(tmp_path)["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("wrong", [{"renewed": "1"}, {"started": 1e300}, {"renewed": None}, {"pid": [7]}, {"host": 1}])
+def test_nor_is_one_with_values_of_other_kinds(abandoned, wrong):
+    rewrite(abandoned, **wrong)
+
+    assert find_driver(str(abandoned)) is None
+    with hold_lease(str(abandoned)):
+        assert owner(abandoned)["pid"] == os.getpid()
 
 
 def test_a_lease_can_lie_on_an_object_store():

@@ -9,6 +9,7 @@ import pytest
 
 from capfilt.errors import ConfigError, FailedUnitsError, StoppedError
 from capfilt.runs import status
+from capfilt.runs.lease import hold_lease
 from capfilt.runs.status import Board, Record, keep_status, read_record
 from capfilt.tally import Tally
 
@@ -98,7 +99,26 @@ def test_rate_and_time_left_are_those_of_this_start():
     assert Record(100.0, 110.0, "bootstrap", 1000, 500, 500).seconds_left is None
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"[" * 100_000, b'{"started": 1, "time": 2, "colour": 3}'])
+def test_a_driver_whose_run_another_has_taken_leaves_the_record_of_that_one(tmp_path):
+    with hold_lease(str(tmp_path)) as lease, keep_status(str(tmp_path), lambda: lease.is_held) as board:
+        board.begin(samples=40, done=0)
+        with hold_lease(str(tmp_path), force=True), keep_status(str(tmp_path)) as successor:
+            successor.begin(samples=40, done=16)
+            successor.write()
+            board.add(8, tally(ok=8))
+            board.write()
+
+            assert (record(tmp_path).done, record(tmp_path).units) == (16, 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"[]", b"{}", b"[" * 100_000, b'{"started": 1, "time": 2, "colour": 3}', b'{"started": 1}'),
+        *(b'{"started": "1", "time": 2}', b'{"started": 1, "time": 1e400}', b'{"started": 1, "time": 2, "done": "3"}'),
+        b'{"started": 1, "time": 2, "kept": [4]}',
+    ],
+)
 def test_what_is_no_record_counts_as_none(tmp_path, content):
     (tmp_path / "status.json").write_bytes(content)
 

@@ -22,6 +22,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from capfilt import storage
 from capfilt.background import in_background
@@ -31,19 +34,24 @@ from capfilt.runs.stop import forget_stop
 RENEWED = 15.0  # seconds between two renewals
 EXPIRY = 90.0  # seconds after its last renewal at which the driver of another machine counts as dead
 
+Moment = Annotated[float, Field(ge=0, le=1e11)]
+"""Seconds since 1970, up to a year that can be told."""
+
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who is at work on a run: the content of lease.json. Times are in seconds since 1970."""
+    """Who is at work on a run: the content of lease.json."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     id: str
     host: str
     pid: int
     processes: str  # which processes the pid is one of: containers on one host count their own
-    started: float
-    renewed: float
+    started: Moment
+    renewed: Moment
 
     def __str__(self) -> str:
         start = datetime.fromtimestamp(self.started).astimezone().isoformat(sep=" ", timespec="seconds")
@@ -207,9 +215,9 @@ def _processes() -> str:
 def _read(path: str) -> Owner | None:
     """Return the owner in a lease; none where there is no lease, or none that says who holds it."""
     try:
-        return Owner(**json.loads(storage.read_bytes(path)))
+        return TypeAdapter(Owner).validate_json(storage.read_bytes(path))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, RecursionError):
-        logger.warning("%s: is no lease; it is written anew", path)
+    except ValueError:
+        logger.warning("%s: is no lease and counts as none; the next driver writes it anew", path)
         return None

@@ -8,16 +8,19 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Literal
 
+from pydantic import ConfigDict, TypeAdapter
+
 from capfilt import storage
 from capfilt.background import in_background
 from capfilt.display import redact
 from capfilt.errors import FailedUnitsError, StoppedError
+from capfilt.runs.lease import Moment
 from capfilt.tally import Tally
 
 WRITTEN = 10.0  # seconds between two records
@@ -32,8 +35,10 @@ logger = logging.getLogger(__name__)
 class Record:
     """What a driver last wrote. Times are in seconds since 1970; counts are of this start, but for samples and done."""
 
-    started: float
-    time: float
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    started: Moment
+    time: Moment
     phase: Phase = "starting"  # partly: all but units or shards that failed; ended: by a signal
     samples: int = 0  # of the run
     done: int = 0  # of these, before this start too
@@ -61,8 +66,8 @@ class Record:
 class Board:
     """Where a driver notes how far it is. A thread writes it down, so that a slow store does not hold up the job."""
 
-    def __init__(self, root: str) -> None:
-        self._path, self._written = status_path(root), None
+    def __init__(self, root: str, is_ours: Callable[[], bool] = lambda: True) -> None:
+        self._path, self._is_ours = status_path(root), is_ours
         now = time.time()
         self.record = Record(now, now)
 
@@ -85,7 +90,12 @@ class Board:
         self._note(phase=phase, reason=reason)
 
     def write(self) -> None:
-        """Write the record down, whether or not it has changed: its age tells that the driver is alive."""
+        """Write the record down, whether or not it has changed: its age tells that the driver is alive.
+
+        Not over that of another driver, which has taken the run.
+        """
+        if not self._is_ours():
+            return
         at_work = self.record.phase in ("bootstrap", "export", "rounds")
         record = replace(self.record, time=time.time()) if at_work else self.record
         try:
@@ -98,9 +108,14 @@ class Board:
 
 
 @contextmanager
-def keep_status(root: str) -> Iterator[Board]:
-    """Write a record of the job into its run folder every few seconds, and what became of it at the end."""
-    board = Board(root)
+def keep_status(root: str, is_ours: Callable[[], bool] = lambda: True) -> Iterator[Board]:
+    """Write a record of the job into its run folder every few seconds, and what became of it at the end.
+
+    Args:
+        root: the run folder.
+        is_ours: tells whether the run is still this driver's.
+    """
+    board = Board(root, is_ours)
     board.write()
     try:
         with in_background(partial(_keep, board)):
@@ -116,10 +131,10 @@ def keep_status(root: str) -> Iterator[Board]:
 def read_record(root: str) -> Record | None:
     """Return what the last driver of a run wrote; None where there is nothing that can be read."""
     try:
-        return Record(**json.loads(storage.read_bytes(status_path(root))))
+        return TypeAdapter(Record).validate_json(storage.read_bytes(status_path(root)))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, RecursionError):
+    except ValueError:
         logger.warning("%s: is no status; it is left out", status_path(root))
         return None
 
