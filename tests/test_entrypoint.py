@@ -42,7 +42,7 @@ def drivers(tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 15, 143])
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 4, 15, 129, 130, 143])
 def test_what_another_driver_would_come_to_as_well_is_an_end(drivers, code):
     assert drivers(f"{code},0") == (code, 1)
 

@@ -25,7 +25,8 @@ CRASHED = 70  # exit code of a driver that met an error which nobody foresaw, as
 FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0  # seconds before the driver is started again; doubled with each
 
 _ENDS = (0, 1, 2, 3, StoppedError.exit_code)
-_SIGNALLED = (130, 143, -2, -15, 15)  # Ctrl-C and SIGTERM, as a shell, Python and Ray report them: somebody ended it
+# Ctrl-C, SIGHUP and SIGTERM, as a shell, Python and Ray report them: somebody ended it
+_SIGNALLED = (130, 129, 143, -2, -1, -15, 15)
 
 
 def main(arguments: Sequence[str]) -> int:

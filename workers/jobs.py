@@ -31,7 +31,7 @@ ENDED = ("SUCCEEDED", "FAILED", "STOPPED")  # states that a job stays in
 POLL = 1.0  # seconds between two looks at a job that is waited for
 PATIENCE = 600.0  # seconds without an answer until a job is no longer waited for; a dashboard restarts within some
 
-_STOPPED = (StoppedError.exit_code, 143)  # exit codes of a driver that was asked to stop; Ray knows but zero and others
+_STOPPED = (StoppedError.exit_code, 129, 143)  # of a driver that was asked to end; Ray knows but zero and others
 # Of Ray's errors, those that are not the request's fault: the server failed, or the line broke.
 _PASSING = re.compile(r"Request failed with status code 5\d\d\b|WebSocket connection closed unexpectedly\b")
 _TALKATIVE = (
