@@ -31,6 +31,13 @@ def test_the_queue_is_as_old_as_the_steps_that_fill_it(lesson):
     assert [line["queue_age"] for line in metrics(attend(lesson))] == [1, 2, 3, 4, 4, 4, 4, 4]
 
 
+def test_a_queue_that_a_part_of_a_step_fills_is_from_the_step_before_when_the_next_one_begins(lesson):
+    """A queue of 16 holds the features of two of the three parts of a step of 24 images."""
+    lesson = lesson.planned(steps=3, batch_size=24, accumulation=3)
+    lesson = lesson.model_copy(update={"tracking": Tracking(every=1, tensorboard=False)})
+    assert [line["queue_age"] for line in metrics(attend(lesson))] == [1, 1, 1]
+
+
 def test_a_captioner_has_neither_temperature_nor_queue(lesson):
     (line, *_) = attend(lesson.model_copy(update={"objective": "captioning"})).read_metrics()
     assert sorted(line) == sorted([*ALWAYS, "lm"])

@@ -113,7 +113,7 @@ class Watch:
         if isinstance(temperature, Tensor):
             found["temperature"] = temperature.item()
         if (momentum := getattr(self._objective, "momentum", None)) is not None:
-            steps = momentum.settings.queue // self._course.schedule.batch_size
+            steps = math.ceil(momentum.settings.queue / self._course.schedule.batch_size)
             found["queue_age"] = min(step + 1, steps)  # in steps; the first entries are drawn before step 0
         return found
 
