@@ -5,7 +5,7 @@ import threading
 import pytest
 import ray
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError
+from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayError
 
 from capfilt.config import Cluster
 from capfilt.logs import LogSettings, everywhere
@@ -84,6 +84,14 @@ def died(message: str) -> ActorDiedError:
             ),
             "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.5, ID: "
             "ddac) was 3.48GB used / 23.59GB limit (0.147679)",
+        ),
+        (
+            NodeDiedError(
+                "Task failed because the node it was running on is dead or unavailable. Node IP: 10.0.0.5, node ID: "
+                "4f97. This can happen if the node was preempted, had a hardware failure, or its raylet crashed "
+                "unexpectedly. To see node death information, use `ray list nodes --filter node_id=4f97`, check the Ray"
+            ),
+            "Task failed because the node it was running on is dead or unavailable. Node IP: 10.0.0.5, node ID: 4f97.",
         ),
         (RayError(), "RayError"),
     ],

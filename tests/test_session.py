@@ -158,6 +158,67 @@ def test_a_machine_that_is_not_what_was_asked_for_is_refused_and_its_ray_ended()
     assert told[1::2] == ["False", "False"]
 
 
+LOSING = """
+import sys, threading, time
+from functools import partial
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster as Nodes
+from capfilt.config import Cluster
+from capfilt.errors import WorkerError
+from workers import session
+
+folder = Path(sys.argv[1])
+
+
+def work(losses):
+    begun = len(list(folder.iterdir()))
+    (folder / str(begun)).touch()
+    while begun < losses:
+        time.sleep(0.1)
+    return "done"
+
+
+def drive():
+    ray.init(nodes.address, log_to_driver=False)
+    told.append(session.on_a_worker(partial(work, 1), Cluster()))
+    try:
+        session.on_a_worker(partial(work, 99), Cluster())
+    except WorkerError as error:
+        told.append(f"{error.exit_code} {error}")
+    ray.shutdown()
+
+
+session.MOST_LOSSES, told = 1, []
+size = {"object_store_memory": 80 * 2**20}
+nodes = Nodes(initialize_head=True, head_node_args=size | {"num_cpus": 0, "include_dashboard": False})
+node = nodes.add_node(**size, num_cpus=1)
+job = threading.Thread(target=drive)
+job.start()
+for begun in (1, 3, 4):  # the second attempt is done
+    while len(list(folder.iterdir())) < begun:
+        assert job.is_alive(), "the job is over too soon"
+        time.sleep(0.1)
+    nodes.remove_node(node, allow_graceful=False)
+    node = nodes.add_node(**size, num_cpus=1)
+job.join()
+nodes.shutdown()
+print(*told, sep="\\n")
+"""
+
+
+@pytest.mark.slow
+def test_work_whose_node_is_lost_is_done_on_another_and_a_job_that_only_loses_nodes_may_be_tried_another_time(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", LOSING, str(tmp_path)]
+    job = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+    assert job.returncode == 0, job.stderr
+    done, error = job.stdout.splitlines()[-2:]
+    assert done == "done"
+    assert error.startswith(f"{PASSING} no worker can be tried: ConnectionError: Task failed because the node it was")
+
+
 SIGNALLED = """
 import os, signal, sys
 from capfilt.config import Cluster

@@ -94,6 +94,7 @@ def last_words(error: RayError) -> str:
     """Return in a line why a process died, without Ray's advice on itself, which takes up to 1,500 characters."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     line = lines[0 if isinstance(error, OutOfMemoryError) else -1].strip()  # others name the actor first
+    line = line.partition(" This can happen if the node was ")[0]
     reason, killed, _ = line.rpartition("Worker exit detail: ")[2].partition(" Some common causes include:")
     return f"{reason} It crashed, or was killed, as the kernel does where memory is short." if killed else reason
 

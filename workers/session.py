@@ -9,12 +9,13 @@ from typing import NamedTuple, TypeVar, cast
 import ray
 from ray._private import utils as ray_utils
 from ray._raylet import node_labels_match_selector  # type: ignore[attr-defined]
-from ray.exceptions import AuthenticationError, RayError, RayTaskError
+from ray.exceptions import AuthenticationError, NodeDiedError, RayError, RayTaskError
 
 from capfilt.config import Cluster
 from capfilt.display import counted, devices
 from capfilt.errors import ConfigError, NoAnswerError, WorkerError
 from workers.address import TOKEN, require_answer
+from workers.attempts import MOST_LOSSES
 from workers.seats import last_words, unbuilt
 from workers.signals import exit_on_sigterm
 
@@ -82,7 +83,7 @@ def _without_handlers_of_ray() -> Iterator[None]:
 
 
 def on_a_worker(work: Callable[[], R], cluster: Cluster) -> R:
-    """Call work once in a process that has what an actor has, and return what it returns.
+    """Call work in a process that has what an actor has, anew where its node is lost, and return what it returns.
 
     Args:
         work: is pickled, so its modules must be installed on every node.
@@ -90,7 +91,7 @@ def on_a_worker(work: Callable[[], R], cluster: Cluster) -> R:
 
     Raises:
         CapfiltError: the one that work raised.
-        WorkerError: work raised something else (see unbuilt), or its process died.
+        WorkerError: work raised something else (see unbuilt), its process died, or node after node was lost (PASSING).
     """
     with session(cluster):
         task = ray.remote(_call).options(
@@ -99,15 +100,22 @@ def on_a_worker(work: Callable[[], R], cluster: Cluster) -> R:
             label_selector=cluster.labels,
             max_retries=0,
         )
-        try:
-            result = task.remote(work)
-            while not ray.wait([result], timeout=PATIENCE, fetch_local=False)[0]:
-                logger.warning("a worker is being tried, or finds no room; %s", asked_and_free(cluster))
-            return cast("R", ray.get(result))
-        except RayTaskError as error:
-            raise unbuilt(error.cause, "tried") from None
-        except RayError as error:
-            raise WorkerError(f"no worker can be tried: {last_words(error)}") from None
+        losses = 0
+        while True:
+            try:
+                result = task.remote(work)
+                while not ray.wait([result], timeout=PATIENCE, fetch_local=False)[0]:
+                    logger.warning("a worker is being tried, or finds no room; %s", asked_and_free(cluster))
+                return cast("R", ray.get(result))
+            except RayTaskError as error:
+                raise unbuilt(error.cause, "tried") from None
+            except NodeDiedError as error:
+                losses += 1
+                if losses > MOST_LOSSES:
+                    raise unbuilt(ConnectionError(last_words(error)), "tried") from None
+                logger.warning("a worker is tried anew, loss %d of %d: %s", losses, MOST_LOSSES, last_words(error))
+            except RayError as error:
+                raise WorkerError(f"no worker can be tried: {last_words(error)}") from None
 
 
 def _call(work: Callable[[], R]) -> R:
