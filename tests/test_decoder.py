@@ -15,7 +15,7 @@ from drivers import tables
 from fakes import NAMES, build_fakes, job_config, mixed_shards
 
 from capfilt.batches import Prepared, ready_batches
-from capfilt.errors import ConfigError, ShardError
+from capfilt.errors import ConfigError, ShardError, WorkerError
 from capfilt.planning import plan_shards
 from capfilt.records import Held, Unit
 from capfilt.runs import Run, start_run
@@ -86,6 +86,32 @@ def test_a_cluster_without_room_for_a_decoder_is_told(tmp_path, planned, monkeyp
     monkeypatch.setattr(decoder, "PATIENCE", 1.0)
     with pytest.raises(ConfigError, match="no node has had 64 free CPUs for 1 seconds"):
         start_decoder(job_config(tmp_path, cluster=APART | {"decode_cpus": 64}), planned[0])
+
+
+class Deadly:
+    """A run that ends each process which receives it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os._exit, (1,)
+
+
+class Unreadable:
+    """A run that no process can receive."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return int, ("no number",)
+
+
+@pytest.mark.parametrize(
+    ("run", "told"),
+    [
+        (Deadly(), "the process of a decoder died 3 times while it started: it crashed, or was killed, as the kernel "),
+        (Unreadable(), "no decoder can be started: .*no number"),
+    ],
+)
+def test_a_decoder_that_does_not_come_up_is_told_as_that_and_soon(tmp_path, run, told):
+    with pytest.raises(WorkerError, match=told):
+        start_decoder(job_config(tmp_path, cluster=APART), run)
 
 
 def decoders() -> list[int]:

@@ -4,15 +4,18 @@ A worker starts its decoder and owns it, so that both end together: a decoder th
 worker whose deadline has passed. Batches of pixels travel through the object store, a few ahead of the models.
 """
 
+import time
 from collections.abc import Generator
 
 import ray
 import torch
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
+from ray._private.state import actors
+from ray.actor import ActorHandle
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from capfilt.batches import Prepared, ReadyBatches, Sides, ready_batches
 from capfilt.config import BootstrapConfig
-from capfilt.errors import ConfigError
+from capfilt.errors import ConfigError, WorkerError
 from capfilt.logs import LogSettings, bound
 from capfilt.records import Unit
 from capfilt.runs import Run
@@ -21,6 +24,8 @@ from workers.seats import last_words, units_in_hand
 
 AHEAD = 3  # batches in the object store for a unit
 PATIENCE = 600.0  # seconds until a cluster must have room for a decoder
+POLL = 1.0  # seconds between two looks at one that starts
+MOST_STARTS = 3  # of a decoder whose process dies before it is up
 
 
 class _Decoder:
@@ -44,6 +49,7 @@ def start_decoder(config: BootstrapConfig, run: Run) -> ReadyBatches:
 
     Raises:
         ConfigError: no node has room for it.
+        WorkerError: its process does not come up.
     """
     actor = ray.remote(_Decoder).options(
         num_cpus=config.cluster.decode_cpus,
@@ -51,13 +57,7 @@ def start_decoder(config: BootstrapConfig, run: Run) -> ReadyBatches:
         max_concurrency=units_in_hand(config.cluster),
         enable_task_events=False,
     ).remote(config, run, LogSettings.here())  # fmt: skip
-    try:
-        ray.get(actor.ready.remote(), timeout=PATIENCE)
-    except GetTimeoutError:
-        raise ConfigError(
-            f"cluster.decode_cpus: no node has had {config.cluster.decode_cpus:g} free CPUs for {PATIENCE:g} seconds; "
-            "add nodes, or lower it"
-        ) from None
+    _wait_for(actor, config.cluster.decode_cpus)
 
     def batches(unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
         stream = actor.batches.options(num_returns="streaming", _generator_backpressure_num_objects=AHEAD)
@@ -73,3 +73,28 @@ def start_decoder(config: BootstrapConfig, run: Run) -> ReadyBatches:
             raise (ConnectionError if lost else DecoderDied)(f"a decoder died: {last_words(error)}") from None
 
     return batches
+
+
+def _wait_for(actor: ActorHandle, cpus: float) -> None:
+    """Return when a decoder is up. Ray starts one that dies before that again and again, and tells its callers nothing.
+
+    Raises:
+        ConfigError: no node has room for it.
+        WorkerError: its process dies each time, or cannot be built.
+    """
+    ready, end = actor.ready.remote(), time.monotonic() + PATIENCE
+    while not ray.wait([ready], timeout=POLL)[0]:
+        if actors(actor._actor_id.hex()).get("NumRestarts", 0) >= MOST_STARTS:
+            raise WorkerError(
+                f"cluster.decode_cpus: the process of a decoder died {MOST_STARTS} times while it started: it crashed, "
+                "or was killed, as the kernel does where memory is short; Ray's logs on its node have its last words"
+            )
+        if time.monotonic() > end:
+            raise ConfigError(
+                f"cluster.decode_cpus: no node has had {cpus:g} free CPUs for {PATIENCE:g} seconds; "
+                "add nodes, or lower it"
+            )
+    try:
+        ray.get(ready)
+    except RayError as error:
+        raise WorkerError(f"no decoder can be started: {last_words(error)}") from None
