@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -532,6 +533,19 @@ def test_a_shard_over_its_share_of_failures_fails_alone_also_when_cut_into_units
 
     bootstrap.run(job_config(folder, max_failed_share=0.6), build_nothing, NAMES, local=True)
     assert sum(name.endswith(".json") for name in tables(folder)) == 4
+
+
+def test_a_shard_over_its_share_of_failures_is_done_anew_by_what_its_message_says(folder):
+    write_shard(folder / "in/00003.tar", [(b"no image", "")] * 9 + [("red", "")] * 7)
+    with pytest.raises(FailedUnitsError, match="9 of 16 samples failed") as told:
+        bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+
+    found = re.search(r"; or remove (\S+/00003) to have it done anew once its images can be read$", str(told.value))
+    assert found is not None
+    shutil.rmtree(found[1])
+
+    with pytest.raises(FailedUnitsError, match="; 16 samples: 7 scored, 9 failed"):
+        bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
 
 
 def test_an_exported_run_is_a_valid_input_for_the_next_round(folder):

@@ -32,7 +32,11 @@ def complete_shard(run: Run, shard: Shard, config: BootstrapConfig) -> None:
     try:
         for unit in units if not is_complete(run, shard) else ():
             statuses.update(read_commit(storage.join(run.parts(shard), f"{unit.name}.json")).statuses)
-        check_failures(shard, statuses, config, _failed(run, shard, units))
+        try:
+            check_failures(shard, statuses, config, _failed(run, shard, units))
+        except ShardError as error:  # a unit that has too many by itself is committed never, and done anew each time
+            remedy = f"remove {run.parts(shard)} to have it done anew once its images can be read"
+            raise ShardError(f"{error}; or {remedy}") from None
         fold(run, shard, units)
     except (RunError, OSError):
         if not is_complete(run, shard):  # else another was faster, and its units went while they were read
