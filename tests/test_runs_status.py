@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,6 +98,25 @@ def test_rate_and_time_left_are_those_of_this_start():
     assert found.rate == 10.0
     assert found.seconds_left == 40.0
     assert Record(100.0, 110.0, "bootstrap", 1000, 500, 500).seconds_left is None
+
+
+def test_neither_planning_before_the_units_nor_an_export_behind_them_counts_towards_the_rate(tmp_path, monkeypatch):
+    clock = SimpleNamespace(time=lambda: now)
+    monkeypatch.setattr(status, "time", clock)
+    now = 1000.0
+    board = Board(str(tmp_path))
+    now = 4600.0  # an hour in which shards were indexed
+    board.begin(samples=100, done=0)
+    now = 4610.0
+    board.add(20, tally(ok=20))
+    assert (board.record.rate, board.record.seconds_left) == (2.0, 40.0)
+    now = 4650.0
+    board.add(80, tally(ok=100))
+    board.set_phase("export")
+    now = 9000.0
+    board.set_phase("done")
+    board.write()
+    assert record(tmp_path).rate == 2.0
 
 
 def test_a_driver_whose_run_another_has_taken_leaves_the_record_of_that_one(tmp_path):

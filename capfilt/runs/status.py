@@ -44,6 +44,8 @@ class Record:
     done: int = 0  # of these, before this start too
     done_before: int = 0
     units: int = 0  # committed
+    units_from: Moment = 0.0  # when the units were begun; 0 until then
+    units_until: Moment = 0.0  # when no other was in hand; 0 until then
     statuses: dict[str, int] = field(default_factory=dict)  # samples
     candidates: dict[str, int] = field(default_factory=dict)  # texts by source
     kept: dict[str, int] = field(default_factory=dict)  # of these
@@ -54,8 +56,9 @@ class Record:
 
     @property
     def rate(self) -> float:
-        """Samples a second since the start, the loading of the models included."""
-        return (self.done - self.done_before) / max(self.time - self.started, 1e-9)
+        """Samples a second while there were units, the loading of the models included."""
+        seconds = (self.units_until or self.time) - (self.units_from or self.started)
+        return (self.done - self.done_before) / max(seconds, 1e-9)
 
     @property
     def seconds_left(self) -> float | None:
@@ -73,7 +76,7 @@ class Board:
 
     def begin(self, samples: int, done: int) -> None:
         """Note that the units are begun, with some of the run's samples done before."""
-        self._note(phase="bootstrap", samples=samples, done=done, done_before=done)
+        self._note(phase="bootstrap", samples=samples, done=done, done_before=done, units_from=time.time())
 
     def add(self, samples: int, tally: Tally) -> None:
         """Note that a unit is committed, and what all of this start came to."""
@@ -87,6 +90,8 @@ class Board:
 
     def set_phase(self, phase: Phase, reason: str = "") -> None:
         """Note that another phase has begun, or that the job has ended."""
+        if self.record.phase == "bootstrap":
+            self._note(units_until=time.time())
         self._note(phase=phase, reason=reason)
 
     def write(self) -> None:
