@@ -68,6 +68,12 @@ def test_one_that_died_while_it_was_asked_to_stop_is_not_started_again(drivers, 
     assert drivers("kill,0", job=job, config=config) == (4, 1)
 
 
+def test_a_request_to_stop_that_comes_before_the_next_driver_is_started_holds(drivers, monkeypatch):
+    monkeypatch.setattr(entrypoint.time, "sleep", lambda seconds: request_stop("run"))
+
+    assert drivers("kill,0") == (4, 1)
+
+
 def test_a_folder_that_is_not_there_is_told(drivers, tmp_path, capsys):
     entrypoint.main(["0", "job.yaml", "--asked-in", str(tmp_path), "--folder", "/no/such/place", "--retries", "0"])
 

@@ -65,16 +65,16 @@ def _drive(arguments: Sequence[str], asked_in: str, retries: int) -> int:
         code = _run(arguments)
         if code in (*_ENDS, *_SIGNALLED):
             break
-        if _stopping(asked_in):
-            _say("the driver died when it was asked to stop; submit the job again to go on")
-            return StoppedError.exit_code
         ended = f"the driver was killed by signal {-code}" if code < 0 else f"the driver ended with exit code {code}"
+        if left and not _stopping(asked_in):
+            _say(f"{ended}; in {wait:g} s it is started again and goes on ({left} times left)")
+            time.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT)
+        if _stopping(asked_in):  # or since: from elsewhere its death is seen late, and the next would forget it
+            _say(f"{ended} and was asked to stop; submit the job again to go on")
+            return StoppedError.exit_code
         if not left:
             _say(f"{ended}, and is not started again; submit the job again to go on")
-            break
-        _say(f"{ended}; in {wait:g} s it is started again and goes on ({left} times left)")
-        time.sleep(wait)
-        wait = min(2 * wait, LONGEST_WAIT)
     return code if code >= 0 else 128 - code
 
 
