@@ -81,6 +81,7 @@ def ray_cluster() -> None:
     os.environ["RAY_AUTH_MODE"] = "disabled"  # else Ray leaves a token file in the home folder
     tests = Path(__file__).parent
     os.environ["PYTHONPATH"] = f"{tests}{os.pathsep}{tests.parent}"  # for workers: the tests' fakes, and this tree
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # by itself 15: beside busy cores a worker takes minutes to start
     os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112  # by itself every ten seconds
     ray.init(
         "local", num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20
