@@ -105,6 +105,14 @@ def test_a_folder_without_run_yaml_is_no_run(tmp_path):
         load_run(str(tmp_path))
 
 
+@pytest.mark.parametrize("inner", ["first", "round-0/bootstrap"])
+def test_a_folder_of_runs_is_answered_with_them(tmp_path, inner):
+    (tmp_path / "other").mkdir()
+    run = start_run(config(tmp_path, run=f"{tmp_path}/{inner}"), CHECKPOINTS)
+    with pytest.raises(RunError, match=f"is no run folder; give one that it holds: {run.root}$"):
+        load_run(str(tmp_path))
+
+
 @pytest.mark.parametrize("data", [b"{[", b"\xff\xfe", b"", b"models: 3\n", b"- a\n"])
 def test_a_record_that_is_broken_is_named_with_the_remedy(tmp_path, data):
     start_run(config(tmp_path), CHECKPOINTS)

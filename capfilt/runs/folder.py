@@ -46,6 +46,7 @@ VERSION = "version of capfilt's results"  # how CODE is told to people
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = 3  # runs in a folder that is none
 _DAMAGE = ("fail", "skip-shard", "keep-readable")  # each accepts all that the ones before it accept
 
 
@@ -198,7 +199,10 @@ def _record_of(root: str) -> str:
 
 def _read_record(path: str) -> RunRecord:
     if not storage.exists(path):
-        raise RunError(f"{path}: not found, so this is no run folder; capfilt bootstrap makes one")
+        inner = _runs_in(path.rpartition("/")[0])
+        inner = [*inner[:_SHOWN], "..."] if len(inner) > _SHOWN else inner
+        remedy = f"give one that it holds: {', '.join(inner)}" if inner else "capfilt bootstrap makes one"
+        raise RunError(f"{path}: not found, so this is no run folder; {remedy}")
     try:
         return loads(RunRecord, storage.read_bytes(path).decode(), path)
     except (ConfigError, UnicodeDecodeError) as error:
@@ -207,6 +211,13 @@ def _read_record(path: str) -> RunRecord:
             f"{path}: is no record of a run ({cause}); put back a copy of it, or remove it "
             f"and bootstrap again with the very settings of the run, batch_size included, by which its ledger is found"
         ) from None
+
+
+def _runs_in(folder: str) -> list[str]:
+    """Return the runs in a folder that is none, as that of a loop, which has one in each of its rounds."""
+    inner = [storage.join(folder, name) for name in storage.list_folders(folder)]
+    places = [place for each in inner for place in (each, storage.join(each, "bootstrap"))]
+    return [place for place in places if storage.exists(storage.join(place, "run.yaml"))]
 
 
 def _means_plan(run: Run, inputs: Sequence[str]) -> bool:
