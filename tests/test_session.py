@@ -82,7 +82,7 @@ def test_a_wait_for_room_is_told(monkeypatch):
 
     monkeypatch.setattr(session_module, "PATIENCE", 0.1)
     monkeypatch.setattr(session_module.logger, "warning", tell)
-    with pytest.raises(EnoughError, match=r"or finds no room; cluster: address='local' .*'pool': 'spot'.*; free: "):
+    with pytest.raises(EnoughError, match=r"or finds no room; .*\b0\.5 CPUs .* nodes with pool: spot; free: "):
         on_a_worker(os.getpid, HALF.model_copy(update={"labels": {"pool": "spot"}}))
 
 
