@@ -13,6 +13,7 @@ import pytest
 import ray
 from drivers import tables
 from fakes import NAMES, build_fakes, job_config, mixed_shards
+from ray._private.state import actors
 
 from capfilt.batches import Prepared, ready_batches
 from capfilt.errors import ConfigError, ShardError, WorkerError
@@ -112,6 +113,11 @@ class Unreadable:
 def test_a_decoder_that_does_not_come_up_is_told_as_that_and_soon(tmp_path, run, told):
     with pytest.raises(WorkerError, match=told):
         start_decoder(job_config(tmp_path, cluster=APART), run)
+
+    deadline = time.monotonic() + 60  # else Ray starts it for ever, and it keeps its CPUs from others
+    while {actor["State"] for actor in actors().values() if actor["ActorClassName"] == "_Decoder"} != {"DEAD"}:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def decoders() -> list[int]:

@@ -15,7 +15,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from capfilt.batches import Prepared, ReadyBatches, Sides, ready_batches
 from capfilt.config import BootstrapConfig
-from capfilt.errors import ConfigError, WorkerError
+from capfilt.errors import CapfiltError, ConfigError, WorkerError
 from capfilt.logs import LogSettings, bound
 from capfilt.records import Unit
 from capfilt.runs import Run
@@ -57,7 +57,11 @@ def start_decoder(config: BootstrapConfig, run: Run) -> ReadyBatches:
         max_concurrency=units_in_hand(config.cluster),
         enable_task_events=False,
     ).remote(config, run, LogSettings.here())  # fmt: skip
-    _wait_for(actor, config.cluster.decode_cpus)
+    try:
+        _wait_for(actor, config.cluster.decode_cpus)
+    except CapfiltError:
+        ray.kill(actor)  # or Ray starts it for ever, and it keeps its CPUs from others
+        raise
 
     def batches(unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
         stream = actor.batches.options(num_returns="streaming", _generator_backpressure_num_objects=AHEAD)
