@@ -206,13 +206,18 @@ def _explain(kind: type[Config], problem: ErrorDetails) -> str:
         one = problem["type"] == "list_type" and isinstance(problem["input"], str) and len(problem["input"]) <= _SHOWN
         found += f"; write it as [{redact(problem['input'])}]" if one else ""
         return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{found}"
+    return f"{key}: unknown key; {_remedy(kind, problem)}"
+
+
+def _remedy(kind: type[Config], problem: ErrorDetails) -> str:
+    """Return which key was meant by an unknown one, one section further in or by its letters; else all known."""
     known = _section(kind, problem["loc"][:-1]).model_fields
     name = str(problem["loc"][-1])
     sections = {each: section_of(field.annotation) for each, field in known.items()}
     inner = [f"{each}.{name}" for each, section in sections.items() if section and name in section.model_fields]
     if close := inner or difflib.get_close_matches(name, known, n=1):
-        return f"{key}: unknown key; did you mean {' or '.join(close)}?"
-    return f"{key}: unknown key; known: {', '.join(known)}"
+        return f"did you mean {' or '.join(close)}?"
+    return f"known: {', '.join(known)}"
 
 
 class _Shown(reprlib.Repr):
