@@ -9,10 +9,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from capfilt.med import kernels
+from capfilt.med import chunks, kernels
+from capfilt.med.sampling import CHUNK
 
-LAUNCHED = ("_add_norm", "_attend_last", "_attend_few")
-TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", int: "i32", float: "fp32"}
+LAUNCHED = {"_add_norm": kernels, "_attend_last": kernels, "_attend_few": kernels, "_survey": chunks, "_gather": chunks}
+TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64", int: "i32", float: "fp32"}
 
 
 class Launch:
@@ -50,12 +51,14 @@ def launch_all() -> None:
     for heads in (12, 3):
         image = torch.empty(4, 577, heads, 768 // heads, dtype=half).transpose(1, 2)
         kernels.attend_few(torch.empty(4, 64, 768, dtype=half), image, image)
+    words, room = torch.zeros(4, 477 * CHUNK, dtype=half), torch.zeros(4, 24, dtype=torch.long)
+    chunks.likeliest(words, room[:, :5], 1.1, 102, 50)
 
 
 if __name__ == "__main__":
     warnings.simplefilter("error")  # Triton tells of defaults that are about to change
-    launches = {name: Launch(getattr(kernels, name)) for name in LAUNCHED}
+    launches = {name: Launch(getattr(module, name)) for name, module in LAUNCHED.items()}
     for name, launch in launches.items():
-        setattr(kernels, name, launch)
+        setattr(LAUNCHED[name], name, launch)
     launch_all()
     json.dump({name: launch.shared for name, launch in launches.items()}, sys.stdout)

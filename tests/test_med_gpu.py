@@ -1,5 +1,6 @@
 """Where a GPU is asked for more than torch's plain operators."""
 
+from contextlib import nullcontext
 from subprocess import CalledProcessError
 from types import SimpleNamespace
 from typing import Any
@@ -104,3 +105,21 @@ def test_a_gpu_without_bfloat16_is_told_once(monkeypatch, caplog, has_it, told):
         gpu.warn_of_emulation()
     expected = "Tesla T4 has no units for bfloat16 and is slow at it; for a new run set device.dtype: float32"
     assert caplog.messages == [expected] * told
+
+
+def test_pixels_for_which_a_gpu_has_no_room_stay_where_they_are(monkeypatch):
+    def fail(device: str) -> Any:
+        raise torch.OutOfMemoryError(device)
+
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(gpu, "_copies", lambda: None)
+    there, full = SimpleNamespace(to=lambda device: f"on {device}"), SimpleNamespace(to=fail)
+    assert gpu.arrived(there) == "on cuda"  # type: ignore[arg-type]
+    assert gpu.arrived(full) is full  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("words", "k", "suits"), [(640, 9, True), (640, 10, False), (640, 0, False), (650, 5, False)])
+def test_chunks_are_whole_and_more_than_tokens_to_keep(words, k, suits):
+    logits = SimpleNamespace(is_cuda=True, shape=(2, words))
+    assert gpu.chunks_suit(logits, k) is suits  # type: ignore[arg-type]

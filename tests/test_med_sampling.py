@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from capfilt.config import Sampling
-from capfilt.med.sampling import BANNED, CHUNK, ban, by_chunks, draw, nucleus, penalise, uniforms
+from capfilt.med.sampling import BANNED, ban, draw, nucleus, penalise, uniforms
 
 
 @pytest.fixture
@@ -168,15 +168,3 @@ class TestUniforms:
     def test_neighbouring_seeds_of_64_bits_give_other_noise(self, seed):
         low, high = uniforms([seed, seed + 1], captions=1, steps=4)
         assert not torch.equal(low, high)
-
-
-@pytest.mark.parametrize("k", [1, 7, 50])
-def test_looked_for_in_chunks_the_likeliest_are_the_same(k):
-    """Also where they are all in one chunk, and where words that are never written stand behind them."""
-    generator = torch.Generator().manual_seed(1)
-    scores = torch.stack([torch.randperm(60 * CHUNK, generator=generator).float() for _ in range(5)])  # no two alike
-    scores[1, 3 * CHUNK : 4 * CHUNK] += 10_000.0
-    scores[2, ::CHUNK] += 10_000.0
-    scores[:, -40:] = BANNED
-    for found, expected in zip(by_chunks(scores, k), scores.topk(k, dim=1), strict=True):
-        assert found.equal(expected)

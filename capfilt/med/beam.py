@@ -57,12 +57,12 @@ def beam_search(
     caches, ids, logits = prefill(model, image, prompt, images * beams, settings.max_length, seen)  # logits (R, V)
     ids = ids[:, : len(prompt)]  # (R, P), grows by one a step
     # All beams of an image start equal: only the first may be continued in the first step.
-    totals = logits.new_full((images, beams), NEVER)  # (B, K)
+    totals = logits.new_full((images, beams), NEVER, dtype=torch.float32)  # (B, K)
     totals[:, 0] = 0.0
     finished = [Finished(beams) for _ in range(images)]
     settled = [False] * images
     for length in range(len(prompt), settings.max_length):
-        scores = penalise(logits.log_softmax(dim=1), ids, settings.repetition_penalty)  # (R, V)
+        scores = penalise(logits.float().log_softmax(dim=1), ids, settings.repetition_penalty)  # (R, V)
         if length < settings.min_length:
             scores = ban(scores, end)
         rows, tokens, totals = _advance(scores, totals, ids, end, finished, settled)

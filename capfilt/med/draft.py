@@ -126,6 +126,6 @@ def next_logits(
     seen: Tensor | None = None,
     places: Places | None = None,
 ) -> Tensor:
-    """Return the logits (R, V), float32, after ids (R, L), the tokens from position start on; the rest as in decode."""
+    """Return the logits (R, V) after ids (R, L), the tokens from position start on; the rest as in decode."""
     states = model.text.decode(ids, image, caches, start, seen, places)  # (R, L, D)
-    return model.text.logits(states[:, -1]).float()
+    return model.text.logits(states[:, -1])

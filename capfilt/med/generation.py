@@ -15,8 +15,9 @@ from torch import Tensor
 from capfilt.config import Sampling
 from capfilt.med.attention import KeysValues
 from capfilt.med.draft import Draft, Writer, Written, next_logits, prefill
+from capfilt.med.gpu import chunks_suit
 from capfilt.med.model import MED
-from capfilt.med.sampling import ban, draw, nucleus, penalise
+from capfilt.med.sampling import ban, cut, draw, nucleus, penalise
 
 SPELL = {"cpu": 1, "cuda": 4}  # steps between two looks at what is finished, for which the host waits for a GPU
 
@@ -60,16 +61,38 @@ class Pen:
             self._write(draft, logits, step)
 
     def _write(self, draft: Draft, logits: Tensor, step: int) -> None:
-        settings = self.settings
-        scores = penalise(logits, draft.ids[:, :step], settings.repetition_penalty)  # (r, V)
-        if step < settings.min_length:
-            scores = ban(scores, self.end)
-        if draft.noise is None:
-            token = scores.argmax(dim=1)  # (r,)
+        written = draft.ids[:, :step]  # (r, L)
+        banned = self.end if step < self.settings.min_length else None
+        if draft.noise is not None and chunks_suit(logits, self.settings.top_k):
+            token, logprob = self._draw_of_chunks(logits, written, banned, draft.noise[:, step])  # (r,), (r,)
         else:
-            scores = scores if settings.temperature == 1.0 else scores / settings.temperature
-            token = draw(*nucleus(scores, settings.top_k, settings.top_p), draft.noise[:, step])  # (r,)
-        draft.write(token, step, -F.cross_entropy(logits, token, reduction="none"), self.end)
+            logits = logits.float()
+            token = self._choose(logits, written, banned, None if draft.noise is None else draft.noise[:, step])
+            logprob = -F.cross_entropy(logits, token, reduction="none")
+        draft.write(token, step, logprob, self.end)
+
+    def _choose(self, logits: Tensor, written: Tensor, banned: int | None, noise: Tensor | None) -> Tensor:
+        """Return the next token (r,) after those written (r, L); noise is (r,)."""
+        settings = self.settings
+        scores = penalise(logits, written, settings.repetition_penalty)  # (r, V)
+        if banned is not None:
+            scores = ban(scores, banned)
+        if noise is None:
+            return scores.argmax(dim=1)
+        scores = scores if settings.temperature == 1.0 else scores / settings.temperature
+        return draw(*nucleus(scores, settings.top_k, settings.top_p), noise)
+
+    def _draw_of_chunks(
+        self, logits: Tensor, written: Tensor, banned: int | None, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what _choose does, looked for in chunks of the vocabulary, and its log-probability (r,)."""
+        from capfilt.med.chunks import likeliest
+
+        settings = self.settings
+        values, ids, total = likeliest(logits, written, settings.repetition_penalty, banned, settings.top_k)
+        probabilities = (values / settings.temperature).softmax(dim=1)  # (r, k)
+        token = draw(cut(probabilities, settings.top_p), ids, noise)  # (r,)
+        return token, logits.gather(1, token[:, None]).squeeze(1).float() - total
 
 
 def write(pen: Pen, draft: Draft, go_on: Callable[[range], object]) -> Written:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from capfilt.med.ragged import Listed
+from capfilt.med.sampling import CHUNK
 from capfilt.memory import out_of_memory_told
 
 CAPABLE = (8, 0)  # compute capability from which on flash attention and Triton run
@@ -58,6 +59,12 @@ def few_suit(q: Tensor, keys: Tensor) -> bool:
     return q.dtype == keys.dtype == torch.bfloat16 and heads_suit(q, keys.shape[-1])
 
 
+def chunks_suit(logits: Tensor, k: int) -> bool:
+    """Return whether those for the k likeliest tokens may take logits (R, V): 0 stands for all of them."""
+    words = logits.shape[1]
+    return 0 < k * CHUNK < words and words % CHUNK == 0 and kernels_suit(logits)
+
+
 def lists_suit(x: Tensor, width: int) -> bool:
     """Return whether attention with heads of a width may take x in lists: in bfloat16, on a GPU of some years."""
     fits = width % 8 == 0 and width <= MOST_HEAD and x.dtype == torch.bfloat16
@@ -89,6 +96,18 @@ def own_stream(kind: str, urgent: bool = False) -> AbstractContextManager[object
     return torch.cuda.stream(stream)
 
 
+def arrived(pixels: Tensor) -> Tensor:
+    """Return pixels of pinned memory in that of a GPU, for work on any stream: the host has waited for the copy.
+
+    Where there is no room they stay what they are, and a model takes a part at a time.
+    """
+    try:
+        with torch.cuda.stream(_copies()):
+            return pixels.to("cuda")
+    except torch.OutOfMemoryError:
+        return pixels
+
+
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """Bring a tensor to a device; a GPU gets it behind the work it has, and is not waited for."""
     if device.type == "cuda" and not tensor.is_cuda:
@@ -109,6 +128,11 @@ def listed_attention(q: Tensor, keys: Tensor, values: Tensor, listed: Listed) ->
     bounds, longest = zip(*listed, strict=True)
     attend = torch.ops.aten._flash_attention_forward
     return attend(q, keys, values, *bounds, *longest, 0.0, False, False)[0]  # type: ignore[no-any-return]
+
+
+@cache
+def _copies() -> torch.cuda.Stream:
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 @cache

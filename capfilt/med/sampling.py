@@ -15,7 +15,7 @@ from torch import Tensor
 
 BANNED = float("-inf")
 LIKELY = 256  # tokens among which a nucleus is looked for first
-CHUNK = 64  # tokens
+CHUNK = 64  # tokens, of which a GPU takes a whole number
 
 
 def uniforms(seeds: list[int], captions: int, steps: int) -> Tensor:
@@ -65,7 +65,7 @@ def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
         Probabilities, likeliest first, 0 outside the nucleus, and the token ids they belong to, both (R, k).
     """
     if top_k:
-        values, ids = likeliest(scores, min(top_k, scores.shape[1]))  # (R, k), (R, k)
+        values, ids = scores.topk(min(top_k, scores.shape[1]), dim=1)  # (R, k), (R, k)
         probabilities = values.softmax(dim=1)  # (R, k)
     elif top_p == 1.0 or scores.is_cuda:  # a GPU does not wait for the host to look, and its steps are recorded without
         probabilities, ids = _all_likely(scores)  # (R, V), (R, V)
@@ -78,35 +78,21 @@ def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
             behind = (0, scores.shape[1] - ids.shape[1])
             probabilities, ids = F.pad(probabilities, behind), F.pad(ids, behind)  # (R, V), (R, V)
             probabilities[short], ids[short] = _all_likely(scores[short])
+    return cut(probabilities, top_p), ids
+
+
+def cut(probabilities: Tensor, top_p: float) -> Tensor:
+    """Return probabilities (R, k), likeliest first, with 0 behind the least of them whose mass reaches top_p."""
     if top_p == 1.0:
-        return probabilities, ids  # the sum below rounds to 1 long before the last token
+        return probabilities  # the sum below rounds to 1 long before the last token
     before = probabilities.cumsum(dim=1) - probabilities  # (R, k), mass of the likelier tokens
-    return probabilities.masked_fill(before >= top_p, 0.0), ids
+    return probabilities.masked_fill(before >= top_p, 0.0)
 
 
 def _all_likely(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Return the probabilities of scores (R, V), likeliest first, and the tokens they belong to, both (R, V)."""
     values, ids = scores.sort(dim=1, descending=True)  # (R, V), (R, V)
     return (values - scores.logsumexp(dim=1, keepdim=True)).exp(), ids
-
-
-def likeliest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k largest scores (R, V), largest first, and the tokens they belong to, both (R, k).
-
-    A GPU is slow at a few of many.
-    """
-    if scores.device.type == "cpu" or scores.shape[1] % CHUNK or scores.shape[1] <= k * CHUNK:
-        return scores.topk(k, dim=1)
-    return by_chunks(scores, k)
-
-
-def by_chunks(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return what likeliest does, looked for in the k chunks with the largest scores; V is a multiple of C."""
-    chunks = scores.view(len(scores), -1, CHUNK)  # (R, V / C, C)
-    best = chunks.amax(dim=2).topk(k, dim=1).indices  # (R, k)
-    among = chunks.gather(1, best[:, :, None].expand(-1, -1, CHUNK)).flatten(1)  # (R, k * C)
-    values, places = among.topk(k, dim=1)  # (R, k), (R, k)
-    return values, best.gather(1, places // CHUNK) * CHUNK + places % CHUNK
 
 
 def draw(probabilities: Tensor, ids: Tensor, noise: Tensor) -> Tensor:
