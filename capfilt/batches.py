@@ -16,6 +16,7 @@ from capfilt.examine import examine
 from capfilt.images import resize
 from capfilt.indexing import open_planned
 from capfilt.ledger.quarantine import QUARANTINED
+from capfilt.med.gpu import arrived
 from capfilt.prefetch import prefetch
 from capfilt.records import Sample, SampleRecord, Unit
 from capfilt.runs import Run
@@ -57,15 +58,15 @@ def prepare(sides: Sides, config: BootstrapConfig, sample: Sample) -> Prepared:
 
 
 def together(images: Sequence[np.ndarray], device: Device) -> Tensor:
-    """Return the pixels of a batch, uint8 (B, 3, S, S), of images (3, S, S).
+    """Return the pixels of a batch, uint8 (B, 3, S, S), of images (3, S, S), where the models want them.
 
-    For a GPU they lie in memory that it reads itself, and that is used again: fresh memory costs a page fault for each
-    4 KiB, which hold up all threads of the process.
+    On their way to a GPU they lie in memory that it reads itself, and that is used again: fresh memory costs a page
+    fault for each 4 KiB, which hold up all threads of the process.
     """
-    pinned = device.kind == "cuda" and torch.cuda.is_available()
-    batch = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=pinned)
+    gpu = device.kind == "cuda" and torch.cuda.is_available()
+    batch = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=gpu)
     np.stack(images, out=batch.numpy())
-    return batch
+    return arrived(batch) if gpu else batch
 
 
 def _hold(samples: Iterable[Sample], unit: Unit) -> Iterator[Sample]:

@@ -9,6 +9,7 @@ import torch
 from fakes import job_config, picture
 from PIL import Image
 
+from capfilt import batches
 from capfilt.batches import prepare, together
 from capfilt.config import Device
 from capfilt.images import decode, resize
@@ -47,7 +48,7 @@ def test_an_image_is_resized_once_for_models_of_one_size(config):
     assert ready.for_captioner is ready.for_filter
 
 
-def test_a_batch_for_a_gpu_lies_in_memory_that_it_reads_itself(monkeypatch):
+def test_a_batch_for_a_gpu_goes_there_from_memory_that_it_reads_itself(monkeypatch):
     images, asked, empty = [np.full((3, 4, 4), value, np.uint8) for value in (7, 9)], [], torch.empty
 
     def pinned(*shape: object, pin_memory: bool, **rest: Any) -> torch.Tensor:
@@ -56,6 +57,7 @@ def test_a_batch_for_a_gpu_lies_in_memory_that_it_reads_itself(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "empty", pinned)
+    monkeypatch.setattr(batches, "arrived", lambda pixels: asked.append("arrived") or pixels)
     for kind in ("cuda", "cpu"):
         assert np.array_equal(together(images, Device(kind=kind)), np.stack(images))
-    assert asked == [True, False]
+    assert asked == [True, "arrived", False]
