@@ -98,7 +98,11 @@ def settings(run: Path, models: Folders, n: int, batch: int, options: argparse.N
             "device": {"kind": options.device},
             "scoring": {"itc": False},
             "decode_threads": options.decode_threads,
-            "cluster": {"gpus_per_worker": 1 if gpu else 0, "cpus_per_worker": options.cpus},
+            "cluster": {
+                "gpus_per_worker": 1 if gpu else 0,
+                "cpus_per_worker": options.cpus,
+                "decode_cpus": options.decode_cpus,
+            },
             "export": False,
         }
     )
@@ -179,6 +183,7 @@ def _options() -> argparse.Namespace:
         ("unit", 1536, "images between two commits"),
         ("decode-threads", 4, "for each unit in hand"),
         ("cpus", 1, "of the worker, on Ray"),
+        ("decode-cpus", 12, "of the processes that decode, on Ray; 0: the worker decodes"),
         ("rounds", 2, "that each case runs"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} ({default})")

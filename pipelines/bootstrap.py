@@ -32,7 +32,7 @@ from pipelines.follow import Follower
 from pipelines.indexing import index_shards
 from pipelines.settling import placed, settled
 from workers.bootstrap_worker import BootstrapWorker
-from workers.decoder import start_decoder
+from workers.decoder import start_decoders
 from workers.isolation import Isolation
 from workers.local import run_local
 from workers.metrics import Metered, Metrics
@@ -162,7 +162,7 @@ class _Job:
     def _results(self, build: Build, local: bool) -> Results:
         """Return what does the units, in this process or on Ray, and yields the result of each."""
         config = self.config
-        apart = start_decoder if config.cluster.decode_cpus and not local else None
+        apart = start_decoders if config.cluster.decode_cpus and not local else None
         make = partial(BootstrapWorker, build, placed(config), self.folder, apart)
         tries, most, follower = config.cluster.attempts, config.max_quarantined, self.follower
         if local:

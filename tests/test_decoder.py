@@ -24,8 +24,8 @@ from capfilt.shards import find_shards
 from pipelines import bootstrap
 from workers import decoder
 from workers.bootstrap_worker import BootstrapWorker
-from workers.decoder import start_decoder
-from workers.seats import hire
+from workers.decoder import start_decoders
+from workers.seats import hire, units_in_hand
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -55,7 +55,7 @@ def test_batches_are_those_that_the_worker_would_make_itself(tmp_path, planned):
     (run, unit), config = planned, job_config(tmp_path, cluster=APART)
     expected = list(ready_batches(config, run, unit, SIDES))
 
-    found = list(start_decoder(config, run)(unit, SIDES))
+    found = list(start_decoders(config, run)(unit, SIDES))
 
     assert content(found) == content(expected)
     assert [len(batch) for batch in found] == [4, 4, 4, 3]
@@ -64,7 +64,7 @@ def test_batches_are_those_that_the_worker_would_make_itself(tmp_path, planned):
 
 def test_an_error_of_the_shard_arrives_as_it_was_raised(tmp_path, planned):
     run, unit = planned
-    batches = start_decoder(job_config(tmp_path, cluster=APART), run)
+    batches = start_decoders(job_config(tmp_path, cluster=APART), run)
     mixed_shards(tmp_path / "in", shards=1, samples=20)
 
     with pytest.raises(ShardError, match="changed since it was planned"):
@@ -73,7 +73,7 @@ def test_an_error_of_the_shard_arrives_as_it_was_raised(tmp_path, planned):
 
 def test_a_stream_that_is_left_stops_no_other(tmp_path, planned):
     run, unit = planned
-    batches = start_decoder(job_config(tmp_path, batch_size=1, cluster=APART), run)
+    batches = start_decoders(job_config(tmp_path, batch_size=1, cluster=APART), run)
 
     for _ in range(4):  # more than a decoder does at once
         stream = batches(unit, SIDES)
@@ -85,8 +85,8 @@ def test_a_stream_that_is_left_stops_no_other(tmp_path, planned):
 
 def test_a_cluster_without_room_for_a_decoder_is_told(tmp_path, planned, monkeypatch):
     monkeypatch.setattr(decoder, "PATIENCE", 1.0)
-    with pytest.raises(ConfigError, match="no node has had 64 free CPUs for 1 seconds"):
-        start_decoder(job_config(tmp_path, cluster=APART | {"decode_cpus": 64}), planned[0])
+    with pytest.raises(ConfigError, match="no node has had 32 free CPUs for 1 seconds"):
+        start_decoders(job_config(tmp_path, cluster=APART | {"decode_cpus": 64}), planned[0])
 
 
 class Deadly:
@@ -112,7 +112,7 @@ class Unreadable:
 )
 def test_a_decoder_that_does_not_come_up_is_told_as_that_and_soon(tmp_path, run, told):
     with pytest.raises(WorkerError, match=told):
-        start_decoder(job_config(tmp_path, cluster=APART), run)
+        start_decoders(job_config(tmp_path, cluster=APART), run)
 
     deadline = time.monotonic() + 60  # else Ray starts it for ever, and it keeps its CPUs from others
     while {actor["State"] for actor in actors().values() if actor["ActorClassName"] == "_Decoder"} != {"DEAD"}:
@@ -133,17 +133,18 @@ def decoders() -> list[int]:
     return [pid for pid in found if parents.get(parents.get(pid, 0)) == os.getpid()]
 
 
-def test_a_decoder_ends_with_its_worker(tmp_path, planned):
+def test_decoders_end_with_their_worker(tmp_path, planned):
     config = job_config(tmp_path, cluster=APART)
     others = set(decoders())  # of tests before, which may take a while to end
-    seat = hire(partial(BootstrapWorker, build_fakes, config, planned[0], start_decoder), config.cluster)
+    seat = hire(partial(BootstrapWorker, build_fakes, config, planned[0], start_decoders), config.cluster)
     ray.get(seat.building)
-    (pid,) = {*decoders()} - others
+    mine = {*decoders()} - others
+    assert len(mine) == units_in_hand(config.cluster)
 
     ray.kill(seat.actor)
 
     end = time.monotonic() + 30
-    while pid in decoders():
+    while mine & {*decoders()}:
         assert time.monotonic() < end
         time.sleep(0.1)
 

@@ -29,16 +29,16 @@ class BootstrapWorker:
         build: Build,
         config: BootstrapConfig,
         run: Run,
-        decoder: Callable[[BootstrapConfig, Run], ReadyBatches] | None = None,
+        decoders: Callable[[BootstrapConfig, Run], ReadyBatches] | None = None,
     ) -> None:
-        """Take what builds the models and, where images are decoded apart, what starts a process for that.
+        """Take what builds the models and, where images are decoded apart, what starts processes for that.
 
         Raises:
             OSError: as built.
         """
+        self._batches = decoders(config, run) if decoders else None  # first: they need less than models to be refused
         self._models = built(build, config)
         self._config, self._run = config, run
-        self._batches = decoder(config, run) if decoder else None
 
     def run(self, unit: Unit) -> UnitResult:
         """Bootstrap a unit, and complete its shard if it was the last.

@@ -1,11 +1,14 @@
-"""Decoding apart from the models: a process for each worker, on a node that has CPUs to spare.
+"""Decoding apart from the models: a process for each unit that a worker has in hand, on nodes with CPUs to spare.
 
-A worker starts its decoder and owns it, so that both end together: a decoder that hangs on an image goes with the
+A dozen threads of one process hand Python's lock to each other for each image, and wait for it longer than they decode.
+
+A worker starts its decoders and owns them, so that all end together: a decoder that hangs on an image goes with the
 worker whose deadline has passed. Batches of pixels travel through the object store, a few ahead of the models.
 """
 
 import time
 from collections.abc import Generator
+from queue import SimpleQueue
 
 import ray
 import torch
@@ -29,7 +32,7 @@ MOST_STARTS = 3  # of a decoder whose process dies before it is up
 
 
 class _Decoder:
-    """The process of one decoder. As many units may be in work at once as its worker has in hand."""
+    """The process of one decoder. Units that were left may be in work beside the one that is wanted."""
 
     def __init__(self, config: BootstrapConfig, run: Run, logs: LogSettings) -> None:
         logs.apply()
@@ -44,39 +47,56 @@ class _Decoder:
             yield from ready_batches(self._config, self._run, unit, sides)
 
 
-def start_decoder(config: BootstrapConfig, run: Run) -> ReadyBatches:
-    """Start a decoder for this process, which has to run on Ray, and return where its batches come from.
+def start_decoders(config: BootstrapConfig, run: Run) -> ReadyBatches:
+    """Start the decoders of this process, which has to run on Ray, and return where its batches come from.
 
     Raises:
-        ConfigError: no node has room for it.
-        WorkerError: its process does not come up.
+        ConfigError: no node has room for one.
+        WorkerError: the process of one does not come up.
     """
-    actor = ray.remote(_Decoder).options(
-        num_cpus=config.cluster.decode_cpus,
+    count = units_in_hand(config.cluster)
+    cpus = config.cluster.decode_cpus / count
+    actor_class = ray.remote(_Decoder).options(
+        num_cpus=cpus,
         max_restarts=-1,
-        max_concurrency=units_in_hand(config.cluster),
+        max_concurrency=count,
         enable_task_events=False,
-    ).remote(config, run, LogSettings.here())  # fmt: skip
+    )
+    started = [actor_class.remote(config, run, LogSettings.here()) for _ in range(count)]
     try:
-        _wait_for(actor, config.cluster.decode_cpus)
+        for actor in started:
+            _wait_for(actor, cpus)
     except CapfiltError:
-        ray.kill(actor)  # or Ray starts it for ever, and it keeps its CPUs from others
+        for actor in started:
+            ray.kill(actor)  # or Ray starts it for ever, and it keeps its CPUs from others
         raise
+    free: SimpleQueue[ActorHandle] = SimpleQueue()
+    for actor in started:
+        free.put(actor)
 
     def batches(unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
-        stream = actor.batches.options(num_returns="streaming", _generator_backpressure_num_objects=AHEAD)
+        actor = free.get()  # there are as many as units at once
         try:
-            for batch in stream.remote(unit, sides):
-                yield ray.get(batch)
-        except RayTaskError as error:
-            raise error.cause from None
-        except ActorUnavailableError as error:
-            raise ConnectionError(f"a decoder is out of reach: {last_words(error)}") from None
-        except RayError as error:
-            lost = "node has died" in str(error) or getattr(error, "preempted", False)
-            raise (ConnectionError if lost else DecoderDied)(f"a decoder died: {last_words(error)}") from None
+            yield from _stream(actor, unit, sides)
+        finally:
+            free.put(actor)
 
     return batches
+
+
+def _stream(actor: ActorHandle, unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
+    """Yield the batches of a unit as a decoder makes them ready."""
+    stream = actor.batches.options(num_returns="streaming", _generator_backpressure_num_objects=AHEAD)
+    try:
+        for batch in stream.remote(unit, sides):
+            yield ray.get(batch)
+    except RayTaskError as error:
+        raise error.cause from None
+    except ActorUnavailableError as error:
+        raise ConnectionError(f"a decoder is out of reach: {last_words(error)}") from None
+    except RayError as error:
+        lost = "node has died" in str(error) or getattr(error, "preempted", False)
+        raise (ConnectionError if lost else DecoderDied)(f"a decoder died: {last_words(error)}") from None
 
 
 def _wait_for(actor: ActorHandle, cpus: float) -> None:

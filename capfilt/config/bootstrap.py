@@ -154,8 +154,8 @@ class Cluster(Config):
     )
     decode_cpus: NonNegativeFloat = Field(
         0.0,
-        description="CPUs of a process that decodes for each actor, which Ray puts on nodes without GPUs where there "
-        "are any; 0: the actor's own process decodes",
+        description="CPUs of the processes that decode for each actor, one for each unit in hand, which Ray puts on "
+        "nodes without GPUs where there are any; 0: the actor's own process decodes",
     )
     attempts: PositiveInt = Field(3, description="times a unit is tried before it is given up")
     deadline_seconds: PositiveFloat = Field(3600.0, description="a unit that takes longer is ended and tried again")
