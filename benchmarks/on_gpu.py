@@ -2,6 +2,7 @@
 
     python benchmarks/on_gpu.py --json on_gpu.json                       ViT-B/16 at 384, all cases of the options
     python benchmarks/on_gpu.py --model large --modes process --captions 1 --batch 128
+    python benchmarks/on_gpu.py --modes ray --captions 1 --batch 256 --kernels 1
 
 Each case runs in two ways: in this process, where the worker of a job does as many units at once as on Ray, and as a
 job on a Ray cluster of this machine. JPEGs of 640x480 are read, decoded, captioned and scored, and rows are committed.
@@ -9,7 +10,8 @@ Weights are random, and lively; captions take 20 tokens each. The clock starts w
 batch and stops when the last commit record lies in the ledger.
 
 Told are images a second, the share of the time in which no batch was in the models, and the operations a second that
-the images need, held against the GPU's fastest matrix product.
+the images need, held against the GPU's fastest matrix product. With --kernels also the milliseconds of each kernel of a
+batch of the first size, for each model by itself.
 """
 
 import argparse
@@ -17,6 +19,8 @@ import itertools
 import json
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
@@ -24,6 +28,8 @@ from statistics import median
 
 import torch
 from machine import describe
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 from versus_inputs import Folders, Inputs, make_inputs, sizes, write_models, write_shard
 from versus_sides import sampling
 from versus_transformers import operations
@@ -47,6 +53,8 @@ from workers.seats import units_in_hand
 PACKAGES = ("torch", "triton", "ray", "pyarrow", "pillow")
 SHARDS = 3
 NAMES = {"captioner": "captioner", "filter": "filter"}
+RECORDED = 4  # calls after which all steps of a batch have been recorded
+TOLD, NAME = 20, 100  # kernels of a batch, and letters of their names
 
 
 def main() -> None:
@@ -73,8 +81,18 @@ def main() -> None:
             name = f"{mode}, n = {n}, batches of {batch}"
             found[name] = told = summary(rounds, needed, peak)
             print(f"{name}: {told}", flush=True)
-            if options.json:
-                options.json.write_text(json.dumps(found, indent=1, default=str) + "\n")
+            save(found, options.json)
+        for n in options.kernels:
+            batch = options.batch[0]
+            kernels = kernel_times(settings(folder / f"kernels-{n}", models, n, batch, options), inputs)
+            found[f"kernels, n = {n}, a batch of {batch}, ms"] = kernels
+            save(found, options.json)
+
+
+def save(found: dict[str, object], path: Path | None) -> None:
+    """Write what was found so far, if a path is given: a run that is cut short has not been for nothing."""
+    if path:
+        path.write_text(json.dumps(found, indent=1, default=str) + "\n")
 
 
 def again_and_again(inputs: Inputs, images: int) -> Inputs:
@@ -147,6 +165,35 @@ def warm(run: Path, config: BootstrapConfig, build: Build = build_models) -> Cap
     return models
 
 
+def kernel_times(config: BootstrapConfig, inputs: Inputs) -> dict[str, dict[str, float]]:
+    """Return the milliseconds of each kernel of a batch, most first and those of the rest together, by model."""
+    models, batch = build(config), config.batch_size
+    many = again_and_again(inputs, batch)
+    pixels = inputs.pixels.repeat(-(-batch // len(inputs.pixels)), 1, 1, 1)[:batch].to(config.device.kind)
+    texts = [group[: config.sampling.captions + 1] for group in many.texts]
+    calls: dict[str, Callable[[], object]] = {
+        "captioner": partial(models.captioner.caption, pixels, range(batch)),
+        "filter": partial(models.filter.score, pixels, texts),
+    }
+    return {name: trace(call) for name, call in calls.items()}
+
+
+def trace(call: Callable[[], object]) -> dict[str, float]:
+    """Return the milliseconds of each kernel of a call, most first and those of the rest together."""
+    for _ in range(RECORDED):
+        call()
+    with profile(activities=[ProfilerActivity.CUDA]) as traced:
+        call()
+        torch.cuda.synchronize()
+    times: Counter[str] = Counter()
+    for event in traced.events():
+        if event.device_type == DeviceType.CPU:  # what the host does to launch them
+            continue
+        times[event.name[:NAME]] += event.time_range.elapsed_us() / 1000
+    told = dict(times.most_common(TOLD))
+    return {"all": times.total(), **told, "others": times.total() - sum(told.values())}
+
+
 def outcome(run: Path) -> dict[str, float]:
     """Return the images of a run, its seconds, and those in which a batch was in the models."""
     records = list(Path(load_run(str(run)).ledger).glob("*.json"))
@@ -177,6 +224,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--captions", type=int, nargs="+", default=[1, 4, 10], help="for each image (1 4 10)")
     parser.add_argument("--batch", type=int, nargs="+", default=[128, 256, 512], help="images in a forward pass")
     parser.add_argument("--modes", nargs="+", choices=["process", "ray"], default=["process", "ray"], help="(both)")
+    parser.add_argument("--kernels", type=int, nargs="+", default=[], help="captions of a batch that is traced (none)")
     for name, default, meaning in (
         ("images", 9216, "of all shards"),
         ("distinct", 256, "images that are not alike"),
