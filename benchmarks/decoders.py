@@ -1,0 +1,112 @@
+"""Do the units that a worker has in hand decode faster in a process each than in one?
+
+    python benchmarks/decoders.py --json decoders.json
+
+JPEGs of 640x480 are made ready for models of 384 pixels as a bootstrap does: for each unit some threads that make
+batches ahead. All units are in one process, as where a worker decodes for itself, or each is in one of its own, as with
+`cluster.decode_cpus`; both ways in turns, on processes that stay. Told are images a second and their ratio, with its
+middle half.
+"""
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import median, quantiles
+
+import numpy as np
+import torch
+from machine import describe
+from versus_inputs import photograph
+
+from capfilt.batches import prepare
+from capfilt.config import BootstrapConfig
+from capfilt.prefetch import prefetch
+from capfilt.records import Sample
+
+SIDE, DISTINCT = 384, 16
+
+
+def main() -> None:
+    options = _options()
+    rng = np.random.default_rng(0)
+    jpegs = [photograph(rng) for _ in range(DISTINCT)]
+    decode = partial(decode_unit, jpegs, options.images, options.batch, options.threads)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as one, ProcessPoolExecutor(options.units, context) as several:
+        ways: dict[str, Callable[[], object]] = {
+            "one process": partial(wait_for, one, [partial(together, decode, options.units)]),
+            "a process each": partial(wait_for, several, [decode] * options.units),
+        }
+        rates = take_turns(ways, options.rounds, options.images * options.units)
+    ratios = [apart / joint for joint, apart in zip(*rates.values(), strict=True)]
+    found = {name: round(median(each), 1) for name, each in rates.items()}
+    low, middle, high = (round(ratio, 2) for ratio in quantiles(ratios, n=4))
+    print(
+        ", ".join(f"{name}: {rate:.0f} images/s" for name, rate in found.items()), f"ratio {middle} ({low} to {high})"
+    )
+    if options.json:
+        circumstances = describe("cpu", "torch", "pillow", "simplejpeg", "numpy")
+        result = {
+            "options": vars(options),
+            **circumstances,
+            "median": found,
+            "ratio": middle,
+            "middle_half": [low, high],
+        }
+        options.json.write_text(json.dumps(result | {"rounds": rates}, indent=1, default=str) + "\n")
+
+
+def decode_unit(jpegs: list[bytes], images: int, batch: int, threads: int) -> int:
+    """Make so many images ready, in batches ahead of nobody, and return how many there were."""
+    torch.set_num_threads(1)
+    config = BootstrapConfig(input=["-"], run="-", captioner="-", filter="-")
+    samples = (Sample(number, str(number), jpeg, "a text") for number, jpeg in enumerate(islice(cycle(jpegs), images)))
+    return sum(map(len, prefetch(samples, batch, partial(prepare, (SIDE, SIDE), config), threads)))
+
+
+def together(decode: Callable[[], int], units: int) -> int:
+    """Decode units at once in the threads of this process, and return the images of all of them."""
+    with ThreadPoolExecutor(units) as pool:
+        return sum(future.result() for future in [pool.submit(decode) for _ in range(units)])
+
+
+def wait_for(processes: Executor, works: list[Callable[[], int]]) -> None:
+    """Do works in processes."""
+    for future in [processes.submit(work) for work in works]:
+        future.result()
+
+
+def take_turns(ways: dict[str, Callable[[], object]], rounds: int, images: int) -> dict[str, list[float]]:
+    """Return the images a second of each way, round by round, after one that is left out."""
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, work in ways.items():
+            start = time.perf_counter()
+            work()
+            if number:
+                rates[name].append(round(images / (time.perf_counter() - start), 1))
+    return rates
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default, meaning in (
+        ("units", 3, "in hand"),
+        ("threads", 4, "that decode for a unit"),
+        ("images", 512, "of a unit"),
+        ("batch", 128, "images"),
+        ("rounds", 9, "that count"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} ({default})")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
