@@ -45,21 +45,14 @@ def main() -> None:
         }
         rates = take_turns(ways, options.rounds, options.images * options.units)
     ratios = [apart / joint for joint, apart in zip(*rates.values(), strict=True)]
-    found = {name: round(median(each), 1) for name, each in rates.items()}
     low, middle, high = (round(ratio, 2) for ratio in quantiles(ratios, n=4))
-    print(
-        ", ".join(f"{name}: {rate:.0f} images/s" for name, rate in found.items()), f"ratio {middle} ({low} to {high})"
-    )
+    for name, each in rates.items():
+        print(f"{name}: {median(each):.0f} images/s")
+    print(f"ratio {middle} ({low} to {high})")
     if options.json:
-        circumstances = describe("cpu", "torch", "pillow", "simplejpeg", "numpy")
-        result = {
-            "options": vars(options),
-            **circumstances,
-            "median": found,
-            "ratio": middle,
-            "middle_half": [low, high],
-        }
-        options.json.write_text(json.dumps(result | {"rounds": rates}, indent=1, default=str) + "\n")
+        found = {"options": vars(options), **describe("cpu", "torch", "pillow", "simplejpeg", "numpy")}
+        found |= {"images_per_s": rates, "ratio": middle, "middle_half": [low, high]}
+        options.json.write_text(json.dumps(found, indent=1, default=str) + "\n")
 
 
 def decode_unit(jpegs: list[bytes], images: int, batch: int, threads: int) -> int:
