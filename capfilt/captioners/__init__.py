@@ -21,7 +21,7 @@ class Captioner(Protocol):
         """Return the captions of each image.
 
         Args:
-            pixels: RGB, uint8, (B, 3, S, S) with S = image_size.
+            pixels: RGB, uint8, (B, 3, S, S) with S = image_size; those of a job on a GPU lie there, if it has room.
             noise: one seed for each image; all randomness of its captions follows from it.
             turn: to be entered once, around all that needs the model or its device, which several threads share. What
                 the host alone does for the batch is better done outside, while another batch has them.

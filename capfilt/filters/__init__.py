@@ -27,7 +27,7 @@ class Filter(Protocol):
         """Return the scores of each text of each image.
 
         Args:
-            pixels: RGB, uint8, (B, 3, S, S) with S = image_size.
+            pixels: RGB, uint8, (B, 3, S, S) with S = image_size; those of a job on a GPU lie there, if it has room.
             texts: texts[i] belong to pixels[i]; an image may have none.
             turn: as for Captioner.caption.
         """
