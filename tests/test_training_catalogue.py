@@ -123,3 +123,16 @@ def test_a_source_without_a_sample_is_named(folder):
     (folder / "empty" / "0.tar").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"no sample in .*empty"):
         look(folder, folder / "empty", damage="keep-readable")
+
+
+def test_clean_shards_whose_export_is_not_finished_are_warned_of(folder, caplog):
+    told = f"{folder}: its export is not finished; to its end this training sees what is there now"
+    assert look(folder)
+    assert told not in caplog.text
+    (folder / "policy.yaml").touch()
+    assert look(folder).samples == [3, 5, 4]
+    assert [record.getMessage() for record in caplog.records] == [told]
+    (folder / "_SUCCESS").touch()
+    caplog.clear()
+    assert look(folder, f"{folder}/00001.tar")
+    assert not caplog.records

@@ -17,7 +17,7 @@ from capfilt.records import Shard
 from capfilt.runs.plans import read_plan
 from capfilt.shards import ShardReader, describe_damage, find_shards, open_shard
 from capfilt.shards.samples import NO_SAMPLES
-from capfilt.storage import absolute, exists, publish
+from capfilt.storage import absolute, exists, join, publish
 
 READERS = 8  # threads that read the shards' indexes
 logger = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Catalogue:
         if file and exists(file):
             self.shards = _read(file, urls)
         else:
+            _warn_of_unfinished(urls)
             with ThreadPoolExecutor(READERS) as pool:
                 self.shards = list(pool.map(self._look, urls))
             if file:
@@ -99,6 +100,13 @@ class Catalogue:
                     f"data.sources: {', '.join(source.shards)} has {counted(len(shards), 'shard')}, "
                     f"fewer than its {source.parts} parts; lower parts"
                 )
+
+
+def _warn_of_unfinished(urls: Sequence[str]) -> None:
+    """Warn of clean shards whose export is under way, or of which one is done anew: what comes later is never seen."""
+    for folder in sorted({url.rpartition("/")[0] for url in urls if not url.startswith("http")}):
+        if exists(join(folder, "policy.yaml")) and not exists(join(folder, "_SUCCESS")):
+            logger.warning("%s: its export is not finished; to its end this training sees what is there now", folder)
 
 
 def _table_bytes(shards: Sequence[Shard]) -> bytes:
