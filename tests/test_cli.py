@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from models import small_checkpoint
 
 from capfilt.cli import cli
+from capfilt.cli.options import JOBS
 from capfilt.med.checkpoints import save
 from capfilt.world.noise import NoiseRates
 from capfilt.world.shards import World, write_world
@@ -191,6 +192,14 @@ def test_the_log_is_of_the_format_that_the_environment_names(root):
 
     assert result.exit_code == 1
     assert json.loads(result.stderr)["message"].startswith("Error: ")
+
+
+def test_jobs_are_listed_once_where_one_is_asked_for():
+    words = capfilt("config", "--help").output.replace(",", " ").replace(".", " ").split()
+    assert {*JOBS} <= {*words}
+    refused = capfilt("config", "bootstrp").output
+    assert [refused.count(f"'{job}'") for job in JOBS] == [1] * len(JOBS)
+    assert "config [OPTIONS] JOB [CONFIG]\n" in refused
 
 
 def test_config_shows_keys_and_checks_values(root):

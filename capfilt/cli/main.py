@@ -161,11 +161,13 @@ def verify(run: str, as_json: bool) -> None:
 
 
 @cli.command("config", short_help="Show the keys of a job; check a config.")
-@click.argument("job", type=click.Choice(JOBS))
+@click.argument("job", type=click.Choice(JOBS), metavar="JOB")  # else an error tells the list three times
 @click.argument("config", required=False, type=existing_file)
 @set_option
 def show_config(job: str, config: Path | None, overrides: tuple[str, ...]) -> None:
     """Show every key of a JOB with its default and meaning; with CONFIG, check it and show its values.
+
+    JOB is bootstrap, export, pretrain, finetune, finetune_vqa, finetune_nlvr2, evaluate, rounds or demo.
 
     \b
     Example:
