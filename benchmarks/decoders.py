@@ -11,7 +11,6 @@ middle half.
 import argparse
 import json
 import multiprocessing
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -21,6 +20,7 @@ from statistics import median, quantiles
 
 import numpy as np
 import torch
+from feeding import take_turns
 from machine import describe
 from versus_inputs import photograph
 
@@ -43,7 +43,8 @@ def main() -> None:
             "one process": partial(wait_for, one, [partial(together, decode, options.units)]),
             "a process each": partial(wait_for, several, [decode] * options.units),
         }
-        rates = take_turns(ways, options.rounds, options.images * options.units)
+        seconds = take_turns(ways, options.rounds, options.images * options.units)
+    rates = {name: [round(1 / each, 1) for each in rounds] for name, rounds in seconds.items()}
     ratios = [apart / joint for joint, apart in zip(*rates.values(), strict=True)]
     low, middle, high = (round(ratio, 2) for ratio in quantiles(ratios, n=4))
     for name, each in rates.items():
@@ -73,18 +74,6 @@ def wait_for(processes: Executor, works: list[Callable[[], int]]) -> None:
     """Do works in processes."""
     for future in [processes.submit(work) for work in works]:
         future.result()
-
-
-def take_turns(ways: dict[str, Callable[[], object]], rounds: int, images: int) -> dict[str, list[float]]:
-    """Return the images a second of each way, round by round, after one that is left out."""
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
-        for name, work in ways.items():
-            start = time.perf_counter()
-            work()
-            if number:
-                rates[name].append(round(images / (time.perf_counter() - start), 1))
-    return rates
 
 
 def _options() -> argparse.Namespace:
