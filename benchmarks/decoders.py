@@ -24,6 +24,7 @@ from feeding import take_turns
 from machine import describe
 from versus_inputs import photograph
 
+from capfilt import images
 from capfilt.batches import prepare
 from capfilt.config import BootstrapConfig
 from capfilt.prefetch import prefetch
@@ -51,16 +52,17 @@ def main() -> None:
         print(f"{name}: {median(each):.0f} images/s")
     print(f"ratio {middle} ({low} to {high})")
     if options.json:
-        found = {"options": vars(options), **describe("cpu", "torch", "pillow", "simplejpeg", "numpy")}
+        fast = ["simplejpeg"] if images.simplejpeg else []
+        found = {"options": vars(options), **describe("cpu", "torch", "pillow", "numpy", *fast)}
         found |= {"images_per_s": rates, "ratio": middle, "middle_half": [low, high]}
         options.json.write_text(json.dumps(found, indent=1, default=str) + "\n")
 
 
-def decode_unit(jpegs: list[bytes], images: int, batch: int, threads: int) -> int:
+def decode_unit(jpegs: list[bytes], count: int, batch: int, threads: int) -> int:
     """Make so many images ready, in batches ahead of nobody, and return how many there were."""
     torch.set_num_threads(1)
     config = BootstrapConfig(input=["-"], run="-", captioner="-", filter="-")
-    samples = (Sample(number, str(number), jpeg, "a text") for number, jpeg in enumerate(islice(cycle(jpegs), images)))
+    samples = (Sample(number, str(number), jpeg, "a text") for number, jpeg in enumerate(islice(cycle(jpegs), count)))
     return sum(map(len, prefetch(samples, batch, partial(prepare, (SIDE, SIDE), config), threads)))
 
 
