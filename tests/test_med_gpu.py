@@ -107,9 +107,10 @@ def test_a_gpu_without_bfloat16_is_told_once(monkeypatch, caplog, has_it, told):
     assert caplog.messages == [expected] * told
 
 
-def test_pixels_for_which_a_gpu_has_no_room_stay_where_they_are(monkeypatch):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("torch's own"), RuntimeError("CUDA error: out of memory")])
+def test_pixels_for_which_a_gpu_has_no_room_stay_where_they_are(monkeypatch, error):
     def fail(device: str) -> Any:
-        raise torch.OutOfMemoryError(device)
+        raise error
 
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(gpu, "_copies", lambda: None)

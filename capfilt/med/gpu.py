@@ -102,7 +102,7 @@ def arrived(pixels: Tensor) -> Tensor:
     Where there is no room they stay what they are, and a model takes a part at a time.
     """
     try:
-        with torch.cuda.stream(_copies()):
+        with out_of_memory_told(), torch.cuda.stream(_copies()):
             return pixels.to("cuda")
     except torch.OutOfMemoryError:
         return pixels
