@@ -35,6 +35,8 @@ class BootstrapWorker:
 
         Raises:
             OSError: as built.
+            ConfigError: as start_decoders.
+            WorkerError: likewise.
         """
         self._batches = decoders(config, run) if decoders else None  # first: they need less than models to be refused
         self._models = built(build, config)

@@ -1,6 +1,6 @@
 """Decoding apart from the models: a process for each unit that a worker has in hand, on nodes with CPUs to spare.
 
-In one process the threads of all units hand Python's lock to each other some ten times an image.
+In one process the threads of all units would wait for each other: they share Python's lock.
 
 A worker starts its decoders and owns them, so that all end together: a decoder that hangs on an image goes with the
 worker whose deadline has passed. Batches of pixels travel through the object store, a few ahead of the models.
