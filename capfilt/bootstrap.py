@@ -78,14 +78,14 @@ def capfilt_unit(
         return _result(unit, commit.statuses, table, config.policy, commit.seconds)
     clock = Stopwatch()
     records: list[SampleRecord] = []
-    candidates: list[Candidate] = []
+    tables = []
     ready = (read or partial(ready_batches, config, run))(unit, models.sides)
     with closing(ready) as batches:
         for batch in clock.each("read", batches):
-            candidates += capfilt_batch(batch, models, config, clock)
+            tables.append(candidates_table(unit.shard.id, capfilt_batch(batch, models, config, clock)))
             records += [prepared.record for prepared in batch]
     statuses = Counter(record.status for record in records)
-    table = candidates_table(unit.shard.id, candidates)
+    table = pa.concat_tables(tables).combine_chunks()
     if not unit.trial:
         check_failures(unit.shard, statuses, config, ((r.key, r.error) for r in records if r.status != "ok"))
         with clock("write"):

@@ -6,7 +6,6 @@ texts. A control text stands in the ledger beside the candidates of its image, a
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from capfilt.config import BootstrapConfig
 from capfilt.records import CONTROL, Candidate, SampleRecord
@@ -55,7 +54,7 @@ def _controls(
     written = next((caption for caption in captions if _read(caption.text) not in own), None)
     if written is not None:  # its tokens are counted where it was written
         mismatch = {"source": CONTROL, "caption_index": CAPTION, "tokens": None, "logprob": None}
-        yield replace(written, position=record.position, key=record.key, **mismatch)
+        yield written._replace(position=record.position, key=record.key, **mismatch)
 
 
 def _chances(record: SampleRecord, config: BootstrapConfig) -> tuple[float, int]:

@@ -1,7 +1,6 @@
 """What can be told of a sample without a model: whether its image decodes, and whether its text says anything."""
 
 import hashlib
-from dataclasses import replace
 
 from capfilt.config import ImageLimits
 from capfilt.errors import ImageError
@@ -38,5 +37,5 @@ def examine(
     try:
         image = decode(sample.image, limits, least_side)
     except ImageError as error:
-        return replace(record, status=error.reason, error=str(error)), None
-    return replace(record, width=image.width, height=image.height, format=image.format), image
+        return record._replace(status=error.reason, error=str(error)), None
+    return record._replace(width=image.width, height=image.height, format=image.format), image

@@ -1,6 +1,5 @@
 """A small run with all that must be borne: hostile texts, duplicates, failures, and a shard that is gone."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from ledgers import complete, image, input_shard, new_run, records_of, synthetic, web
@@ -27,11 +26,11 @@ def gallery_run(folder: Path) -> Run:
     run = new_run(folder, shards)
     captions = [synthetic(n, score, f"a caption {n}") for n, score in enumerate(SCORES[::-1])]
     hostile = [
-        replace(record, url="javascript:alert(1)//\u202e", key=f"<b>{n}")
+        record._replace(url="javascript:alert(1)//\u202e", key=f"<b>{n}")
         for n, record in enumerate(records_of(shards[0]))
     ]
     own = [web(n, score, text) for n, (score, text) in enumerate(zip(SCORES, TEXTS, strict=True))]
-    keyed = [replace(candidate, key=f"<b>{candidate.position}") for candidate in own + captions]
+    keyed = [candidate._replace(key=f"<b>{candidate.position}") for candidate in own + captions]
     complete(run, shards[0], hostile, _by_position(keyed))
     complete(run, shards[1], _some_failed(records_of(shards[1])), _by_position(_repeated()))
     complete(run, shards[2], records_of(shards[2]), _by_position([web(n, SCORES[n]) for n in range(8)] + captions))
@@ -46,7 +45,7 @@ def _by_position(candidates):
 def _some_failed(records):
     failed = {6: ("truncated", "the file ends inside <b>it"), 7: ("too_many_pixels", "is 99999 x 99999")}
     return [
-        replace(record, status=failed[n][0], error=failed[n][1]) if n in failed else record
+        record._replace(status=failed[n][0], error=failed[n][1]) if n in failed else record
         for n, record in enumerate(records)
     ]
 

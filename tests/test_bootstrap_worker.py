@@ -1,6 +1,7 @@
 """Units that share the models of a device."""
 
 import errno
+import gc
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from capfilt.planning import plan_shards
 from capfilt.records import Caption
 from capfilt.runs import start_run
 from capfilt.units import cut_units
-from workers.bootstrap_worker import HANDOVER, BootstrapWorker, make_turns, set_threads, try_batch_sizes
+from workers.bootstrap_worker import GARBAGE, HANDOVER, BootstrapWorker, make_turns, set_threads, try_batch_sizes
 
 CPU, GPU = Device(), Device(kind="cuda")
 
@@ -101,11 +102,22 @@ def test_models_have_turns_of_their_own_on_a_gpu(device, apart):
     assert make_turns(device).apart == apart
 
 
-@pytest.mark.parametrize(("device", "seconds"), [(CPU, 5e-3), (GPU, HANDOVER)])
-def test_beside_a_gpu_threads_let_go_of_the_lock_sooner(device, seconds):
+@pytest.fixture
+def process_as_found() -> Iterator[None]:
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    yield
+    sys.setswitchinterval(interval)
+    gc.set_threshold(*thresholds)
+
+
+@pytest.mark.usefixtures("process_as_found")
+@pytest.mark.parametrize(("device", "seconds", "objects"), [(CPU, 5e-3, 700), (GPU, HANDOVER, GARBAGE)])
+def test_beside_a_gpu_threads_let_go_of_the_lock_sooner(device, seconds, objects):
     sys.setswitchinterval(5e-3)
+    gc.set_threshold(700)
     set_threads(device)
     assert sys.getswitchinterval() == pytest.approx(seconds)
+    assert gc.get_threshold()[0] == objects
 
 
 @pytest.mark.parametrize(

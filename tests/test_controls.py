@@ -1,7 +1,5 @@
 """Control pairs: which samples get them, from whom, and where they go."""
 
-from dataclasses import replace
-
 import pytest
 from fakes import NAMES, build_fakes, job_config, mixed_shards, picture
 from ledgers import record
@@ -97,7 +95,7 @@ def test_who_is_drawn_and_paired_follows_from_seed_round_image_and_place(tmp_pat
     assert controls(job_config(tmp_path, **half, unit_size=64, decode_threads=1), groups) == first
     for change in ({"seed": 1}, {"round": 1}):
         assert controls(job_config(tmp_path, **half, **change), groups) != first
-    moved = [replace(record(n), position=n + 50) for n in range(50)]
+    moved = [record(n)._replace(position=n + 50) for n in range(50)]
     assert controls(job_config(tmp_path, **half), groups, moved) != first
 
 

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,7 +52,7 @@ def test_a_key_of_any_length_makes_no_large_file(tmp_path):
     """The path of a list's line that is none is a key too, of up to 4 MiB."""
     shard = input_shard(tmp_path, [image(0)])
     run = new_run(tmp_path, [shard])
-    complete(run, shard, [replace(records_of(shard)[0], key="k" * 1_000_000)], [])
+    complete(run, shard, [records_of(shard)[0]._replace(key="k" * 1_000_000)], [])
 
     report(run.root)
 

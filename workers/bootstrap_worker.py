@@ -1,6 +1,7 @@
 """What runs where the models are: both on one device. It holds no logic of its own."""
 
 import errno
+import gc
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from capfilt.runs import Run
 from capfilt.turns import Turns
 
 HANDOVER = 1e-4  # seconds after which a thread that computes in Python lets another go on; Python's own are 5e-3
+GARBAGE = 50_000  # objects more than before, after which Python looks for those that only hold each other; its own: 700
 
 
 class BootstrapWorker:
@@ -72,11 +74,13 @@ def set_threads(device: Device) -> None:
     """Set how many threads compute, and beside a GPU how soon they let go of Python's lock.
 
     The thread that launches work there needs that lock anew after each launch, hundreds of times a batch, while others
-    decode, read and write.
+    decode, read and write. A search for garbage keeps it, over all that is loaded for a quarter of a second; the texts
+    of a batch would start several, and leave none.
     """
     torch.set_num_threads(device.threads)  # sums round differently for other numbers of threads
     if device.kind == "cuda":
         sys.setswitchinterval(HANDOVER)
+        gc.set_threshold(GARBAGE)
 
 
 def make_turns(device: Device) -> Turns:

@@ -57,6 +57,6 @@ def candidates_table(shard: str, candidates: Sequence[Candidate]) -> pa.Table:
 
 
 def _table(shard: str, rows: Sequence[SampleRecord] | Sequence[Candidate], schema: pa.Schema) -> pa.Table:
-    """Return rows as a table, column by column: a sixth of the time that a dictionary for each row takes."""
-    own = {name: [getattr(row, name) for row in rows] for name in schema.names if name != "shard"}
-    return pa.Table.from_pydict({"shard": [shard] * len(rows), **own}, schema)
+    """Return rows, whose fields stand in the order of the columns behind the shard's, as a table."""
+    columns = zip(*rows, strict=True) if rows else ((),) * (len(schema) - 1)
+    return pa.table([[shard] * len(rows), *columns], schema=schema)
