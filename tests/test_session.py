@@ -3,8 +3,11 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 import ray
 
@@ -102,34 +105,94 @@ def test_labels_are_read_as_ray_reads_them():
     assert not allows(there, {"pool": "spot", "zone": "a"})
 
 
-LOCKED = """
+ENTER = """
 import sys
+import ray
 from capfilt.config import Cluster
-from capfilt.errors import NoAnswerError
+from capfilt.errors import CapfiltError
 from workers.session import session
 
+if len(sys.argv) > 2:
+    ray.__version__ = sys.argv[2]
 try:
     with session(Cluster(address=sys.argv[1])):
         print("begun")
-except NoAnswerError as error:
-    print(error)
+except CapfiltError as error:
+    print(type(error).__name__, error.exit_code, error)
 """
 
 
-@pytest.mark.slow  # Ray tries for half a minute
-def test_a_cluster_that_lets_nobody_in_is_told_with_what_may_open_it():
-    briefly = {"RAY_gcs_rpc_server_connect_timeout_s": "1", "RAY_NUM_REDIS_GET_RETRIES": "1"}  # else for ten minutes
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled"} | briefly
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-        command = [sys.executable, "-c", LOCKED, address]
-        told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True).stdout
+def enter(*arguments: str, **environment: str) -> str:
+    """Return what another process tells that connects to the Ray at an address, if need be as another version."""
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"} | environment
+    command = [sys.executable, "-c", ENTER, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True).stdout
 
-    assert told.startswith(f"cluster.address: {address} lets nobody in (Failed to connect to Ray cluster")
+
+def test_what_takes_connections_and_is_no_cluster_is_told_after_one_look():
+    briefly = {"RAY_gcs_rpc_server_connect_timeout_s": "1", "RAY_py_gcs_connect_timeout_s": "1"}  # for 40 s, else
+    with socket.create_server(("0.0.0.0", 0)) as listener:  # Ray knows this machine by another address than 127.0.0.1
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        told = enter(address, **briefly, RAY_NUM_REDIS_GET_RETRIES="1000")
+
+    assert told.startswith(
+        f"NoAnswerError 75 cluster.address: {address} does not answer as the head of a Ray cluster ("
+    )
+    assert "; give the address that ray start --head tells" in told
+
+
+def test_another_service_of_a_cluster_is_told_as_what_cannot_be():
+    server = grpc.server(ThreadPoolExecutor(1))
+    address = f"127.0.0.1:{server.add_insecure_port('0.0.0.0:0')}"  # Ray knows this machine by another address
+    server.start()
+    told = enter(address)
+    server.stop(None)
+
+    assert told.startswith(f"ConfigError 1 cluster.address: {address} does not answer as the head of a Ray cluster (")
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_cluster_of_another_ray_is_told_in_a_line():
+    address = ray.get_runtime_context().gcs_address
+    told = enter(address, "2.0.0")
+
+    assert told.startswith(
+        f"ConfigError 1 cluster.address: {address}: Version mismatch: The cluster was started with: "
+    )
+    assert told.endswith("; install here what the cluster has\n")
+    assert told.count("\n") == 1
+
+
+GUARDED = """
+import ray
+
+size = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+ray.init("local", **size, include_dashboard=False, log_to_driver=False)
+print(ray.get_runtime_context().gcs_address, flush=True)
+input()
+"""
+
+
+@pytest.mark.parametrize(("mode", "token"), [("token", "b" * 40), ("disabled", "a" * 40)])
+def test_a_cluster_that_lets_nobody_in_is_told_with_what_opens_it(guarded, mode, token):
+    told = enter(guarded, RAY_AUTH_MODE=mode, RAY_AUTH_TOKEN=token)
+
+    assert told.startswith(f"ConfigError 1 cluster.address: {guarded} lets nobody in (")
     assert told.endswith(
         "for a cluster that asks for a token set RAY_AUTH_MODE=token, with its token in "
         "RAY_AUTH_TOKEN or ~/.ray/auth_token\n"
     )
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[str]:
+    """The address of a cluster that asks for a token."""
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 40}
+    command = [sys.executable, "-c", GUARDED]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as cluster:
+        yield cluster.stdout.readline().strip()
+        cluster.communicate("\n", timeout=60)
 
 
 ALONE = """

@@ -8,8 +8,13 @@ from typing import NamedTuple, TypeVar, cast
 
 import ray
 from ray._private import utils as ray_utils
-from ray._raylet import node_labels_match_selector  # type: ignore[attr-defined]
-from ray.exceptions import AuthenticationError, NodeDiedError, RayError, RayTaskError
+from ray._private.services import canonicalize_bootstrap_address
+from ray._raylet import (  # type: ignore[attr-defined]
+    GRPC_STATUS_CODE_UNIMPLEMENTED,
+    GcsClient,
+    node_labels_match_selector,
+)
+from ray.exceptions import AuthenticationError, NodeDiedError, RayError, RayTaskError, RpcError
 
 from capfilt.config import Cluster
 from capfilt.display import counted, devices
@@ -35,8 +40,9 @@ def session(cluster: Cluster) -> Iterator[None]:
     A connection that exists is used as it is, and stays; so several calls of run_units can share one.
 
     Raises:
-        NoAnswerError: there is no cluster at the address, or it lets nobody in without its token.
-        ConfigError: this machine has too few GPUs or other labels.
+        NoAnswerError: no cluster answers at the address.
+        ConfigError: another service does, or the cluster lets nobody in without its token or has another Ray; this
+            machine has too few GPUs or other labels.
     """
     if ray.is_initialized():
         yield
@@ -52,12 +58,9 @@ def session(cluster: Cluster) -> Iterator[None]:
     # A private cluster warns of nothing but how its token is kept, which is of use where others can reach it.
     level = logging.ERROR if local else logging.WARNING
     with exit_on_sigterm():
-        try:
-            with _without_handlers_of_ray():
-                ray.init(cluster.address, log_to_driver=False, logging_level=level, **private if local else {})
-        except (ConnectionError, AuthenticationError) as error:
-            why = str(error).partition("\n")[0]
-            raise NoAnswerError(f"cluster.address: {cluster.address} lets nobody in ({why}); {TOKEN}") from error
+        with _refusals(cluster.address), _without_handlers_of_ray():
+            _knock(cluster.address)
+            ray.init(cluster.address, log_to_driver=False, logging_level=level, **private if local else {})
         with exit_on_sigterm():  # anew, since Ray's core sets one behind Python's back, which shows a trace
             try:
                 if local:
@@ -65,6 +68,43 @@ def session(cluster: Cluster) -> Iterator[None]:
                 yield
             finally:
                 ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ask the head of a cluster for its id, once. ray.init asks up to twenty times, whatever it is answered.
+
+    Where no head answers, that takes 40 seconds, 30 of which are RAY_py_gcs_connect_timeout_s. A head that is only just
+    being started does not take connections, which require_answer tells.
+    """
+    if address.startswith("ray://"):
+        return
+    head = canonicalize_bootstrap_address(address)
+    if head is not None:  # else Ray is to be started, or none is found, which ray.init tells
+        GcsClient(address=head)
+
+
+@contextmanager
+def _refusals(address: str) -> Iterator[None]:
+    """Say in a line why a cluster does not let us in."""
+    try:
+        yield
+    except AuthenticationError as error:
+        why = error.message.partition("\n")[0]
+        raise ConfigError(f"cluster.address: {address} lets nobody in ({why}); {TOKEN}") from error
+    except RpcError as error:
+        kind = ConfigError if error.rpc_code == GRPC_STATUS_CODE_UNIMPLEMENTED else NoAnswerError
+        raise kind(
+            f"cluster.address: {address} does not answer as the head of a Ray cluster ({error}); give the address that "
+            "ray start --head tells, or that of its client server with ray:// before it"
+        ) from error
+    except ConnectionError as error:
+        why = str(error).partition("\n")[0]
+        raise NoAnswerError(f"cluster.address: {address} lets nobody in ({why}); {TOKEN}") from error
+    except RuntimeError as error:
+        if not str(error).startswith("Version mismatch"):
+            raise
+        why = " ".join(str(error).split())
+        raise ConfigError(f"cluster.address: {address}: {why}; install here what the cluster has") from error
 
 
 @contextmanager
