@@ -1,5 +1,6 @@
 """Training on a real Ray: workers die, the job goes on from its state, and the result is that of an undisturbed run."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,11 +16,11 @@ from lessons import TWO, Lesson, attend, in_ranks, same, together, without_ray
 from processes import exit_code
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError
-from trials import refuse, try_once
+from trials import lose_disk, refuse, try_once
 
 from capfilt.background import in_background
 from capfilt.config.training import TrainingCluster
-from capfilt.errors import ModelError, WorkerError
+from capfilt.errors import PASSING, ModelError, WorkerError
 from capfilt.storage import append
 from capfilt.training.folder import TrainingRun
 from capfilt.training.ranks import rank
@@ -107,6 +108,13 @@ class TestWorkers:
             wait_for(lambda: len(said) == 2)
         assert said == ["step 1, lm 2.5", "step 2, lm 2"]
         assert "JSONDecodeError" not in caplog.text
+
+    @pytest.mark.parametrize(("number", "code"), [(errno.ESTALE, PASSING), (errno.EROFS, 1)])
+    def test_a_job_that_a_store_fails_again_and_again_ends_as_what_may_do_another_time(self, lesson, number, code):
+        once = TWO.model_copy(update={"attempts": 1})
+        with pytest.raises(WorkerError, match=r"failed 1 times in a row at the state of step 0: worker \d: ") as told:
+            launch(partial(lose_disk, number), TrainingRun(lesson.output, lesson), once)
+        assert told.value.exit_code == code
 
     def test_a_failure_of_ray_train_itself_is_told_in_one_line(self, lesson, monkeypatch):
         def fail(trainer: TorchTrainer) -> None:

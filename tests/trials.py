@@ -11,3 +11,7 @@ def try_once(folder: str) -> None:
 def refuse(folder: str) -> None:
     try_once(folder)
     raise ModelError("run: step 3: the losses are lm nan")
+
+
+def lose_disk(number: int) -> None:
+    raise OSError(number, "the disk is gone", "run/states")

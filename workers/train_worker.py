@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import fsspec
 import pyarrow.fs
@@ -32,8 +33,9 @@ from ray.util import placement_group_table
 
 from capfilt.background import in_background
 from capfilt.config.training import TrainingCluster
-from capfilt.errors import CapfiltError, WorkerError
+from capfilt.errors import PASSING, CapfiltError, WorkerError
 from capfilt.logs import LogSettings, say
+from capfilt.retries import may_pass
 from capfilt.storage import absolute, exists, join, remove_folder
 from capfilt.training.folder import TrainingRun
 from workers.session import asked_and_free, session
@@ -48,7 +50,8 @@ def train_on_workers(work: Callable[[], None], run: TrainingRun, cluster: Traini
 
     Raises:
         CapfiltError: the one that a worker raised.
-        WorkerError: the workers failed cluster.attempts times in a row, and no state was written in between.
+        WorkerError: the workers failed cluster.attempts times in a row, and no state was written in between; it is
+            PASSING where a disk or store may come back.
     """
     with session(cluster.asked), in_background(partial(_tell, run, cluster)):
         failures, newest = 0, run.newest
@@ -59,14 +62,26 @@ def train_on_workers(work: Callable[[], None], run: TrainingRun, cluster: Traini
             failures = failures + 1 if run.newest == newest else 1
             newest = run.newest
             if failures >= cluster.attempts:
-                raise WorkerError(
+                error = WorkerError(
                     f"{run.folder}: failed {failures} times in a row at the state of step {newest}: {failure}"
                 )
+                error.exit_code = PASSING if failure.passing else error.exit_code
+                raise error
             say(f"{run.folder}: goes on from the state of step {newest}, since {failure}")
         remove_folder(join(run.folder, "ray"))
 
 
-def _attempt(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluster) -> str | None:
+class _Failure(NamedTuple):
+    """Why an attempt failed."""
+
+    reason: str
+    passing: bool  # a disk or store may come back
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def _attempt(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluster) -> _Failure | None:
     """Start the workers and let them train; return why they failed, or None when they have finished."""
     home = str(Path.cwd())
     trainer = TorchTrainer(
@@ -81,14 +96,20 @@ def _attempt(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluste
     try:
         trainer.fit()
     except WorkerGroupError as error:
-        for cause in error.worker_failures.values():
+        causes = error.worker_failures
+        for cause in causes.values():
             if isinstance(cause, CapfiltError):
                 raise cause from error
-        return "; ".join(f"worker {rank}: {_line(cause)}" for rank, cause in error.worker_failures.items())
+        reason = "; ".join(f"worker {rank}: {_line(cause)}" for rank, cause in causes.items())
+        return _Failure(reason, any(map(_passing, causes.values())))  # the others only lost that one
     except (TrainingFailedError, RayError) as error:
         cause = getattr(error, "controller_failure", None) or getattr(error, "cause", None) or error
-        return f"Ray Train: {_line(cause)}"
+        return _Failure(f"Ray Train: {_line(cause)}", _passing(cause))
     return None
+
+
+def _passing(cause: Exception) -> bool:
+    return isinstance(cause, OSError) and may_pass(cause)
 
 
 def _work_in(home: str, logs: LogSettings, work: Callable[[], None]) -> None:
