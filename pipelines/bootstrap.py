@@ -104,7 +104,7 @@ def _held(root: str, force: bool, stop: Stop | None) -> Iterator[tuple[Lease, St
     """Hold the lease of a run, and heed requests to stop and Ctrl-C; SIGTERM from before, so that none leaves it."""
     with (
         exit_on_sigterm(),
-        hold_lease(root, force) as lease,
+        hold_lease(root, force, end_process) as lease,
         heed_stop(root, end_process, lambda: lease.is_held, stop=stop) as stop,
         stop_on_interrupt(stop.ask),
     ):

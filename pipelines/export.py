@@ -30,7 +30,7 @@ def run(config: ExportConfig) -> str:
     """Export what is left of a run, and return what is there in a line.
 
     Raises:
-        RunError: the folder is no run, or another export under the same policy is at work.
+        RunError: the folder is no run, or another export under the same policy is at work, or has taken its lease.
         FailedUnitsError: shards failed, or their ledger is not complete; all others are exported.
         StoppedError: it was asked to stop, by a request or by Ctrl-C; the shards in hand are exported.
     """
@@ -40,7 +40,7 @@ def run(config: ExportConfig) -> str:
     meaning = "the shards in hand finish, and no other begins"
     with (
         exit_on_sigterm(),
-        hold_lease(root) as lease,
+        hold_lease(root, lost=end_process) as lease,
         heed_stop(root, end_process, lambda: lease.is_held, meaning) as stop,
         stop_on_interrupt(stop.ask),
         swept(lease, partial(_sweep, folder, clean)),

@@ -64,11 +64,7 @@ def run(config: RoundsConfig, say: Callable[[str], None]) -> str:
         heed_stop(root, end_process, lambda: lease.is_held, meaning, stop),
         keep_status(root, lambda: lease.is_held) as board,
     ):
-        try:
-            _run_stages(config, turns, stop, board, say)
-        except SystemExit:
-            lease.check()
-            raise
+        _run_stages(config, turns, stop, board, say)
     runs = " ".join(shlex.quote(turn.bootstrap.run) for turn in turns[-2:])
     say(f"next: capfilt compare {runs}" if len(turns) > 1 else f"next: capfilt stats {runs}")
     return turns[-1].trained

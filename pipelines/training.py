@@ -47,11 +47,7 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]], stop:
         heed_stop(root, end_process, lambda: lease.is_held, meaning, stop),
     ):
         folder.begin()  # behind the lease: a driver that is refused must not write its settings over the other's
-        try:
-            launch(partial(_work, config, prepare), folder, config.cluster)
-        except SystemExit:
-            lease.check()
-            raise
+        launch(partial(_work, config, prepare), folder, config.cluster)
         if stop_requested(root) and not folder.finished:
             raise StoppedError(f"{folder.folder}: goes on from the state of step {folder.newest}")
     return folder.checkpoint

@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from capfilt.runs.lease import RENEWED
+from capfilt.runs.lease import RENEWED, hold_lease
 
 TESTS = Path(__file__).parent
 ERRORS = "driver.err"  # in the folder of a job: what its driver writes to standard error
@@ -35,6 +36,16 @@ def start_driver(folder: Path, local: bool, delay: float = 0.1, renewed: float =
         return subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=errors)
 
 
+def displace(root: str, is_over: Callable[[], object]) -> None:
+    """Take the lease of a driver, as --force does, until that is over; a renewal at the same moment takes it back."""
+    deadline = time.monotonic() + 60
+    while not is_over():
+        with hold_lease(root, force=True) as lease:
+            while lease.is_held and not is_over():
+                assert time.monotonic() < deadline, "the driver does not end"
+                time.sleep(0.02)
+
+
 def wait_until_told(folder: Path, text: str) -> None:
     """Wait until a driver says something on standard error."""
     deadline = time.monotonic() + 60
@@ -47,7 +58,13 @@ def wait_for_commits(folder: Path, more: int, driver: "subprocess.Popen[bytes]")
     def commits() -> int:
         return len(list((folder / "run").glob("ledger/*/**/*.json")))
 
-    target, deadline = commits() + more, time.monotonic() + 300  # an import takes a minute on a busy machine
-    while commits() < target and driver.poll() is None:
-        assert time.monotonic() < deadline, "the job commits nothing"
+    target = commits() + more
+    wait_until(lambda: commits() >= target, driver)
+
+
+def wait_until(condition: Callable[[], bool], driver: "subprocess.Popen[bytes]") -> None:
+    """Wait for something that a driver does, or for its end."""
+    deadline = time.monotonic() + 300  # an import takes a minute on a busy machine
+    while not condition() and driver.poll() is None:
+        assert time.monotonic() < deadline, "the job does not get there"
         time.sleep(0.02)

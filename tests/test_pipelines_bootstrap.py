@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from drivers import start_driver, tables, wait_for_commits, wait_until_told
+from drivers import displace, start_driver, tables, wait_for_commits, wait_until, wait_until_told
 from fakes import NAMES, build_dying, build_fakes, build_nothing, job_config, mixed_shards, picture, write_shard
 
 from capfilt.batch_size import LEAST
@@ -379,6 +379,17 @@ def test_two_drivers_of_which_one_was_forced_corrupt_nothing(folder, undisturbed
     assert driver.wait() == 0
     assert tables(folder) == tables(undisturbed)
     assert verify(load_run(f"{folder}/run")) == []
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_driver_that_has_lost_its_lease_ends_though_no_unit_does(folder, local):
+    driver = start_driver(folder, local, delay=3600, renewed=0.02)
+    wait_until(lambda: (folder / "run/journal.jsonl").exists(), driver)  # it is planned
+    displace(f"{folder}/run", lambda: driver.poll() is not None)
+
+    assert driver.wait() == 1
+    wait_until_told(folder, "another driver has taken this run: pid ")
+    assert not [path for path in (folder / "run").rglob("*") if path.name.endswith(".partial")]
 
 
 def test_a_driver_that_has_lost_its_lease_leaves_the_files_in_the_making_to_the_other(folder, undisturbed):

@@ -3,12 +3,14 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from drivers import displace
 from dry_runs import dry_run
 from fakes import NAMES, build_fakes, build_nan, job_config, mixed_shards, write_shard
 
@@ -16,6 +18,7 @@ from capfilt.cli import cli
 from capfilt.config import ExportConfig, Policy
 from capfilt.errors import FailedUnitsError, RunError, StoppedError
 from capfilt.export import Exported, export_shard
+from capfilt.records import Unit
 from capfilt.runs import load_run
 from capfilt.runs import stop as stops
 from capfilt.runs.lease import hold_lease
@@ -190,6 +193,28 @@ def test_an_export_at_work_keeps_its_files_in_the_making_and_a_second_one_away(f
 
     export.run(config)
     assert in_the_making(folder) == []
+
+
+def test_an_export_whose_lease_another_has_taken_ends_though_no_shard_does(folder, monkeypatch):
+    config, run, over = ExportConfig(run=str(folder / "run")), load_run(str(folder / "run")), threading.Event()
+
+    class Stuck:
+        def __init__(self, *of: object) -> None:
+            """Let another take the lease."""
+            taking.start()
+
+        def run(self, unit: Unit) -> Exported:
+            raise AssertionError(f"{unit} is done" if over.wait(60) else "the export goes on")
+
+    taking = threading.Thread(target=displace, args=(run.exporting(config), over.is_set))
+    monkeypatch.setattr(export, "ExportWorker", Stuck)
+    monkeypatch.setattr("capfilt.runs.lease.RENEWED", 0.02)
+    try:
+        with pytest.raises(RunError, match=r"another driver has taken this run: pid .*; this one stops"):
+            export.run(config)
+    finally:
+        over.set()
+        taking.join()
 
 
 def test_a_shard_that_a_bootstrap_does_anew_meanwhile_fails_and_is_whole_when_exported_again(tmp_path, monkeypatch):

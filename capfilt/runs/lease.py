@@ -109,7 +109,8 @@ def hold_lease(root: str, force: bool = False, lost: Callable[[], None] = lambda
     Args:
         root: the run folder.
         force: take the lease from a driver that seems to be alive; it stops at its next renewal.
-        lost: called, from another thread, when another driver has taken the lease; Lease.check tells of it too.
+        lost: called, from another thread, when another driver has taken the lease; Lease.check tells of it too, and so
+            does the block in the place of a SystemExit that this brings about.
 
     Raises:
         RunError: another driver is at work on the run, or there can be no folder of this name.
@@ -128,7 +129,11 @@ def hold_lease(root: str, force: bool = False, lost: Callable[[], None] = lambda
     lease = Lease(path, owner)
     try:
         with in_background(partial(_keep, lease, lost)):
-            yield lease
+            try:
+                yield lease
+            except SystemExit:
+                lease.check()
+                raise
     finally:
         lease.give_up()
 
