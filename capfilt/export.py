@@ -88,7 +88,8 @@ def export_shard(run: Run, shard: Shard, config: ExportConfig) -> Exported:
     stem = storage.join(folder, shard.id)
     if all(storage.exists(f"{stem}{ending}") for ending in ENDINGS):
         return read_stats(folder, shard.id)
-    storage.publish(storage.join(folder, "policy.yaml"), dump(Selection.of(config)).encode())
+    if not storage.exists(policy := storage.join(folder, "policy.yaml")):  # stores limit how often a file may change
+        storage.publish(policy, dump(Selection.of(config)).encode())
     ledger = table_hashes(run, shard)
     try:
         return _write(run, shard, config, ledger)

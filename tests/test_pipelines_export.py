@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from drivers import displace
 from dry_runs import dry_run
 from fakes import NAMES, build_fakes, build_nan, job_config, mixed_shards, write_shard
 
+from capfilt import storage
 from capfilt.cli import cli
 from capfilt.config import ExportConfig, Policy
 from capfilt.errors import FailedUnitsError, RunError, StoppedError
@@ -100,9 +102,24 @@ def test_ctrl_c_ends_an_export_behind_the_shard_in_hand(folder, in_front, monkey
         export.run(config)
     assert {name for name in clean(folder) if name.endswith(".tar")} == {"00000.tar"}
     assert "_SUCCESS" not in clean(folder)
+    assert "policy.yaml" in clean(folder)
 
     monkeypatch.undo()
     assert export.run(config).startswith("3 clean shards")
+
+
+def test_the_policy_is_written_with_the_first_shard_and_at_the_end_however_many_shards_there_are(folder, monkeypatch):
+    """An object store takes another version of a file once a second, and many workers would be turned away."""
+    written, publish = [], storage.publish
+
+    def note(path: str, data: bytes) -> None:
+        written.append(Path(path).name)
+        publish(path, data)
+
+    monkeypatch.setattr(storage, "publish", note)
+    export.run(ExportConfig(run=str(folder / "run")))
+    assert Counter(written)["policy.yaml"] == 2
+    assert Counter(written)["00001_stats.json"] == 1
 
 
 def stop(folder: Path, *more: str) -> str:
