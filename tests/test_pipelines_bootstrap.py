@@ -385,7 +385,10 @@ def test_two_drivers_of_which_one_was_forced_corrupt_nothing(folder, undisturbed
 def test_a_driver_that_has_lost_its_lease_ends_though_no_unit_does(folder, local):
     driver = start_driver(folder, local, delay=3600, renewed=0.02)
     wait_until(lambda: (folder / "run/journal.jsonl").exists(), driver)  # it is planned
-    displace(f"{folder}/run", lambda: driver.poll() is not None)
+    try:
+        displace(f"{folder}/run", lambda: driver.poll() is not None)
+    finally:
+        driver.terminate()  # one that does not end would be at work for hours
 
     assert driver.wait() == 1
     wait_until_told(folder, "another driver has taken this run: pid ")
