@@ -1,8 +1,10 @@
-"""The fine-tuning job: a captioner or a filter, each a checkpoint of its own, from the same start."""
+"""The fine-tuning job: a captioner or a filter, each a checkpoint of its own, or a model for VQA or NLVR2."""
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from capfilt.config.tasks import Finetuning, NLVR2Config, VQAConfig
 from capfilt.config.training import FinetuneConfig
 from capfilt.dry_run import DryRun
 from capfilt.errors import CheckpointError, ConfigError
@@ -15,17 +17,33 @@ from capfilt.runs.stop import Stop
 from capfilt.training.data import Batch, open_data
 from capfilt.training.job import Job
 from capfilt.training.objectives import Captioning, Filtering, Objective
+from pipelines import finetune_nlvr2, finetune_vqa
 from pipelines.training import run_training
 from pipelines.training_dry_run import dry_run_training
 
 
-def run(config: FinetuneConfig, stop: Stop | None = None) -> str:
+def run(config: Finetuning, stop: Stop | None = None) -> str:
     """Fine-tune a model, or go on where it stopped, and return its checkpoint folder; stop as in run_training."""
     return run_training(config, prepare, stop)
 
 
-def prepare(config: FinetuneConfig, shards: str | None) -> Job[Batch]:
+def prepare(config: Finetuning, shards: str | None) -> Job[Any]:
     """Return all that is trained, from the checkpoint it starts with; shards is the file of open_data."""
+    match config:
+        case VQAConfig():
+            return finetune_vqa.prepare(config)
+        case NLVR2Config():
+            return finetune_nlvr2.prepare(config)
+        case _:
+            return _prepare_role(config, shards)
+
+
+def dry_run(config: Finetuning) -> DryRun:
+    """Return what run would do, and what keeps it from that. Nothing is written."""
+    return dry_run_training(f"finetune, {config.role}", config, prepare)
+
+
+def _prepare_role(config: FinetuneConfig, shards: str | None) -> Job[Batch]:
     start = load(fetch(config.checkpoint), config.image_size)
     drop_path = 0.0 if config.vision_from else config.drop_path
     checkpoint = only(config.role, require(start, config.role, config.checkpoint), drop_path)
@@ -36,11 +54,6 @@ def prepare(config: FinetuneConfig, shards: str | None) -> Job[Batch]:
         open_data(config.data, config.schedule, checkpoint, config.seed, shards),
         partial(save, checkpoint),
     )
-
-
-def dry_run(config: FinetuneConfig) -> DryRun:
-    """Return what run would do, and what keeps it from that. Nothing is written."""
-    return dry_run_training(f"finetune, {config.role}", config, prepare)
 
 
 def objective(config: FinetuneConfig, checkpoint: Checkpoint) -> Objective[Batch]:

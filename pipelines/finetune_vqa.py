@@ -1,9 +1,8 @@
-"""The fine-tuning job for VQA: a model that answers questions, from a pre-trained MED."""
+"""What fine-tuning for VQA trains: a model that answers questions, from a pre-trained MED."""
 
 from functools import partial
 
 from capfilt.config.tasks import VQAConfig
-from capfilt.dry_run import DryRun
 from capfilt.med.checkpoints import VQACheckpoint, load, save
 from capfilt.med.fetch import fetch
 from capfilt.med.successors import vqa_from
@@ -11,17 +10,10 @@ from capfilt.training.answering import Answering
 from capfilt.training.job import Job
 from capfilt.training.passes import Passes
 from capfilt.training.questions import QuestionBatch, Questions
-from pipelines.training import run_training
-from pipelines.training_dry_run import dry_run_training
 
 
-def run(config: VQAConfig) -> str:
-    """Fine-tune a model, or go on where it stopped, and return its checkpoint folder."""
-    return run_training(config, prepare)
-
-
-def prepare(config: VQAConfig, shards: str | None = None) -> Job[QuestionBatch]:
-    """Return all that is trained, from the checkpoint it starts with; there are no shards."""
+def prepare(config: VQAConfig) -> Job[QuestionBatch]:
+    """Return all that is trained, from the checkpoint it starts with."""
     med, tokens = load(fetch(config.checkpoint), config.image_size)
     model = vqa_from(med, config.drop_path, config.seed, config.checkpoint)
     model.config.require_room("data.max_tokens", config.data.max_tokens)
@@ -29,8 +21,3 @@ def prepare(config: VQAConfig, shards: str | None = None) -> Job[QuestionBatch]:
     questions.require_answers()
     data = Passes(questions, config.schedule, config.seed, config.data.workers)
     return Job(Answering(model), data, partial(save, VQACheckpoint(model, tokens)))
-
-
-def dry_run(config: VQAConfig) -> DryRun:
-    """Return what run would do, and what keeps it from that. Nothing is written."""
-    return dry_run_training("finetune, vqa", config, prepare)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from capfilt.config.tasks import NLVR2Config, VQAConfig
-from capfilt.config.training import FinetuneConfig, PretrainConfig
+from capfilt.config.tasks import Finetuning
+from capfilt.config.training import PretrainConfig
 from capfilt.errors import StoppedError
 from capfilt.hardware import require_gpus
 from capfilt.runs.lease import hold_lease
@@ -17,7 +17,7 @@ from capfilt.training.loop import train
 from workers.launch import launch
 from workers.signals import end_process, exit_on_sigterm
 
-C = TypeVar("C", PretrainConfig, FinetuneConfig, VQAConfig, NLVR2Config)
+C = TypeVar("C", PretrainConfig, Finetuning)
 
 
 def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]], stop: Stop | None = None) -> str:

@@ -43,12 +43,11 @@ def finetune(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     from capfilt.config.tasks import load_finetuning
 
     settings = load_finetuning(config, overrides)
-    from pipelines.finetune_roles import job_of
+    from pipelines import finetune as job
 
-    job = job_of(settings)
     if dry_run:
-        show_dry_run(job.dry_run())
-    click.echo(f"checkpoint: {job.run()}")
+        show_dry_run(job.dry_run(settings))
+    click.echo(f"checkpoint: {job.run(settings)}")
 
 
 @click.command(short_help="Repeat training and bootstrapping.")
