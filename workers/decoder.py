@@ -23,7 +23,7 @@ from capfilt.logs import LogSettings, bound
 from capfilt.records import Unit
 from capfilt.runs import Run
 from workers.faults import DecoderDied
-from workers.seats import last_words, units_in_hand
+from workers.seats import last_words, lost_node, units_in_hand
 
 AHEAD = 3  # batches in the object store for a unit
 PATIENCE = 600.0  # seconds until a cluster must have room for a decoder
@@ -95,8 +95,8 @@ def _stream(actor: ActorHandle, unit: Unit, sides: Sides) -> Generator[list[Prep
     except ActorUnavailableError as error:
         raise ConnectionError(f"a decoder is out of reach: {last_words(error)}") from None
     except RayError as error:
-        lost = "node has died" in str(error) or getattr(error, "preempted", False)
-        raise (ConnectionError if lost else DecoderDied)(f"a decoder died: {last_words(error)}") from None
+        kind = ConnectionError if lost_node(error) else DecoderDied
+        raise kind(f"a decoder died: {last_words(error)}") from None
 
 
 def _wait_for(actor: ActorHandle, cpus: float) -> None:

@@ -99,8 +99,8 @@ def last_words(error: RayError) -> str:
     return f"{reason} It crashed, or was killed, as the kernel does where memory is short." if killed else reason
 
 
-def lost_node(error: RayError, node: str) -> bool:
-    """Return whether an actor was lost with its node. That of an actor which never started only the message tells."""
+def lost_node(error: RayError, node: str = "") -> bool:
+    """Return whether an actor was lost with its node; where that is not known by its id, only the message tells."""
     if isinstance(error, ActorUnavailableError) or getattr(error, "preempted", False):
         return True
     if not node:
