@@ -13,7 +13,7 @@ from operator import length_hint
 
 from capfilt.errors import WorkerError
 from capfilt.records import Unit
-from workers.events import Event, Listener, Nobody, State, What, tell
+from workers.events import NOBODY, Event, Listener, State, What, tell
 from workers.faults import Fault, Kind
 from workers.isolation import Case, Isolation, live
 
@@ -33,7 +33,7 @@ class Attempts:
         seconds: float = math.inf,
         isolation: Isolation | None = None,
         outages: int = MOST_OUTAGES,
-        listener: Listener | None = None,
+        listener: Listener = NOBODY,
     ) -> None:
         """Allow each unit a number of tries, and the job a number of strikes.
 
@@ -51,8 +51,7 @@ class Attempts:
             listener: hears of each failure.
         """
         self._most_strikes, self._strikes = strikes, 0
-        self._most_outages, self._isolation = outages, isolation
-        self._listener = listener or Nobody()
+        self._most_outages, self._isolation, self._listener = outages, isolation, listener
         self._cases = (Case(unit, tries, seconds) for unit in units)  # made when they are asked for
         self._unmade = length_hint(units)
         self._fresh: deque[Case] = deque()  # made, or given back

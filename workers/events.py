@@ -79,14 +79,16 @@ class Listener(Protocol):
         ...
 
 
-class Nobody:
-    """Follows nothing."""
-
+class _Nobody:
     def hear(self, event: Event) -> None:
-        """Ignore it."""
+        pass
 
     def see(self, state: State) -> None:
-        """Ignore it."""
+        pass
+
+
+NOBODY: Listener = _Nobody()
+"""Follows nothing."""
 
 
 def tell(listener: Listener, event: Event, words: str, *values: object) -> None:

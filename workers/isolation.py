@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 
 from capfilt.records import Held, Unit
 from capfilt.units import piece
-from workers.events import Event, Listener, Nobody, tell
+from workers.events import NOBODY, Event, Listener, tell
 from workers.faults import Fault
 
 WAYS = 8  # pieces of a split
@@ -71,7 +71,7 @@ class Search:
 class Isolation:
     """Narrows units down to their samples at fault, up to a number of samples of each shard."""
 
-    def __init__(self, batch_size: int, tries: int, most: int, listener: Listener | None = None) -> None:
+    def __init__(self, batch_size: int, tries: int, most: int, listener: Listener = NOBODY) -> None:
         """Take the settings of the job.
 
         Args:
@@ -80,9 +80,8 @@ class Isolation:
             most: samples of a shard; with one more at fault, what is left of its units is given up. 0 splits nothing.
             listener: hears of each sample at fault.
         """
-        self._batch_size, self._tries, self._most = batch_size, tries, most
+        self._batch_size, self._tries, self._most, self._listener = batch_size, tries, most, listener
         self._guilty: Counter[str] = Counter()  # by shard
-        self._listener = listener or Nobody()
 
     def narrow(self, case: Case, fault: Fault) -> list[Case] | None:
         """Return what to try in place of a unit that failed as often as it may, or None to give it up."""

@@ -8,7 +8,7 @@ from capfilt.errors import CapfiltError, FailedUnitsError
 from capfilt.records import Unit
 from capfilt.runs.stop import Stop
 from workers.attempts import Attempts
-from workers.events import Listener, Nobody
+from workers.events import NOBODY, Listener
 from workers.faults import fault_of
 from workers.isolation import Isolation
 from workers.seats import Worker
@@ -21,7 +21,7 @@ def run_local(
     units: Iterable[Unit],
     isolation: Isolation | None = None,
     stop: Stop | None = None,
-    listener: Listener | None = None,
+    listener: Listener = NOBODY,
 ) -> Generator[R, None, None]:
     """Yield the result of each unit; of one that was narrowed down, those of its pieces.
 
@@ -35,7 +35,6 @@ def run_local(
         FailedUnitsError: at the end, naming the units that failed.
     """
     attempts = Attempts(units, tries=1, outages=1, strikes=10, isolation=isolation, listener=listener)
-    listener = listener or Nobody()
     worker: Worker[R] | None = None
     stop = stop or Stop()
     while not stop.asked and (case := attempts.take(None, idle=True, alternative=False)) is not None:

@@ -30,7 +30,7 @@ from capfilt.errors import FailedUnitsError, WorkerError
 from capfilt.records import Unit
 from capfilt.runs.stop import Stop
 from workers.attempts import MOST_OUTAGES, Attempts, backoff
-from workers.events import Listener, Nobody
+from workers.events import NOBODY, Listener
 from workers.faults import Fault, Kind, death, fault_of, overdue
 from workers.isolation import Case, Isolation
 from workers.seats import Seat, Worker, hire, last_words, lost_node, unbuilt, units_in_hand
@@ -52,7 +52,7 @@ def run_units(
     cluster: Cluster,
     isolation: Isolation | None = None,
     stop: Stop | None = None,
-    listener: Listener | None = None,
+    listener: Listener = NOBODY,
 ) -> Generator[R, None, None]:
     """Yield the result of each unit as it finishes; of one that was narrowed down, those of its pieces.
 
@@ -74,7 +74,7 @@ def run_units(
     strikes = max(10, 4 * cluster.workers)
     attempts = Attempts(units, cluster.attempts, strikes, cluster.deadline_seconds, isolation, listener=listener)
     with session(cluster):
-        crew = _Crew(make, attempts, cluster, stop or Stop(), listener or Nobody())
+        crew = _Crew(make, attempts, cluster, stop or Stop(), listener)
         try:
             yield from crew.results()
         finally:
