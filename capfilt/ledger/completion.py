@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow.compute as pc
 
-from capfilt import storage
 from capfilt.config import BootstrapConfig
 from capfilt.errors import RunError, ShardError
 from capfilt.ledger.commits import read_commit
-from capfilt.ledger.tables import checked_table, committed_units, fold, is_complete, table_path
+from capfilt.ledger.tables import checked_table, committed_units, fold, is_complete, table_path, unit_stem
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run
 from capfilt.units import check_failures, cover, parse_name
@@ -31,7 +30,7 @@ def complete_shard(run: Run, shard: Shard, config: BootstrapConfig) -> None:
     units = cover(_committed(run, shard), shard.samples)
     try:
         for unit in units if not is_complete(run, shard) else ():
-            statuses.update(read_commit(storage.join(run.parts(shard), f"{unit.name}.json")).statuses)
+            statuses.update(read_commit(f"{unit_stem(run, unit)}.json").statuses)
         try:
             check_failures(shard, statuses, config, _failed(run, shard, units))
         except ShardError as error:  # a unit that has too many by itself is committed never, and done anew each time
@@ -60,7 +59,7 @@ def complete_if_covered(run: Run, shard: Shard, config: BootstrapConfig) -> bool
 def _failed(run: Run, shard: Shard, units: Sequence[Unit]) -> Iterator[tuple[str, str]]:
     """Yield key and error of each sample of some units that was not scored."""
     for unit in units:
-        stem = storage.join(run.parts(shard), unit.name)
+        stem = unit_stem(run, unit)
         sha256 = read_commit(f"{stem}.json").sha256["samples"]
         table = checked_table(table_path(stem, "samples"), sha256, ["key", "status", "error"])
         for row in table.filter(pc.not_equal(table["status"], "ok")).to_pylist():

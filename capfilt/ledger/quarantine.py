@@ -16,6 +16,7 @@ import time
 from capfilt import storage
 from capfilt.errors import RunError
 from capfilt.ledger.commits import seal, unseal
+from capfilt.ledger.tables import record_path
 from capfilt.records import Held, SampleRecord, Shard, Unit
 from capfilt.runs import Run
 
@@ -70,7 +71,7 @@ def release(run: Run, shard: Shard) -> None:
     its marker down, leaves none of what was. The records go last: a release that is cut short leaves a shard that comes
     out as it was.
     """
-    storage.remove(f"{run.parts(shard)}.json")
+    storage.remove(record_path(run, shard))
     for name in storage.list_files(run.parts(shard)):
         if name.endswith(".json"):  # before the tables that they vouch for
             storage.remove(storage.join(run.parts(shard), name))

@@ -42,7 +42,7 @@ def write_unit(
         RunError: the records do not account for every sample of the unit exactly once.
         OSError: a file cannot be written.
     """
-    if is_complete(run, unit.shard) or storage.exists(f"{storage.join(run.parts(unit.shard), unit.name)}.json"):
+    if is_complete(run, unit.shard) or storage.exists(f"{unit_stem(run, unit)}.json"):
         return
     _check_unit(unit, records, candidates)
     try:
@@ -58,7 +58,7 @@ def read_unit(run: Run, unit: Unit) -> tuple[Commit, pa.Table] | None:
     Raises:
         RunError: a file is not what its record says.
     """
-    stem = storage.join(run.parts(unit.shard), unit.name)
+    stem = unit_stem(run, unit)
     if not storage.exists(f"{stem}.json"):
         return None
     try:
@@ -113,7 +113,7 @@ def fold(run: Run, shard: Shard, units: Sequence[Unit]) -> None:
         missing = {unit.name for unit in ordered} - committed_units(run, shard)
         if missing:
             raise RunError(f"{shard.url}: units {', '.join(sorted(missing))} are not committed; bootstrap again")
-        _fold(run, shard, [storage.join(run.parts(shard), unit.name) for unit in ordered])
+        _fold(run, shard, [unit_stem(run, unit) for unit in ordered])
     storage.remove_folder(run.parts(shard))
 
 
@@ -143,6 +143,11 @@ def table_hashes(run: Run, shard: Shard) -> dict[str, str]:
 def record_path(run: Run, shard: Shard) -> str:
     """Return the path of a shard's commit record."""
     return f"{run.parts(shard)}.json"
+
+
+def unit_stem(run: Run, unit: Unit) -> str:
+    """Return the path of a unit's files without their endings."""
+    return storage.join(run.parts(unit.shard), unit.name)
 
 
 def table_path(stem: str, name: str) -> str:
@@ -184,7 +189,7 @@ def count_values(column: pa.ChunkedArray) -> dict[str, int]:
 def _write_unit(
     run: Run, unit: Unit, records: Sequence[SampleRecord], candidates: pa.Table, seconds: Mapping[str, float]
 ) -> None:
-    shard, path = unit.shard, storage.join(run.parts(unit.shard), unit.name)
+    shard, stem = unit.shard, unit_stem(run, unit)
     tables = {"samples": samples_table(shard.id, records), "candidates": candidates}
     commit = Commit(
         shard=shard.id,
@@ -199,10 +204,10 @@ def _write_unit(
         candidates=count_values(candidates["source"]),
         tokens=pc.sum(candidates["tokens"]).as_py() or 0,
         seconds={stage: round(value, 6) for stage, value in seconds.items()},
-        sha256=write_tables(run, path, tables),
+        sha256=write_tables(run, stem, tables),
         units=[unit.name],
     )
-    write_commit(f"{path}.json", commit)
+    write_commit(f"{stem}.json", commit)
 
 
 def _fold(run: Run, shard: Shard, stems: Sequence[str]) -> None:
