@@ -1,9 +1,4 @@
-"""The capfilt command. Each command loads a config, runs one job and prints its summary.
-
-Exit codes: 0 done; 1 something that the user can mend, in one line; 2 a wrong command line;
-3 some units or shards failed, all others are done; 4 stopped as asked; 75 a disk, a store or a cluster that did not
-answer, so that the same again may do.
-"""
+"""The capfilt command. Each command loads a config, runs one job and prints its summary."""
 
 import errno
 import signal
