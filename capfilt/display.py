@@ -7,7 +7,8 @@ for whoever wants to see of a text what a reader cannot see, or what would act.
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from itertools import islice
 from urllib.parse import unquote
 
@@ -59,6 +60,16 @@ def counted(count: float, noun: str) -> str:
 def devices(cpus: float, gpus: float) -> str:
     """Return what a worker reserves for people: "4 CPUs and 1 GPU"."""
     return f"{counted(cpus, 'CPU')} and {counted(gpus, 'GPU')}"
+
+
+def local_time(seconds: float) -> str:
+    """Return a moment, in seconds since 1970, as it is here: "2026-11-28 08:02:31+01:00"."""
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def on_nodes_with(labels: Mapping[str, str]) -> str:
+    """Return where labels keep a job's workers, as the end of a phrase: " on nodes with zone: a"; empty without any."""
+    return f" on nodes with {', '.join(f'{key}: {wanted}' for key, wanted in labels.items())}" if labels else ""
 
 
 def in_bytes(count: float) -> str:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -21,7 +20,7 @@ from urllib.request import getproxies
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from capfilt.display import CREDENTIALS, has_credentials, redact
+from capfilt.display import CREDENTIALS, has_credentials, local_time, redact
 from capfilt.errors import ConfigError, JobError, NoAnswerError, StoppedError
 from capfilt.retries import may_pass
 from workers.address import TOKEN, require_answer
@@ -64,8 +63,7 @@ class JobState:
     def summary(self) -> str:
         """The job in a line, for people."""
         code = "" if self.exit_code is None else f", exit code {self.exit_code}"
-        start = datetime.fromtimestamp(self.started).astimezone().isoformat(sep=" ", timespec="seconds")
-        return f"{self.id}: {self.state}{code}, submitted {start}"
+        return f"{self.id}: {self.state}{code}, submitted {local_time(self.started)}"
 
     def to_json(self) -> dict[str, object]:
         """Return the job as JSON values."""

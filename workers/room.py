@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from capfilt.config import Cluster
-from capfilt.display import counted, devices
+from capfilt.display import counted, devices, on_nodes_with
 from capfilt.errors import ConfigError
 from workers.address import require_answer
 
@@ -31,11 +31,9 @@ def find_room(cluster: Cluster) -> str:
         from workers.session import nodes
 
         require_answer(cluster.address)
-        where = f"at {cluster.address}"
+        where = f"at {cluster.address}{on_nodes_with(cluster.labels)}"
         there = nodes(cluster)
         room = min(sum(_fitting(node, cluster) for node in there), _decoders(there, cluster))
-        if cluster.labels:
-            where += " on nodes with " + ", ".join(f"{key}: {wanted}" for key, wanted in cluster.labels.items())
     each = devices(cluster.cpus_per_worker, cluster.gpus_per_worker)
     each += f", {counted(cluster.decode_cpus, 'CPU')} to decode" if cluster.decode_cpus else ""
     if room < cluster.workers:

@@ -17,7 +17,7 @@ from ray._raylet import (  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, NodeDiedError, RayError, RayTaskError, RpcError
 
 from capfilt.config import Cluster
-from capfilt.display import counted, devices
+from capfilt.display import counted, devices, on_nodes_with
 from capfilt.errors import ConfigError, NoAnswerError, WorkerError
 from workers.address import TOKEN, require_answer
 from workers.attempts import MOST_LOSSES
@@ -183,10 +183,8 @@ def allows(labels: dict[str, str], selectors: dict[str, str]) -> bool:
 
 def asked_and_free(cluster: Cluster) -> str:
     """Return what a job asks of Ray, and what it has free, for people."""
-    free, labels = ray.available_resources(), [f"{key}: {wanted}" for key, wanted in cluster.labels.items()]
-    each = devices(cluster.cpus_per_worker, cluster.gpus_per_worker)
-    place = f" on nodes with {', '.join(labels)}" if labels else ""
-    asked = f"{counted(cluster.workers, 'worker')}, each with {each}{place}"
+    free, each = ray.available_resources(), devices(cluster.cpus_per_worker, cluster.gpus_per_worker)
+    asked = f"{counted(cluster.workers, 'worker')}, each with {each}{on_nodes_with(cluster.labels)}"
     return f"cluster: {asked}; free: {devices(free.get('CPU', 0), free.get('GPU', 0))}"
 
 

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +28,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from capfilt import storage
 from capfilt.background import in_background
+from capfilt.display import local_time
 from capfilt.errors import RunError
 from capfilt.runs.stop import forget_stop
 
@@ -54,8 +55,7 @@ class Owner:
     renewed: Moment
 
     def __str__(self) -> str:
-        start = datetime.fromtimestamp(self.started).astimezone().isoformat(sep=" ", timespec="seconds")
-        return f"pid {self.pid} on {self.host}, at work since {start}"
+        return f"pid {self.pid} on {self.host}, at work since {local_time(self.started)}"
 
 
 class Lease:
