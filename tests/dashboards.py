@@ -11,21 +11,35 @@ import ray
 JOB = "capfilt-bootstrap-run-000000000000-1"
 
 
-@contextmanager
-def dashboard(port: int = 0, state: str = "RUNNING", status: int = 200, locked: bool = False) -> Iterator[int]:
-    """Yield the port of a server that knows one job, in this state, and answers questions after jobs with a status.
+Values = dict[str, object]
 
-    One that is locked answers nothing without a token.
+
+@contextmanager
+def dashboard(
+    port: int = 0, state: str = "RUNNING", status: int = 200, locked: bool = False, jobs: list[Values] | None = None
+) -> Iterator[int]:
+    """Yield the port of a server that knows some jobs, and answers questions after jobs with a status.
+
+    Without a list it knows one job, in this state. What is submitted joins the list as a job that runs; its package is
+    there already. A server that is locked answers nothing without a token.
     """
+    known = [a_job(JOB, state)] if jobs is None else jobs
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            is_version = self.path == "/api/version"
-            values = {"ray_version": ray.__version__} if is_version else _job(state)
-            body = json.dumps([values] if self.path == "/api/jobs/" else values).encode()
-            if locked:
-                body = b"Unauthorized: Missing authentication token"
-            self.send_response(401 if locked else 200 if is_version else status)
+            if self.path == "/api/version":
+                self.answer(200, {"ray_version": ray.__version__})
+            else:
+                self.answer(status, known if self.path == "/api/jobs/" else next(iter(known), {}))
+
+        def do_POST(self) -> None:
+            values = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            known.append(a_job(values["submission_id"], entrypoint=values["entrypoint"], metadata=values["metadata"]))
+            self.answer(200, {"job_id": values["submission_id"], "submission_id": values["submission_id"]})
+
+        def answer(self, code: int, values: object) -> None:
+            body = b"Unauthorized: Missing authentication token" if locked else json.dumps(values).encode()
+            self.send_response(401 if locked else code)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -44,5 +58,7 @@ def dashboard(port: int = 0, state: str = "RUNNING", status: int = 200, locked: 
         server.server_close()
 
 
-def _job(state: str) -> dict[str, object]:
-    return {"type": "SUBMISSION", "submission_id": JOB, "status": state, "entrypoint": "capfilt", "start_time": 1000}
+def a_job(name: str, state: str = "RUNNING", **values: object) -> Values:
+    """Return a job as the Jobs API tells of it; times are in milliseconds."""
+    told = {"type": "SUBMISSION", "submission_id": name, "status": state, "entrypoint": "capfilt", "start_time": 1000}
+    return told | values

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from dashboards import JOB, dashboard
+from dashboards import JOB, a_job, dashboard
 from drivers import tables
 from head import start_head
 from models import small_checkpoint
 
 from capfilt.cli import cli
+from capfilt.config import BootstrapConfig
 from capfilt.errors import JobError, NoAnswerError
 from capfilt.med.checkpoints import save
 from capfilt.runs import load_run
@@ -29,6 +30,7 @@ from capfilt.world.noise import NoiseRates
 from capfilt.world.shards import World, write_world
 from workers import jobs
 from workers.jobs import Jobs, JobState
+from workers.submission import Submission, folder_id
 
 SECRET = "open-sesame-of-the-submitter"
 CONFIG = """
@@ -136,6 +138,80 @@ def test_patience_with_a_dashboard_ends(monkeypatch):
     monkeypatch.setattr(jobs, "PATIENCE", 0)
     with pytest.raises(NoAnswerError, match="the cluster's Jobs API"):
         wait_through_an_outage(monkeypatch, lambda port: nullcontext())
+
+
+FOLDER = "/runs/a"
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """Return a function that gives the jobs of a cluster which knows some, each told as (name, state, values)."""
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    with ExitStack() as stack:
+
+        def connect(*jobs: tuple[str, str, dict[str, object]]) -> Jobs:
+            port = stack.enter_context(dashboard(jobs=[a_job(name, state, **values) for name, state, values in jobs]))
+            return Jobs(f"http://127.0.0.1:{port}")
+
+        yield connect
+
+
+def name(number: int, job: str = "bootstrap", folder: str = FOLDER) -> str:
+    return f"capfilt-{job}-{folder_id(folder)}-{number}"
+
+
+def test_the_jobs_of_a_folder_are_found_the_newest_first(known):
+    jobs = known(
+        (name(1), "FAILED", {"start_time": 1000}),
+        (name(10), "RUNNING", {"start_time": 3000}),
+        (name(9), "STOPPED", {"start_time": 3000}),  # in the same millisecond: the higher number is the later one
+        (name(2, folder="/runs/b"), "RUNNING", {"start_time": 9000}),
+        ("raysubmit_7", "RUNNING", {"start_time": 9000}),
+    )
+
+    assert [job.attempt for job in jobs.of(FOLDER)] == [10, 9, 1]
+    assert jobs.find(FOLDER).id == name(10)
+    assert jobs.find(FOLDER, 9).id == name(9)
+    with pytest.raises(JobError, match=r"^/runs/a: no job number 2 of it on this cluster"):
+        jobs.find(FOLDER, 2)
+    with pytest.raises(JobError, match=r"^/runs/c: no job of it on this cluster"):
+        jobs.find("/runs/c")
+
+
+@pytest.mark.parametrize(("code", "state"), [(4, "STOPPED"), (129, "STOPPED"), (143, "STOPPED"), (3, "FAILED")])
+def test_a_driver_that_was_asked_to_end_is_stopped_and_not_failed(known, code, state):
+    told = {"driver_exit_code": code, "start_time": 1500, "end_time": 2500, "message": "s3://a:b@c broke\nat once"}
+    job = known((name(1), "FAILED", told)).find(FOLDER)
+
+    assert (job.state, job.exit_code, job.is_over) == (state, code, True)
+    assert (job.started, job.ended, job.message) == (1.5, 2.5, "s3://***@c broke")
+    assert re.fullmatch(rf"{name(1)}: {state}, exit code {code}, submitted 19[\d-]+ [\d:]+:01[+-][\d:]+", job.summary)
+
+
+def submit_to(jobs: Jobs) -> str:
+    config = BootstrapConfig(input=["in"], run=FOLDER, captioner="c", filter="f")
+    return jobs.submit(Submission("bootstrap", config, FOLDER), "python3", 2, code=False)
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
+def test_a_second_job_on_a_folder_is_refused_while_one_is_at_work(known, state):
+    jobs = known((name(1), "FAILED", {}), (name(2), state, {}))
+
+    with pytest.raises(JobError, match=rf"^/runs/a: {name(2)} is at work on it \({state}\)"):
+        submit_to(jobs)
+
+
+def test_the_next_job_on_a_folder_has_the_next_number_of_its_kind(known):
+    jobs = known((name(1), "FAILED", {}), (name(10), "SUCCEEDED", {}), (name(12, "export"), "RUNNING", {}))
+
+    assert submit_to(jobs) == name(11)
+    job = jobs.find(FOLDER, 11)
+    assert (job.id, job.state, job.exit_code) == (name(11), "RUNNING", None)
+    assert not job.is_over
+
+
+def test_the_first_job_on_a_folder_has_number_1(known):
+    assert submit_to(known()) == name(1)
 
 
 @pytest.mark.slow
