@@ -6,7 +6,7 @@ import pytest
 from capfilt.errors import WorkerError
 from capfilt.records import Shard, Unit
 from workers import attempts as rules
-from workers.attempts import MOST_LOSSES, MOST_OUTAGES, Attempts
+from workers.attempts import BACKOFF, MOST_LOSSES, MOST_OUTAGES, Attempts, backoff
 from workers.events import State
 from workers.faults import Fault, Kind
 from workers.isolation import Case
@@ -190,6 +190,10 @@ def test_lost_nodes_are_no_fault_of_a_unit_but_not_for_ever(attempts):
 
     attempts.lose(case, NO, "a")
     assert case.failures == 1
+
+
+def test_the_wait_for_a_store_doubles_with_each_outage():
+    assert [backoff(outages) / BACKOFF for outages in (1, 2, 3, 4)] == [1, 2, 4, 8]
 
 
 def test_units_are_made_when_it_is_their_turn():

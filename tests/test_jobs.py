@@ -206,8 +206,9 @@ def test_the_next_job_on_a_folder_has_the_next_number_of_its_kind(known):
 
     assert submit_to(jobs) == name(11)
     job = jobs.find(FOLDER, 11)
-    assert (job.id, job.state, job.exit_code) == (name(11), "RUNNING", None)
+    assert (job.id, job.state, job.exit_code, job.ended) == (name(11), "RUNNING", None, None)
     assert not job.is_over
+    assert job.summary.startswith(f"{name(11)}: RUNNING, submitted ")
 
 
 def test_the_first_job_on_a_folder_has_number_1(known):

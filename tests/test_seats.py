@@ -5,12 +5,20 @@ import threading
 import pytest
 import ray
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
-from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+)
 
 from capfilt.config import Cluster
+from capfilt.errors import PASSING, ConfigError, WorkerError
 from capfilt.logs import LogSettings, everywhere
 from capfilt.records import Shard, Unit
-from workers.seats import hire, last_words, units_in_hand
+from workers.seats import hire, last_words, lost_node, unbuilt, units_in_hand
 
 UNIT = Unit(Shard("0", "0.tar", 1, "d", 8), 0, 8)
 
@@ -98,3 +106,49 @@ def died(message: str) -> ActorDiedError:
 )
 def test_why_a_process_died_is_told_in_a_line(error, told):
     assert last_words(error) == told
+
+
+NODE_DIED, PROCESS_DIED = died("The actor is dead because its node has died."), died("its worker process has died.")
+PREEMPTED = RayActorError(error_msg="its worker process has died.", preempted=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (NODE_DIED, True),
+        (PROCESS_DIED, False),
+        (PREEMPTED, True),
+        (ActorUnavailableError("the node does not answer", None), True),
+    ],
+)
+def test_an_actor_that_never_started_was_lost_with_its_node_if_its_error_says_so(error, lost):
+    assert lost_node(error) is lost
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_of_an_actor_whose_node_is_known_that_node_tells_and_not_the_words(monkeypatch):
+    node = ray.nodes()[0]["NodeID"]
+    assert not lost_node(NODE_DIED, node)
+    assert lost_node(PREEMPTED, node)
+
+    dead = [{"NodeID": node, "Alive": False}, {"NodeID": "another", "Alive": True}]
+    monkeypatch.setattr(ray, "nodes", lambda: dead)
+    assert lost_node(PROCESS_DIED, node)
+    assert not lost_node(PROCESS_DIED, "another")
+
+
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [(ConnectionError("a store"), PASSING), (PermissionError(13, "no"), 1), (ValueError("a slip"), 1)],
+)
+def test_a_worker_that_cannot_be_built_may_be_built_later_where_a_store_may_come_back(cause, code):
+    error = unbuilt(cause)
+
+    assert isinstance(error, WorkerError)
+    assert error.exit_code == code
+    assert str(error) == f"no worker can be built: {type(cause).__name__}: {cause}"
+
+
+def test_an_error_that_the_user_can_mend_is_told_as_it_is():
+    cause = ConfigError("a key")
+    assert unbuilt(cause) is cause
