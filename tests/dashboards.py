@@ -21,7 +21,7 @@ def dashboard(
     """Yield the port of a server that knows some jobs, and answers questions after jobs with a status.
 
     Without a list it knows one job, in this state. What is submitted joins the list as a job that runs; its package is
-    there already. A server that is locked answers nothing without a token.
+    there already. The first one can be stopped. A server that is locked answers nothing without a token.
     """
     known = [a_job(JOB, state)] if jobs is None else jobs
 
@@ -33,6 +33,10 @@ def dashboard(
                 self.answer(status, known if self.path == "/api/jobs/" else next(iter(known), {}))
 
         def do_POST(self) -> None:
+            if self.path.endswith("/stop"):
+                known[0]["status"] = "STOPPED"
+                self.answer(200, {"stopped": True})
+                return
             values = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             known.append(a_job(values["submission_id"], entrypoint=values["entrypoint"], metadata=values["metadata"]))
             self.answer(200, {"job_id": values["submission_id"], "submission_id": values["submission_id"]})

@@ -215,6 +215,13 @@ def test_the_first_job_on_a_folder_has_number_1(known):
     assert submit_to(known()) == name(1)
 
 
+def test_a_job_that_is_ended_at_once_is_stopped(known):
+    jobs = known((name(1), "RUNNING", {}))
+    jobs.end(name(1))
+
+    assert jobs.find(FOLDER).state == "STOPPED"
+
+
 @pytest.mark.slow
 def test_a_job_is_submitted_watched_stopped_resumed_killed_and_done(root, address):
     first = submit()
