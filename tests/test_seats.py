@@ -85,6 +85,15 @@ def died(message: str) -> ActorDiedError:
             "Worker exits unexpectedly. Worker exits with an exit code 3.",
         ),
         (
+            died(
+                "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit "
+                "detail: Worker unexpectedly exits with a connection error code 2. Some common causes include: (1) the "
+                "process was killed by the OOM killer due to high memory usage."
+            ),
+            "Worker unexpectedly exits with a connection error code 2. It crashed, or was killed, as the kernel does "
+            "where memory is short.",
+        ),
+        (
             OutOfMemoryError(
                 "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 10.0.0.5, ID: "
                 "ddac) was 3.48GB used / 23.59GB limit (0.147679)\nOOM kill reason: Memory usage 3740012544B exceeded "
