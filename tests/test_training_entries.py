@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from tasks import write_images, write_json
 
@@ -32,6 +34,12 @@ def test_a_pattern_names_the_image_of_an_entry():
         image_path("{id}.jpg", {"image_id": 9}, "x: entry 3")
 
 
+@pytest.mark.parametrize("pattern", ["{}.jpg", "{image_id", "{image_id:q}", "{image_id.name}", "{image_id[name]}"])
+def test_a_pattern_that_is_none_is_told_as_one_that_names_another_key(pattern):
+    with pytest.raises(AnnotationError, match=rf"^x: entry 3: images: {re.escape(pattern)} does not fit"):
+        image_path(pattern, {"image_id": 9}, "x: entry 3")
+
+
 def test_an_image_that_does_not_decode_is_named(tmp_path):
     write_images(tmp_path, "good.png")
     (tmp_path / "bad.jpg").write_bytes(b"no image")
@@ -41,5 +49,7 @@ def test_an_image_that_does_not_decode_is_named(tmp_path):
 
 
 def test_an_image_that_is_not_there_is_named_with_the_key_to_mend(tmp_path):
-    with pytest.raises(AnnotationError, match=r"none\.jpg: is not there; set images of its annotation file"):
-        read_pixels(str(tmp_path / "none.jpg"), ImageLimits())
+    write_images(tmp_path, "good.png")
+    for path in (tmp_path / "none.jpg", tmp_path, tmp_path / "good.png" / "0.jpg"):
+        with pytest.raises(AnnotationError, match=rf"^{path}: is not there; set images of its annotation file"):
+            read_pixels(str(path), ImageLimits())

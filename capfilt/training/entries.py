@@ -43,7 +43,7 @@ def image_path(pattern: str, entry: Entry, where: str) -> str:
     """
     try:
         return pattern.format(**entry)
-    except (KeyError, IndexError, ValueError) as error:
+    except (LookupError, ValueError, AttributeError, TypeError) as error:
         raise AnnotationError(
             f"{where}: images: {pattern} does not fit ({type(error).__name__} {error}); it has {', '.join(entry)}"
         ) from None
