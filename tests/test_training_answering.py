@@ -1,12 +1,19 @@
 """Questions become batches, and their answers a weighted loss."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tasks import TOLERANCE, read_reference, reference_vqa, small_vqa, write_images, write_json
 
+from capfilt.config.data import Augmentation
 from capfilt.config.tasks import QuestionData, QuestionFile
 from capfilt.errors import AnnotationError
+from capfilt.med.tokens import Tokens
 from capfilt.training.answering import Answering
+from capfilt.training.augment import PLAIN
 from capfilt.training.passes import Draw
 from capfilt.training.questions import QuestionBatch, Questions
 
@@ -14,6 +21,11 @@ from capfilt.training.questions import QuestionBatch, Questions
 @pytest.fixture
 def questions(tmp_path):
     """Three questions: one with two answers, one with one that weighs less, one with none."""
+    checkpoint = small_vqa(tmp_path)
+    return checkpoint.model, ask(tmp_path, checkpoint.tokens)
+
+
+def ask(tmp_path: Path, tokens: Tokens, augmentation: Augmentation = PLAIN, **changes: object) -> Questions:
     entries = [
         {"question_id": 1, "question": "A dog?!", "answer": ["cat", "cat", "dog", "cat"], "image": "0.png"},
         {"question": "on the grass", "answer": "two dogs", "image": "1.png"},
@@ -21,8 +33,7 @@ def questions(tmp_path):
     ]
     write_images(tmp_path, "0.png", "1.png", "2.png")
     file = QuestionFile(questions=write_json(tmp_path / "q.json", entries), images=f"{tmp_path}/{{image}}")
-    checkpoint = small_vqa(tmp_path)
-    return checkpoint.model, Questions(QuestionData(files=[file]), checkpoint.tokens, image_size=32)
+    return Questions(QuestionData(files=[file], **changes), tokens, 32, augmentation)
 
 
 def collate(data: Questions, *numbers: int) -> QuestionBatch:
@@ -41,6 +52,24 @@ def test_a_batch_holds_each_answer_once_with_its_weight_and_question(questions):
     assert batch.answers_keep.sum(1).tolist() == [3, 3, 5]
     assert batch.weights.tolist() == pytest.approx([0.75, 0.25, 0.2])
     assert batch.owners.tolist() == [0, 0, 1]
+
+
+def test_long_questions_and_answers_are_cut(questions, tmp_path):
+    tokens = questions[1].tokens
+    words, both = ask(tmp_path, tokens, max_words=2), ask(tmp_path, tokens, max_tokens=3)
+    assert collate(words, 1).ids[0].tolist() == [tokens.enc, *tokens.pieces("on the"), tokens.end]
+    assert collate(both, 1).ids[0].tolist() == [tokens.enc, *tokens.pieces("on"), tokens.end]
+    assert collate(both, 1).answers[0].tolist() == [tokens.dec, *tokens.pieces("two"), tokens.end]
+
+
+def test_each_draw_has_a_view_of_its_own(questions, tmp_path):
+    data = ask(tmp_path, questions[1].tokens, Augmentation(flip=True))
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "0.png")
+    first, *others = (data[Draw(0, 0, number)].pixels for number in range(20))
+    assert 4 < sum(torch.equal(view, first) for view in others) < 16
+    assert all(torch.equal(view, first) or torch.equal(view, first.flip(2)) for view in others)
+    assert torch.equal(data[Draw(0, 0, 0)].pixels, first)
 
 
 def test_a_question_without_answers_can_be_asked_and_not_learnt(questions):

@@ -56,6 +56,15 @@ def test_a_run_goes_on_with_what_it_wrote_down_and_looks_at_no_shard_again(folde
     assert look(folder, file=folder.parent / "shards.parquet").shards == before.shards
 
 
+def test_the_shards_are_the_same_by_a_path_from_another_folder(folder, monkeypatch):
+    file = folder.parent / "shards.parquet"
+    monkeypatch.chdir(folder.parent)
+    before = look("set", file=file)
+    monkeypatch.chdir(folder)
+    assert before.open(1).samples == 5
+    assert look(folder, file=file).shards == before.shards
+
+
 def test_shards_that_came_or_went_since_are_refused_by_name(folder):
     file = folder.parent / "shards.parquet"
     look(folder, file=file)

@@ -178,6 +178,12 @@ class TestLeftOut:
         assert caplog.text.count("it is left out, others that are no_text are only counted") == 1
         assert "00000.tar: 0003: " in caplog.text
 
+    def test_in_memory_all_of_it_is_known_before_the_first_step(self, tmp_path):
+        write_shard(tmp_path / "set", [sample(0), *BAD, sample(1), sample(2)])
+        data = open_set(tmp_path / "set", in_memory=True)
+        assert data.left_out == {"no_text": 2, "no_image": 1, "not_an_image": 1, "truncated": 1}
+        assert len(data) == 3
+
     def test_a_run_that_was_stopped_counts_each_once(self, tmp_path):
         """Some are met before the stop alone, some after it, some both times."""
         write_shard(tmp_path / "set", [sample(n) if n % 3 else BAD[n % 2] for n in range(30)])

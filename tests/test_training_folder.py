@@ -39,6 +39,11 @@ def test_a_run_that_is_only_named_leaves_no_trace(lesson):
     assert not Path(lesson.output).exists()
 
 
+def test_its_name_is_that_of_its_folder(lesson):
+    names = [TrainingRun(path, lesson).name for path in ("run", "/runs/med/", "s3://bucket/filter")]
+    assert names == ["run", "med", "filter"]
+
+
 @pytest.mark.parametrize("act", [TrainingRun.begin, TrainingRun.check])
 def test_the_folder_of_a_bootstrap_is_refused_and_left_as_it_is(lesson, act):
     Path(lesson.output).mkdir()
@@ -102,6 +107,27 @@ class TestSettings:
         begun(filter_.model_copy(update={"checkpoint": f"{tmp_path}/med"}))
         with pytest.raises(RunError, match=rf"holds 'checkpoint: {tmp_path}/med' where 'checkpoint: {tmp_path}/other'"):
             begun(filter_.model_copy(update={"checkpoint": "other"}))
+
+    def test_so_is_the_one_whose_vision_tower_is_taken(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        settings = {"role": "filter", "checkpoint": "med", "output": "run", "data": {"shards": ["web"]}}
+        filter_ = FinetuneConfig(**settings, schedule=Schedule(epochs=1), vision_from="captioner/checkpoint")
+        begun(filter_).save(state(10))
+        begun(filter_.model_copy(update={"vision_from": f"{tmp_path}/captioner/checkpoint"}))
+
+    def test_others_are_refused_by_a_finished_run_that_has_lost_its_metrics(self, lesson):
+        run = begun(lesson)
+        run.finish(lambda folder: (folder.mkdir(), (folder / "config.json").touch()))
+        with pytest.raises(RunError, match=r"config\.yaml: holds 'learning_rate: 0\.003'"):
+            begun(lesson.planned(learning_rate=1e-4))
+
+    def test_a_run_that_has_lost_them_goes_on_with_its_shards(self, lesson):
+        run = begun(lesson)
+        run.save(state(10))
+        Path(run.shards).write_bytes(b"those of its start")
+        Path(lesson.output, "config.yaml").unlink()
+        begun(lesson)
+        assert Path(run.shards).read_bytes() == b"those of its start"
 
     def test_their_file_is_left_alone_by_a_second_start(self, lesson):
         settings = Path(begun(lesson).folder, "config.yaml")
@@ -284,11 +310,13 @@ def test_lines_of_steps_taken_again_and_one_cut_short_are_dropped(lesson):
     assert run.read_metrics() == [{"step": 0, "lm": 1.0}, {"step": 10, "lm": 1.0}]
 
 
-@pytest.mark.parametrize("line", ['{"step": 2, "lo\x00\n', "[1]\n", '{"loss": 1}\n', "[" * 100_000 + "\n"])
+@pytest.mark.parametrize(
+    "line", [b'{"step": 2, "lo\x00\n', b"\xff\n", b"[1]\n", b'{"loss": 1}\n', b"[" * 100_000 + b"\n"]
+)
 def test_a_line_that_is_none_is_told_by_its_number(lesson, line):
     run = begun(lesson)
     run.note([{"step": 1}])
-    with Path(run.metrics).open("a") as file:
+    with Path(run.metrics).open("ab") as file:
         file.write(line)
 
     for look in (run.read_metrics, lambda: run.forget(1)):

@@ -73,7 +73,9 @@ def test_files_of_two_splits_are_refused(tmp_path):
     [
         ({"questions": [{"question_id": 1, "image_id": 2}]}, r"entry 1: there is no question"),
         ([{"question": "a?", "image": "b.jpg", "answer": 3}], r"entry 1: answer is neither a text nor a list of texts"),
+        ([{"question": "a?", "image": "b.jpg", "answer": ["b", 3]}], r"entry 1: answer is neither a text nor a list"),
         ({"questions": []}, r"q\.json: holds no question"),
+        ([], r"q\.json: holds no question"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(tmp_path, value, message):

@@ -62,6 +62,17 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path, change, message):
         read_statements(SentenceFile(annotations=path, images="{pair}"))
 
 
+def test_a_file_without_a_sentence_is_refused(tmp_path):
+    with pytest.raises(AnnotationError, match=r"dev\.json: holds no sentence; fetch it again"):
+        read_statements(SentenceFile(annotations=write_json(tmp_path / "dev.json", []), images="{pair}"))
+
+
+def test_a_long_sentence_is_cut_to_words_and_tokens(tmp_path, file):
+    for change in ({"max_words": 2}, {"max_tokens": 4}):
+        data = statements(tmp_path, file, swap=False, **change)
+        assert data[Draw(0, 0, 0)].ids == [data.tokens.enc, *data.tokens.pieces("the dog"), data.tokens.end]
+
+
 def test_a_batch_holds_both_images_in_their_order(tmp_path, file):
     data = statements(tmp_path, file, swap=False)
     batch = data.collate([data[Draw(index, 0, index)] for index in (0, 1)])

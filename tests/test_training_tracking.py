@@ -39,6 +39,21 @@ class TestTensorBoard:
         assert [event.value for event in events.Scalars("lm")] == pytest.approx([line["lm"] for line in lines])
         assert set(events.Tags()["scalars"]) == set(lines[-1]) - {"step"}
 
+    def test_steps_that_are_taken_again_take_the_place_of_those_before(self, lesson):
+        pytest.importorskip("tensorboard")
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        run = TrainingRun(lesson.output, lesson)
+        for start, loss in ((0, 1.0), (10, 2.0)):
+            tracker = Tracker(run, Tracking(), start)
+            for step in range(start, 30, 10):
+                tracker.add(step, ["lm"], {"lm": loss})
+            tracker.close()
+            (newest,) = Path(run.folder, "tensorboard").glob("events.*")
+            newest.rename(newest.with_name(f"{start:02d}.{newest.name}"))  # of one second, files have no order
+        events = EventAccumulator(f"{run.folder}/tensorboard").Reload().Scalars("lm")
+        assert [(event.step, event.value) for event in events] == [(0, 1.0), (10, 2.0), (20, 2.0)]
+
     def test_without_the_package_a_run_goes_without_it(self, lesson, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         run = attend(lesson.model_copy(update={"tracking": Tracking()}))

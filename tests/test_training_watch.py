@@ -1,8 +1,12 @@
 """The numbers of a run: which are written down, when, and what they say."""
 
+import io
+import resource
+import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 from lessons import Lesson, attend, metrics
 
 from capfilt.config.training import Tracking
@@ -10,6 +14,11 @@ from capfilt.training.folder import TrainingRun
 
 PRETRAINING = ["itc", "lm", "temperature", "queue_age"]
 ALWAYS = ["step", "learning_rate", "gradient_norm", "samples_per_second", "memory_gib"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.fixture
@@ -48,6 +57,32 @@ def test_the_speed_is_that_of_the_samples_since_the_line_before(lesson, monkeypa
     monkeypatch.setattr("capfilt.training.watch.time", SimpleNamespace(monotonic=lambda: next(clock)))
     lesson = lesson.planned(steps=12).model_copy(update={"objective": "captioning"})
     assert [line["samples_per_second"] for line in attend(lesson).read_metrics()] == [4.0, 40.0, 4.0]
+
+
+def test_small_rates_have_as_many_digits_as_large_losses(lesson):
+    lesson = lesson.planned(steps=1, warmup_steps=0, learning_rate=1.23456789e-7)
+    (line,) = attend(lesson).read_metrics()
+    assert line["learning_rate"] == 1.2346e-7
+    assert line["lm"] == round(line["lm"], 5) > 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="then it is the GPU's memory")
+def test_the_memory_is_that_of_the_process_in_gib(lesson):
+    line = attend(lesson.planned(steps=1)).read_metrics()[-1]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 2**30
+    assert line["memory_gib"] == pytest.approx(peak, rel=0.5)
+
+
+def test_the_progress_of_a_resumed_run_begins_where_it_goes_on(lesson, monkeypatch):
+    """25 steps of 4 images, the first 20 of them taken before."""
+    monkeypatch.setattr(TrainingRun, "finish", lambda run, write: None)  # as a kill before it would, it leaves a state
+    attend(lesson)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    attend(lesson)
+    (first, *_, last) = terminal.getvalue().split("\r")[1:]
+    assert "80/100" in first
+    assert "100/100" in last
 
 
 def test_they_are_written_before_the_state_that_follows_them(lesson, monkeypatch):
