@@ -46,6 +46,7 @@ def test_what_is_published_can_be_read(root):
     assert storage.read_bytes(path) == b"0123456789"
     assert storage.read_bytes(path, 3, 4) == b"3456"
     assert storage.read_bytes(path, 8, 100) == b"89"
+    assert storage.read_bytes(path, 10, 4) == storage.read_bytes(path, 12, 4) == b""
     with storage.open_input(path) as file:
         file.seek(7)
         assert file.read() == b"789"
@@ -140,7 +141,7 @@ def test_removing_twice_is_no_error(root):
 
 
 def test_appending_adds_to_the_end(root):
-    path = storage.join(root, "journal.jsonl")
+    path = storage.join(root, "deep", "journal.jsonl")
 
     storage.append(path, b"one\n")
     storage.append(path, b"two\n")

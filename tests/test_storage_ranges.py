@@ -41,6 +41,8 @@ def test_any_reads_give_what_a_local_file_gives(seed):
 
     file.seek(0)
     assert file.read() == remote.data
+    file.seek(0)
+    assert file.read(None) == remote.data
     assert file.seek(-1, io.SEEK_END) == len(remote.data) - 1 or not remote.data
 
 

@@ -77,6 +77,11 @@ class TestCrop:
     def test_an_extreme_image_gives_its_middle(self, height, width, box):
         assert crop_box(height, width, 0.9, rng(0)) == box
 
+    def test_a_crop_smaller_than_the_image_may_touch_any_side(self):
+        boxes = [crop_box(8, 8, 0.5, rng(number)) for number in range(200)]
+        assert {top for top, _, height, _ in boxes if height == 7} == {0, 1}
+        assert {left for _, left, _, width in boxes if width == 7} == {0, 1}
+
     def test_one_pixel_is_a_crop(self):
         assert crop_box(1, 1, 0.2, rng(3)) == (0, 0, 1, 1)
 
