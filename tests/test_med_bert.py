@@ -156,6 +156,12 @@ def test_another_vocabulary_is_refused(settings, folder):
         started(settings, folder)
 
 
+def test_words_are_taken_from_the_tokenizer_where_transformers_saved_no_vocab_txt(settings, folder):
+    transformers.BertTokenizer.from_pretrained(folder).save_pretrained(folder)
+    (folder / "vocab.txt").unlink()
+    started(settings, folder)
+
+
 def test_another_inner_width_is_refused(settings, tmp_path):
     write_vocabulary(tmp_path / "slim")
     small_bert(intermediate_size=96).save_pretrained(tmp_path / "slim")

@@ -268,6 +268,12 @@ class TestHash:
         with pytest.raises(CheckpointError, match=r"holds no vocab\.txt"):
             checkpoint_hash(tmp_path / "renamed.pth")
 
+    def test_it_covers_the_words_of_a_tokenizer(self, folder):
+        (folder / "vocab.txt").rename(folder / "tokenizer.json")
+        before = checkpoint_hash(folder)
+        (folder / "tokenizer.json").write_bytes(b"others")
+        assert checkpoint_hash(folder) != before
+
 
 def test_config_json_tells_sizes_and_roles(folder):
     values = json.loads((folder / "config.json").read_text())

@@ -117,6 +117,20 @@ def test_what_was_exported_comes_back_to_the_same_bits(checkpoint, tmp_path, lay
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_folder_that_transformers_saved_comes_back_without_a_vocab_txt(checkpoint, tmp_path, layout):
+    theirs, processor = exported(checkpoint, tmp_path, layout)
+    theirs.save_pretrained(tmp_path / "saved")
+    processor.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved/vocab.txt").exists()
+
+    before, back = load(tmp_path / layout), load(tmp_path / "saved")
+
+    assert back.model.config.text.model_copy(update={"dropout": 0.0}) == checkpoint.model.config.text
+    assert back.tokens.vocabulary == checkpoint.tokens.vocabulary
+    assert all(torch.equal(t, back.model.state_dict()[name]) for name, t in before.model.state_dict().items())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_transformers_processor_reads_images_and_texts_alike(checkpoint, tmp_path, layout):
     _, processor = exported(checkpoint, tmp_path, layout)
     side, text = checkpoint.model.config.vision.image_size, "Two DOGS on the grass, blue"

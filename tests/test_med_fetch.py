@@ -43,6 +43,11 @@ def test_a_file_of_a_store_comes_with_its_vocabulary(folder):
     assert found.with_name("vocab.txt").read_bytes() == (folder / "vocab.txt").read_bytes()
 
 
+def test_a_file_of_a_store_comes_with_the_tokenizer_of_transformers(folder):
+    filesystem("memory").pipe({"/saved/model.pth": b"weights", "/saved/tokenizer.json": b"words"})
+    assert fetch("memory://saved/model.pth").with_name("tokenizer.json").read_bytes() == b"words"
+
+
 def test_what_is_not_there_is_named():
     with pytest.raises(CheckpointError, match="no checkpoint at memory://nowhere/model; capfilt finetune"):
         fetch("memory://nowhere/model")

@@ -1,6 +1,8 @@
 """Text to ids and back."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -125,7 +127,7 @@ def test_a_doubled_word_does_not_move_the_added_tokens(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"no vocabulary at .*vocab\.txt; put bert-base-uncased's vocab\.txt there, which transformers 5"),
+        (None, r"no vocabulary at .*vocab\.txt; put bert-base-uncased's vocab\.txt there, or transformers' tokenizer"),
         (b"", r"vocab\.txt: lacks \[PAD\], \[UNK\], \[CLS\], \[SEP\], \[MASK\]; it is not a BERT vocabulary"),
         (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\ndog\n", r"vocab\.txt: lacks \[MASK\]; it is not a BERT vocabulary"),
         (b"[PAD]\n\xff\xfe", r"vocab\.txt: is not UTF-8 at byte 6; it is not a BERT vocabulary"),
@@ -137,3 +139,71 @@ def test_another_file_is_refused(tmp_path, content, message):
         path.write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         Tokens(path)
+
+
+class TestATokenizerOfTransformers:
+    """A folder that transformers 5 saved has its words in tokenizer.json alone."""
+
+    @pytest.fixture
+    def saved(self, tmp_path) -> Path:
+        transformers = pytest.importorskip("transformers")
+        words = [*SPECIAL, *WORDS, "'", "!", "caf", "##e", "犬"]
+        (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+        self.theirs = transformers.BertTokenizer.from_pretrained(tmp_path)
+        self.theirs.save_pretrained(tmp_path / "saved")
+        return tmp_path / "saved/tokenizer.json"
+
+    def test_texts_have_the_ids_that_a_vocab_txt_gives(self, saved):
+        tokens, plain = Tokens(saved), Tokens(saved.parents[1] / "vocab.txt")
+        assert tokens.vocabulary == plain.vocabulary
+        for text in ("Two DOGS' Café!", "a red\tdog\u200d 犬犬 zebra", "dogs"):
+            ids = tokens.pieces(text)
+            assert ids == plain.pieces(text) == self.theirs(text, add_special_tokens=False).input_ids, text
+            assert tokens.decode(ids) == plain.decode(ids), text
+
+    def test_blips_two_tokens_may_be_among_the_added_ones(self, saved):
+        before = Tokens(saved).vocabulary
+        self.theirs.add_special_tokens({"bos_token": "[DEC]", "extra_special_tokens": ["[ENC]"]})
+        self.theirs.save_pretrained(saved.parent)
+        tokens = Tokens(saved)
+        assert tokens.vocabulary == before
+        assert self.theirs.convert_tokens_to_ids(["[DEC]", "[ENC]"]) == [tokens.dec, tokens.enc]
+
+    @pytest.mark.parametrize(
+        ("part", "key", "value", "message"),
+        [
+            ("normalizer", "lowercase", False, r"its normalizer is BertNormalizer\(.*lowercase=False\), unlike BLIP's"),
+            ("normalizer", "strip_accents", False, "its normalizer is .*strip_accents=False"),
+            ("pre_tokenizer", "type", "Whitespace", r"its pre_tokenizer is Whitespace\(\), unlike BLIP's; put bert-"),
+            ("model", "type", "WordLevel", "its model is WordLevel, unlike .*; put .* vocab.txt beside it$"),
+            ("model", "max_input_chars_per_word", 9, "its max_input_chars_per_word is 9, unlike"),
+            ("model", "continuing_subword_prefix", "@@", "its continuing_subword_prefix is @@, unlike"),
+            ("model", "vocab", {word: 2 * i for i, word in enumerate(SPECIAL)}, "its ids are not 0 to 4, each once"),
+            ("model", "vocab", dict.fromkeys(SPECIAL, 0), "its ids are not 0 to 4, each once; copy it again"),
+            ("model", "vocab", {"a": -1}, "is no tokenizer: .*; copy it again"),
+            ("model", "vocab", {"dog": 0}, r"lacks \[PAD\], .*; it is not a BERT vocabulary"),
+        ],
+    )
+    def test_one_that_gives_other_ids_is_refused(self, saved, part, key, value, message):
+        values = json.loads(saved.read_text(encoding="utf-8"))
+        values[part] |= {key: value}
+        values["added_tokens"] = []
+        saved.write_text(json.dumps(values), encoding="utf-8")
+        with pytest.raises(CheckpointError, match=rf"tokenizer\.json: {message}"):
+            Tokens(saved)
+
+    @pytest.mark.parametrize("added", ["zebra", "[ENC]"])
+    def test_one_with_another_token_behind_its_words_is_refused(self, saved, added):
+        number = len(Tokens(saved).vocabulary)
+        self.theirs.add_tokens([added])
+        self.theirs.save_pretrained(saved.parent)
+        with pytest.raises(CheckpointError, match=rf"it adds the token {re.escape(added)} as {number}, unlike BLIP's"):
+            Tokens(saved)
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "tokenizer.json"])
+def test_a_file_of_another_kind_is_not_read_whole(tmp_path, name):
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(CheckpointError, match=f"{name}: has {1 << 40} bytes, more than any BERT vocabulary; copy it"):
+        Tokens(tmp_path / name)

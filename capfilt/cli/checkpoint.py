@@ -31,7 +31,8 @@ def convert(
 ) -> None:
     """Write the checkpoint SOURCE into the new folder TARGET in another layout.
 
-    SOURCE is a folder of capfilt's, one of transformers' BLIP, or an original .pth file with vocab.txt beside it.
+    SOURCE is a folder of capfilt's, one of transformers' BLIP, or an original .pth file with vocab.txt, or
+    the tokenizer.json of a BlipProcessor, beside it.
     The layouts of transformers are read by BlipForConditionalGeneration and BlipForImageTextRetrieval.
 
     \b

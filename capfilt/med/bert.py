@@ -9,7 +9,7 @@ from capfilt.errors import CheckpointError
 from capfilt.med.config import TextConfig
 from capfilt.med.published import translate
 from capfilt.med.tokens import Tokens
-from capfilt.med.weights import load_json, load_tensors, weights_file
+from capfilt.med.weights import load_json, load_tensors, weights_file, words_file
 
 # BLIP has no token types and no next sentence; the decoder's matrix is the word embedding under a second name.
 LEFT_OUT = re.compile(
@@ -25,7 +25,7 @@ def read_bert(folder: Path, sizes: TextConfig, tokens: Tokens) -> tuple[dict[str
     A name that MED has not stands as it is among the weights. Of more positions than asked for, the first are taken.
 
     Args:
-        folder: with config.json, model.safetensors or pytorch_model.bin, and vocab.txt.
+        folder: with config.json, model.safetensors or pytorch_model.bin, and vocab.txt or tokenizer.json.
         sizes: of the text stack that the weights are for.
         tokens: whose words are to be BERT's.
 
@@ -35,7 +35,7 @@ def read_bert(folder: Path, sizes: TextConfig, tokens: Tokens) -> tuple[dict[str
     if not folder.is_dir():
         raise CheckpointError(f"no BERT at {folder}; give a folder with config.json, model.safetensors and vocab.txt")
     _check(folder, load_json(folder / "config.json"), sizes)
-    vocabulary = folder / "vocab.txt"
+    vocabulary = words_file(folder)
     if Tokens(vocabulary).vocabulary != tokens.vocabulary:
         raise CheckpointError(
             f"{folder}: its words are not those of model.vocabulary; set model.vocabulary: {vocabulary}"

@@ -20,7 +20,7 @@ from capfilt.med.published import Heads, fit_positions, from_published, infer_co
 from capfilt.med.tokens import Tokens
 from capfilt.med.vision import NORM_EPS
 from capfilt.med.vqa import VQA
-from capfilt.med.weights import CONFIG, VOCABULARY, WEIGHTS, load_json, load_tensors, misfits, weights_file
+from capfilt.med.weights import CONFIG, VOCABULARY, WEIGHTS, load_json, load_tensors, misfits, weights_file, words_file
 from capfilt.storage import publish, staged
 
 # BLIP's own, and the default of transformers, which stands in folders converted from BLIP's files.
@@ -89,7 +89,7 @@ def load_nlvr2(path: Path, image_size: int | None = None) -> NLVR2Checkpoint:
 
 
 def load_any(path: Path, image_size: int | None = None, heads: Heads = (None, None)) -> AnyCheckpoint:
-    """Read a checkpoint folder, a transformers BLIP folder, or an original .pth file with vocab.txt beside it.
+    """Read a checkpoint folder, a transformers BLIP folder, or an original .pth file with its words beside it.
 
     Args:
         path: the folder or file.
@@ -104,14 +104,14 @@ def load_any(path: Path, image_size: int | None = None, heads: Heads = (None, No
     if path.name == WEIGHTS and path.with_name(CONFIG).is_file():  # its sizes stand there, and no tensor tells all
         raise CheckpointError(f"{path}: holds a checkpoint's weights alone; give its folder, {path.parent}")
     if not path.is_dir():
-        return _published(load_tensors(path), heads, path, path.with_name(VOCABULARY), image_size)
+        return _published(load_tensors(path), heads, path, image_size)
     if any(heads):
         raise CheckpointError(f"{path}: its config.json tells the attention heads; leave them out")
     values = load_json(path / CONFIG)
     if str(values.get("model_type")) in SIZES:
         return _load_own(path, values, image_size)
     state, heads = _load_transformers(path, values)
-    return _published(state, heads, path, path / VOCABULARY, image_size)
+    return _published(state, heads, path, image_size)
 
 
 def require(checkpoint: Checkpoint, role: str, where: str) -> Checkpoint:
@@ -131,7 +131,7 @@ def checkpoint_hash(path: Path) -> str:
     """Return what names a checkpoint in the ledger: a hash of the files that load reads, wherever they lie."""
     require_place(path)
     folder = path.is_dir()
-    files = [weights_file(path), path / VOCABULARY, path / CONFIG] if folder else [path, path.with_name(VOCABULARY)]
+    files = [weights_file(path), words_file(path), path / CONFIG] if folder else [path, words_file(path.parent)]
     digest = hashlib.sha256()
     for file in files:
         if not file.is_file():
@@ -157,7 +157,7 @@ def _load_own(folder: Path, values: dict[str, object], image_size: int | None) -
     if image_size:
         config = _at(image_size, config, folder)
     state = {name: tensor.float() for name, tensor in load_tensors(folder / WEIGHTS).items()}
-    return _build(config, state, Tokens(folder / VOCABULARY), str(folder))
+    return _build(config, state, folder)
 
 
 def _at(image_size: int, config: Sizes, folder: Path) -> Sizes:
@@ -173,9 +173,7 @@ def _reason(error: ValidationError) -> str:
     return ": ".join([*map(str, problem["loc"]), problem["msg"].removeprefix("Value error, ")])
 
 
-def _published(
-    state: dict[str, Tensor], heads: Heads, path: Path, vocabulary: Path, image_size: int | None
-) -> AnyCheckpoint:
+def _published(state: dict[str, Tensor], heads: Heads, path: Path, image_size: int | None) -> AnyCheckpoint:
     kind = kind_of(state)
     ours = from_published(state, str(path), kind)
     if path.is_dir() and "itm_head.weight" in ours:
@@ -188,7 +186,7 @@ def _published(
         raise CheckpointError(f"{path}: {_reason(error)}; give sizes that fit its tensors") from None
     except (KeyError, IndexError, ValueError) as error:
         raise CheckpointError(f"{path}: its tensors do not tell the sizes of a BLIP model: {error}") from None
-    return _build(config, ours, Tokens(vocabulary), str(path))
+    return _build(config, ours, path)
 
 
 def _load_transformers(folder: Path, values: dict[str, object]) -> tuple[dict[str, Tensor], Heads]:
@@ -211,10 +209,12 @@ def _load_transformers(folder: Path, values: dict[str, object]) -> tuple[dict[st
     )
 
 
-def _build(config: Sizes, state: dict[str, Tensor], tokens: Tokens, where: str) -> AnyCheckpoint:
+def _build(config: Sizes, state: dict[str, Tensor], path: Path) -> AnyCheckpoint:
+    where, words = str(path), words_file(path if path.is_dir() else path.parent)
+    tokens = Tokens(words)
     if len(tokens) != config.text.vocabulary:
         raise CheckpointError(
-            f"{where}: vocab.txt has {len(tokens)} words with [DEC] and [ENC], the weights {config.text.vocabulary}"
+            f"{where}: {words.name} has {len(tokens)} words with [DEC] and [ENC], the weights {config.text.vocabulary}"
         )
     deepest = max(config.vision.depth, config.text.depth)
     if deepest > len(state):  # even to lay out so many would take forever

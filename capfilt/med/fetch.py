@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from capfilt.errors import CheckpointError
-from capfilt.med.weights import CONFIG, VOCABULARY
+from capfilt.med.weights import CONFIG, TOKENIZER, VOCABULARY
 from capfilt.storage import exists, join, list_files, local_path, open_input, staged
 
 
@@ -16,7 +16,7 @@ def fetch(place: str) -> Path:
     """Return where a checkpoint lies on this machine. One of a URL is fetched, once a process, and gone with it.
 
     Args:
-        place: path or URL of a checkpoint folder, or of a file with vocab.txt beside it.
+        place: path or URL of a checkpoint folder, or of a file with vocab.txt or tokenizer.json beside it.
 
     Raises:
         CheckpointError: nothing is at the URL. A path is looked at by what reads it.
@@ -31,7 +31,7 @@ def fetch(place: str) -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
         if names in ([], [own]):  # a file: stores list it as all that is in it
-            for name in filter(lambda name: exists(join(parent, name)), (own, VOCABULARY)):
+            for name in filter(lambda name: exists(join(parent, name)), (own, VOCABULARY, TOKENIZER)):
                 _copy(join(parent, name), folder / name)
             return folder / own
         for name in names:

@@ -12,33 +12,32 @@ from torch import Tensor
 from capfilt.errors import CheckpointError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_MAX_BYTES = 32 << 20  # of a file of words; bert-base-uncased's tokenizer.json has 0.7 MB
 
 
 class Tokens:
-    """WordPiece over a vocabulary file; `[DEC]` and `[ENC]` are the two ids behind its end.
+    """WordPiece over a vocab.txt or a tokenizer.json; `[DEC]` and `[ENC]` are the two ids behind its words.
 
     A special token written in a text is split like any other text: it can never act as one.
 
     Raises:
-        CheckpointError: the file is missing, not UTF-8, or lacks one of BERT's special tokens.
+        CheckpointError: the file is missing, too large or not UTF-8, lacks one of BERT's special tokens, or is the
+            tokenizer.json of another tokenizer.
     """
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise CheckpointError(
-                f"no vocabulary at {path}; put bert-base-uncased's vocab.txt there, which transformers 5 does not save"
+                f"no vocabulary at {path}; put bert-base-uncased's vocab.txt there, or transformers' tokenizer.json"
             )
-        # Not splitlines, which also cuts at characters that a vocabulary may hold, such as U+2028.
-        self.vocabulary = _read(path).removesuffix("\n").split("\n")
+        self.vocabulary = _words(path)
         ids = {word: i for i, word in enumerate(self.vocabulary)}
         if missing := [token for token in SPECIAL if token not in ids]:
             raise CheckpointError(f"{path}: lacks {', '.join(missing)}; it is not a BERT vocabulary")
         self.pad, self.cls, self.end = ids["[PAD]"], ids["[CLS]"], ids["[SEP]"]
         self.dec, self.enc = len(self.vocabulary), len(self.vocabulary) + 1
         self._special = {ids[token] for token in SPECIAL if token != "[UNK]"} | {self.dec, self.enc}
-        self._pieces = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
-        self._pieces.normalizer = normalizers.BertNormalizer(lowercase=True)
-        self._pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        self._pieces = _word_piece(ids)
         self._pieces.decoder = decoders.WordPiece(cleanup=True)
 
     def __len__(self) -> int:
@@ -81,7 +80,54 @@ class Tokens:
         return ids if self._special.isdisjoint(ids) else [i for i in ids if i not in self._special]
 
 
+def _word_piece(ids: dict[str, int]) -> Tokenizer:
+    """Return what splits texts as bert-base-uncased does."""
+    found = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+    found.normalizer = normalizers.BertNormalizer(lowercase=True)
+    found.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return found
+
+
+def _words(path: Path) -> list[str]:
+    """Return the words of a vocab.txt, or of the tokenizer.json that transformers saves, in the order of their ids."""
+    text = _read(path)
+    if path.suffix != ".json":
+        # Not splitlines, which also cuts at characters that a vocabulary may hold, such as U+2028.
+        return text.removesuffix("\n").split("\n")
+    try:
+        found = Tokenizer.from_str(text)
+    except Exception as error:  # the library has no narrower one
+        raise CheckpointError(f"{path}: is no tokenizer: {error}; copy it again") from None
+    ids = found.get_vocab(with_added_tokens=False)
+    words = sorted(ids, key=ids.__getitem__)
+    if other := _difference(found, words):
+        raise CheckpointError(f"{path}: {other}, unlike BLIP's; put bert-base-uncased's vocab.txt beside it")
+    if [ids[word] for word in words] != list(range(len(words))):
+        raise CheckpointError(f"{path}: its ids are not 0 to {len(words) - 1}, each once; copy it again")
+    return words
+
+
+def _difference(found: Tokenizer, words: list[str]) -> str:
+    """Return why a tokenizer gives some text other ids than Tokens does; empty if it does not."""
+    ours, model = _word_piece({}), found.model
+    if not isinstance(model, models.WordPiece):
+        return f"its model is {type(model).__name__}"
+    for key in ("unk_token", "continuing_subword_prefix", "max_input_chars_per_word"):
+        if (value := getattr(model, key)) != getattr(ours.model, key):
+            return f"its {key} is {value}"
+    for key in ("normalizer", "pre_tokenizer"):
+        if (part := str(getattr(found, key))) != str(getattr(ours, key)):
+            return f"its {key} is {part}"
+    behind = {"[DEC]": len(words), "[ENC]": len(words) + 1}
+    for number, token in found.get_added_tokens_decoder().items():
+        if token.content not in SPECIAL and behind.get(token.content) != number:
+            return f"it adds the token {token.content} as {number}"
+    return ""
+
+
 def _read(path: Path) -> str:
+    if (size := path.stat().st_size) > _MAX_BYTES:
+        raise CheckpointError(f"{path}: has {size} bytes, more than any BERT vocabulary; copy it again")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -22,6 +22,7 @@ from capfilt.errors import CheckpointError
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 VOCABULARY = "vocab.txt"
+TOKENIZER = "tokenizer.json"  # transformers 5 saves the words in it, and no vocab.txt
 
 # What torch.load was seen to raise on damaged files: its unpickler stumbles over its own stack and memo.
 DAMAGE = (
@@ -112,6 +113,12 @@ def _outline(file: Path) -> dict[str, Tensor]:
 def weights_file(folder: Path) -> Path:
     """Return the file with the tensors of a checkpoint folder, under its usual name if there is none."""
     files = [folder / WEIGHTS, folder / "pytorch_model.bin"]
+    return next((file for file in files if file.is_file()), files[0])
+
+
+def words_file(folder: Path) -> Path:
+    """Return the file with the words of a checkpoint folder, under its usual name if there is none."""
+    files = [folder / VOCABULARY, folder / TOKENIZER]
     return next((file for file in files if file.is_file()), files[0])
 
 
