@@ -156,6 +156,31 @@ def test_zeros_that_are_no_tar_are_damaged(tmp_path, length):
     assert "holds no" in damage
 
 
+SPARSE = {  # as GNU tar writes them, by their version: the member's name and its records
+    "0.0": ("0.jpg", {"GNU.sparse.size": "1048577", "GNU.sparse.numblocks": "1"}),
+    "0.1": ("GNUSparseFile.7/0.jpg", {"GNU.sparse.map": "0,3,1048576,1", "GNU.sparse.name": "0.jpg"}),
+    "1.0": ("GNUSparseFile.7/0.jpg", {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "0.jpg"}),
+}
+
+
+@pytest.mark.parametrize("version", SPARSE)
+def test_a_sparse_file_is_no_image_of_fewer_bytes(tmp_path, version):
+    """Its holes are left out, and where they were stands in a map."""
+    file = io.BytesIO()
+    name, records = SPARSE[version]
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for member, pax_headers in ((name, records), ("0.txt", {}), ("1.jpg", {})):
+            info = tarfile.TarInfo(member)
+            info.size, info.pax_headers = 4, pax_headers
+            tar.addfile(info, io.BytesIO(b"data"))
+
+    first, second = read_all(shard := opened(tmp_path, file.getvalue()))
+
+    assert (first.key, first.status, first.text, shard.damage) == ("0", "not_a_file", "data", "")
+    assert first.error == "0.jpg is a link, a device or a sparse file, and is not read"
+    assert (second.key, second.status) == ("1", "ok")
+
+
 def test_a_size_in_a_pax_record_that_goes_beyond_the_file_is_a_cut(tmp_path):
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
