@@ -40,6 +40,12 @@ def test_a_long_name_is_put_together_in_ustar_and_a_size_beyond_octal_read_in_gn
     assert parse_header(written("a.jpg", 9 << 33, tarfile.GNU_FORMAT)).size == 9 << 33
 
 
+@pytest.mark.parametrize(("size", "expected"), [(2**63 - 1, 2**63 - 1), (2**63, None), (2**88 - 1, None)])
+def test_a_size_that_no_file_has_and_no_table_can_hold_is_damage(size, expected):
+    header = parse_header(written("a.jpg", size, tarfile.GNU_FORMAT))
+    assert (header.size if header else None) == expected
+
+
 def test_a_block_with_any_other_byte_is_no_header():
     block = written("000420017.jpg", 4711, tarfile.GNU_FORMAT)
 

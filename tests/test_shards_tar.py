@@ -6,6 +6,7 @@ import pytest
 from tars import THREE, opened, pairs, read_all, tar_bytes
 
 from capfilt.errors import ShardError
+from capfilt.shards.stored import index_bytes
 from capfilt.shards.tar import index_tar
 
 WHOLE = [(str(n), f"jpg of {n}".encode(), f"txt of {n}") for n in range(3)]
@@ -177,18 +178,20 @@ def test_a_sparse_file_is_no_image_of_fewer_bytes(tmp_path, version):
     first, second = read_all(shard := opened(tmp_path, file.getvalue()))
 
     assert (first.key, first.status, first.text, shard.damage) == ("0", "not_a_file", "data", "")
-    assert first.error == "0.jpg is a link, a device or a sparse file, and is not read"
+    assert first.error == "0.jpg is sparse, and is not put together; pack it without --sparse"
     assert (second.key, second.status) == ("1", "ok")
 
 
-def test_a_size_in_a_pax_record_that_goes_beyond_the_file_is_a_cut(tmp_path):
+@pytest.mark.parametrize(("stated", "told"), [("9" * 14, "9" * 14), ("9" * 19, str(2**63 - 1))])
+def test_a_size_in_a_pax_record_that_goes_beyond_the_file_is_a_cut(tmp_path, stated, told):
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         info = tarfile.TarInfo("0.jpg")
-        info.pax_headers = {"size": "99999999999999"}
+        info.pax_headers = {"size": stated}
         tar.addfile(info)
 
     (sample,) = read_all(shard := opened(tmp_path, file.getvalue()))
 
     assert sample.status == "truncated_member"
-    assert "of its 99999999999999 bytes" in shard.damage
+    assert f"of its {told} bytes" in shard.damage
+    index_bytes(shard, shard.damage, "")  # whose columns hold no more

@@ -132,7 +132,9 @@ def _image_status(entry: Entry) -> tuple[str, str]:
     if image is not None and image.kind == "cut":
         return "truncated_member", f"the file ends inside {image.name}"
     if image is not None and image.kind == "other":
-        return "not_a_file", f"{image.name} is a link, a device or a sparse file, and is not read"
+        return "not_a_file", f"{image.name} is a link or a device, and is not followed"
+    if image is not None and image.kind == "sparse":
+        return "not_a_file", f"{image.name} is sparse, and is not put together; pack it without --sparse"
     if image is not None and image.size > MAX_IMAGE_BYTES:
         return "too_large", f"{image.name} has {image.size} bytes"
     if entry.duplicate:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 BLOCK = 512
 ZEROS = bytes(BLOCK)
 MAGIC_OFFSET = 257
+MAX_SIZE = 2**63 - 1  # bytes, of any file and of any column that tells so many
 _CHECKSUM = slice(148, 156)
 
 
@@ -55,9 +56,10 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
 
 
 def _number(field: bytes) -> int | None:
-    """Return a numeric field: octal digits, or a big-endian number after a first byte of 0x80."""
+    """Return a numeric field: octal digits, or a big-endian number of 63 bits after a first byte of 0x80."""
     if field[:1] == b"\x80":
-        return int.from_bytes(field[1:], "big")
+        number = int.from_bytes(field[1:], "big")
+        return number if number <= MAX_SIZE else None
     digits = field.partition(b"\0")[0].strip(b" ")
     if not digits.isdigit():
         return 0 if not digits else None

@@ -8,14 +8,14 @@ is reported with its byte offset.
 from collections.abc import Iterator
 from typing import BinaryIO, Literal, NamedTuple
 
-from capfilt.shards.headers import BLOCK, MAGIC_OFFSET, ZEROS, Header, parse_header, parse_pax
+from capfilt.shards.headers import BLOCK, MAGIC_OFFSET, MAX_SIZE, ZEROS, Header, parse_header, parse_pax
 
 _FIRST_CHUNK, _CHUNK = 4 << 10, 1 << 20  # bytes read at once, at first and at most, where no header says how far to go
 _MAX_EXTENSION = 1 << 20  # bytes of a long name or a pax record; a larger one is damage
 _LISTED = 5  # damages told in full
 _SPARSE = b"GNU.sparse."  # how the keys begin by which a pax record tells of a file with holes
 
-Kind = Literal["file", "cut", "other"]
+Kind = Literal["file", "cut", "sparse", "other"]
 
 
 class Member(NamedTuple):
@@ -25,7 +25,7 @@ class Member(NamedTuple):
     data: int  # offset of its bytes; its header is the block before
     size: int
     checksum: int  # of its header: on reading, the header must still be the same
-    kind: Kind  # "cut": the file ends inside it; "other": a link, a device, a folder or a sparse file
+    kind: Kind  # "cut": the file ends inside it; "other": a link, a device or a folder
     archive: int  # 0, or more for archives behind the first end mark
 
 
@@ -99,12 +99,13 @@ class _Walk:
     def _add(self, header: Header, data: int) -> int:
         """Add a member and return its size, which a pax record may overrule."""
         stated = self.extended.get(b"size", b"")
-        size = int(stated) if stated.isdigit() and len(stated) < 20 else header.size
+        size = min(int(stated), MAX_SIZE) if stated.isdigit() and len(stated) < 20 else header.size
         kind: Kind = "other"
-        sparse = any(key.startswith(_SPARSE) for key in self.extended)  # the bytes that are there are not the file's
         if header.kind in (b"0", b"\0", b"7"):
-            kind = "cut" if data + size > self.size else "other" if sparse else "file"
-        elif header.kind != b"S":  # only files have data; a link may state the size of its target
+            kind = "cut" if data + size > self.size else "file"
+        if header.kind == b"S" or (kind == "file" and any(key.startswith(_SPARSE) for key in self.extended)):
+            kind = "sparse"  # its holes are left out: the bytes that are there are not the file's
+        elif kind == "other":  # only files have data; a link may state the size of its target
             size = 0
         name = _decode(self.extended.get(_SPARSE + b"name", self.extended.get(b"path", header.name)))
         self.members.append(Member(name, data, size, header.checksum, kind, self.archive))
