@@ -69,6 +69,10 @@ def test_there_and_back_gives_the_same_weights(checkpoint, folder, tmp_path, lay
     assert all(torch.equal(tensor, state[name]) for name, tensor in found.items())
 
 
+def test_a_single_head_is_told_as_one(original, tmp_path):
+    assert "1 head in the vision tower" in convert(original("pretrain"), tmp_path / "o", "--vision-heads", 1).output
+
+
 @pytest.mark.parametrize(
     ("name", "text_heads", "roles"),
     [("pretrain", 4, "captioner and filter"), ("vqa", 4, "VQA model"), ("nlvr", 4, "NLVR2 model")],

@@ -64,6 +64,17 @@ def test_shard_ids_are_file_names_whatever_the_order():
     assert shard_ids(urls[::-1]) == ids[::-1]
 
 
+def test_a_name_that_leaves_no_room_for_endings_is_cut_and_told_by_its_url(tmp_path):
+    urls = [f"{'n' * length}.tar" for length in (236, 237, 251)] + [f"{folder}/{'m' * 230}.tar" for folder in "ab"]
+
+    ids = shard_ids(urls)
+
+    assert ids[0] == "n" * 236
+    assert len(set(ids)) == 5
+    for id_ in ids:
+        (tmp_path / f"{id_}.candidates.parquet").touch()
+
+
 def test_shards_of_one_name_get_ids_of_their_own(tmp_path):
     urls = ["train/00000.tar", "test/00000.tar", "train/00001.tar"]
 

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +26,20 @@ IMG2DATASET = {
 def written(path: Path, columns: dict | pa.Table, **options: object) -> ShardReader:
     pq.write_table(pa.table(columns) if isinstance(columns, dict) else columns, path, **options)
     return open_shard(str(path))
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        ("image", pa.struct({"path": pa.string()})),
+        ("images", pa.list_(pa.field("element", pa.binary()))),
+        ("img", pa.string()),
+        ("jpg", pa.dictionary(pa.int32(), pa.binary())),
+    ],
+)
+def test_images_in_another_form_are_told_with_their_type(tmp_path, column, kind):
+    with pytest.raises(ShardError, match=f"; {re.escape(f'{column} is of type {kind}')}; write the bytes of one image"):
+        written(tmp_path / "0.parquet", {column: pa.nulls(1, kind), "text": ["a"]})
 
 
 def test_img2dataset_rows_become_samples_whatever_became_of_their_download(tmp_path):

@@ -12,6 +12,7 @@ from tars import THREE, opened, pairs, read_all, tar_bytes
 
 from capfilt.errors import ShardError
 from capfilt.shards import open_shard
+from capfilt.shards.find import find_shards
 
 SHARED_TARS = {  # samples, their statuses other than ok, and how the damage begins
     "badinput/dev/tars/dpf_bad_image.tar": (3, {}, ""),
@@ -61,6 +62,16 @@ def test_texts_of_the_mixed_tar_have_their_status(shared):
 def test_a_file_that_is_not_there_is_refused(tmp_path, name):
     with pytest.raises(ShardError, match="there is no such file"):
         open_shard(str(tmp_path / name))
+
+
+def test_a_folder_with_the_name_of_a_shard_is_told_with_how_to_read_what_is_in_it(tmp_path):
+    (tmp_path / "0.tar").mkdir()
+    opened(tmp_path / "0.tar", tar_bytes(*THREE))
+    with pytest.raises(
+        ShardError, match=r"0\.tar: there is no such file, but a folder; for the shards .* write (.*)/$"
+    ):
+        open_shard(str(tmp_path / "0.tar"))
+    assert find_shards([f"{tmp_path}/0.tar/"]) == [f"{tmp_path}/0.tar/00000.tar"]
 
 
 def test_an_empty_file_is_refused(tmp_path):

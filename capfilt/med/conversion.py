@@ -41,7 +41,7 @@ def convert(source: Path, target: Path, to: str, image_size: int | None = None, 
     left = "; its momentum copies and queues stay behind: to go on with them, tune a filter from the source"
     return (
         f"{target}: {' and '.join(written)} as {to}, {vision.image_size} pixels, "
-        f"{vision.heads} heads in the vision tower and {text.heads} in the text stack"
+        f"{vision.heads} head{'s' * (vision.heads > 1)} in the vision tower and {text.heads} in the text stack"
         f"{left if _has_momentum(source) else ''}"
     )
 

@@ -15,6 +15,8 @@ from capfilt.fingerprint import fingerprint
 from capfilt.parquet import parquet_bytes
 from capfilt.records import Shard
 
+_LONGEST = 255 - len(".candidates.parquet")  # characters of an id: names of files end there on most disks
+_KEPT = 200  # of a name that makes a longer one
 _PLAN = pa.schema(
     {
         "id": pa.string(),
@@ -59,14 +61,15 @@ def read_plan(path: str, remedy: str = PLAN_ANEW) -> list[Shard]:
 
 
 def shard_ids(urls: Sequence[str]) -> list[str]:
-    """Return an id for each shard: its file name, and a hash of the URL where two files have one name.
+    """Return an id for each shard: its file name, and a hash of the URL where two files have one name, or it is long.
 
     The id of a shard depends on the set of URLs alone, not on their order.
     """
     names = [url.partition("?")[0].rpartition("/")[2] for url in urls]
     stems = [re.sub(r"\W", "_", re.sub(r"\.(tar(\.\w+)?|tgz|parquet)$", "", name), flags=re.ASCII) for name in names]
     count = Counter(stems)
-    return [
-        stem if stem and count[stem] == 1 else f"{stem}-{fingerprint(url)}"
-        for stem, url in zip(stems, urls, strict=True)
-    ]
+    ids = []
+    for stem, url in zip(stems, urls, strict=True):
+        id_ = stem if stem and count[stem] == 1 else f"{stem}-{fingerprint(url)}"
+        ids.append(id_ if len(id_) <= _LONGEST else f"{stem[:_KEPT]}-{fingerprint(url)}")
+    return ids

@@ -135,15 +135,18 @@ def _first(names: Iterable[str], columns: Collection[str]) -> str:
     return next((name for name in names if name in columns), "")
 
 
-def _no_images(columns: Iterable[str], others: Collection[str]) -> str:
+def _no_images(columns: Mapping[str, pa.DataType], others: Collection[str]) -> str:
     """Return what is wrong with a table none of whose columns has images' name and type, and what to do.
 
     Args:
-        columns: all names.
+        columns: all types, by name.
         others: those of columns that hold bytes.
     """
     if others:
         return f"no column with a name of images holds bytes; if {' or '.join(few(others))} has them, name it image"
+    if named := _first((*_IMAGES, "images"), columns):
+        told = f"no column holds image bytes; {named} is of type {columns[named]}"
+        return f"{told}; write the bytes of one image a row as binary, or the paths of image files as a .jsonl"
     return (
         f"no column holds image bytes; it has {', '.join(few(columns))}; where this is the table beside a tar shard, "
         f"give the tar; beside a folder of images, pack that as a tar; else let img2dataset fetch the images "
