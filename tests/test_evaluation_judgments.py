@@ -56,12 +56,19 @@ def test_verdicts_on_a_split_are_those_of_its_images_alone(tmp_path):
         ({"scores": []}, "line 1: scores is"),
         ({"yes_share": "many"}, "line 1: a verdict is 'many', not a number"),
         ({"score": True}, "a verdict is True"),
+        ({"yes_share": math.nan}, "a verdict is nan, not a number"),
         ({"caption": None}, "caption is null, where a str belongs"),
     ],
 )
 def test_a_line_without_a_verdict_is_refused(tmp_path, change, message):
     with pytest.raises(AnnotationError, match=message):
         read_judgments(data(tmp_path, [{"image": "0.png", "caption": "a dog", **change}]), VerdictSettings())
+
+
+@pytest.mark.parametrize("lines", [[[1]], [5], [{"images": []}], [LINES[0], [1]]])
+def test_a_file_of_something_else_than_objects_is_refused(tmp_path, lines):
+    with pytest.raises(AnnotationError, match=r"judgments\.jsonl: holds something else than an object in each line"):
+        read_judgments(data(tmp_path, lines), VerdictSettings())
 
 
 def entries_of(folder):

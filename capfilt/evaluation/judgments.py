@@ -1,5 +1,6 @@
 """The filter against people: their verdicts on pairs, and their own captions against texts of other images."""
 
+import math
 from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple, cast
@@ -39,10 +40,12 @@ def read_judgments(data: EvaluationData, settings: VerdictSettings) -> Judged:
     Raises:
         AnnotationError: the file is not there, a line has no verdict, or none is of the split.
     """
-    file, found = data.annotations, cast("list[Entry]", read_json(data.annotations))
+    file, found = data.annotations, read_json(data.annotations)
+    if not isinstance(found, list) or not all(isinstance(line, dict) for line in found):
+        raise AnnotationError(f"{file}: holds something else than an object in each line; give each image and caption")
     groups: dict[str, list[tuple[str, Verdict]]] = {}
     splits: dict[str, str] = {}
-    for number, line in enumerate(found, 1):
+    for number, line in enumerate(cast("list[Entry]", found), 1):
         where = f"{file}: line {number}"
         name, caption = field(line, "image", str, where), field(line, "caption", str, where)
         groups.setdefault(str(name), []).append((str(caption), _verdict(line, settings, where)))
@@ -139,7 +142,7 @@ def _verdict(line: Entry, settings: VerdictSettings, where: str) -> Verdict:
 
 
 def _number(value: object, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise AnnotationError(f"{where}: a verdict is {value!r}, not a number; give yes_share, scores or score")
     return float(value)
 
