@@ -100,6 +100,13 @@ def test_what_stands_behind_the_end_is_not_read(tokens):
     assert tokens.decode([tokens.dec, dog, tokens.end, cat, tokens.pad]) == "dog"
 
 
+def test_a_text_that_begins_inside_a_word_has_no_mark_of_that(tokens):
+    start, piece = tokens.pieces("dogz")
+    assert tokens.vocabulary[piece] == "##z"
+    assert tokens.decode([piece, tokens.end]) == "z"
+    assert tokens.decode([piece, start, piece]) == "z dogz"
+
+
 def test_a_batch_is_padded_on_the_right_and_says_where(tokens):
     ids, keep = tokens.batch([[2, 7, 3], [2, 3], [2, 7, 8, 9, 3]])
 

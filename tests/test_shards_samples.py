@@ -53,6 +53,17 @@ def test_the_caption_of_the_json_counts_only_without_a_text():
     )
 
 
+@pytest.mark.parametrize(
+    ("captions", "text", "status"),
+    [(b'["a cat", "a dog"]', "a cat", "ok"), (b'[""]', "", "empty"), (b"[]", "", "missing"), (b"[3]", "", "missing")],
+)
+def test_the_first_of_several_captions_in_the_json_is_the_text(captions, text, status):
+    sample = describe(BARE, None, b'{"caption": %s}' % captions)
+
+    assert (sample.text, sample.text_status) == (text, status)
+    assert sample.metadata == f'{{"caption": {captions.decode()}}}'
+
+
 @pytest.mark.parametrize("data", [b'{"caption": "unfinished', b"\xff\xfe", b"[" * 100_000, b"1" * 5000, b""])
 def test_what_is_no_json_is_dropped_with_a_word(data):
     found = read_metadata(data)

@@ -71,8 +71,9 @@ class Tokens:
     def decode_all(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Return what decode gives of each row of ids. Other threads of Python go on meanwhile."""
         texts = self._pieces.decode_batch([self._words(ids) for ids in rows])
-        # The decoder, which sees a token at a time, leaves the blanks around apostrophes; the original has them go.
-        return [text.strip().replace(" ' ", "'") for text in texts]
+        # The decoder, which sees a token at a time, leaves the blanks around apostrophes; the original has them go. It
+        # also leaves the mark of a piece that goes on with a word where there is no word before it.
+        return [text.strip().replace(" ' ", "'").removeprefix("##") for text in texts]
 
     def _words(self, ids: Sequence[int]) -> list[int]:
         ids = list(ids)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from capfilt.display import few
 from capfilt.shards.grouping import IMAGE_SUFFIXES
-from capfilt.shards.samples import MAX_METADATA_BYTES, parse_json
+from capfilt.shards.samples import MAX_METADATA_BYTES, first_text, parse_json
 
 _PATHS = ("image", "file_name", "filename", "filepath", "file", "path", "image_path", "image_name", "img")
 _TEXTS = ("caption", "captions", "text", "txt", "alt_text", "title")
@@ -181,7 +181,7 @@ def _json_rows(text: str) -> Iterator[Row]:
             yield Row(number, number, {}, problem="is no JSON object")
             continue
         paths = (value for name in _PATHS if isinstance(value := values.get(name), str))
-        texts = (first for name in _TEXTS if (first := _first(values.get(name))) is not None)
+        texts = (first for name in _TEXTS if (first := first_text(values.get(name))) is not None)
         yield Row(number, number, values, next(paths, None), next(texts, None))
 
 
@@ -218,10 +218,3 @@ def _kind(path: str) -> str:
     """Return what files of a kind have in common: their ending or, where they have none, their folder."""
     folder, slash, name = path.strip().rpartition("/")
     return name.rpartition(".")[2] if "." in name else folder + slash
-
-
-def _first(value: object) -> str | None:
-    """Return the text of a value. Of several captions the first is the sample's; all stay in its metadata."""
-    if isinstance(value, list):
-        value = value[0] if value else None
-    return value if isinstance(value, str) else None

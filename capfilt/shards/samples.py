@@ -84,8 +84,15 @@ def read_metadata(data: bytes | None) -> Metadata:
     if unsayable:  # pandas writes NaN for an absent value; append gave None for it, which JSON can say
         raw = json.dumps(value)
     fields = value if isinstance(value, dict) else {}
-    url, caption = fields.get("url"), fields.get("caption")
-    return Metadata(raw, caption if isinstance(caption, str) else None, _storable(url) if isinstance(url, str) else "")
+    url = fields.get("url")
+    return Metadata(raw, first_text(fields.get("caption")), _storable(url) if isinstance(url, str) else "")
+
+
+def first_text(value: object) -> str | None:
+    """Return the text of a value. Of several captions the first is the sample's; all stay in its metadata."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    return value if isinstance(value, str) else None
 
 
 def parse_json(text: str, **hooks: Callable[[str], object]) -> object:
