@@ -36,7 +36,7 @@ from capfilt.config import BootstrapConfig, Cluster, Device, FilterSettings, Sam
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
-from capfilt.med.draft import Written
+from capfilt.med.decoding import Generated
 from capfilt.med.model import MED
 from capfilt.med.reading import Reading
 from capfilt.med.tokens import SPECIAL, Tokens
@@ -45,7 +45,7 @@ from capfilt.records import Unit
 from capfilt.runs import start_run
 from capfilt.units import cut_units
 from workers.bootstrap_worker import BootstrapWorker
-from workers.seats import units_in_hand
+from workers.slots import units_in_hand
 
 WORDS = 30_000  # of the vocabulary
 ON_A_GPU = Cluster(gpus_per_worker=1)
@@ -86,13 +86,13 @@ class Captioner(MEDCaptioner):
 
     def __init__(self, checkpoint: Checkpoint, settings: Sampling, device: StandIn, seconds: float) -> None:
         super().__init__("c0ffee", checkpoint, settings, Device(dtype="float32", linear="plain"))
-        self._device, self._seconds, self._sight, draw = device, seconds, unseen, random.Random(0)
+        self._device, self._seconds, self._image_encoder, draw = device, seconds, unseen, random.Random(0)
         self._known = torch.tensor([self._made_up(draw) for _ in range(MADE_UP)])  # (MADE_UP, T)
 
-    def _write(self, image: Tensor, numbers: Tensor) -> Written:
+    def _write(self, image: Tensor, numbers: Tensor) -> Generated:
         self._device.work(self._seconds * len(image), CAPTIONER_WAITS, CAPTIONER_CALLS)
         rows = (numbers.flatten(0, 1)[:, 0] * len(self._known)).long()  # (B * n,)
-        return Written(self._known[rows], torch.full((len(rows),), -9.5))
+        return Generated(self._known[rows], torch.full((len(rows),), -9.5))
 
     def _made_up(self, draw: random.Random) -> list[int]:
         words = [draw.randrange(len(SPECIAL), len(SPECIAL) + 2000) for _ in range(draw.randint(*CAPTION))]
@@ -105,7 +105,7 @@ class Filter(MEDFilter):
 
     def __init__(self, checkpoint: Checkpoint, device: StandIn, seconds: float) -> None:
         super().__init__("f117e4", checkpoint, FilterSettings(), Device(dtype="float32", linear="plain"))
-        self._device, self._seconds, self._sight = device, seconds, unseen
+        self._device, self._seconds, self._image_encoder = device, seconds, unseen
 
     def _project(self, image: Tensor) -> Any:
         return image

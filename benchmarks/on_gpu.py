@@ -48,7 +48,7 @@ from capfilt.runs import load_run, start_run
 from capfilt.units import cut_units
 from pipelines import bootstrap
 from workers.bootstrap_worker import BootstrapWorker
-from workers.seats import units_in_hand
+from workers.slots import units_in_hand
 
 PACKAGES = ("torch", "triton", "ray", "pyarrow", "pillow")
 SHARDS = 3

@@ -25,7 +25,7 @@ from capfilt.config import Device, FilterSettings
 from capfilt.filters import Scores
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import Checkpoint, load
-from capfilt.med.sight import keep
+from capfilt.med.image_encoder import image_cache
 
 PACKAGES = ("torch", "timm")
 WAYS = ("apart", "shared")
@@ -67,7 +67,7 @@ def compare(
             MEDCaptioner("captioner", checkpoints[0], sampling(n), device, kept),
             MEDFilter("filter", checkpoints[1], FilterSettings(itc=False), device, kept),
         )
-        for way, kept in zip(WAYS, (None, keep()), strict=True)
+        for way, kept in zip(WAYS, (None, image_cache()), strict=True)
     }
     outcomes = [work(models[way], inputs.pixels, inputs.texts)[1] for way in WAYS]  # which warms up, too
     if outcomes[0] != outcomes[1]:

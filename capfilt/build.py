@@ -12,8 +12,8 @@ from capfilt.filters.med import MEDFilter
 from capfilt.hardware import require_device
 from capfilt.med.checkpoints import checkpoint_hash, load, require
 from capfilt.med.fetch import fetch
+from capfilt.med.image_encoder import image_cache
 from capfilt.med.model import MED
-from capfilt.med.sight import keep
 from capfilt.med.weights import on_meta
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def _put_together(config: BootstrapConfig, hashes: dict[str, str]) -> CapFilt:
     kept = None
     if _same_tower(captioner.model, judge.model):
         logger.info("captioner and filter have the same vision tower: images are encoded once for both")
-        judge.model.vision, kept = captioner.model.vision, keep()
+        judge.model.vision, kept = captioner.model.vision, image_cache()
     return CapFilt(
         MEDCaptioner(hashes["captioner"], captioner, config.sampling, config.device, kept),
         MEDFilter(hashes["filter"], judge, config.scoring, config.device, kept),

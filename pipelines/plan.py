@@ -9,7 +9,7 @@ from capfilt.forecast.survey import Survey
 from capfilt.hardware import require_device
 from pipelines.bootstrap_dry_run import Hashes, look
 from pipelines.settling import as_begun
-from workers.seats import units_in_hand
+from workers.slots import units_in_hand
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from capfilt.config.model import ModelSettings
 from capfilt.med.attention import KeysValues
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
-from capfilt.med.draft import Writer, Written
-from capfilt.med.generation import Pen, write
+from capfilt.med.decoding import Generated, TextDecoder
+from capfilt.med.generation import CaptionGenerator, generate
 from capfilt.med.model import MED
 from capfilt.med.tokens import SPECIAL, Tokens
 
@@ -76,14 +76,14 @@ def lively_checkpoint(folder: Path, seed: int = 0, encoder: bool = True, decoder
 
 @torch.inference_mode()
 def sample(
-    model: Writer,
+    model: TextDecoder,
     image: list[KeysValues],
     prompt: list[int],
     end: int,
     settings: Sampling,
     noise: Tensor | None = None,
-) -> Written:
-    """Write captions as the captioner does, one step after the other; arguments as those of Pen and Pen.begin."""
-    pen = Pen(model, prompt, end, settings)
-    draft = pen.begin(image, noise)
-    return write(pen, draft, partial(pen.go_on, draft))
+) -> Generated:
+    """Write captions as the captioner does, one step after the other; arguments as of CaptionGenerator, begin."""
+    generator = CaptionGenerator(model, prompt, end, settings)
+    state = generator.begin(image, noise)
+    return generate(generator, state, partial(generator.go_on, state))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from capfilt.med.draft import Draft
+from capfilt.med.decoding import DecodingState
 from capfilt.med.graphs import Replay
 
 
@@ -30,7 +30,7 @@ class Steps:
 
 
 def tensors(found: Any) -> list[torch.Tensor]:
-    if isinstance(found, Draft):
+    if isinstance(found, DecodingState):
         found = [
             found.ids,
             found.logprobs,

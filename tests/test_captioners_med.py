@@ -85,7 +85,7 @@ def test_recorded_as_on_a_gpu_batches_have_the_captions_of_others(captioner, pix
     steps = Steps()
     plain, recorded = captioner(**settings), captioner(**settings)
     recorded._recorder = Recorder(recorded._begin, lambda: steps)
-    recorded._sight._recorder = Recorder(recorded._sight._see, lambda: steps)
+    recorded._image_encoder._recorder = Recorder(recorded._image_encoder._see, lambda: steps)
     for chosen, seeds in ((pixels, SEEDS), (pixels.flip(0), SEEDS), (pixels[:2], SEEDS[:2]), (pixels, SEEDS[::-1])):
         found, expected = recorded.caption(chosen, seeds), plain.caption(chosen, seeds)
         for mine, its in zip(chain(*found), chain(*expected), strict=True):

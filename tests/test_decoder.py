@@ -25,7 +25,7 @@ from pipelines import bootstrap
 from workers import decoder
 from workers.bootstrap_worker import BootstrapWorker
 from workers.decoder import start_decoders
-from workers.seats import hire, units_in_hand
+from workers.slots import start_actor, units_in_hand
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -136,12 +136,12 @@ def decoders() -> list[int]:
 def test_decoders_end_with_their_worker(tmp_path, planned):
     config = job_config(tmp_path, cluster=APART)
     others = set(decoders())  # of tests before, which may take a while to end
-    seat = hire(partial(BootstrapWorker, build_fakes, config, planned[0], start_decoders), config.cluster)
-    ray.get(seat.building)
+    slot = start_actor(partial(BootstrapWorker, build_fakes, config, planned[0], start_decoders), config.cluster)
+    ray.get(slot.building)
     mine = {*decoders()} - others
     assert len(mine) == units_in_hand(config.cluster)
 
-    ray.kill(seat.actor)
+    ray.kill(slot.actor)
 
     end = time.monotonic() + 30
     while mine & {*decoders()}:

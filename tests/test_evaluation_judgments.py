@@ -57,6 +57,7 @@ def test_verdicts_on_a_split_are_those_of_its_images_alone(tmp_path):
         ({"yes_share": "many"}, "line 1: a verdict is 'many', not a number"),
         ({"score": True}, "a verdict is True"),
         ({"yes_share": math.nan}, "a verdict is nan, not a number"),
+        ({"yes_share": 1.5}, "line 1: yes_share is 1.5; give the share of people, from 0 to 1"),
         ({"caption": None}, "caption is null, where a str belongs"),
     ],
 )
@@ -94,6 +95,13 @@ def test_foreign_texts_may_come_from_a_file(tmp_path):
     file = write_lines(tmp_path / "web.jsonl", [{"text": f"noise {i}"} for i in range(4)])
     judged = with_foreign_texts(entries_of(tmp_path), VerdictSettings(foreign=str(file), foreign_per_image=4))
     assert all(set(entry.captions[-4:]) == {f"noise {i}" for i in range(4)} for entry in judged.entries)
+
+
+@pytest.mark.parametrize("lines", [[5], [["a text"]], [{"texts": []}, None]])
+def test_a_file_of_foreign_texts_that_are_no_objects_is_refused(tmp_path, lines):
+    file = write_lines(tmp_path / "web.jsonl", lines)
+    with pytest.raises(AnnotationError, match=r"web\.jsonl: holds something else than an object in each line"):
+        with_foreign_texts(entries_of(tmp_path), VerdictSettings(foreign=str(file)))
 
 
 def test_too_few_foreign_texts_are_an_error(tmp_path):

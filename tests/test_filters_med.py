@@ -84,7 +84,7 @@ def test_recorded_as_on_a_gpu_batches_have_the_scores_of_others(checkpoint, judg
     steps = Steps()
     recorded = MEDFilter("hash", checkpoint, FilterSettings(), CPU)
     recorded._recorder = Recorder(recorded._project, lambda: steps)
-    recorded._sight._recorder = Recorder(recorded._sight._see, lambda: steps)
+    recorded._image_encoder._recorder = Recorder(recorded._image_encoder._see, lambda: steps)
     for chosen, groups in (
         (pixels, [TEXTS[:2]] * 3),
         (pixels.flip(0), [TEXTS[2:4]] * 3),

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from capfilt.config import Sampling
-from capfilt.med.generation import Pen
+from capfilt.med.generation import CaptionGenerator
 from capfilt.med.sampling import BANNED, CHUNK, ban, penalise
 
 pytest.importorskip("triton", reason="Triton comes with torch's builds for GPUs")
@@ -76,12 +76,12 @@ def test_a_row_is_the_same_to_the_bit_whatever_others_there_are():
 @pytest.mark.parametrize("dtype", [torch.float32, HALF])
 def test_a_pen_draws_the_same_of_chunks(temperature, top_p, dtype):
     settings = Sampling(top_k=12, top_p=top_p, temperature=temperature, repetition_penalty=1.2)
-    pen = Pen(None, [0], 3, settings)  # type: ignore[arg-type]  # which no model is needed for
+    generator = CaptionGenerator(None, [0], 3, settings)  # type: ignore[arg-type]  # which no model is needed for
     logits = permuted(64, dtype)
     written = torch.arange(128, device=KIND).view(64, 2) * 7
     noise = torch.linspace(0.0, 0.999, 64, dtype=torch.float64, device=KIND)
     for banned in (None, 3):
-        token, logprob = pen._draw_of_chunks(logits, written, banned, noise)
-        expected = pen._choose(logits.float(), written, banned, noise)
+        token, logprob = generator._draw_of_chunks(logits, written, banned, noise)
+        expected = generator._choose(logits.float(), written, banned, noise)
         assert logits.gather(1, token[:, None]).equal(logits.gather(1, expected[:, None]))  # of equal ones either
         torch.testing.assert_close(logprob, -F.cross_entropy(logits.float(), token, reduction="none"))

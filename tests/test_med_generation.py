@@ -6,12 +6,12 @@ from models import lively_checkpoint, sample
 from torch import Tensor
 
 from capfilt.config import Sampling
-from capfilt.med import draft, generation
+from capfilt.med import decoding, generation
 from capfilt.med.attention import KeysValues
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.draft import next_logits
-from capfilt.med.generation import Written, logprobs
+from capfilt.med.decoding import next_logits
+from capfilt.med.generation import Generated, logprobs
 from capfilt.med.model import MED
 from capfilt.med.sampling import penalise, uniforms
 
@@ -36,7 +36,7 @@ def prompt(checkpoint: Checkpoint) -> list[int]:
 def write(checkpoint, prompt):
     """Return a function that writes captions of the images of some numbers."""
 
-    def run(settings: Sampling, numbers: list[int] | range = range(IMAGES)) -> Written:
+    def run(settings: Sampling, numbers: list[int] | range = range(IMAGES)) -> Generated:
         image, end = project(checkpoint, numbers), checkpoint.tokens.end
         if settings.method == "beam":
             return beam_search(checkpoint.model, image, prompt, end, settings)
@@ -58,7 +58,7 @@ def steps(checkpoint: Checkpoint, row: Tensor, number: int) -> Tensor:
     return checkpoint.model.decode(row[None, :-1], project(checkpoint, [number]))[0].log_softmax(1)
 
 
-def captions(written: Written, end: int) -> list[list[int]]:
+def captions(written: Generated, end: int) -> list[list[int]]:
     rows = written.ids.tolist()
     return [row[: row.index(end) + 1] if end in row else row for row in rows]
 
@@ -89,7 +89,7 @@ def test_finished_captions_leave_and_the_others_stay_as_they_are(write, each, wo
     settings = Sampling(captions=each, min_length=0)
     expected = write(settings)
     monkeypatch.setattr(generation, "next_logits", counting)
-    monkeypatch.setattr(draft, "WORTH", worth)
+    monkeypatch.setattr(decoding, "WORTH", worth)
 
     found = write(settings)
 
@@ -103,7 +103,7 @@ def test_finished_captions_leave_and_the_others_stay_as_they_are(write, each, wo
 def test_where_looking_makes_the_device_wait_it_is_done_now_and_then(write, monkeypatch):
     settings = Sampling(captions=2, min_length=0)
     expected = write(settings)
-    monkeypatch.setitem(generation.SPELL, "cpu", 4)
+    monkeypatch.setitem(generation.STEPS_PER_LOOK, "cpu", 4)
     found = write(settings)
     assert found.ids.equal(expected.ids)
     torch.testing.assert_close(found.logprobs, expected.logprobs, rtol=0, atol=1e-4)

@@ -15,13 +15,13 @@ from recording import Steps
 from capfilt.config import Device, Sampling
 from capfilt.med import generation
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.draft import Draft, Written
-from capfilt.med.generation import Pen
+from capfilt.med.decoding import DecodingState, Generated
+from capfilt.med.generation import CaptionGenerator
 from capfilt.med.gpu import own_stream
 from capfilt.med.graphs import Recorder, graphs
+from capfilt.med.image_encoder import ImageEncoder
 from capfilt.med.inference import ready
 from capfilt.med.sampling import uniforms
-from capfilt.med.sight import Sight
 from capfilt.memory import ALONE, InParts
 
 SETTINGS = Sampling(captions=2, min_length=0)
@@ -42,12 +42,12 @@ class Captioning:
         self.settings = SETTINGS.model_copy(update=settings)
         self.device, self.project = device, checkpoint.model.project_image
         prompt = [checkpoint.tokens.dec, *checkpoint.tokens.pieces("a picture of")]
-        self.pen = Pen(checkpoint.model, prompt, checkpoint.tokens.end, self.settings)
+        self.generator = CaptionGenerator(checkpoint.model, prompt, checkpoint.tokens.end, self.settings)
         record = (lambda: steps) if steps else graphs if device == "cuda" else None
         self.recorder = Recorder(self._begin, record)
 
-    def _begin(self, states: torch.Tensor, noise: torch.Tensor | None) -> Draft:
-        return self.pen.begin(self.project(states), noise, fixed=True)
+    def _begin(self, states: torch.Tensor, noise: torch.Tensor | None) -> DecodingState:
+        return self.generator.begin(self.project(states), noise, fixed=True)
 
     def given(self, numbers: range) -> tuple[torch.Tensor, torch.Tensor | None]:
         images = [torch.randn(17, 32, generator=torch.Generator().manual_seed(number)) for number in numbers]
@@ -57,31 +57,31 @@ class Captioning:
         return states, uniforms(list(numbers), self.settings.captions, self.settings.max_length).to(self.device)
 
     @torch.inference_mode()
-    def recorded(self, numbers: range) -> Written:
-        draft = self.recorder.start(*self.given(numbers))
-        return generation.write(self.pen, draft, partial(self.recorder.go_on, self.pen.go_on, draft))
+    def recorded(self, numbers: range) -> Generated:
+        state = self.recorder.start(*self.given(numbers))
+        return generation.generate(self.generator, state, partial(self.recorder.go_on, self.generator.go_on, state))
 
     @torch.inference_mode()
-    def plain(self, numbers: range) -> Written:
-        draft = self._begin(*self.given(numbers))
-        return generation.write(self.pen, draft, partial(self.pen.go_on, draft))
+    def plain(self, numbers: range) -> Generated:
+        state = self._begin(*self.given(numbers))
+        return generation.generate(self.generator, state, partial(self.generator.go_on, state))
 
 
-def same(found: Written, expected: Written) -> None:
+def same(found: Generated, expected: Generated) -> None:
     assert found.ids.equal(expected.ids)
     torch.testing.assert_close(found.logprobs, expected.logprobs, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("settings", [{}, {"method": "greedy", "captions": 1}])
 def test_batch_after_batch_on_the_same_tensors_gives_the_captions_of_each(checkpoint, monkeypatch, settings):
-    monkeypatch.setitem(generation.SPELL, "cpu", 4)
+    monkeypatch.setitem(generation.STEPS_PER_LOOK, "cpu", 4)
     steps = Steps()
     captioning = Captioning(checkpoint, steps, **settings)
     for first in (0, 6, 0):
         numbers = range(first, first + 6)
         same(captioning.recorded(numbers), captioning.plain(numbers))
-    assert 2 < steps.recorded <= 1 + 4  # the prompt with the first token, and four spells of four tokens
-    assert 3 < steps.replayed <= 3 + 2 * (steps.recorded - 1)  # of spells the second time
+    assert 2 < steps.recorded <= 1 + 4  # the prompt with the first token, and four ranges of four tokens
+    assert 3 < steps.replayed <= 3 + 2 * (steps.recorded - 1)  # those ranges, the second time
 
 
 @pytest.mark.parametrize("images", [4, 7])
@@ -107,7 +107,7 @@ def test_once_all_captions_are_finished_no_step_is_taken(checkpoint, monkeypatch
     for _ in range(2):
         captioning.recorded(range(6))
     looks = iter([True, False])
-    monkeypatch.setattr(Draft, "shrink", lambda self, step: next(looks))
+    monkeypatch.setattr(DecodingState, "shrink", lambda self, step: next(looks))
     before = steps.replayed
     captioning.recorded(range(6))
     assert steps.replayed - before == 2
@@ -237,7 +237,7 @@ def test_graphs_on_a_gpu_give_the_captions_of_steps_without(tmp_path):
 def test_pixels_may_go_while_another_thread_records(tmp_path):
     """An event on a stream that is recorded would fail whoever asks for pinned memory next."""
     device = Device(kind="cuda", dtype="float32", linear="plain")
-    sight = Sight(ready(lively_checkpoint(tmp_path).model, device), device)
+    encoder = ImageEncoder(ready(lively_checkpoint(tmp_path).model, device), device)
     pixels = [torch.zeros((2, 3, 32, 32), dtype=torch.uint8, pin_memory=True)]
 
     def step() -> torch.Tensor:
@@ -248,7 +248,7 @@ def test_pixels_may_go_while_another_thread_records(tmp_path):
         return one + 1
 
     with own_stream("cuda"):
-        sight(pixels[0])
+        encoder(pixels[0])
         one = torch.ones(1, device="cuda")
         graphs()(step)
     assert not pixels

@@ -18,13 +18,13 @@ from capfilt.evaluation.retrieval import Texts, text_features
 from capfilt.filters.med import MEDFilter
 from capfilt.med import gpu
 from capfilt.med.attention import KeysValues
-from capfilt.med.draft import Draft
-from capfilt.med.generation import Pen
+from capfilt.med.decoding import DecodingState
+from capfilt.med.generation import CaptionGenerator
 from capfilt.med.graphs import Recorder
+from capfilt.med.image_encoder import ImageEncoder
 from capfilt.med.inference import on_device, shape
 from capfilt.med.model import MED
 from capfilt.med.reading import Reading
-from capfilt.med.sight import Sight
 
 VOCABULARY, IMAGES = 300, 3
 
@@ -89,9 +89,9 @@ def test_images_are_seen_on_the_gpu_in_the_type_of_the_products(model, device, w
 
 
 def test_only_the_copy_of_pixels_is_waited_for_as_their_memory_may_go_while_a_step_is_recorded(model, device, watch):
-    sight = Sight(model, device)
-    sight._recorder = Recorder(sight._see, None)
-    image = sight(pin(torch.zeros((IMAGES, 3, 32, 32), dtype=torch.uint8)))
+    encoder = ImageEncoder(model, device)
+    encoder._recorder = Recorder(encoder._see, None)
+    image = encoder(pin(torch.zeros((IMAGES, 3, 32, 32), dtype=torch.uint8)))
     assert (image.device, image.dtype) == (GPU, getattr(torch, device.dtype))
     assert watch.waits == ["to"]
 
@@ -129,12 +129,12 @@ def test_what_the_filter_records_does_not_wait(model, device, watch, itc):
 def test_what_the_captioner_records_does_not_wait(model, device, watch):
     captioner = object.__new__(MEDCaptioner)
     captioner.model, captioner.device = model, device
-    captioner._pen = Pen(model, [5, 6, 7], 2, Sampling(captions=2))
+    captioner._generator = CaptionGenerator(model, [5, 6, 7], 2, Sampling(captions=2))
     captioner._recorder = Recorder(captioner._begin, lambda: None)
-    draft = captioner._begin(see(model, device), torch.zeros((IMAGES * 2, 20), dtype=torch.float64, device=GPU))
-    captioner._pen.go_on(draft, range(4, 8))
-    assert draft.fixed
-    assert (draft.ids.device, draft.ids.shape) == (GPU, (IMAGES * 2, 20))
+    state = captioner._begin(see(model, device), torch.zeros((IMAGES * 2, 20), dtype=torch.float64, device=GPU))
+    captioner._generator.go_on(state, range(4, 8))
+    assert state.fixed
+    assert (state.ids.device, state.ids.shape) == (GPU, (IMAGES * 2, 20))
     assert watch.waits == []
 
 
@@ -143,7 +143,7 @@ def test_what_the_captioner_records_does_not_wait(model, device, watch):
 )
 def test_between_two_looks_no_token_makes_the_host_wait(model, device, watch, monkeypatch, settings):
     looks: list[int] = []
-    monkeypatch.setattr(Draft, "shrink", lambda self, step: looks.append(step) or True)
+    monkeypatch.setattr(DecodingState, "shrink", lambda self, step: looks.append(step) or True)
     ids = write(model, model.project_image(see(model, device)), **settings)
     assert (ids.device, ids.shape) == (GPU, (IMAGES * 2, 20))
     assert looks == [4, 8, 12, 16]

@@ -13,7 +13,7 @@ from torch import Tensor
 from capfilt.config import Sampling
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint, load, save
-from capfilt.med.draft import next_logits
+from capfilt.med.decoding import next_logits
 from capfilt.med.losses import language_loss
 from capfilt.med.model import MED
 from capfilt.med.published import fit_positions, from_published, infer_config

@@ -23,8 +23,8 @@ def test_rows_stand_next_to_each_other_in_their_group_and_come_back(owners):
 
 def test_spans_tell_where_groups_lie():
     spans = Spans.of(torch.tensor([0, 0, 2]), 4)
-    assert (spans.bounds.tolist(), spans.longest) == ([0, 2, 2, 3, 3], 2)
-    assert spans.rounded(128).longest == 128
+    assert (spans.cu_seqlens.tolist(), spans.max_seqlen) == ([0, 2, 2, 3, 3], 2)
+    assert spans.rounded(128).max_seqlen == 128
     even = Spans.even(2, 5, torch.device("cpu"))
-    assert (even.bounds.tolist(), even.longest) == ([0, 5, 10], 5)
-    assert spans.bounds.dtype == even.bounds.dtype == torch.int32
+    assert (even.cu_seqlens.tolist(), even.max_seqlen) == ([0, 5, 10], 5)
+    assert spans.cu_seqlens.dtype == even.cu_seqlens.dtype == torch.int32

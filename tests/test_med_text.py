@@ -80,10 +80,10 @@ def test_padding_never_reaches_a_real_token(model, ids, image, mode):
 def one_by_one(q: Tensor, keys: Tensor, values: Tensor, listed: Listed) -> Tensor:
     """Attention within groups of a list, as a GPU has it; what belongs to no group is no number."""
     found = torch.full_like(q, torch.nan)
-    queries, seen = (list(pairwise(spans.bounds.tolist())) for spans in listed)
+    queries, seen = (list(pairwise(spans.cu_seqlens.tolist())) for spans in listed)
     for (lo, hi), (first, end) in zip(queries, seen, strict=True):
-        assert hi - lo <= listed.queries.longest
-        assert end - first <= listed.seen.longest
+        assert hi - lo <= listed.queries.max_seqlen
+        assert end - first <= listed.seen.max_seqlen
         group = (each.transpose(0, 1) for each in (q[lo:hi], keys[first:end], values[first:end]))  # (H, L, K) each
         found[lo:hi] = F.scaled_dot_product_attention(*group).transpose(0, 1)
     return found

@@ -25,7 +25,7 @@ from workers import attempts, pool
 from workers.attempts import MOST_OUTAGES
 from workers.events import Event, State
 from workers.pool import run_units
-from workers.seats import lost_node
+from workers.slots import lost_node
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -284,19 +284,19 @@ class DiesWhenToldTo(Marked):
 
 
 def test_a_unit_that_was_done_before_its_actor_died_is_not_blamed_for_that(cluster, tmp_path, monkeypatch):
-    real = pool._Crew._finished
+    real = pool._ActorPool._finished
 
-    def dead_first(crew: Any) -> list[Any]:
+    def dead_first(actors: Any) -> list[Any]:
         """Wait for both units in hand, and tell of the second one, which dies when the first is done."""
-        calls = [(seat, call) for seat in crew.seats for call in seat.calls]
+        calls = [(slot, call) for slot in actors.slots for call in slot.calls]
         if len(calls) < 2:
-            return real(crew)
+            return real(actors)
         ray.wait([call for _, call in calls])
         (tmp_path / "now").touch()
         ray.wait([call for _, call in calls], num_returns=len(calls))
         return calls[-1:]
 
-    monkeypatch.setattr(pool._Crew, "_finished", dead_first)
+    monkeypatch.setattr(pool._ActorPool, "_finished", dead_first)
     single, done = cluster.model_copy(update={"workers": 1, "attempts": 1}), []
 
     with pytest.raises(FailedUnitsError, match=r"^1 failed(.|\n)*1\.tar, samples 0 to 8: tried once: its worker died"):

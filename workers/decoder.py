@@ -23,7 +23,7 @@ from capfilt.logs import LogSettings, bound
 from capfilt.records import Unit
 from capfilt.runs import Run
 from workers.faults import DecoderDied
-from workers.seats import last_words, lost_node, units_in_hand
+from workers.slots import last_words, lost_node, units_in_hand
 
 AHEAD = 3  # batches in the object store for a unit
 PATIENCE = 600.0  # seconds until a cluster must have room for a decoder

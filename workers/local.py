@@ -11,7 +11,7 @@ from workers.attempts import Attempts
 from workers.events import NOBODY, Listener
 from workers.faults import fault_of
 from workers.isolation import Isolation
-from workers.seats import Worker
+from workers.slots import Worker
 
 R = TypeVar("R")
 

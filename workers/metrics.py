@@ -21,7 +21,7 @@ from ray.util.metrics import Counter, Gauge
 
 from capfilt.records import Unit, UnitResult
 from workers.events import Event, State
-from workers.seats import Worker
+from workers.slots import Worker
 
 NONE = "none, since a driver that is connected by ray:// is outside of the cluster; run it inside, as a job"
 MEMORY_EVERY = 5.0  # seconds between two looks at the memory of a GPU

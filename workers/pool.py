@@ -33,8 +33,8 @@ from workers.attempts import MOST_OUTAGES, Attempts, backoff
 from workers.events import NOBODY, Listener
 from workers.faults import Fault, Kind, death, fault_of, overdue
 from workers.isolation import Case, Isolation
-from workers.seats import Seat, Worker, hire, last_words, lost_node, unbuilt, units_in_hand
 from workers.session import asked_and_free, session
+from workers.slots import Slot, Worker, last_words, lost_node, start_actor, unbuilt, units_in_hand
 
 MOST_BUILDS = 3  # actors in a row that died while they built their worker
 PATIENCE = 60.0  # seconds without a worker until that is said
@@ -74,16 +74,16 @@ def run_units(
     strikes = max(10, 4 * cluster.workers)
     attempts = Attempts(units, cluster.attempts, strikes, cluster.deadline_seconds, isolation, listener=listener)
     with session(cluster):
-        crew = _Crew(make, attempts, cluster, stop or Stop(), listener)
+        pool = _ActorPool(make, attempts, cluster, stop or Stop(), listener)
         try:
-            yield from crew.results()
+            yield from pool.results()
         finally:
-            crew.dismiss()
+            pool.kill_all()
     if attempts.failed:
         raise FailedUnitsError(attempts.failed)
 
 
-class _Crew(Generic[R]):
+class _ActorPool(Generic[R]):
     """The actors and the driver's loop over them."""
 
     def __init__(
@@ -92,114 +92,114 @@ class _Crew(Generic[R]):
         self.make, self.attempts, self.cluster = make, attempts, cluster
         self.stop, self.listener = stop, listener
         self.built = False  # whether a worker ever was
-        self.stillborn = 0  # actors that died while being built since the last that did not
+        self.failed_builds = 0  # actors that died while being built since the last that did not
         self.looked = time.monotonic()  # for units that are overdue
         self.patience = self.looked + PATIENCE
         self.shown, self.ready = 0.0, -1  # when the listener last saw the workers, and how many of them were ready
-        self.seats = [hire(self.make, self.cluster) for _ in range(attempts.waiting(cluster.workers))]
+        self.slots = [start_actor(self.make, self.cluster) for _ in range(attempts.waiting(cluster.workers))]
 
     def results(self) -> Iterator[R]:
         """Yield results until no unit waits and none is in hand."""
-        while self.attempts or any(seat.calls for seat in self.seats):
+        while self.attempts or any(slot.calls for slot in self.slots):
             if self.stop.asked:
                 self.attempts.drain()
             self._hand_out()
             self._show()
-            for seat, call in self._finished():
-                yield from self._settle(seat, call)
+            for slot, call in self._finished():
+                yield from self._settle(slot, call)
             self._end_overdue()
             self._say_when_starved()
 
-    def dismiss(self) -> None:
+    def kill_all(self) -> None:
         """End all actors. Ray loses sight of one that is killed while its process starts: it would keep its CPUs."""
-        starting = [seat.actor.__ray_ready__.remote() for seat in self.seats if seat.building is not None]
+        starting = [slot.actor.__ray_ready__.remote() for slot in self.slots if slot.building is not None]
         if starting:
             ray.wait(starting, num_returns=len(starting), timeout=START)  # those that wait for room never start
-        for seat in self.seats:
-            ray.kill(seat.actor)
+        for slot in self.slots:
+            ray.kill(slot.actor)
 
     def _hand_out(self) -> None:
-        built, most = [seat for seat in self.seats if seat.building is None], units_in_hand(self.cluster)
-        for seat in built:
-            while len(seat.calls) < most and not any(case.suspect for case in seat.calls.values()):
-                case = self.attempts.take(seat, idle=not seat.calls, alternative=len(built) > 1)
+        built, most = [slot for slot in self.slots if slot.building is None], units_in_hand(self.cluster)
+        for slot in built:
+            while len(slot.calls) < most and not any(case.suspect for case in slot.calls.values()):
+                case = self.attempts.take(slot, idle=not slot.calls, alternative=len(built) > 1)
                 if case is None:
                     break
                 case.deadline = time.monotonic() + case.seconds
-                seat.calls[seat.actor.run.remote(case.unit)] = case
+                slot.calls[slot.actor.run.remote(case.unit)] = case
 
-    def _finished(self) -> list[tuple[Seat, ray.ObjectRef]]:
-        owners = {call: seat for seat in self.seats for call in seat.calls}
-        owners |= {seat.building: seat for seat in self.seats if seat.building is not None}
+    def _finished(self) -> list[tuple[Slot, ray.ObjectRef]]:
+        owners = {call: slot for slot in self.slots for call in slot.calls}
+        owners |= {slot.building: slot for slot in self.slots if slot.building is not None}
         if not owners:
             time.sleep(0.1)  # all that is left waits out its back-off
             return []
         done, _ = ray.wait(list(owners), num_returns=1, timeout=1.0, fetch_local=False)
         return [(owners[call], call) for call in done]
 
-    def _settle(self, seat: Seat, call: ray.ObjectRef) -> Iterator[R]:
-        """Take a finished call off its seat: yield its result, or decide what becomes of its unit."""
+    def _settle(self, slot: Slot, call: ray.ObjectRef) -> Iterator[R]:
+        """Take a finished call off its slot: yield its result, or decide what becomes of its unit."""
         try:
             value = ray.get(call)
         except RayTaskError as error:
-            self._on_exception(seat, call, error.cause)
+            self._on_exception(slot, call, error.cause)
         except RayError as error:  # the actor is gone or out of reach: it died, ran out of memory, lost its node
-            yield from self._take_done(seat)
-            self._on_death(seat, error)
+            yield from self._take_done(slot)
+            self._on_death(slot, error)
         else:
-            if call is seat.building:
-                seat.building, (seat.node, seat.place), self.stillborn, self.built = None, value, 0, True
+            if call is slot.building:
+                slot.building, (slot.node, slot.place), self.failed_builds, self.built = None, value, 0, True
                 return
-            yield from self._succeed(seat, call, value)
+            yield from self._succeed(slot, call, value)
 
-    def _succeed(self, seat: Seat, call: ray.ObjectRef, value: R) -> Iterator[R]:
-        case = seat.calls.pop(call)
+    def _succeed(self, slot: Slot, call: ray.ObjectRef, value: R) -> Iterator[R]:
+        case = slot.calls.pop(call)
         self.attempts.succeed(case)
         if not case.unit.trial:
             yield value
 
-    def _take_done(self, seat: Seat) -> Iterator[R]:
+    def _take_done(self, slot: Slot) -> Iterator[R]:
         """Yield the results that came before their actor died: calls that are ready are told in no order."""
-        calls = list(seat.calls)
+        calls = list(slot.calls)
         ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0, fetch_local=False) if calls else ([], [])
         for call in ready:
             try:
                 value = ray.get(call)
             except RayError:  # this unit was in hand when the actor died
                 continue
-            yield from self._succeed(seat, call, value)
+            yield from self._succeed(slot, call, value)
 
-    def _on_exception(self, seat: Seat, call: ray.ObjectRef, cause: Exception) -> None:
+    def _on_exception(self, slot: Slot, call: ray.ObjectRef, cause: Exception) -> None:
         fault = fault_of(cause)
-        if call is seat.building:
-            self._on_failed_build(seat, fault, cause)
+        if call is slot.building:
+            self._on_failed_build(slot, fault, cause)
             return
         if "CUDA error" in fault.reason:  # every later call of that process would meet it too
-            self._replace(seat, fault, blamed=[seat.calls[call]])
+            self._replace(slot, fault, blamed=[slot.calls[call]])
             return
-        self.attempts.fail(seat.calls.pop(call), fault, seat)
+        self.attempts.fail(slot.calls.pop(call), fault, slot)
 
-    def _on_failed_build(self, seat: Seat, fault: Fault, cause: Exception) -> None:
+    def _on_failed_build(self, slot: Slot, fault: Fault, cause: Exception) -> None:
         """Hire another after a while where a disk or store, which let another be built, may come back; else stop."""
-        outages = seat.outages + 1
+        outages = slot.outages + 1
         if fault.kind is not Kind.STORE or not self.built or outages >= MOST_OUTAGES:
             raise unbuilt(cause)
         wait, words = backoff(outages), "no worker can be built, outage %d of %d, again in %g s: %s"
         logger.warning(words, outages, MOST_OUTAGES, wait, fault.reason)
-        ray.kill(seat.actor)
-        self.seats[self.seats.index(seat)] = hire(self.make, self.cluster, outages, wait)
+        ray.kill(slot.actor)
+        self.slots[self.slots.index(slot)] = start_actor(self.make, self.cluster, outages, wait)
 
-    def _on_death(self, seat: Seat, error: RayError) -> None:
+    def _on_death(self, slot: Slot, error: RayError) -> None:
         fault = death(last_words(error))
-        if lost_node(error, seat.node):
-            for case in seat.calls.values():
-                self.attempts.lose(case, fault, seat)
-            seat.calls.clear()
-        elif seat.building is not None:
-            self.stillborn += 1
-            if self.stillborn >= MOST_BUILDS:
-                raise WorkerError(f"no worker can be built, {self.stillborn} died while trying: {fault.reason}")
-        self._replace(seat, fault, blamed=list(seat.calls.values()))
+        if lost_node(error, slot.node):
+            for case in slot.calls.values():
+                self.attempts.lose(case, fault, slot)
+            slot.calls.clear()
+        elif slot.building is not None:
+            self.failed_builds += 1
+            if self.failed_builds >= MOST_BUILDS:
+                raise WorkerError(f"no worker can be built, {self.failed_builds} died while trying: {fault.reason}")
+        self._replace(slot, fault, blamed=list(slot.calls.values()))
 
     def _end_overdue(self) -> None:
         """End the actors of units that are past their deadlines. One that is done, but not settled yet, is not late.
@@ -209,40 +209,40 @@ class _Crew(Generic[R]):
         """
         now = time.monotonic()
         held_up, self.looked = max(0.0, now - self.looked - TURN), now
-        cases = {call: case for seat in self.seats for call, case in seat.calls.items()}
+        cases = {call: case for slot in self.slots for call, case in slot.calls.items()}
         for case in cases.values():
             case.deadline += held_up
         if all(case.deadline >= now for case in cases.values()):
             return
         done = set(ray.wait(list(cases), num_returns=len(cases), timeout=0, fetch_local=False)[0])
-        for seat in list(self.seats):
-            undone = [case for call, case in seat.calls.items() if call not in done]
+        for slot in list(self.slots):
+            undone = [case for call, case in slot.calls.items() if call not in done]
             late = [case for case in undone if case.deadline < now]
             if late:  # any unit of the actor may be the one that keeps the model from the others
-                self._replace(seat, overdue(late[0].seconds), blamed=undone)
+                self._replace(slot, overdue(late[0].seconds), blamed=undone)
 
-    def _replace(self, seat: Seat, fault: Fault, blamed: list[Case]) -> None:
+    def _replace(self, slot: Slot, fault: Fault, blamed: list[Case]) -> None:
         """End an actor and hire another; the units it had in hand fail if blamed, else they just go back."""
-        ray.kill(seat.actor)  # one that is only out of reach must not go on
-        self.seats[self.seats.index(seat)] = hire(self.make, self.cluster)
-        for case in seat.calls.values():
+        ray.kill(slot.actor)  # one that is only out of reach must not go on
+        self.slots[self.slots.index(slot)] = start_actor(self.make, self.cluster)
+        for case in slot.calls.values():
             if case in blamed:
-                self.attempts.fail(case, fault, seat)
+                self.attempts.fail(case, fault, slot)
             else:
                 self.attempts.give_back(case)
 
     def _show(self) -> None:
         """Let the listener see how things are, now and then and whenever a worker comes or goes."""
-        now, ready = time.monotonic(), sum(seat.building is None for seat in self.seats)
+        now, ready = time.monotonic(), sum(slot.building is None for slot in self.slots)
         if ready == self.ready and now < self.shown + SHOWN:
             return
         self.shown, self.ready = now, ready
-        in_hand = tuple((case, seat) for seat in self.seats for case in seat.calls.values())
-        self.listener.see(replace(self.attempts.state(), in_hand=in_hand, ready=ready, wanted=len(self.seats)))
+        in_hand = tuple((case, slot) for slot in self.slots for case in slot.calls.values())
+        self.listener.see(replace(self.attempts.state(), in_hand=in_hand, ready=ready, wanted=len(self.slots)))
 
     def _say_when_starved(self) -> None:
         now = time.monotonic()
-        if any(seat.building is None for seat in self.seats):
+        if any(slot.building is None for slot in self.slots):
             self.patience = now + PATIENCE
         elif now > self.patience:
             self.patience = now + PATIENCE

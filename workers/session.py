@@ -21,8 +21,8 @@ from capfilt.display import counted, devices, on_nodes_with
 from capfilt.errors import ConfigError, NoAnswerError, WorkerError
 from workers.address import TOKEN, require_answer
 from workers.attempts import MOST_LOSSES
-from workers.seats import last_words, unbuilt
 from workers.signals import exit_on_sigterm
+from workers.slots import last_words, unbuilt
 
 R = TypeVar("R")
 

@@ -11,14 +11,14 @@ from capfilt.config import Device, Sampling
 from capfilt.errors import ConfigError
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.draft import Draft, Written
-from capfilt.med.generation import Pen, logprobs, write
+from capfilt.med.decoding import DecodingState, Generated
+from capfilt.med.generation import CaptionGenerator, generate, logprobs
 from capfilt.med.gpu import own_stream, send
-from capfilt.med.graphs import Recorder, graphs
+from capfilt.med.graphs import recorder
+from capfilt.med.image_encoder import ImageCache, ImageEncoder
 from capfilt.med.inference import ready
 from capfilt.med.sampling import uniforms
 from capfilt.med.settled import settle
-from capfilt.med.sight import Kept, Sight
 from capfilt.memory import InParts
 from capfilt.records import Caption
 from capfilt.turns import UNSHARED, Turn
@@ -31,7 +31,7 @@ class MEDCaptioner:
     """Samples captions that continue a prompt (arXiv 2201.12086, section 3.3)."""
 
     def __init__(
-        self, name: str, checkpoint: Checkpoint, settings: Sampling, device: Device, kept: Kept | None = None
+        self, name: str, checkpoint: Checkpoint, settings: Sampling, device: Device, cache: ImageCache | None = None
     ) -> None:
         """Take a checkpoint and, where the filter has the same vision tower, what both keep of images."""
         self.name = name
@@ -39,14 +39,14 @@ class MEDCaptioner:
         self.model = ready(checkpoint.model, self.device)
         self.tokens = checkpoint.tokens
         self.settings = settings
-        self._sight = Sight(self.model, self.device, kept)
+        self._image_encoder = ImageEncoder(self.model, self.device, cache)
         self._in_parts = InParts(self._caption)
         # Its steps are many and small: they are not to queue behind the large products of the filter.
         self._stream = own_stream(self.device.kind, urgent=True)
         self.image_size = self.model.config.vision.image_size
         self.prompt = [self.tokens.dec, *self.tokens.pieces(settings.prompt)]
-        self._pen = Pen(self.model, self.prompt, self.tokens.end, settings)
-        self._recorder = Recorder(self._begin, graphs if self.device.kind == "cuda" else None)
+        self._generator = CaptionGenerator(self.model, self.prompt, self.tokens.end, settings)
+        self._recorder = recorder(self._begin, self.device.kind)
         positions = self.model.config.text.positions
         if not len(self.prompt) < settings.max_length <= positions:
             raise ConfigError(
@@ -58,7 +58,7 @@ class MEDCaptioner:
         """Return the captions of each image of pixels, uint8 (B, 3, S, S); noise is one seed for each image."""
         numbers = self._draw(noise)
         with turn, self._stream:
-            written = self._in_parts(self._sight(pixels), numbers)
+            written = self._in_parts(self._image_encoder(pixels), numbers)
         captions = iter(self._read(list(chain.from_iterable(written))))
         return [list(islice(captions, len(group))) for group in written]
 
@@ -77,7 +77,7 @@ class MEDCaptioner:
         each = len(rows) // len(image)
         return [rows[i : i + each] for i in range(0, len(rows), each)]
 
-    def _write(self, image: Tensor, numbers: Tensor) -> Written:
+    def _write(self, image: Tensor, numbers: Tensor) -> Generated:
         settings = self.settings
         if settings.method == "beam":
             projected, end = self.model.project_image(image), self.tokens.end
@@ -85,11 +85,11 @@ class MEDCaptioner:
             # The search sums scores under its repetition penalty; a caption's logprob is the model's own.
             return written._replace(logprobs=logprobs(self.model, projected, written.ids, len(self.prompt), end))
         noise = send(numbers.flatten(0, 1), image.device) if settings.method == "nucleus" else None  # (B * n, T)
-        draft = self._recorder.start(image, noise)
-        return write(self._pen, draft, partial(self._recorder.go_on, self._pen.go_on, draft))
+        state = self._recorder.start(image, noise)
+        return generate(self._generator, state, partial(self._recorder.go_on, self._generator.go_on, state))
 
-    def _begin(self, image: Tensor, noise: Tensor | None) -> Draft:
-        return self._pen.begin(self.model.project_image(image), noise, fixed=self._recorder.records)
+    def _begin(self, image: Tensor, noise: Tensor | None) -> DecodingState:
+        return self._generator.begin(self.model.project_image(image), noise, fixed=self._recorder.records)
 
     def _read(self, rows: list[Row]) -> list[Caption]:
         generated = [ids[len(self.prompt) :] for ids, _ in rows]

@@ -40,12 +40,10 @@ def read_judgments(data: EvaluationData, settings: VerdictSettings) -> Judged:
     Raises:
         AnnotationError: the file is not there, a line has no verdict, or none is of the split.
     """
-    file, found = data.annotations, read_json(data.annotations)
-    if not isinstance(found, list) or not all(isinstance(line, dict) for line in found):
-        raise AnnotationError(f"{file}: holds something else than an object in each line; give each image and caption")
+    file = data.annotations
     groups: dict[str, list[tuple[str, Verdict]]] = {}
     splits: dict[str, str] = {}
-    for number, line in enumerate(cast("list[Entry]", found), 1):
+    for number, line in enumerate(_lines(file, "image and caption"), 1):
         where = f"{file}: line {number}"
         name, caption = field(line, "image", str, where), field(line, "caption", str, where)
         groups.setdefault(str(name), []).append((str(caption), _verdict(line, settings, where)))
@@ -133,6 +131,8 @@ def _agreement(pairs: list[_Said], settings: VerdictSettings) -> dict[str, objec
 def _verdict(line: Entry, settings: VerdictSettings, where: str) -> Verdict:
     if "yes_share" in line:
         value = _number(line["yes_share"], where)
+        if not 0 <= value <= 1:
+            raise AnnotationError(f"{where}: yes_share is {value:g}; give the share of people, from 0 to 1")
         return Verdict(value, value > settings.yes_share, str(line.get("kind", "crowd")))
     scores = line.get("scores", [line.get("score")])
     if not isinstance(scores, list) or not scores:
@@ -148,5 +148,12 @@ def _number(value: object, where: str) -> float:
 
 
 def _texts(file: str) -> list[tuple[str, str]]:
-    lines = cast("list[Entry]", read_json(file))
-    return [(str(field(line, "text", str, f"{file}: line {i}")), "") for i, line in enumerate(lines, 1)]
+    lines = enumerate(_lines(file, "text"), 1)
+    return [(str(field(line, "text", str, f"{file}: line {number}")), "") for number, line in lines]
+
+
+def _lines(file: str, wanted: str) -> list[Entry]:
+    found = read_json(file)
+    if not isinstance(found, list) or not all(isinstance(line, dict) for line in found):
+        raise AnnotationError(f"{file}: holds something else than an object in each line; give each {wanted}")
+    return cast("list[Entry]", found)

@@ -12,11 +12,11 @@ from capfilt.filters import Scores
 from capfilt.med.attention import KeysValues
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.gpu import own_stream
-from capfilt.med.graphs import Recorder, graphs
+from capfilt.med.graphs import recorder
+from capfilt.med.image_encoder import ImageCache, ImageEncoder
 from capfilt.med.inference import ready
 from capfilt.med.reading import Reading
 from capfilt.med.settled import settle
-from capfilt.med.sight import Kept, Sight
 from capfilt.memory import InParts
 from capfilt.texts import normalise as normalise_text
 from capfilt.turns import UNSHARED, Turn
@@ -33,7 +33,12 @@ class MEDFilter:
     """Scores texts against their image; web and synthetic texts of an image in one pass (section 3.3)."""
 
     def __init__(
-        self, name: str, checkpoint: Checkpoint, settings: FilterSettings, device: Device, kept: Kept | None = None
+        self,
+        name: str,
+        checkpoint: Checkpoint,
+        settings: FilterSettings,
+        device: Device,
+        cache: ImageCache | None = None,
     ) -> None:
         """Take a checkpoint and, where the captioner has the same vision tower, what both keep of images."""
         self.name = name
@@ -41,10 +46,10 @@ class MEDFilter:
         self.model = ready(checkpoint.model, self.device)
         self.tokens = checkpoint.tokens
         self.settings = settings
-        self._sight = Sight(self.model, self.device, kept)
+        self._image_encoder = ImageEncoder(self.model, self.device, cache)
         self._in_parts = InParts(self._score_all)
         self._stream = own_stream(self.device.kind)
-        self._recorder = Recorder(self._project, graphs if self.device.kind == "cuda" else None)
+        self._recorder = recorder(self._project, self.device.kind)
         self.image_size = self.model.config.vision.image_size
         self.model.config.require_room("scoring.max_tokens", settings.max_tokens)
         self.first = self.tokens.enc if settings.first_token == "[ENC]" else self.tokens.cls
@@ -55,7 +60,7 @@ class MEDFilter:
         if not any(encoded):
             return [[] for _ in encoded]
         with turn, self._stream:
-            return self._in_parts(self._sight(pixels), encoded)
+            return self._in_parts(self._image_encoder(pixels), encoded)
 
     def _encode(self, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
         """Return the token ids of each text of each image."""

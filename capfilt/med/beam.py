@@ -15,7 +15,7 @@ from torch import Tensor
 
 from capfilt.config import Sampling
 from capfilt.med.attention import KeysValues
-from capfilt.med.draft import Writer, Written, next_logits, prefill
+from capfilt.med.decoding import Generated, TextDecoder, next_logits, prefill
 from capfilt.med.sampling import ban, penalise
 
 NEVER = -1e9
@@ -41,14 +41,14 @@ class Finished:
 
 @torch.inference_mode()
 def beam_search(
-    model: Writer,
+    model: TextDecoder,
     image: list[KeysValues],
     prompt: list[int],
     end: int,
     settings: Sampling,
     seen: Tensor | None = None,
-) -> Written:
-    """Write the best caption of each image by beam search; arguments as those of Pen.
+) -> Generated:
+    """Write the best caption of each image by beam search; arguments as those of CaptionGenerator.
 
     seen (B, M), bool, is True for the tokens of the context that may be looked at; without it, all of them.
     Log-probabilities are those that the search maximises, with the repetition penalty in them.
@@ -109,9 +109,9 @@ def _advance(
     return torch.tensor(rows, device=ids.device), torch.tensor(tokens, device=ids.device), totals.new_tensor(kept)
 
 
-def _best(finished: list[Finished], length: int, device: torch.device) -> Written:
+def _best(finished: list[Finished], length: int, device: torch.device) -> Generated:
     ids = torch.zeros(len(finished), length, dtype=torch.long, device=device)  # (B, T)
     for row, image in zip(ids, finished, strict=True):
         caption = image.captions[0][2][:length]
         row[: len(caption)] = torch.tensor(caption)
-    return Written(ids, torch.tensor([image.captions[0][1] for image in finished]))
+    return Generated(ids, torch.tensor([image.captions[0][1] for image in finished]))

@@ -14,24 +14,24 @@ from torch import Tensor
 
 from capfilt.config import Sampling
 from capfilt.med.attention import KeysValues
-from capfilt.med.draft import Draft, Writer, Written, next_logits, prefill
+from capfilt.med.decoding import DecodingState, Generated, TextDecoder, next_logits, prefill
 from capfilt.med.gpu import chunks_suit
 from capfilt.med.model import MED
 from capfilt.med.sampling import ban, cut, draw, nucleus, penalise
 
-SPELL = {"cpu": 1, "cuda": 4}  # steps between two looks at what is finished, for which the host waits for a GPU
+STEPS_PER_LOOK = {"cpu": 1, "cuda": 4}  # a look at what is finished, for which the host waits for a GPU
 
 
 @dataclass(frozen=True, slots=True)
-class Pen:
+class CaptionGenerator:
     """Writes captions."""
 
-    model: Writer  # with a decoder
+    model: TextDecoder
     prompt: list[int]  # ids that every caption starts with, [DEC] first
     end: int  # id of the end token, [SEP]
     settings: Sampling  # lengths count the prompt
 
-    def begin(self, image: list[KeysValues], noise: Tensor | None = None, fixed: bool = False) -> Draft:
+    def begin(self, image: list[KeysValues], noise: Tensor | None = None, fixed: bool = False) -> DecodingState:
         """Read the prompt and write the first token behind it.
 
         Args:
@@ -43,33 +43,33 @@ class Pen:
         each = self.settings.captions if noise is not None else 1
         rows = len(image[0][0]) * each
         caches, ids, logits = prefill(self.model, image, self.prompt, rows, self.settings.max_length)
-        draft = Draft.of(image, caches, ids, noise, fixed)
-        self._write(draft, logits, len(self.prompt))
-        return draft
+        state = DecodingState.of(image, caches, ids, noise, fixed)
+        self._write(state, logits, len(self.prompt))
+        return state
 
-    def spells(self, kind: str) -> Iterator[range]:
+    def step_ranges(self, kind: str) -> Iterator[range]:
         """Yield the steps behind the first token, those at once that a device of a kind takes without a look."""
         first, last = len(self.prompt) + 1, self.settings.max_length
-        for step in range(first, last, SPELL[kind]):
-            yield range(step, min(step + SPELL[kind], last))
+        for step in range(first, last, STEPS_PER_LOOK[kind]):
+            yield range(step, min(step + STEPS_PER_LOOK[kind], last))
 
-    def go_on(self, draft: Draft, steps: range) -> None:
+    def go_on(self, state: DecodingState, steps: range) -> None:
         """Write a token at each of some steps."""
         for step in steps:
-            last = draft.ids[:, step - 1 : step]  # (r, 1)
-            logits = next_logits(self.model, last, draft.image, draft.caches, step - 1, places=draft.places)  # (r, V)
-            self._write(draft, logits, step)
+            last = state.ids[:, step - 1 : step]  # (r, 1)
+            logits = next_logits(self.model, last, state.image, state.caches, step - 1, places=state.places)  # (r, V)
+            self._write(state, logits, step)
 
-    def _write(self, draft: Draft, logits: Tensor, step: int) -> None:
-        written = draft.ids[:, :step]  # (r, L)
+    def _write(self, state: DecodingState, logits: Tensor, step: int) -> None:
+        written = state.ids[:, :step]  # (r, L)
         banned = self.end if step < self.settings.min_length else None
-        if draft.noise is not None and chunks_suit(logits, self.settings.top_k):
-            token, logprob = self._draw_of_chunks(logits, written, banned, draft.noise[:, step])  # (r,), (r,)
+        if state.noise is not None and chunks_suit(logits, self.settings.top_k):
+            token, logprob = self._draw_of_chunks(logits, written, banned, state.noise[:, step])  # (r,), (r,)
         else:
             logits = logits.float()
-            token = self._choose(logits, written, banned, None if draft.noise is None else draft.noise[:, step])
+            token = self._choose(logits, written, banned, None if state.noise is None else state.noise[:, step])
             logprob = -F.cross_entropy(logits, token, reduction="none")
-        draft.write(token, step, logprob, self.end)
+        state.write(token, step, logprob, self.end)
 
     def _choose(self, logits: Tensor, written: Tensor, banned: int | None, noise: Tensor | None) -> Tensor:
         """Return the next token (r,) after those written (r, L); noise is (r,)."""
@@ -95,13 +95,13 @@ class Pen:
         return token, logits.gather(1, token[:, None]).squeeze(1).float() - total
 
 
-def write(pen: Pen, draft: Draft, go_on: Callable[[range], object]) -> Written:
+def generate(generator: CaptionGenerator, state: DecodingState, go_on: Callable[[range], object]) -> Generated:
     """Write captions that were begun to their end, by what goes on with them."""
-    for steps in pen.spells(draft.ids.device.type):
-        if not draft.shrink(steps.start):
+    for steps in generator.step_ranges(state.ids.device.type):
+        if not state.shrink(steps.start):
             break
         go_on(steps)
-    return draft.finish()
+    return state.finish()
 
 
 @torch.inference_mode()

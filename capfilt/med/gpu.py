@@ -125,9 +125,9 @@ def listed_attention(q: Tensor, keys: Tensor, values: Tensor, listed: Listed) ->
         listed: where the groups lie.
     """
     # The public torch.nn.attention.varlen says the same from torch 2.10 on, and takes the host longer for each call.
-    bounds, longest = zip(*listed, strict=True)
+    cu_seqlens, max_seqlen = zip(*listed, strict=True)
     attend = torch.ops.aten._flash_attention_forward
-    return attend(q, keys, values, *bounds, *longest, 0.0, False, False)[0]  # type: ignore[no-any-return]
+    return attend(q, keys, values, *cu_seqlens, *max_seqlen, 0.0, False, False)[0]  # type: ignore[no-any-return]
 
 
 @cache

@@ -132,6 +132,11 @@ class Step(Generic[T]):
         return self.result
 
 
+def recorder(first: Callable[..., S], kind: str) -> Recorder[S]:
+    """Return what takes batches through a first step and others, which on a kind of device `cuda` are graphs."""
+    return Recorder(first, graphs if kind == "cuda" else None)
+
+
 def graphs() -> Record:
     """Return what records steps as graphs that share their memory: they are replayed one after the other."""
     pool = torch.cuda.graph_pool_handle()

@@ -45,8 +45,8 @@ class Places(NamedTuple):
 class Spans(NamedTuple):
     """Where each of G groups begins and ends in a list."""
 
-    bounds: Tensor  # int32 (G + 1,)
-    longest: int  # rows of a group
+    cu_seqlens: Tensor  # int32 (G + 1,)
+    max_seqlen: int  # rows of a group
 
     @classmethod
     def of(cls, owners: Tensor, groups: int) -> Self:
@@ -61,7 +61,7 @@ class Spans(NamedTuple):
 
     def rounded(self, step: int) -> Self:
         """Return the same, with the longest group taken for as long as the next multiple of a step."""
-        return self._replace(longest=-(-self.longest // step) * step)
+        return self._replace(max_seqlen=-(-self.max_seqlen // step) * step)
 
 
 class Listed(NamedTuple):

@@ -18,7 +18,7 @@ from capfilt.config import Cluster
 from capfilt.errors import PASSING, ConfigError, WorkerError
 from capfilt.logs import LogSettings, everywhere
 from capfilt.records import Shard, Unit
-from workers.seats import hire, last_words, lost_node, unbuilt, units_in_hand
+from workers.slots import last_words, lost_node, start_actor, unbuilt, units_in_hand
 
 UNIT = Unit(Shard("0", "0.tar", 1, "d", 8), 0, 8)
 
@@ -48,23 +48,23 @@ def test_a_gpu_has_one_unit_more_in_hand():
 @pytest.mark.parametrize(("cpus", "threads"), [(2.0, "2"), (0.5, "1")])
 def test_an_actor_is_told_by_its_place_and_has_the_threads_and_the_log_of_its_job(cpus, threads):
     with everywhere(run="/runs/a"):
-        seat = hire(Looks, Cluster(cpus_per_worker=cpus))
-    seat.node, seat.place = ray.get(seat.building)
+        slot = start_actor(Looks, Cluster(cpus_per_worker=cpus))
+    slot.node, slot.place = ray.get(slot.building)
 
-    found, pid, fields = ray.get(seat.actor.run.remote(UNIT))
-    ray.kill(seat.actor)
+    found, pid, fields = ray.get(slot.actor.run.remote(UNIT))
+    ray.kill(slot.actor)
 
-    assert seat.node == ray.nodes()[0]["NodeID"]
-    assert re.fullmatch(rf"pid {pid} on [\d.]+", str(seat))
+    assert slot.node == ray.nodes()[0]["NodeID"]
+    assert re.fullmatch(rf"pid {pid} on [\d.]+", str(slot))
     assert (found, fields) == (threads, {"run": "/runs/a"})
 
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_as_many_units_run_at_once_as_are_in_hand():
-    seat = hire(Meets, Cluster(cpus_per_worker=0.5))
-    ray.get(seat.building)
-    met = ray.get([seat.actor.run.remote(UNIT) for _ in range(units_in_hand(Cluster()))])
-    ray.kill(seat.actor)
+    slot = start_actor(Meets, Cluster(cpus_per_worker=0.5))
+    ray.get(slot.building)
+    met = ray.get([slot.actor.run.remote(UNIT) for _ in range(units_in_hand(Cluster()))])
+    ray.kill(slot.actor)
 
     assert sorted(met) == [0, 1]
 

@@ -45,7 +45,7 @@ class _Actor:
 
 
 @dataclass(eq=False)
-class Seat:
+class Slot:
     """An actor and the calls it has in hand."""
 
     actor: ActorHandle
@@ -64,7 +64,7 @@ def units_in_hand(cluster: Cluster) -> int:
     return 3 if cluster.gpus_per_worker else 2
 
 
-def hire(make: Callable[[], Worker[object]], cluster: Cluster, outages: int = 0, wait: float = 0.0) -> Seat:
+def start_actor(make: Callable[[], Worker[object]], cluster: Cluster, outages: int = 0, wait: float = 0.0) -> Slot:
     """Start an actor, which builds its worker after some seconds and logs as this process does."""
     actor_class = ray.remote(_Actor).options(
         num_cpus=cluster.cpus_per_worker,
@@ -77,7 +77,7 @@ def hire(make: Callable[[], Worker[object]], cluster: Cluster, outages: int = 0,
     )
     actor = actor_class.remote()
     building = actor.build.remote(make, cluster.cpus_per_worker, LogSettings.here(), wait)
-    return Seat(actor, building, outages=outages)
+    return Slot(actor, building, outages=outages)
 
 
 def unbuilt(cause: Exception, what: str = "built") -> CapfiltError:

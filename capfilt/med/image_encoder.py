@@ -10,38 +10,38 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from capfilt.config import Device
-from capfilt.med.graphs import Recorder, graphs
+from capfilt.med.graphs import recorder
 from capfilt.med.inference import on_device
 from capfilt.med.model import MED
 from capfilt.memory import InParts
 
-Kept = MutableMapping[Tensor, Tensor]
+ImageCache = MutableMapping[Tensor, Tensor]
 """Image tokens by the pixels that they were made of, the very tensor: of batches that one model of two has seen."""
 
 
-def keep() -> Kept:
+def image_cache() -> ImageCache:
     """Return where two models with one tower keep image tokens for each other, until their pixels are gone."""
     return WeakTensorKeyDictionary()
 
 
-class Sight:
+class ImageEncoder:
     """A model's vision tower, on its device."""
 
-    def __init__(self, model: MED, device: Device, kept: Kept | None = None) -> None:
+    def __init__(self, model: MED, device: Device, cache: ImageCache | None = None) -> None:
         """Take a model that is ready on a settled device and, where another one has the same tower, what both keep."""
-        self._model, self._device, self._kept = model, device, kept
+        self._model, self._device, self._cache = model, device, cache
         self._in_parts = InParts(self._encode)
-        self._recorder = Recorder(self._see, graphs if device.kind == "cuda" else None)
+        self._recorder = recorder(self._see, device.kind)
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
         """Return the image tokens, float (B, M, D), of pixels, uint8 (B, 3, S, S)."""
-        if self._kept is not None and (found := self._kept.pop(pixels, None)) is not None:
+        if self._cache is not None and (found := self._cache.pop(pixels, None)) is not None:
             return found
         parts = self._in_parts(pixels)
         image = parts[0] if len(parts) == 1 else torch.cat(parts)  # (B, M, D)
-        if self._kept is not None:
-            self._kept[pixels] = image
+        if self._cache is not None:
+            self._cache[pixels] = image
         return image
 
     def _encode(self, pixels: Tensor) -> list[Tensor]:

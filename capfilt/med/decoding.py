@@ -17,7 +17,7 @@ from capfilt.med.text import TextStack
 WORTH = 0.75  # share of the rows that may be left for the move to pay
 
 
-class Writer(Protocol):
+class TextDecoder(Protocol):
     """A model that writes: MED captions, VQA answers."""
 
     @property
@@ -25,7 +25,7 @@ class Writer(Protocol):
         """The stack that decodes."""
 
 
-class Written(NamedTuple):
+class Generated(NamedTuple):
     """Captions as token ids."""
 
     ids: Tensor  # int64 (R, T), prompt first, 0 ([PAD]) behind the end token
@@ -33,7 +33,7 @@ class Written(NamedTuple):
 
 
 @dataclass(slots=True)
-class Draft:
+class DecodingState:
     """The captions that are being written: r of the R rows, those of b of the B images.
 
     Each step writes a column of its own and reads those before it, so that taking it again changes nothing.
@@ -47,14 +47,14 @@ class Draft:
     noise: Tensor | None  # float64 (r, T)
     rows: Tensor  # int64 (r,), the place of each among all captions
     owners: Tensor  # int64 (r,), the image of each
-    left: Written | None = None  # all captions, as far as their rows have left
+    left: Generated | None = None  # all captions, as far as their rows have left
     places: Places | None = None  # of the rows among their image's; None while these are equally many
     fixed: bool = False  # its shape must not change
 
     @classmethod
     def of(
         cls, image: list[KeysValues], caches: list[SelfCache], ids: Tensor, noise: Tensor | None, fixed: bool
-    ) -> "Draft":
+    ) -> "DecodingState":
         """Return captions that hold their prompt, ids (R, T) with 0 behind it."""
         rows = torch.arange(len(ids), device=ids.device)  # (R,)
         logprobs, done = (torch.zeros_like(ids, dtype=kind) for kind in (torch.float32, torch.bool))
@@ -75,11 +75,11 @@ class Draft:
             self._keep(open_)
         return len(open_) > 0
 
-    def finish(self) -> Written:
+    def finish(self) -> Generated:
         """Return all captions as they stand."""
         logprobs = self.logprobs.sum(dim=1)  # (r,)
         if self.left is None:
-            return Written(self.ids.clone(), logprobs)
+            return Generated(self.ids.clone(), logprobs)
         self.left.ids[self.rows], self.left.logprobs[self.rows] = self.ids, logprobs
         return self.left
 
@@ -96,7 +96,7 @@ class Draft:
 
 
 def prefill(
-    model: Writer, image: list[KeysValues], prompt: list[int], rows: int, length: int, seen: Tensor | None = None
+    model: TextDecoder, image: list[KeysValues], prompt: list[int], rows: int, length: int, seen: Tensor | None = None
 ) -> tuple[list[SelfCache], Tensor, Tensor]:
     """Read the prompt once for each image.
 
@@ -118,7 +118,7 @@ def prefill(
 
 
 def next_logits(
-    model: Writer,
+    model: TextDecoder,
     ids: Tensor,
     image: list[KeysValues],
     caches: list[SelfCache],

@@ -15,7 +15,7 @@ from capfilt.config import BootstrapConfig, Device, FilterSettings, Sampling
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import Checkpoint, save
 from capfilt.med.graphs import Recorder
-from capfilt.med.sight import Kept, Sight, keep
+from capfilt.med.image_encoder import ImageCache, ImageEncoder, image_cache
 from capfilt.med.vision import VisionTower
 
 CPU = Device(kind="cpu", dtype="float32", linear="plain")
@@ -29,8 +29,8 @@ def pixels() -> Tensor:
 
 
 @pytest.fixture
-def kept() -> Kept:
-    return keep()
+def kept() -> ImageCache:
+    return image_cache()
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def checkpoint(tmp_path) -> Checkpoint:
     return lively_checkpoint(tmp_path, seed=5)
 
 
-def models(checkpoint: Checkpoint, kept: Kept | None) -> tuple[MEDCaptioner, MEDFilter]:
+def models(checkpoint: Checkpoint, kept: ImageCache | None) -> tuple[MEDCaptioner, MEDFilter]:
     captioner = MEDCaptioner("captioner", checkpoint, Sampling(captions=2), CPU, kept)
     return captioner, MEDFilter("filter", checkpoint, FilterSettings(), CPU, kept)
 
@@ -91,7 +91,7 @@ def test_batches_between_each_other_are_not_mixed_up(checkpoint, pixels, kept):
     expected = [judge.score(each, TEXTS) for each in (pixels, other)]
     captioner, judge = models(checkpoint, kept)
     for model in (captioner, judge):
-        model._sight._recorder = Recorder(model._sight._see, lambda: steps)
+        model._image_encoder._recorder = Recorder(model._image_encoder._see, lambda: steps)
     captioner.caption(pixels, SEEDS), captioner.caption(other, SEEDS)
     assert [judge.score(each, TEXTS) for each in (pixels, other)] == expected
     assert steps.recorded == 1
@@ -101,7 +101,7 @@ def test_batches_between_each_other_are_not_mixed_up(checkpoint, pixels, kept):
 def test_a_batch_that_does_not_fit_is_seen_in_parts(checkpoint, monkeypatch, recorded, expected_sizes):
     """Each image as itself, also where parts go through the same tensors, as on a GPU."""
     pixels = torch.randint(256, (5, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    expected = Sight(checkpoint.model, CPU)(pixels)
+    expected = ImageEncoder(checkpoint.model, CPU)(pixels)
     whole, sizes = VisionTower.forward, []
 
     def small(self: VisionTower, images: Tensor) -> Tensor:
@@ -111,10 +111,10 @@ def test_a_batch_that_does_not_fit_is_seen_in_parts(checkpoint, monkeypatch, rec
         return whole(self, images)
 
     monkeypatch.setattr(VisionTower, "forward", small)
-    sight = Sight(checkpoint.model, CPU)
+    encoder = ImageEncoder(checkpoint.model, CPU)
     if recorded:
-        sight._recorder = Recorder(sight._see, lambda: Steps())
-    torch.testing.assert_close(sight(pixels), expected)
+        encoder._recorder = Recorder(encoder._see, lambda: Steps())
+    torch.testing.assert_close(encoder(pixels), expected)
     assert sizes == expected_sizes
 
 
