@@ -78,7 +78,7 @@ def capfilt_unit(
         return _result(unit, commit.statuses, table, config.policy, commit.seconds)
     clock = Stopwatch()
     records: list[SampleRecord] = []
-    tables = []
+    tables = [candidates_table(unit.shard.id, [])]
     ready = (read or partial(ready_batches, config, run))(unit, models.sides)
     with closing(ready) as batches:
         for batch in clock.each("read", batches):

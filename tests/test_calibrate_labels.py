@@ -1,7 +1,5 @@
 """Labels are read from CSV, and speak of the candidates that a reader would take them for."""
 
-from dataclasses import replace
-
 import pytest
 from ledgers import SHARD, complete, new_run, record, synthetic, web
 
@@ -40,7 +38,7 @@ def test_a_label_speaks_of_the_scored_texts_of_one_sample_that_read_as_it_does(t
     candidates = [
         *(web(0, 0.75, "A  <b>dog</b>"), synthetic(0, 0.25, "A dog")),
         *(web(1, 0.5, "A cat"), web(2, None, "A cow")),
-        replace(web(3, 0.5, "A cat"), key="key1"),
+        web(3, 0.5, "A cat")._replace(key="key1"),
     ]
     complete(run, SHARD, [record(n) for n in range(4)], candidates)
     dog, cat, cow = Label("key0", " A dog ", True), Label("key1", "A cat", False), Label("key2", "A cow", True)

@@ -1,7 +1,6 @@
 """Calibrations against scores whose distribution is known."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from ledgers import CHECKPOINTS, complete, config, new_run, record, synthetic, web
@@ -184,7 +183,7 @@ class TestLabels:
         assert "1 label of no scored text, such as key1" in found.warnings
 
     def test_a_label_that_fits_several_samples_is_left_out(self, tmp_path):
-        with opened(tmp_path, [web(0, 0.9, "x"), replace(web(1, 0.1, "x"), key="key0"), web(2, 0.9, "y")], 3) as run:
+        with opened(tmp_path, [web(0, 0.9, "x"), web(1, 0.1, "x")._replace(key="key0"), web(2, 0.9, "y")], 3) as run:
             found = calibrate(run, 0.05, [Label("key0", "x", True), Label("key2", "y", True)])
 
         assert "1 label with several samples that fit, such as key0" in found.warnings

@@ -39,8 +39,8 @@ def shard(tmp_path):
 def run(tmp_path, shard):
     run = new_run(tmp_path, [shard])
     records = records_of(shard)
-    records[3] = replace(records[3], metadata='{"uid": [1, null]}')
-    records[4] = replace(records[4], status="decode_error")
+    records[3] = records[3]._replace(metadata='{"uid": [1, null]}')
+    records[4] = records[4]._replace(status="decode_error")
     complete(run, shard, records, CANDIDATES)
     return run
 

@@ -21,7 +21,7 @@ SCORES = st.sampled_from([None, 0.0, 0.25, 0.5, 0.75, 0.9, 1.0])
 
 candidates_of = st.lists(
     st.builds(
-        Candidate,
+        lambda **fields: Candidate(**fields),  # or those that are not given are drawn, too
         position=st.integers(0, 3),
         key=st.just("k"),
         source=st.sampled_from(SOURCES),
