@@ -1,7 +1,7 @@
 """Attention: the heads of MED's text blocks, their cache, and the kernel that is fastest where they run.
 
-Shapes: B groups of rows that look at one context (an image, a text), R rows of text, L tokens of a row, T tokens listed
-without padding, Q queries of a group, M context tokens, S of them listed, D width, H heads, K = D // H.
+Shapes: B contexts (an image, a text), each with a group of rows that attend to it, R rows of text, L tokens of a row,
+T tokens listed without padding, Q queries of a group, M context tokens, S of them listed, D width, H heads, K = D // H.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from capfilt.med.ragged import Listed, Places
 from capfilt.med.residual import post_norm
 
 KeysValues = tuple[Tensor, Tensor]  # each (B, H, M, K)
-FEW = 64  # queries of an image, for which a GPU has a kernel of its own
+FEW = 64  # the most queries of an image for which a GPU uses a kernel of its own
 
 
 def attention(
@@ -31,12 +31,12 @@ def attention(
         values: (B, H, M, K).
         mask: bool, broadcast to (B, H, Q, M), True where a query may look.
         dropout: of the attention weights.
-        causal: a query looks at keys up to its own place; Q = M.
+        causal: a query may look only at keys up to its own position; Q = M.
     """
     fused = dropout or (MATRIX_UNITS and not torch.is_grad_enabled())
     if q.dtype == torch.bfloat16 and q.device.type == "cpu" and not fused:
-        # torch's fused kernel takes up to four times as long there, for one query and for many. With such units it
-        # takes half as long, but not with the way back of a training.
+        # In bfloat16 on a CPU, torch's fused kernel takes up to four times as long, for one query and for many. With
+        # matrix units it takes half as long in inference, but not in training, with the backward pass.
         scores = (q * q.shape[-1] ** -0.5) @ keys.transpose(2, 3)  # (B, H, Q, M)
         if causal:
             mask = torch.ones(scores.shape[2:], dtype=torch.bool).tril()  # (Q, M)
@@ -47,7 +47,7 @@ def attention(
 
 
 class Heads(nn.Module):
-    """Multi-head attention over keys and values projected before."""
+    """Multi-head attention over keys and values that were projected beforehand."""
 
     def __init__(self, config: TextConfig, context_width: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Heads(nn.Module):
         self.value = nn.Linear(context_width, config.width)
         self.out = nn.Linear(config.width, config.width)
         self.attention_dropout = config.dropout
-        self.joint: nn.Module | None = None  # all three of them in one product, for inference
+        self.joint: nn.Module | None = None  # query, key and value as one product, for inference
 
     def project(self, context: Tensor) -> KeysValues:
         """Return the keys and values of context (B, M, D_context)."""
@@ -69,9 +69,9 @@ class Heads(nn.Module):
         """Return the queries, and the keys and values, of tokens that look at each other.
 
         Args:
-            x: (R, L, D); or a list (T, D), of which keys and values then lie in their places, or listed in one row.
-            places: of the list.
-            rows: of the list, whose queries are needed; those of all by default.
+            x: (R, L, D), or a list (T, D), whose keys and values are returned padded (Places) or as one row (Listed).
+            places: how the list is grouped; None for x (R, L, D).
+            rows: indices of the listed tokens whose queries are needed; all by default.
         """
         if self.joint is not None:
             q, keys, values = self.joint(x).chunk(3, dim=-1)  # (..., D) each
@@ -90,11 +90,11 @@ class Heads(nn.Module):
         causal: bool = False,
         places: Places | Listed | None = None,
     ) -> Tensor:
-        """Return what queries q (R, L, D) see in the context, (R, L, D); R may be a multiple of the context's B.
+        """Return the output (R, L, D) of queries q (R, L, D) over the context; R may be a multiple of its B.
 
-        Rows that share a context are folded into its query length, so that the keys and values of
-        an image are never copied for its texts. With places they need not be equally many an image: q is
-        (T, D) then, or (T, 1, D), and so is the result. Listed ones need no mask: nothing is padded.
+        Rows that share a context are folded into the query dimension, so that the keys and values of an
+        image are never copied for its texts. With places, images may have different numbers of rows: q is
+        then (T, D) or (T, 1, D), and so is the result. Listed places need no mask: nothing is padded.
         """
         keys, values = context
         if isinstance(places, Listed):
@@ -133,19 +133,19 @@ class Attention(Heads):
         places: Places | Listed | None = None,
         q: Tensor | None = None,
     ) -> Tensor:
-        """Map x (R, L, D) to (R, L, D), or (T, D) to (T, D); q are its queries, if known; the rest as in attend."""
+        """Map x (R, L, D) to (R, L, D), or (T, D) to (T, D); q are its queries, if computed; the rest as in attend."""
         seen = self.attend(self.query(x) if q is None else q, context, mask, causal, places)
         return post_norm(x, self.dropout(seen), self.norm)
 
     def go_on(self, x: Tensor, cache: "SelfCache | None", start: int) -> Tensor:
-        """Map tokens x (R, L, D) to (R, L, D): the next ones of texts of which a cache has seen those up to start."""
+        """Map x (R, L, D), the tokens from position start on, to (R, L, D); the cache holds those before them."""
         if cache is not None and self.joint is not None and x.shape[1] == 1 and heads_suit(x, cache.keys.shape[-1]):
             from capfilt.med.kernels import attend_last
 
             seen = attend_last(self.joint(x).squeeze(1), cache.keys, cache.values, start)  # (R, D)
             return post_norm(x, self.out(seen)[:, None], self.norm)  # (R, 1, D)
         q, new = self.project_all(x)
-        # Captions are padded on the right, behind every real token, so causality alone hides the padding.
+        # Captions are padded on the right, after every real token, so causality alone hides the padding.
         # A single new token may see all that came before it and needs no mask.
         return self(x, cache.extend(new, start) if cache else new, causal=x.shape[1] > 1, q=q)  # type: ignore[no-any-return]
 

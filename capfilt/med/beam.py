@@ -1,8 +1,8 @@
 """Beam search with the original's length rule.
 
-A finished caption's score is the sum of its log-probabilities, the end token included, divided by
-the number of its ids, the prompt included and the end token not. Newer transformers releases leave
-the prompt out of the divisor and so choose other captions.
+The score of a finished caption is the sum of its log-probabilities, the end token's included, divided
+by its number of ids, counting the prompt but not the end token. Newer transformers releases leave the
+prompt out of the divisor and so choose other captions.
 
 Shapes: B images, K beams, R = B * K rows, T the most tokens of a caption with the prompt, V vocabulary.
 Source: transformers 4.15's beam search, which the original calls (arXiv 2201.12086, section 5.1).
@@ -29,13 +29,13 @@ class Finished:
     captions: list[tuple[float, float, list[int]]] = field(default_factory=list)  # score, summed log-probability, ids
 
     def add(self, total: float, ids: list[int], length: int) -> None:
-        """Keep a caption if it is among the best; length counts the prompt and not the end token."""
+        """Keep a caption if it is among the best; length counts the prompt but not the end token."""
         self.captions.append((total / length, total, ids))
         self.captions.sort(key=lambda caption: -caption[0])
         del self.captions[self.beams :]
 
     def settled(self, best_open: float, length: int) -> bool:
-        """Return whether no open beam, at its present score, can still get among the best."""
+        """Return whether no open beam, at its present score, can still rank among the best."""
         return len(self.captions) == self.beams and self.captions[-1][0] >= best_open / length
 
 
@@ -50,13 +50,13 @@ def beam_search(
 ) -> Generated:
     """Write the best caption of each image by beam search; arguments as those of CaptionGenerator.
 
-    seen (B, M), bool, is True for the tokens of the context that may be looked at; without it, all of them.
-    Log-probabilities are those that the search maximises, with the repetition penalty in them.
+    seen, bool (B, M), is True for the context tokens that may be looked at; None allows all.
+    The log-probabilities are those that the search maximises: they include the repetition penalty.
     """
     images, beams = len(image[0][0]), settings.beams
     caches, ids, logits = prefill(model, image, prompt, images * beams, settings.max_length, seen)  # logits (R, V)
     ids = ids[:, : len(prompt)]  # (R, P), grows by one a step
-    # All beams of an image start equal: only the first may be continued in the first step.
+    # All beams of an image start out equal, so only the first may be continued in the first step.
     totals = logits.new_full((images, beams), NEVER, dtype=torch.float32)  # (B, K)
     totals[:, 0] = 0.0
     finished = [Finished(beams) for _ in range(images)]
@@ -84,8 +84,8 @@ def _advance(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Choose the beams of the next step: the rows they continue (R,), their new tokens (R,) and totals (B, K).
 
-    Twice as many candidates as beams are looked at, so that enough are left when some end here.
-    An end token below the first K candidates is dropped, as in the original.
+    The 2K best candidates are considered, so that K are left even if some end here.
+    An end token ranked below the first K candidates is dropped, as in the original.
     """
     images, beams = totals.shape
     width = scores.shape[1]

@@ -11,7 +11,7 @@ from capfilt.med.published import translate
 from capfilt.med.tokens import Tokens
 from capfilt.med.weights import load_json, load_tensors, weights_file, words_file
 
-# BLIP has no token types and no next sentence; the decoder's matrix is the word embedding under a second name.
+# BLIP has no token types and no next-sentence head; the decoder's matrix is the word embedding under a second name.
 LEFT_OUT = re.compile(
     r"(bert\.)?(pooler\..+|embeddings\.(token_type_embeddings\..+|position_ids))"
     r"|cls\.(seq_relationship\..+|predictions\.decoder\.(weight|bias))"
@@ -20,17 +20,17 @@ POSITIONS = "text.embeddings.positions.weight"
 
 
 def read_bert(folder: Path, sizes: TextConfig, tokens: Tokens) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the weights of a BERT under MED's names, both self-attentions alike, and the names that are left out.
+    """Return a BERT's weights under MED's names, the same for both self-attentions, and the names that are left out.
 
-    A name that MED has not stands as it is among the weights. Of more positions than asked for, the first are taken.
+    A name that MED lacks is kept unchanged. If there are more positions than asked for, the first are taken.
 
     Args:
         folder: with config.json, model.safetensors or pytorch_model.bin, and vocab.txt or tokenizer.json.
         sizes: of the text stack that the weights are for.
-        tokens: whose words are to be BERT's.
+        tokens: its vocabulary must be the BERT's.
 
     Raises:
-        CheckpointError: no BERT there, or one of other sizes or words; the message says what to set.
+        CheckpointError: there is no BERT, or its sizes or words differ; the message says what to set.
     """
     if not folder.is_dir():
         raise CheckpointError(f"no BERT at {folder}; give a folder with config.json, model.safetensors and vocab.txt")
@@ -53,8 +53,8 @@ def read_bert(folder: Path, sizes: TextConfig, tokens: Tokens) -> tuple[dict[str
 
 
 def our_names(name: str) -> list[str]:
-    """Return the names of a BERT tensor in MED, by the table of published names; none if MED has no such tensor."""
-    # The first BERT files call a norm's two tensors as TensorFlow does.
+    """Return the names of a BERT tensor in MED, by the table of published names; empty if MED has no such tensor."""
+    # The first BERT files name a norm's two tensors as TensorFlow does.
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
     bare = name.removeprefix("bert.")
     published = (

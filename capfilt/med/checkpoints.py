@@ -23,7 +23,7 @@ from capfilt.med.vqa import VQA
 from capfilt.med.weights import CONFIG, VOCABULARY, WEIGHTS, load_json, load_tensors, misfits, weights_file, words_file
 from capfilt.storage import publish, staged
 
-# BLIP's own, and the default of transformers, which stands in folders converted from BLIP's files.
+# BLIP's own value, and transformers' default, which is what folders converted from BLIP's files state.
 VISION_EPS = (NORM_EPS, 1e-5)
 
 
@@ -62,7 +62,7 @@ M = TypeVar("M", bound=nn.Module)
 def save(checkpoint: AnyCheckpoint, folder: Path) -> None:
     """Write a checkpoint folder that load reads back to the same bits. config.json is written last."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).unlink(missing_ok=True)  # so that a checkpoint half written over is none
+    (folder / CONFIG).unlink(missing_ok=True)  # so that a half-overwritten checkpoint does not pass for one
     (folder / VOCABULARY).write_text("\n".join(checkpoint.tokens.vocabulary) + "\n", encoding="utf-8")
     state = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
     with staged(str(folder / WEIGHTS)) as partial:
@@ -94,14 +94,14 @@ def load_any(path: Path, image_size: int | None = None, heads: Heads = (None, No
     Args:
         path: the folder or file.
         image_size: pixels; when it is not the checkpoint's own, the position table is interpolated.
-        heads: for a .pth file that is not as wide as a published one; a folder tells its own.
+        heads: attention heads, for a .pth file of another width than the published ones; a folder states its own.
 
     Raises:
-        CheckpointError: nothing there, not a BLIP checkpoint, or tensors that do not fit; the message
+        CheckpointError: nothing is there, it is not a BLIP checkpoint, or tensors do not fit; the message
             lists what is missing or left over.
     """
     require_place(path)
-    if path.name == WEIGHTS and path.with_name(CONFIG).is_file():  # its sizes stand there, and no tensor tells all
+    if path.name == WEIGHTS and path.with_name(CONFIG).is_file():  # tensors alone do not tell all sizes
         raise CheckpointError(f"{path}: holds a checkpoint's weights alone; give its folder, {path.parent}")
     if not path.is_dir():
         return _published(load_tensors(path), heads, path, image_size)
@@ -115,7 +115,7 @@ def load_any(path: Path, image_size: int | None = None, heads: Heads = (None, No
 
 
 def require(checkpoint: Checkpoint, role: str, where: str) -> Checkpoint:
-    """Return the checkpoint if it holds a role, "captioner" or "filter".
+    """Return the checkpoint if it can serve in a role, "captioner" or "filter".
 
     Raises:
         CheckpointError: it does not.
@@ -128,7 +128,7 @@ def require(checkpoint: Checkpoint, role: str, where: str) -> Checkpoint:
 
 
 def checkpoint_hash(path: Path) -> str:
-    """Return what names a checkpoint in the ledger: a hash of the files that load reads, wherever they lie."""
+    """Return the hash that names a checkpoint in the ledger: of the files that load reads, wherever they lie."""
     require_place(path)
     folder = path.is_dir()
     files = [weights_file(path), words_file(path), path / CONFIG] if folder else [path, words_file(path.parent)]
@@ -177,7 +177,7 @@ def _published(state: dict[str, Tensor], heads: Heads, path: Path, image_size: i
     kind = kind_of(state)
     ours = from_published(state, str(path), kind)
     if path.is_dir() and "itm_head.weight" in ours:
-        # transformers leaves the temperature out, which only training reads.
+        # transformers leaves out the temperature, which only training reads.
         ours.setdefault("temperature", torch.tensor(INITIAL_TEMPERATURE))
     infer = {"med": infer_config, "vqa": infer_vqa, "nlvr2": infer_nlvr2}[kind]
     try:
@@ -202,7 +202,7 @@ def _load_transformers(folder: Path, values: dict[str, object]) -> tuple[dict[st
                 raise CheckpointError(
                     f"{folder}: config.json has {part}.{key}: {told[key]}, MED has {known[0]}; give another model"
                 )
-    # Some releases of the library leave out what has its own default, which is not BLIP's for the text half.
+    # Some transformers releases omit values that equal their own defaults, which are not BLIP's for the text half.
     return load_tensors(weights_file(folder)), (
         vision.get("num_attention_heads", 12),
         text.get("num_attention_heads", 8),
@@ -217,7 +217,7 @@ def _build(config: Sizes, state: dict[str, Tensor], path: Path) -> AnyCheckpoint
             f"{where}: {words.name} has {len(tokens)} words with [DEC] and [ENC], the weights {config.text.vocabulary}"
         )
     deepest = max(config.vision.depth, config.text.depth)
-    if deepest > len(state):  # even to lay out so many would take forever
+    if deepest > len(state):  # merely constructing so many blocks would take forever
         raise CheckpointError(f"{where}: has {len(state)} tensors, too few for {deepest} blocks")
     state = fit_positions(state, config)
     if isinstance(config, VQASizes):
@@ -231,7 +231,7 @@ def _build(config: Sizes, state: dict[str, Tensor], path: Path) -> AnyCheckpoint
 
 def _fill(build: Callable[[], M], state: dict[str, Tensor], where: str) -> M:
     try:
-        with torch.device("meta"):  # sizes that the tensors have not may be more than any memory holds
+        with torch.device("meta"):  # sizes that do not match the tensors may be beyond any memory
             expected = build().state_dict()
     except (RuntimeError, TypeError) as error:  # or more than torch can count
         raise CheckpointError(f"{where}: its sizes are beyond any tensor; copy its config.json again") from error

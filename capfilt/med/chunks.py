@@ -1,9 +1,9 @@
-"""The likeliest of many tokens on a GPU, which is slow at a few of many: looked for in chunks of the vocabulary.
+"""Top-k tokens on a GPU, found by chunks of the vocabulary, since a GPU is slow at picking a few out of many.
 
-The logits of a step are many, so they are read in the type that they come in, and nothing as large is written: one
-kernel goes over all of them and says how well each chunk does, another takes the tokens of the best chunks alone.
+The logits of a step are large, so they are read in the type that they come in, and nothing of their size is written:
+one kernel scans all of them for the best score of each chunk, another scores the tokens of the best chunks alone.
 
-Shapes: R rows, V vocabulary, a multiple of CHUNK, L tokens written so far, k tokens that are kept.
+Shapes: R rows, V vocabulary (a multiple of CHUNK), L tokens written so far, k tokens that are kept.
 """
 
 import torch
@@ -14,24 +14,24 @@ from torch import Tensor
 from capfilt.med.kernels import FUSED
 from capfilt.med.sampling import CHUNK
 
-BLOCK = 4096  # tokens that are looked at at once
-CHANGED = 32  # written tokens whose chunks are looked at anew at once
+BLOCK = 4096  # tokens that are scanned at once
+CHANGED = 32  # written tokens whose chunks are rescored at once
 NOTHING = -1  # no token
 
 
 def likeliest(
     logits: Tensor, written: Tensor, penalty: float, banned: int | None, k: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the k largest scores, largest first, the tokens they belong to, and what all logits come to.
+    """Return the k largest scores, largest first, the tokens they belong to, and the log-sum-exp of all logits.
 
     They are found in the k chunks with the largest scores.
 
     Args:
         logits: (R, V), contiguous, at least one of each chunk finite; V > k CHUNK.
-        written: tokens so far, int64 (R, L), of any stride between rows, whose scores are made worse.
-        penalty: by what, as in sampling.penalise.
+        written: tokens written so far, int64 (R, L), with any stride between rows; their scores are lowered.
+        penalty: by how much, as in sampling.penalise.
         banned: a token that cannot be chosen, if any.
-        k: of them.
+        k: how many to return.
 
     Returns:
         float32 (R, k), int64 (R, k), and the log of the sum of exp(logits), float32 (R,).
@@ -58,7 +58,7 @@ def _score(logit, token, written_at, count, penalty, banned):
     return tl.where(token == banned, float("-inf"), score)
 
 
-@triton.jit(do_not_specialize=["count"])  # which is another one in each step
+@triton.jit(do_not_specialize=["count"])  # which differs at each step
 def _survey(
     logits_at,
     best_at,
@@ -86,9 +86,9 @@ def _survey(
         mass = mass * tl.exp(most - more) + tl.sum(tl.exp(logit - more), 0)
         most = more
     tl.store(total_at + row + tl.arange(0, 1), most + tl.log(mass))
-    tl.debug_barrier()  # other threads write to the same places now
+    tl.debug_barrier()  # from here on, other threads write to the same places
     place, inner = tl.arange(0, changed), tl.arange(0, chunk)
-    for start in range(0, count + 1, changed):  # chunks with tokens whose scores are not their logits
+    for start in range(0, count + 1, changed):  # chunks with tokens that are penalised or banned
         old = tl.load(written_at + start + place, start + place < count, 0)
         old = tl.where(start + place < count, old, banned)
         real = (start + place <= count) & (old >= 0)

@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from capfilt.config.loading import Config
 from capfilt.errors import ConfigError
 
-MAX_PATCHES = 1 << 16  # of an image: 4,096 pixels in patches of 16; memory for more is asked for in vain
+MAX_PATCHES = 1 << 16  # of an image: 4,096 pixels a side in patches of 16; no memory is enough for more
 
 
 class VisionConfig(Config):
@@ -35,7 +35,7 @@ class VisionConfig(Config):
         return self
 
     def alike(self, other: "VisionConfig") -> bool:
-        """Return whether weights of one tower make the same of an image in the other."""
+        """Return whether the same weights encode an image alike in both towers."""
         return self == other.model_copy(update={"drop_path": self.drop_path})  # which only training reads
 
     @property
@@ -70,7 +70,7 @@ class Sizes(Config):
     text: TextConfig = Field(TextConfig(), description="the text stack; in VQA both of them")
 
     def require_room(self, key: str, tokens: int) -> None:
-        """Raise ConfigError if texts of so many tokens, which a key of a job allows, are too long for the model."""
+        """Raise ConfigError if texts of so many tokens, as a job's key allows them, are too long for the model."""
         if tokens > self.text.positions:
             raise ConfigError(f"{key}: {tokens}, the model takes {self.text.positions}; lower it")
 

@@ -1,4 +1,4 @@
-"""A checkpoint from one layout into another, and what a checkpoint is in a few words."""
+"""Converting a checkpoint from one layout into another, and describing one in a few words."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from capfilt.med.weights import load_tensors
 
 
 def convert(source: Path, target: Path, to: str, image_size: int | None = None, heads: Heads = (None, None)) -> str:
-    """Write a checkpoint in another layout, and return what was written in a line.
+    """Write a checkpoint in another layout, and return a one-line description of what was written.
 
     Args:
         source: what load_any reads.
         target: a folder that is not there, or empty.
         to: "med", capfilt's own layout, or one of exported.LAYOUTS.
         image_size: pixels; when it is not the source's own, the position table is interpolated.
-        heads: for a .pth file that is not as wide as a published one.
+        heads: attention heads, for a .pth file of another width than the published ones.
 
     Raises:
         CheckpointError: the source is no checkpoint or lacks what the layout needs, or the target is not empty.
@@ -47,10 +47,10 @@ def convert(source: Path, target: Path, to: str, image_size: int | None = None, 
 
 
 def _has_momentum(source: Path) -> bool:
-    """Return whether a checkpoint has what the fine-tuning of a filter goes on with, and no layout a place for."""
+    """Return whether a checkpoint has momentum copies: fine-tuning a filter uses them, and no layout holds them."""
     if source.is_dir():
         return (source / MOMENTUM).is_file()
-    with torch.device("meta"):  # names alone
+    with torch.device("meta"):  # only names are needed
         return "image_queue" in load_tensors(source)
 
 

@@ -1,4 +1,4 @@
-"""Captions that are being written: what each has so far, and the step to the logits of its next token.
+"""Captions being written: what each has so far, and the step to the logits of its next token.
 
 Shapes: B images, R = B * n captions (those of an image next to each other), P prompt tokens,
 T the most tokens of a caption with the prompt, L new tokens, D width, H heads, K = D // H, V vocabulary.
@@ -14,7 +14,7 @@ from capfilt.med.attention import KeysValues, SelfCache
 from capfilt.med.ragged import Places
 from capfilt.med.text import TextStack
 
-WORTH = 0.75  # share of the rows that may be left for the move to pay
+WORTH = 0.75  # finished rows are dropped when at most this share of the rows is still open; earlier it does not pay
 
 
 class TextDecoder(Protocol):
@@ -28,48 +28,48 @@ class TextDecoder(Protocol):
 class Generated(NamedTuple):
     """Captions as token ids."""
 
-    ids: Tensor  # int64 (R, T), prompt first, 0 ([PAD]) behind the end token
+    ids: Tensor  # int64 (R, T), prompt first, 0 ([PAD]) after the end token
     logprobs: Tensor  # float32 (R,), summed over the generated tokens, the end token included; nats
 
 
 @dataclass(slots=True)
 class DecodingState:
-    """The captions that are being written: r of the R rows, those of b of the B images.
+    """The captions being written: r of the R rows, belonging to b of the B images.
 
-    Each step writes a column of its own and reads those before it, so that taking it again changes nothing.
+    Each step writes its own column and reads only earlier ones, so repeating a step changes nothing.
     """
 
     image: list[KeysValues]  # of b images
     caches: list[SelfCache]
-    ids: Tensor  # int64 (r, T), prompt first, 0 ([PAD]) behind the end token
+    ids: Tensor  # int64 (r, T), prompt first, 0 ([PAD]) after the end token
     logprobs: Tensor  # float32 (r, T), of each token; 0 for those that were not generated
     done: Tensor  # bool (r, T), True from the end token on
     noise: Tensor | None  # float64 (r, T)
-    rows: Tensor  # int64 (r,), the place of each among all captions
+    rows: Tensor  # int64 (r,), the index of each among all R captions
     owners: Tensor  # int64 (r,), the image of each
-    left: Generated | None = None  # all captions, as far as their rows have left
-    places: Places | None = None  # of the rows among their image's; None while these are equally many
+    left: Generated | None = None  # all R captions, final for those whose rows were dropped; None before any was
+    places: Places | None = None  # of the rows within their images; None while all images have equally many
     fixed: bool = False  # its shape must not change
 
     @classmethod
     def of(
         cls, image: list[KeysValues], caches: list[SelfCache], ids: Tensor, noise: Tensor | None, fixed: bool
     ) -> "DecodingState":
-        """Return captions that hold their prompt, ids (R, T) with 0 behind it."""
+        """Return captions that hold only their prompt: ids (R, T), 0 after it."""
         rows = torch.arange(len(ids), device=ids.device)  # (R,)
         logprobs, done = (torch.zeros_like(ids, dtype=kind) for kind in (torch.float32, torch.bool))
         owners = rows // (len(ids) // len(image[0][0]))  # (R,)
         return cls(image, caches, ids, logprobs, done, noise, rows, owners, fixed=fixed)
 
     def write(self, token: Tensor, step: int, logprob: Tensor, end: int) -> None:
-        """Write the token (r,) at a step to what is not finished, with its log-probability (r,)."""
+        """Write the token (r,) of a step and its log-probability (r,) to the unfinished captions."""
         done = self.done[:, step - 1]  # (r,)
         self.logprobs[:, step] = logprob.masked_fill(done, 0.0)
         self.ids[:, step] = token.masked_fill(done, 0)
         self.done[:, step] = done | (token == end)
 
     def shrink(self, step: int) -> bool:
-        """Let what is finished before a step leave where that saves enough, and return whether any is left to write."""
+        """Drop the captions finished before a step if that saves enough, and return whether any is left to write."""
         open_ = (~self.done[:, step - 1]).nonzero().squeeze(1)  # (up to r,), the rows that stay
         if 0 < len(open_) <= WORTH * len(self.done) and not self.fixed:
             self._keep(open_)
@@ -101,13 +101,13 @@ def prefill(
     """Read the prompt once for each image.
 
     Returns:
-        Caches for rows captions, their ids (R, T) with the prompt and 0 behind it, and the logits (R, V) after it.
+        Caches for R captions, their ids (R, T) with the prompt and 0 after it, and the logits (R, V) that follow it.
     """
     images = len(image[0][0])
     each = rows // images
     read = model.text.caches(images, len(prompt))
     ids = torch.zeros((rows, length), dtype=torch.long, device=image[0][0].device)  # (R, T)
-    for place, token in enumerate(prompt):  # a number reaches a GPU without being waited for
+    for place, token in enumerate(prompt):  # filling in a number does not wait for a GPU
         ids[:, place] = token
     logits = next_logits(model, ids[::each, : len(prompt)], image, read, 0, seen)  # (B, V)
     caches = model.text.caches(rows, length)

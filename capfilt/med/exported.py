@@ -26,11 +26,11 @@ from capfilt.med.weights import CONFIG, VOCABULARY, WEIGHTS
 from capfilt.storage import publish, staged
 
 BICUBIC = 3  # as Pillow counts
-GROUP = re.compile(r"\((?!\?)([^()]*)\)")  # what a row of the table of names hands on
+GROUP = re.compile(r"\((?!\?)([^()]*)\)")  # a capturing group in a row of the table of names
 
 
 class Layout(NamedTuple):
-    """One of transformers' classes: what it is called, its text stack, and what MED must hold for it."""
+    """A class of transformers: its name, its text stack, and the role that MED must hold for it."""
 
     architecture: str
     stack: str
@@ -56,16 +56,16 @@ TIED |= {f"{_HEAD}decoder.bias": f"{_HEAD}bias"}
 
 
 def save_transformers(checkpoint: Checkpoint, folder: Path, layout: str, where: str) -> None:
-    """Write a folder that transformers' class and its BlipProcessor read. config.json is written last.
+    """Write a folder that a class of transformers and its BlipProcessor read. config.json is written last.
 
     Args:
         checkpoint: a model that holds the role of the class.
-        folder: where to.
+        folder: where to write.
         layout: one of LAYOUTS.
         where: what messages call the checkpoint.
 
     Raises:
-        CheckpointError: the model lacks the role, or has a convolutional stem, which transformers has not.
+        CheckpointError: the model lacks the role, or has a convolutional stem, which transformers lacks.
     """
     target = LAYOUTS[layout]
     model, tokens = require(checkpoint, target.role, where)
@@ -89,7 +89,7 @@ def to_transformers(state: dict[str, Tensor], layout: Layout) -> dict[str, Tenso
 
 def _backwards(stack: str) -> list[tuple[re.Pattern[str], str]]:
     """Return the table of published names read from right to left: patterns of our names, templates of theirs."""
-    # Under visual_encoder stands the original's name of what transformers calls vision_model.
+    # visual_encoder is the original's name for what transformers calls vision_model.
     return [_backward(*row, stack) for row in NAMES if not row[0].startswith("visual_encoder")]
 
 
@@ -111,7 +111,7 @@ def _look_up(name: str, rows: list[tuple[re.Pattern[str], str]]) -> str:
     before, attention, part = theirs.partition("attention")
     if not attention:
         return theirs
-    infix, here = next(row for row in reversed(ATTENTION) if part.startswith(row[1]))  # the first row fits any part
+    infix, here = next(row for row in reversed(ATTENTION) if part.startswith(row[1]))  # the first row matches any part
     return before + attention + infix + part.removeprefix(here)
 
 
@@ -147,7 +147,7 @@ def _config(sizes: MEDConfig, tokens: Tokens, layout: Layout) -> dict[str, objec
             "hidden_dropout_prob": text.dropout,
             "hidden_size": text.width,
             "intermediate_size": text.mlp_width,
-            "is_decoder": True,  # the retrieval class, too, has cross-attention only so
+            "is_decoder": True,  # the retrieval class, too, has cross-attention only with this
             "label_smoothing": LABEL_SMOOTHING,
             "layer_norm_eps": text.norm_eps,
             "max_position_embeddings": text.positions,

@@ -13,13 +13,13 @@ from capfilt.storage import exists, join, list_files, local_path, open_input, st
 
 @cache
 def fetch(place: str) -> Path:
-    """Return where a checkpoint lies on this machine. One of a URL is fetched, once a process, and gone with it.
+    """Return where a checkpoint lies on this machine. One at a URL is fetched once a process, which removes it at exit.
 
     Args:
         place: path or URL of a checkpoint folder, or of a file with vocab.txt or tokenizer.json beside it.
 
     Raises:
-        CheckpointError: nothing is at the URL. A path is looked at by what reads it.
+        CheckpointError: nothing is at the URL. A path is not checked here, but by what reads it.
     """
     if (local := local_path(place)) is not None:
         return local
@@ -30,20 +30,20 @@ def fetch(place: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="capfilt-checkpoint-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
-        if names in ([], [own]):  # a file: stores list it as all that is in it
+        if names in ([], [own]):  # a file: stores list it as its own only content
             for name in filter(lambda name: exists(join(parent, name)), (own, VOCABULARY, TOKENIZER)):
                 _copy(join(parent, name), folder / name)
             return folder / own
         for name in names:
             _copy(join(place, name), folder / name)
         return folder
-    except BaseException:  # each attempt would leave its gigabytes, and a disk that they fill is what ends most
+    except BaseException:  # else each attempt leaves its gigabytes, and most attempts fail because the disk is full
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
 def require_place(path: Path) -> None:
-    """Raise CheckpointError if nothing is there, or a training run, whose folder is the one around its checkpoint."""
+    """Raise CheckpointError if nothing is there, or the folder of a training run instead of the checkpoint in it."""
     if not path.exists():
         raise absent(path)
     inner = path / "checkpoint"
@@ -52,7 +52,7 @@ def require_place(path: Path) -> None:
 
 
 def absent(place: str | Path) -> CheckpointError:
-    """Return the error of a place where no checkpoint is."""
+    """Return the error for a place without a checkpoint."""
     return CheckpointError(f"no checkpoint at {place}; capfilt finetune writes one, or give a BLIP .pth or folder")
 
 

@@ -19,7 +19,7 @@ from capfilt.med.gpu import chunks_suit
 from capfilt.med.model import MED
 from capfilt.med.sampling import ban, cut, draw, nucleus, penalise
 
-STEPS_PER_LOOK = {"cpu": 1, "cuda": 4}  # a look at what is finished, for which the host waits for a GPU
+STEPS_PER_LOOK = {"cpu": 1, "cuda": 4}  # steps between checks of what is finished, at which the host waits for a GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class CaptionGenerator:
     settings: Sampling  # lengths count the prompt
 
     def begin(self, image: list[KeysValues], noise: Tensor | None = None, fixed: bool = False) -> DecodingState:
-        """Read the prompt and write the first token behind it.
+        """Read the prompt and write the first token after it.
 
         Args:
             image: cross-attention keys and values of B images, from model.project_image.
-            noise: float64 (R, T) in [0, 1), one number for each draw; without it the likeliest token is taken, for one
-                caption an image.
-            fixed: finished captions stay, so that all steps have one shape.
+            noise: float64 (R, T) in [0, 1), one number for each draw; None decodes greedily, one caption for each
+                image.
+            fixed: keep finished captions, so that all steps have the same shape.
         """
         each = self.settings.captions if noise is not None else 1
         rows = len(image[0][0]) * each
@@ -48,13 +48,13 @@ class CaptionGenerator:
         return state
 
     def step_ranges(self, kind: str) -> Iterator[range]:
-        """Yield the steps behind the first token, those at once that a device of a kind takes without a look."""
+        """Yield the steps after the first token, in ranges between checks of what is finished on a kind of device."""
         first, last = len(self.prompt) + 1, self.settings.max_length
         for step in range(first, last, STEPS_PER_LOOK[kind]):
             yield range(step, min(step + STEPS_PER_LOOK[kind], last))
 
     def go_on(self, state: DecodingState, steps: range) -> None:
-        """Write a token at each of some steps."""
+        """Write one token to each caption at each of the steps."""
         for step in steps:
             last = state.ids[:, step - 1 : step]  # (r, 1)
             logits = next_logits(self.model, last, state.image, state.caches, step - 1, places=state.places)  # (r, V)
@@ -85,7 +85,7 @@ class CaptionGenerator:
     def _draw_of_chunks(
         self, logits: Tensor, written: Tensor, banned: int | None, noise: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return what _choose does, looked for in chunks of the vocabulary, and its log-probability (r,)."""
+        """Return the next token (r,), as _choose does but by chunks of the vocabulary, and its log-probability (r,)."""
         from capfilt.med.chunks import likeliest
 
         settings = self.settings
@@ -96,7 +96,7 @@ class CaptionGenerator:
 
 
 def generate(generator: CaptionGenerator, state: DecodingState, go_on: Callable[[range], object]) -> Generated:
-    """Write captions that were begun to their end, by what goes on with them."""
+    """Finish captions that were begun; go_on writes the tokens of a range of steps."""
     for steps in generator.step_ranges(state.ids.device.type):
         if not state.shrink(steps.start):
             break

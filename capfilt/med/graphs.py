@@ -1,8 +1,8 @@
-"""A batch's way through a model as CUDA graphs: one launch in place of hundreds.
+"""The steps of a batch through a model, recorded as CUDA graphs: one launch in place of hundreds.
 
 Python takes longer to launch the kernels of a decoding step, or of the texts of a batch, than a GPU takes to run them,
-and waits for other threads of Python at each. A graph reads and writes fixed addresses, so a tape holds tensors that
-stay, for batches of one size.
+and may wait for other Python threads at each launch. A graph reads and writes fixed addresses, so a tape keeps its
+tensors in place and serves batches of one size.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,13 +17,13 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from capfilt.memory import ALONE, out_of_memory_told
 
-MOST = 64  # graphs of steps for inputs of other shapes; each takes some megabytes
-MANY = 4096  # shapes that are remembered, to record those that are met again
+MOST = 64  # graphs of a tape, one for each step and shape of input; each takes some megabytes
+MANY = 4096  # shapes that are remembered, so that those that occur again are recorded
 
 S = TypeVar("S")
 T = TypeVar("T")
 X = TypeVar("X")
-Batch = tuple[Tensor, *tuple[Tensor | None, ...]]  # each of as many rows
+Batch = tuple[Tensor, *tuple[Tensor | None, ...]]  # all of equally many rows
 Replay = Callable[[], object]
 
 
@@ -31,25 +31,25 @@ class Record(Protocol):
     """Records steps."""
 
     def __call__(self, step: Callable[[], T], /) -> tuple[T, Replay]:
-        """Return the result of a step, and what takes it once more, with the result in the same place."""
+        """Take a step; return its result, and a function that takes it again, with the result in the same place."""
         ...
 
 
 class Recorder(Generic[S]):
-    """Takes batches through a first step, which makes a state of each, and through others, which go on with that.
+    """Takes batches through a first step, which makes a state of each, and through further steps on that state.
 
-    The steps of the largest batches that were met, which are the whole ones, are recorded; those of others are taken
-    one kernel after the other.
+    The steps of the largest batches so far, which are the full ones, are recorded; those of smaller batches are
+    launched kernel by kernel.
     """
 
     def __init__(self, first: Callable[..., S], record: Callable[[], Record] | None) -> None:
-        """Take the first step, and what makes a recorder for the steps of one tape; without it none is recorded."""
+        """Take the first step, and what makes a Record for the steps of one tape; with None, no step is recorded."""
         self._first, self._record = first, record
         self.records = record is not None
         self._tape: Tape[S] | None = None
 
     def start(self, *batch: *Batch) -> S:
-        """Return the state of a batch, given as tensors, or None behind the first; the next whole one overwrites it."""
+        """Return the state of a batch of tensors, which may be None but for the first; a full batch overwrites it."""
         with self._giving_back():
             if self._record is None or (self._tape is not None and len(batch[0]) < self._tape.size):
                 return self._first(*batch)
@@ -59,7 +59,7 @@ class Recorder(Generic[S]):
             return self._tape.start(batch)
 
     def go_on(self, step: Callable[[S, X], T], state: S, given: X) -> T:
-        """Return what a step makes of a batch's state and of what is given; the next step may overwrite it."""
+        """Return the result of a step on a batch's state and the given input; the next step may overwrite it."""
         with self._giving_back():
             if self._tape is None or state is not self._tape.state:
                 return step(state, given)
@@ -67,12 +67,12 @@ class Recorder(Generic[S]):
 
     @contextmanager
     def _giving_back(self) -> Iterator[None]:
-        """Forget the tape where memory does not suffice: batches come in parts from then on, which need its memory."""
+        """Forget the tape when memory runs out: from then on batches come in parts, which need its memory."""
         try:
             with out_of_memory_told():
                 yield
         except torch.OutOfMemoryError as error:
-            clear_frames((error.__cause__ or error).__traceback__)  # which hold the tape too, for longer than ALONE
+            clear_frames((error.__cause__ or error).__traceback__)  # they hold the tape too, and outlive ALONE
             self._forget()
             raise
 
@@ -82,7 +82,7 @@ class Recorder(Generic[S]):
 
 
 class Tape(Generic[S]):
-    """The steps of batches of one size, on tensors that stay where they are."""
+    """The steps of batches of one size, on tensors whose addresses stay the same."""
 
     def __init__(self, first: Callable[..., S], batch: Batch, record: Record) -> None:
         self.size = len(batch[0])
@@ -98,7 +98,7 @@ class Tape(Generic[S]):
         return self.state
 
     def go_on(self, step: Callable[[S, X], T], given: X) -> T:
-        """Return what a step makes of the state and of what is given; shapes that are met again are recorded."""
+        """Return the result of a step on the state and the given input; it is recorded when its shapes occur again."""
         leaves, _ = tree_flatten(given)
         key = step, *(leaf.shape if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         if key not in self._steps:
@@ -115,7 +115,7 @@ class Tape(Generic[S]):
 
 
 class Step(Generic[T]):
-    """A function of tensors of fixed shapes, recorded."""
+    """A recorded function of tensors of fixed shapes."""
 
     def __init__(self, function: Callable[..., T], inputs: tuple[object, ...], record: Record) -> None:
         leaves, form = tree_flatten(inputs)
@@ -133,18 +133,18 @@ class Step(Generic[T]):
 
 
 def recorder(first: Callable[..., S], kind: str) -> Recorder[S]:
-    """Return what takes batches through a first step and others, which on a kind of device `cuda` are graphs."""
+    """Return what takes batches through a first step and others; on a device of the kind `cuda` these become graphs."""
     return Recorder(first, graphs if kind == "cuda" else None)
 
 
 def graphs() -> Record:
-    """Return what records steps as graphs that share their memory: they are replayed one after the other."""
+    """Return what records steps as graphs; they share memory, since they are replayed one after the other."""
     pool = torch.cuda.graph_pool_handle()
 
     def record(step: Callable[[], T]) -> tuple[T, Replay]:
-        step()  # kernels are compiled and libraries set themselves up at a first call
+        step()  # kernels are compiled and libraries initialised at the first call
         captured = torch.cuda.CUDAGraph()
-        # Other threads go on using the GPU meanwhile; recording begins, though, by waiting for all of it.
+        # Other threads may go on using the GPU, but recording begins by waiting for all of the GPU's work.
         recording = torch.cuda.graph(captured, pool, torch.cuda.current_stream(), capture_error_mode="thread_local")
         with ALONE, recording:
             result = step()

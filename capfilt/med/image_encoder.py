@@ -1,4 +1,4 @@
-"""What a model sees: image tokens of a batch, which two models with one vision tower make once.
+"""Image tokens of a batch, computed once for two models that share a vision tower.
 
 Shapes: B images, S side of the input, M image tokens, D width of the tower.
 """
@@ -16,11 +16,11 @@ from capfilt.med.model import MED
 from capfilt.memory import InParts
 
 ImageCache = MutableMapping[Tensor, Tensor]
-"""Image tokens by the pixels that they were made of, the very tensor: of batches that one model of two has seen."""
+"""Image tokens by the very tensor of pixels that they come from: of batches that only one of two models has read."""
 
 
 def image_cache() -> ImageCache:
-    """Return where two models with one tower keep image tokens for each other, until their pixels are gone."""
+    """Return a cache in which two models with one tower leave image tokens for each other, while the pixels live."""
     return WeakTensorKeyDictionary()
 
 
@@ -28,7 +28,7 @@ class ImageEncoder:
     """A model's vision tower, on its device."""
 
     def __init__(self, model: MED, device: Device, cache: ImageCache | None = None) -> None:
-        """Take a model that is ready on a settled device and, where another one has the same tower, what both keep."""
+        """Take a model that is ready on a settled device and, if another has the same tower, the cache they share."""
         self._model, self._device, self._cache = model, device, cache
         self._in_parts = InParts(self._encode)
         self._recorder = recorder(self._see, device.kind)
@@ -45,10 +45,10 @@ class ImageEncoder:
         return image
 
     def _encode(self, pixels: Tensor) -> list[Tensor]:
-        # The host waits for this copy, or torch would remember the stream with the pinned pixels and ask it, when they
-        # go, for the end of the copy. A thread that is done with a batch lets go of them while another one records.
+        # The host waits for this copy. Else torch would note the stream on the pinned pixels and query it when they are
+        # freed, which a thread that is done with a batch may do while another one records.
         image = self._recorder.start(pixels.to(self._device.kind))
-        return [image.clone()]  # a recorder overwrites its own with the next part, and with the next batch
+        return [image.clone()]  # the recorder's own tensor is overwritten by the next part or batch
 
     def _see(self, pixels: Tensor) -> Tensor:
         return self._model.encode_image(on_device(pixels, self._device))

@@ -1,4 +1,4 @@
-"""How a model computes where it infers: device, precision, and the form of its linear layers."""
+"""Making a model ready for inference: device, precision, and the form of its linear layers."""
 
 from typing import TypeVar
 
@@ -18,20 +18,20 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def ready(model: M, device: Device) -> M:
-    """Bring a model to a settled device, in place, for inference alone; one without values stays where it is."""
+    """Move a model to a settled device, in place, for inference alone; on the meta device it stays where it is."""
     if on_meta():
         return model.eval().requires_grad_(False)
     keep_float32()
     model = shape(model.to(device.kind).eval().requires_grad_(False), device)
     if device.kind == "cuda":
-        kernels_run()  # now, when lack of memory is waited for, and another process takes over
+        kernels_run()  # now, when a lack of memory is waited out and another process tries again
         if device.dtype == "bfloat16":
             warn_of_emulation()
     return model
 
 
 def shape(model: M, device: Device) -> M:
-    """Give a model, in place, the types and the layers that a settled device computes with."""
+    """Convert a model, in place, to the types and layers that a settled device computes with."""
     if device.dtype == "bfloat16":
         round_products(model)
     if device.linear == "packed" or device.dtype == "bfloat16":
@@ -46,10 +46,10 @@ def shape(model: M, device: Device) -> M:
 
 
 def round_products(model: nn.Module) -> None:
-    """Bring the weights of a model's large products to bfloat16, in place.
+    """Convert the weights of a model's large products to bfloat16, in place.
 
     The residual stream, its norms, and the heads of ITM and ITC stay in float32: they are a small part of the work, and
-    what is rounded there adds up over the blocks.
+    rounding errors there add up over the blocks.
     """
     for module in model.modules():
         if isinstance(module, VisionTower | TextBlock):
@@ -61,5 +61,5 @@ def round_products(model: nn.Module) -> None:
 
 
 def on_device(pixels: Tensor, device: Device) -> Tensor:
-    """Bring RGB pixels, uint8 (B, 3, S, S), to a tower's input there, float (B, 3, S, S). Bytes travel, not floats."""
+    """Copy RGB pixels, uint8 (B, 3, S, S), as bytes and normalise them there to a tower's input, float (B, 3, S, S)."""
     return normalise(send(pixels, torch.device(device.kind)), getattr(torch, device.dtype))

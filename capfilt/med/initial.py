@@ -29,7 +29,7 @@ WORDS, BIAS = "text.embeddings.words.weight", "text.head.bias"
 
 
 class Taken(NamedTuple):
-    """What became of a source of weights, by names of tensors: those of MED, and those of the source left out."""
+    """Names of tensors: those of MED taken from a source of weights or drawn, and those of the source left out."""
 
     taken: list[str]
     drawn: list[str]
@@ -68,7 +68,7 @@ def take_text(model: MED, tokens: Tokens, source: str) -> Taken:
     fresh = {name: _at_berts_deviation(tensor) for name, tensor in model.state_dict().items()}
     for name in {WORDS, BIAS} & weights.keys():
         words = len(tokens.vocabulary)
-        if weights[name].shape == (words, *fresh[name].shape[1:]):  # any other does not fit, and is told as it is
+        if weights[name].shape == (words, *fresh[name].shape[1:]):  # another shape is reported as a misfit
             weights[name] = torch.cat([weights[name], fresh[name][words:]])
     missing = {name: fresh[name] for name in fresh.keys() - weights.keys() if re.fullmatch(drawn, name)}
     result = _take(model, source, "text.", weights, left_out, missing)
@@ -76,7 +76,7 @@ def take_text(model: MED, tokens: Tokens, source: str) -> Taken:
 
 
 def _at_berts_deviation(tensor: Tensor) -> Tensor:
-    # MED.initialise draws with a deviation that grows as the inputs get fewer than BERT's width.
+    # MED.initialise draws with a deviation that grows as the number of inputs falls below BERT's width.
     return tensor * (tensor.shape[1] / BERT_WIDTH) ** 0.5 if tensor.ndim == 2 else tensor
 
 
@@ -88,7 +88,7 @@ def _take(
     left_out: list[str],
     drawn: dict[str, Tensor] | None = None,
 ) -> Taken:
-    """Load weights into a part of a model, together with drawn ones for what they lack."""
+    """Load weights into a part of a model, with random ones for what they lack."""
     drawn = drawn or {}
     expected = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(part)}
     problems = misfits(expected, weights | drawn)

@@ -1,7 +1,7 @@
-"""Kernels for a GPU, in Triton: what torch does in several passes over memory, in one.
+"""Triton kernels that do in one pass over a GPU's memory what torch does in several.
 
-They are compiled where they run, the first time they are called. Each gives the same to the bit whenever it is given
-the same, which torch's attention does not for a single query.
+They are compiled where they run, when first called. Equal inputs give results equal to the bit, which torch's attention
+does not guarantee for a single query.
 
 Shapes: R rows, D width, H heads, K = D // H, L the most tokens of a text, B images, M image tokens, Q queries.
 """
@@ -11,15 +11,15 @@ import triton.language as tl
 from torch import Tensor
 
 LEAST_ROWS = 16  # of a product on a GPU's matrix units
-TOKENS = 64  # of an image that are read at once
-STAGES, WIDE = 3, 128  # reads under way at once; of heads wider than this one, as smaller GPUs have no room for more
-FUSED = True  # a product and the sum that it goes into round once; Triton's default hangs on its version
+TOKENS = 64  # image tokens that are read at once
+STAGES, WIDE = 3, 128  # reads in flight; only one for heads wider than WIDE, since smaller GPUs lack room for more
+FUSED = True  # a multiply-add rounds once; Triton's default depends on its version
 
 
 def add_norm(
     x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor, eps: float, total: Tensor | None, normed: Tensor
 ) -> None:
-    """Write x + delta to total, if there is one, and its layer norm to normed; x and normed may be in other types.
+    """Write x + delta to total, if given, and its layer norm to normed; x and normed may differ in type.
 
     Args:
         x: (..., D), as are delta, total and normed; all of them contiguous.
@@ -53,7 +53,7 @@ def _add_norm(
 
 
 def attend_last(joint: Tensor, keys: Tensor, values: Tensor, position: int) -> Tensor:
-    """Return what the tokens at a position see of their texts, (R, D), and note their keys and values.
+    """Return the attention (R, D) of the tokens at a position over their texts so far; store their keys and values.
 
     Args:
         joint: queries, keys and values of one token of each text next to each other, (R, 3 D), contiguous.
@@ -69,7 +69,7 @@ def attend_last(joint: Tensor, keys: Tensor, values: Tensor, position: int) -> T
     return seen
 
 
-@triton.jit(do_not_specialize=["position"])  # which is another one in each step
+@triton.jit(do_not_specialize=["position"])  # which differs at each step
 def _attend_last(
     joint_at,
     keys_at,
@@ -105,7 +105,7 @@ def _attend_last(
 def attend_few(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Return softmax(q keys^T / sqrt(K)) values for a few queries of each image, (B, Q, D), in bfloat16.
 
-    Every key and value is read once, at the speed of the memory.
+    Each key and value is read once, as fast as the memory allows.
 
     Args:
         q: (B, Q, D), contiguous.

@@ -1,8 +1,7 @@
 """Linear layers for inference, in the forms that are fastest where they run.
 
-A GPU takes queries, keys and values in one product, patches as rows of a product, the words of the vocabulary in a
-number that divides well, and the activation that follows a product within it.
-On a CPU they may be packed, see packed.py.
+On a GPU, queries, keys and values are one product, patches are rows of a product, the vocabulary is padded to whole
+chunks, and an activation is fused into the product that it follows. On a CPU, weights may be packed, see packed.py.
 
 Shapes: R rows, D_in and D_out widths, B images of side S, C channels, N = S // P patches a side, D width, V vocabulary.
 """
@@ -20,17 +19,17 @@ from capfilt.med.text import LanguageHead, Mlp, TextBlock, TextStack
 from capfilt.med.vision import VisionTower
 
 FOLLOWED = {VisionMlp: ("fc1", "act"), Mlp: ("up", "act"), LanguageHead: ("dense", "act")}
-"""The layer of a module that a GELU follows, and that GELU."""
+"""By module: the layer that a GELU follows, and that GELU."""
 
 
 class CastLinear(nn.Module):
-    """What nn.Linear computes in the type of its weight, whatever the type of the input."""
+    """nn.Linear, computed in the type of its weight, whatever the type of the input."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> None:
         """Take a weight (D_out, D_in).
 
-        With gelu, the layer ends in that activation: on a GPU in its approximation by tanh, whose error is below what
-        bfloat16 rounds.
+        With gelu, the layer ends in that activation: on a GPU in its tanh approximation, whose error is below the
+        rounding of bfloat16.
         """
         super().__init__()
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
@@ -48,7 +47,7 @@ class CastLinear(nn.Module):
 
 
 class PatchLinear(nn.Module):
-    """What a convolution computes whose stride is its size, as a product: a GPU takes a tenth of the time."""
+    """A convolution whose stride equals its kernel size, as a product: a tenth of the time on a GPU."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -66,10 +65,10 @@ class PatchLinear(nn.Module):
 def replace_linear(model: nn.Module, kind: str, packed: bool, towers: bool = True) -> None:
     """Replace the linear layers of a model, in place. It can then neither be trained nor saved.
 
-    An activation that follows a packed layer, or one in bfloat16 on a GPU, becomes part of it.
+    An activation that follows a packed layer, or one in bfloat16 on a GPU, is fused into it.
 
     Args:
-        model: its large products are in the type that they are computed in.
+        model: its large products are already in the type that they are computed in.
         kind: of the device, "cpu" or "cuda".
         packed: lay weights out for oneDNN.
         towers: replace those of vision towers, too.
@@ -81,7 +80,7 @@ def replace_linear(model: nn.Module, kind: str, packed: bool, towers: bool = Tru
 
 
 def _replace_own(module: nn.Module, kind: str, packed: bool) -> None:
-    """Replace the linear layers that a module holds itself, not in its parts."""
+    """Replace the linear layers that a module holds itself, not those of its submodules."""
     make = PackedLinear if packed else CastLinear
     if kind == "cuda":
         _suit_gpu(module)
@@ -97,7 +96,7 @@ def _replace_own(module: nn.Module, kind: str, packed: bool) -> None:
 
 
 def _fused(module: nn.Module, kind: str, packed: bool) -> tuple[str, str]:
-    """Return the layer of a module that its activation becomes part of, and that activation; empty where none does."""
+    """Return the layer of a module that its activation is fused into, and that activation; both empty if none is."""
     followed, activation = FOLLOWED.get(type(module), ("", ""))
     if not followed:
         return "", ""
@@ -106,7 +105,7 @@ def _fused(module: nn.Module, kind: str, packed: bool) -> tuple[str, str]:
 
 
 def _suit_gpu(module: nn.Module) -> None:
-    """Give a vision tower its patches, and a text block its queries, keys and values, as one product."""
+    """Make one product of a vision tower's patch convolution, or of a text block's queries, keys and values."""
     if isinstance(module, VisionTower) and isinstance(module.vit.patch_embed.proj, nn.Conv2d):
         conv = module.vit.patch_embed.proj
         if conv.stride == conv.kernel_size:
@@ -123,6 +122,6 @@ def _suit_gpu(module: nn.Module) -> None:
 
 
 def _whole_chunks(words: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the words' matrix (V, D) and biases (V,) with words behind them that are never written."""
+    """Return the word matrix (V, D) and biases (V,), padded to whole chunks with words that are never written."""
     missing = -len(words) % CHUNK
     return F.pad(words, (0, 0, 0, missing)), F.pad(bias, (0, missing), value=float("-inf"))

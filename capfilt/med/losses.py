@@ -16,8 +16,8 @@ FLOOR = 1e-4  # added to the weights of hard negatives in pre-training, in the o
 def contrastive_loss(image: Tensor, text: Tensor, temperature: Tensor | float, positive: Tensor) -> Tensor:
     """Return the image-text contrastive (ITC) loss of a batch.
 
-    The loss is the mean of the image-to-text and the text-to-image cross-entropy; what has several
-    positives shares its target evenly among them.
+    The loss is the mean of the image-to-text and the text-to-image cross-entropy; an image or a text
+    with several positives shares its target evenly among them.
 
     Args:
         image: L2-normalised image features, (B, E).
@@ -80,7 +80,7 @@ def matching_loss(positive: Tensor, negative: Tensor, usable: Tensor) -> Tensor:
     Args:
         positive: ITM logits of pairs that match, (R, 2).
         negative: ITM logits of pairs that do not, (N, 2).
-        usable: bool (N,), False for pairs that stand in where there was no false one; they are not scored.
+        usable: bool (N,), False for placeholders where no negative was found; they are not scored.
     """
     false = torch.zeros_like(usable, dtype=torch.long).masked_fill(~usable, IGNORE)  # (N,)
     labels = torch.cat([false.new_ones(len(positive)), false])  # (R + N,)
@@ -109,7 +109,7 @@ def language_loss(logits: Tensor, ids: Tensor, keep: Tensor, prompt: int = 0, re
 
 
 def negative_weights(similarity: Tensor, positive: Tensor, floor: float) -> Tensor:
-    """Return how likely each column is chosen as a row's hard negative: the likelier, the more similar it is.
+    """Return weights for drawing each column as a row's hard negative: the more similar, the likelier.
 
     Args:
         similarity: ITC logits, (N, M): cosines over the temperature.
@@ -117,13 +117,13 @@ def negative_weights(similarity: Tensor, positive: Tensor, floor: float) -> Tens
         floor: added to the softmax of the similarities; the original has 1e-4 in pre-training, 0 in retrieval.
 
     Returns:
-        Weights (N, M), not summing to 1; 0 for positives. A row of positives alone has no negative: it is all 0.
+        Weights (N, M), not summing to 1; 0 for positives. A row with only positives has no negative: it is all 0.
 
     Source:
         section 3.2: hard negatives "with higher contrastive similarity in a batch are more likely to be selected".
     """
     weights = (similarity.detach().float().softmax(dim=1) + floor).masked_fill(positive, 0.0)  # (N, M)
-    # Beside a positive that takes all of the softmax, negatives may vanish in float32: then all are alike.
+    # If a positive takes all of the softmax, the negatives may vanish in float32: then all get equal weight.
     return torch.where(has_negative(weights)[:, None], weights, (~positive).float())
 
 

@@ -38,8 +38,8 @@ class MED(nn.Module):
     def initialise(self, seed: int) -> "MED":
         """Draw all weights from the seed, normally distributed around 0.
 
-        The deviation is BERT's 0.02 at BERT's width of 768 and grows as the inputs get fewer, so that a
-        narrow model, too, starts with signals that its norms and its softmax can tell apart.
+        The deviation is BERT's 0.02 at BERT's width of 768 and grows as the number of inputs falls, so that
+        a narrow model, too, starts with signals that its norms and its softmax can tell apart.
         """
         generator = torch.Generator().manual_seed(seed)
 
@@ -51,7 +51,7 @@ class MED(nn.Module):
                 fill(module.weight, module.weight[0].numel())
             if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
                 module.bias.data.zero_()
-        # As large as the patch tokens that it is added to: a weaker one takes long to be noticed.
+        # As large as the patch tokens that they are added to: the model takes long to notice weaker positions.
         self.vision.vit.pos_embed.data.normal_(0.0, POSITION_STD, generator=generator)
         fill(self.vision.vit.cls_token, self.config.vision.width)
         return self
@@ -77,12 +77,12 @@ class MED(nn.Module):
         return F.normalize(self.text_proj(states), dim=-1)
 
     def lay_out(self, ids: Tensor, keep: Tensor, owners: Tensor, images: int, tokens: int) -> Reading:
-        """Return how texts are read in inference, on the model's device, which is not waited for.
+        """Return the layout of texts for inference, on the model's device, which is not waited for.
 
         Args:
-            ids: int64 (R, L).
-            keep: bool (R, L), True for real tokens, on the device of ids, as is owners: on the host, for a GPU.
-            owners: int64 (R,), the image of each text, not decreasing.
+            ids: int64 (R, L); on the host also for a model on a GPU, which would else be waited for.
+            keep: bool (R, L), True for real tokens, on the device of ids, as is owners.
+            owners: int64 (R,), the image of each text, non-decreasing.
             images: B.
             tokens: M.
 
@@ -108,7 +108,7 @@ class MED(nn.Module):
         return self.text.logits(self.text.decode(ids, image))
 
     def _first_states(self, ids: Tensor, keep: Tensor, image: list[KeysValues] | None = None) -> Tensor:
-        # Training keeps the padding, and with it shapes that do not change from step to step, as torch.compile wants.
+        # Training keeps the padding, so that shapes do not change from step to step, as torch.compile wants.
         if not torch.is_inference_mode_enabled():
             return self.text.encode(ids, keep, image)[:, 0]  # (R, D)
         images, tokens = (len(image[0][0]), image[0][0].shape[2]) if image else (len(ids), 1)

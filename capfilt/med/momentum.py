@@ -74,7 +74,7 @@ class Momentum(nn.Module):
         return self.settings.alpha * (min(1.0, done / ramp) if ramp else 1.0)
 
     def follow(self, done: float) -> None:
-        """Move the copies towards the model, once a step: batches of one step, told by `done`, share a move."""
+        """Move the copies towards the model, once a step: batches with the same `done` are of one step and share it."""
         if done != self._moved:
             self._average(self._slow, self._online, 0)
             self._moved = done
@@ -86,16 +86,16 @@ class Momentum(nn.Module):
         return Features(images.float(), self.copy.text_features(ids, keep).float())
 
     def with_queue(self, images: Tensor) -> Tensor:
-        """Return the image numbers of what contrast compares with, (B + Q,), for a batch's own (B,)."""
+        """Return the image numbers (B + Q,) that contrast compares with: the batch's own (B,), then the queue's."""
         return torch.cat([images, self.images])
 
     def contrast(self, online: Features, slow: Features, temperature: Tensor, positive: Tensor, done: float) -> Tensor:
         """Return ITC of the online features against the slow ones of the same batch and the queues.
 
-        positive (B, B + Q), bool, tells which of them are true pairs. Other ranks' features come in a step later,
-        through the queues.
+        positive, bool (B, B + Q), is True for true pairs. Other ranks' features arrive one step later, through the
+        queues.
         """
-        # New tensors, so that enqueuing leaves alone what the gradient is computed from.
+        # New tensors, so that enqueuing does not change what the gradient is computed from.
         images = torch.cat([slow.image.T, self.image_queue], dim=1)  # (E, B + Q)
         texts = torch.cat([slow.text.T, self.text_queue], dim=1)  # (E, B + Q)
         alpha = self.alpha(done)
@@ -108,10 +108,10 @@ class Momentum(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, features: Features, images: Tensor) -> None:
-        """Put the features of all ranks' pairs, N of them, and their image numbers (N,) over the oldest entries.
+        """Overwrite the oldest entries with the features of all ranks' N pairs and their image numbers (N,).
 
         Raises:
-            ConfigError: the queue is no multiple of N.
+            ConfigError: the size of the queue is not a multiple of N.
         """
         size, count = self.settings.queue, len(images)
         if size % count:
@@ -119,7 +119,7 @@ class Momentum(nn.Module):
                 f"momentum.queue: {size} is no multiple of the {count} pairs that a step of all ranks puts in; "
                 f"set momentum.queue: {count * max(1, round(size / count))}, or a batch size that divides {size}"
             )
-        # Columns are found on the device: to read the pointer here would stall a GPU in every step.
+        # Columns are computed on the device: reading the pointer here would stall a GPU at every step.
         columns = (self.pointer + torch.arange(count, device=images.device)) % size  # (N,)
         self.image_queue.index_copy_(1, columns, features.image.T)
         self.text_queue.index_copy_(1, columns, features.text.T)
@@ -130,27 +130,27 @@ class Momentum(nn.Module):
 def resume_published(momentum: Momentum, state: Mapping[str, Tensor], where: str) -> None:
     """Take copies and queues from an original pre-training or retrieval state dict, to go on where it stopped.
 
-    A pre-training file has no image numbers: its entries belong to nobody, as in the original's retrieval fine-tune.
+    A pre-training file has no image numbers: its entries belong to no image, as in the original's retrieval fine-tune.
 
     Raises:
-        CheckpointError: it holds no momentum copies or queues, or of other sizes.
+        CheckpointError: momentum copies or queues are missing, or have other sizes.
     """
     queues = {ours: state[name] for name, ours in QUEUES.items() if name in state}
     _resume(momentum, queues, _copies(momentum, state), where)
 
 
 def save_momentum(momentum: Momentum, file: Path) -> None:
-    """Write copies and queues, which a fine-tune of the same model goes on with."""
+    """Write copies and queues, with which a fine-tune of the same model goes on."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with staged(str(file)) as partial:
         save_file({name: tensor.contiguous() for name, tensor in momentum.state_dict().items()}, partial)
 
 
 def load_momentum(momentum: Momentum, file: Path) -> None:
-    """Take copies and queues from what save_momentum wrote; their entries belong to nobody among the images here.
+    """Take copies and queues from what save_momentum wrote; the queued entries belong to no image of this training.
 
     Raises:
-        CheckpointError: they are damaged, or of other sizes.
+        CheckpointError: they are damaged, or have other sizes.
     """
     state = load_tensors(file)
     queues = {name: state[name] for name in state.keys() & {*QUEUES.values()} - {"images"}}
@@ -188,7 +188,7 @@ def _copies(momentum: Momentum, state: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def _encoders(model: MED) -> MED:
-    """Return a copy of the model with what ITC reads and no more."""
+    """Return a copy of the model with only what ITC reads."""
     copy = deepcopy(model).requires_grad_(False)
     for name in ("itm_head", "temperature"):
         delattr(copy, name)

@@ -1,7 +1,7 @@
 """NLVR2: is a sentence true of two images?
 
-Each block of the text stack has two cross-attentions, one for each image, whose results are put
-together: by their mean in the first blocks, by a linear layer over both in the others.
+Each block of the text stack has two cross-attentions, one for each image, whose results are
+combined: by their mean in the first blocks, by a linear layer over both in the others.
 
 Shapes: B sentences, each with two images, L tokens, M image tokens, D text width.
 Source: BLIP, arXiv 2201.12086, section 5.4 and figure 5.
@@ -21,7 +21,7 @@ from capfilt.med.vision import VisionTower
 
 
 class TwinAttention(nn.Module):
-    """Attention over two images, put together before one residual and one norm."""
+    """Attention over two images, combined before one residual and one norm."""
 
     def __init__(self, config: TextConfig, image_width: int, merge: bool) -> None:
         super().__init__()

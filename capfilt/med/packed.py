@@ -1,8 +1,8 @@
 """Linear layers whose weights are laid out for oneDNN, and whether they suit this machine.
 
-On a CPU torch hands a float32 product to MKL, which is slow for the few rows of a decoding step and, on processors of
-other makers than Intel, takes an older path for many. oneDNN, which is part of torch too, is not, once a weight is laid
-out for it. The way there is the operators of torch's own compiler: the public layout (torch.utils.mkldnn) copies at
+On a CPU torch hands a float32 product to MKL, which is slow for the few rows of a decoding step and, on processors not
+made by Intel, takes an older path for many rows. oneDNN, also part of torch, is fast at both once a weight is laid out
+for it. It is reached through operators of torch's own compiler, since the public layout (torch.utils.mkldnn) copies at
 every call.
 
 Shapes: D_in and D_out widths.
@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 from capfilt.med.processor import maker
 
-CLOSE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}  # relative to the largest value: some roundings of each type
-ROWS = 512  # that a layout is chosen for; any number works
+CLOSE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}  # relative to the largest value: a few roundings of each type
+ROWS = 512  # of input that the layout is chosen for; it works for any number
 
 
 class PackedLinear(nn.Module):
-    """What CastLinear computes, from a weight laid out for oneDNN; on a CPU."""
+    """CastLinear with its weight laid out for oneDNN; on a CPU only."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> None:
-        """Lay a weight (D_out, D_in) out. With gelu, the layer ends in that activation."""
+        """Lay out a weight (D_out, D_in). With gelu, the layer ends in that activation."""
         super().__init__()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
         self.bias = None if bias is None else bias.detach().to(weight.dtype)
@@ -41,7 +41,7 @@ class PackedLinear(nn.Module):
 @cache
 @torch.no_grad()
 def packing_suits(dtype: torch.dtype) -> bool:
-    """Return whether packed linear layers are the faster ones here for texts, and give what plain ones give."""
+    """Return whether packed linear layers are faster here for texts, and give the same results as plain ones."""
     there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not there or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
@@ -54,5 +54,5 @@ def packing_suits(dtype: torch.dtype) -> bool:
 
 
 def packing_suits_images(dtype: torch.dtype) -> bool:
-    """Return whether they are the faster ones for images, too: in float32, MKL is faster on Intel's processors."""
+    """Return whether they are faster for images, too: in float32, MKL is faster on Intel's processors."""
     return dtype != torch.float32 or maker() != "Intel"

@@ -1,6 +1,6 @@
 """What the processor is, as far as the fastest form of a computation depends on it.
 
-Told by its name and not by a clock, so that a run has the same bytes however busy its machine is.
+Its name decides, not a timing, so that a run has the same bytes however busy its machine is.
 """
 
 from pathlib import Path
@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 CPUINFO = Path("/proc/cpuinfo")
-# Units for matrix products in bfloat16 (AMX). Asked once: a compiled training cannot ask.
+# Units for matrix products in bfloat16 (AMX). Looked up once, since compiled training code cannot.
 MATRIX_UNITS = bool(torch.cpu._is_amx_tile_supported())
-MAKERS = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel"}  # as their processors call them
+MAKERS = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel"}  # by the name that their processors report
 
 
 def maker() -> str:
-    """Return "AMD" or "Intel", whichever made the processor; "" for others, and where nothing tells."""
+    """Return "AMD" or "Intel", whichever made the processor; "" for others, and where it cannot be told."""
     text = CPUINFO.read_text() if CPUINFO.is_file() else ""
     return next((maker for name, maker in MAKERS.items() if name in text), "")

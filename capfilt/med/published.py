@@ -2,7 +2,7 @@
 
 Two layouts are read: the original's state dict (pre-training, captioning, retrieval, VQA and NLVR2 files)
 and transformers' BLIP folders, whose text half has the original's names. A name is looked up in a table
-of patterns; one that no row knows is an error, so that nothing is dropped or left random unnoticed.
+of patterns; one that no row matches is an error, so that nothing is dropped or left random unnoticed.
 """
 
 import logging
@@ -132,7 +132,7 @@ def from_published(state: Mapping[str, Tensor], where: str, kind: Kind = "med") 
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors are equal; of two without values, whether they could be."""
+    """Return whether two tensors are equal; without values, whether they could be."""
     return one.shape == other.shape if one.is_meta else torch.equal(one, other)
 
 
@@ -142,10 +142,10 @@ def infer_config(state: Mapping[str, Tensor], image_size: int | None = None, hea
     Args:
         state: from from_published.
         image_size: pixels; that of the position table when None.
-        heads: which no tensor tells; as wide as those of every published model when None.
+        heads: numbers of attention heads, which no tensor tells; None takes the head width of the published models.
 
     Raises:
-        ValueError: heads are not given for a width that cannot have such heads.
+        ValueError: heads is None for a width that is not a multiple of that head width.
     """
     projection = state.get("vision_proj.weight")
     return MEDConfig(
@@ -206,7 +206,7 @@ def _published_heads(width: int, option: str) -> int:
 def fit_positions(state: dict[str, Tensor], config: Sizes) -> dict[str, Tensor]:
     """Return the state with its position table interpolated to the config's image size.
 
-    What is no table of a class token and a square of patches stays as it is: then it does not fit, which is told.
+    A table that is not a class token and a square of patches stays as it is, and is then reported as a misfit.
     """
     table = state.get(POSITIONS)
     if table is None or table.ndim != 3 or len(table) != 1 or not is_square(table.shape[1] - 1):

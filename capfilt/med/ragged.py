@@ -1,8 +1,8 @@
-"""Rows of a ragged batch, without padding for what works row by row and with it for attention.
+"""Rows of a ragged batch: unpadded for what works row by row, padded for attention.
 
 Texts differ in length, and most of their arithmetic is in linear layers that look at one token at a time. So the real
-tokens travel as one list, and are laid out in a rectangle only where they look at each other or at an image. A GPU does
-without: there it is enough to tell where groups begin and end.
+tokens are kept as one list, and laid out in a rectangle only for attention to each other or to an image. A GPU needs no
+rectangle: there it is enough to say where each group begins and ends.
 
 Shapes: T rows of the list, G groups, W places of a group, D width.
 """
@@ -16,13 +16,13 @@ from torch import Tensor
 class Places(NamedTuple):
     """Where each row of a list stands in a rectangle of groups."""
 
-    flat: Tensor  # int64 (T,), place in the flat rectangle
+    flat: Tensor  # int64 (T,), index in the flattened rectangle
     groups: int
     width: int
 
     @classmethod
     def of(cls, owners: Tensor, groups: int) -> Self:
-        """Give each row a place in its group, next to those before it; owners, int64 (T,), is not decreasing."""
+        """Place each row after those before it in its group; owners, int64 (T,), names the groups, non-decreasing."""
         counts = torch.bincount(owners, minlength=groups)  # (G,)
         width = int(counts.max())
         before = counts.cumsum(0) - counts  # (G,)
@@ -30,8 +30,8 @@ class Places(NamedTuple):
         return cls(flat, groups, width)
 
     def pad(self, rows: Tensor) -> Tensor:
-        """Lay rows (T, D) out, (G, W, D), with zeros in between."""
-        if len(rows) == self.groups * self.width:  # nothing in between
+        """Lay out rows (T, D) as (G, W, D), padded with zeros."""
+        if len(rows) == self.groups * self.width:  # nothing to pad
             return rows.view(self.groups, self.width, -1)
         padded = rows.new_zeros(self.groups * self.width, rows.shape[1])  # (G W, D)
         return padded.index_copy_(0, self.flat, rows).view(self.groups, self.width, -1)
@@ -46,26 +46,26 @@ class Spans(NamedTuple):
     """Where each of G groups begins and ends in a list."""
 
     cu_seqlens: Tensor  # int32 (G + 1,)
-    max_seqlen: int  # rows of a group
+    max_seqlen: int  # rows of the longest group
 
     @classmethod
     def of(cls, owners: Tensor, groups: int) -> Self:
-        """Tell where the groups of rows lie that owners (T,), not decreasing, names; it waits for their device."""
+        """Return where groups lie, given the group of each row, owners (T,), non-decreasing; waits for their device."""
         counts = torch.bincount(owners, minlength=groups)  # (G,)
         return cls(torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int(), int(counts.max()))
 
     @classmethod
     def even(cls, groups: int, rows: int, device: torch.device) -> Self:
-        """Tell where groups of equally many rows lie."""
+        """Return where groups of equally many rows lie."""
         return cls(torch.arange(0, (groups + 1) * rows, rows, dtype=torch.int32, device=device), rows)
 
     def rounded(self, step: int) -> Self:
-        """Return the same, with the longest group taken for as long as the next multiple of a step."""
+        """Return the same, with max_seqlen rounded up to a multiple of a step."""
         return self._replace(max_seqlen=-(-self.max_seqlen // step) * step)
 
 
 class Listed(NamedTuple):
-    """Where groups of queries lie in their list, and the groups of what they look at in theirs: nothing is padded."""
+    """Where groups of queries, and the groups of keys that they look at, lie in their lists: nothing is padded."""
 
     queries: Spans
     seen: Spans

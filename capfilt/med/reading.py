@@ -1,4 +1,4 @@
-"""How texts that are read, and not written, are laid out: as one list of their real tokens, and where each token looks.
+"""The layout of texts that are read, not written: one list of their real tokens, grouped for attention.
 
 Shapes: B images, R texts, T real tokens of all of them, L tokens of the longest.
 """
@@ -13,27 +13,27 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from capfilt.med.gpu import send
 from capfilt.med.ragged import Listed, Places, Spans
 
-LIST, TEXTS, GROUP = 512, 128, 128  # a list of tokens, one of texts, and a group have a multiple of so many
+LIST, TEXTS, GROUP = 512, 128, 128  # lengths of lists of tokens, of lists of texts and of groups are multiples of these
 
 
 class Layout(NamedTuple):
-    """Where the tokens of a list look: each in its text, and at its image beside the image's other tokens."""
+    """How listed tokens are grouped for attention: by text for self-attention, by image for cross-attention."""
 
     texts: Places | Listed  # of R texts
     images: Places | Listed  # of B images
-    mask: Tensor | None = None  # bool (R, 1, 1, L), True for the real tokens of each text; for places
+    mask: Tensor | None = None  # bool (R, 1, 1, L), True for the real tokens of each text; only with Places
 
 
 class Reading(NamedTuple):
-    """How texts are read as a list of their T real tokens, of which the last block needs the R first ones alone.
+    """Texts as a list of their T real tokens; the last block computes only the first token of each of the R texts.
 
-    It lies out where each token looks: in padded rectangles or, for a GPU that needs no padding, in lists.
+    For attention, tokens are grouped in padded rectangles or, for a GPU, which needs no padding, in lists.
     """
 
     ids: Tensor  # int64 (T,)
     positions: Tensor  # int64 (T,), in the text
     owners: Tensor  # int64 (R,), the image of each text
-    starts: Tensor  # int64 (R,), places of the first tokens in the list
+    starts: Tensor  # int64 (R,), index of each text's first token in the list
     tokens: Layout
     firsts: Layout
 
@@ -44,7 +44,7 @@ class Reading(NamedTuple):
         Args:
             ids: int64 (R, L).
             keep: bool (R, L), True for real tokens.
-            owners: int64 (R,), the image of each text, not decreasing.
+            owners: int64 (R,), the image of each text, non-decreasing.
             images: B.
         """
         rows, texts, places = cls._list(keep)
@@ -56,10 +56,10 @@ class Reading(NamedTuple):
 
     @classmethod
     def listed(cls, ids: Tensor, keep: Tensor, owners: Tensor, images: int, tokens: int) -> "Reading":
-        """Lay out texts in lists, of images of so many tokens; the rest as in of.
+        """Lay out texts in lists, for images of so many tokens each; the other arguments are those of `of`.
 
-        Lists and their longest groups are brought to round lengths, so that few different ones are met. What is added
-        belongs to no group, and what is made of it says nothing.
+        The lengths of lists and of their longest groups are rounded up, so that few different ones occur. The padding
+        belongs to no group, and its results are meaningless.
         """
         rows, texts, places = cls._list(keep)
         more_tokens, more_texts = -len(texts) % LIST, -len(keep) % TEXTS
@@ -78,12 +78,12 @@ class Reading(NamedTuple):
 
     @staticmethod
     def _list(keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the numbers of texts (R,), and of each real token its text (T,) and its place in that (T,)."""
+        """Return the indices of the texts (R,), and for each real token its text (T,) and its position there (T,)."""
         texts, places = keep.nonzero().unbind(1)
         return torch.arange(len(keep), device=keep.device), texts, places
 
     def to(self, device: torch.device) -> "Reading":
-        """Return the same on a device, which is not waited for."""
+        """Return the same on a device, without waiting for it."""
         leaves, form = tree_flatten(self)
         there = [send(leaf, device) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         return tree_unflatten(there, form)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""A sum and its norm, in which each half of a transformer block ends; on a GPU both in one pass over memory.
+"""The sum and norm at the end of each half of a transformer block; on a GPU both in one pass over memory.
 
 Shapes: ..., D width.
 """
@@ -21,7 +21,7 @@ def pre_norm(x: Tensor, delta: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tens
 
 
 def post_norm(x: Tensor, delta: Tensor, norm: nn.LayerNorm) -> Tensor:
-    """Return the norm of x + delta (..., D), which is the residual stream itself of a BERT."""
+    """Return the norm of x + delta (..., D), which in a BERT is the residual stream itself."""
     if not kernels_suit(x):
         return norm(x + delta)  # type: ignore[no-any-return]
     from capfilt.med.kernels import add_norm

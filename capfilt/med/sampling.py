@@ -14,8 +14,8 @@ from numpy.random import Generator, Philox
 from torch import Tensor
 
 BANNED = float("-inf")
-LIKELY = 256  # tokens among which a nucleus is looked for first
-CHUNK = 64  # tokens, of which a GPU takes a whole number
+LIKELY = 256  # tokens among which the nucleus is searched first
+CHUNK = 64  # tokens; a GPU takes a vocabulary of whole chunks
 
 
 def uniforms(seeds: list[int], captions: int, steps: int) -> Tensor:
@@ -28,15 +28,15 @@ def uniforms(seeds: list[int], captions: int, steps: int) -> Tensor:
     state, draws = bits.state, Generator(bits)
     noise = np.empty((len(seeds) * captions, steps))  # (B * captions, steps)
     for row, (seed, index) in zip(noise, product(seeds, range(captions)), strict=True):
-        # A list of Python numbers would become float64 at 2**63 and give neighbouring seeds one key.
+        # A list of Python numbers would become float64 from 2**63 on and give neighbouring seeds one key.
         state["state"]["key"] = np.array([seed, index], np.uint64)
-        bits.state = state  # a tenth of the time that a new generator takes
+        bits.state = state  # takes a tenth of the time of a new generator
         draws.random(out=row)
     return torch.from_numpy(noise)
 
 
 def penalise(scores: Tensor, written: Tensor, penalty: float) -> Tensor:
-    """Return scores (R, V) with those of tokens already written (R, L) made worse, whatever their sign."""
+    """Return scores (R, V) with those of tokens already written (R, L) lowered, whatever their sign."""
     if penalty == 1.0:
         return scores
     old = scores.gather(1, written)  # (R, L)
@@ -44,22 +44,22 @@ def penalise(scores: Tensor, written: Tensor, penalty: float) -> Tensor:
 
 
 def ban(scores: Tensor, token: int) -> Tensor:
-    """Return scores (R, V) under which a token cannot be chosen."""
+    """Return scores (R, V) with which a token cannot be chosen."""
     scores = scores.clone()
     scores[:, token] = BANNED
     return scores
 
 
 def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
-    """Return what may be drawn: the k likeliest tokens, then the least of them whose mass reaches top_p.
+    """Return what may be drawn: of the k likeliest tokens, the fewest whose mass reaches top_p.
 
-    Without top_k the vocabulary is sorted on a GPU, and else for rows whose likeliest LIKELY tokens fall short of top_p
-    alone. The result for a row is the same to the bit, whatever other rows there are.
+    Without top_k, a GPU sorts the vocabulary for all rows, a CPU only for rows whose LIKELY likeliest tokens fall short
+    of top_p. The result for a row is the same to the bit, whatever other rows there are.
 
     Args:
         scores: logits, float32 (R, V).
         top_k: 0 keeps all tokens.
-        top_p: the mass is taken among the k tokens that are left; 1 keeps them all.
+        top_p: as a share of the mass of those k tokens; 1 keeps them all.
 
     Returns:
         Probabilities, likeliest first, 0 outside the nucleus, and the token ids they belong to, both (R, k).
@@ -67,14 +67,14 @@ def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
     if top_k:
         values, ids = scores.topk(min(top_k, scores.shape[1]), dim=1)  # (R, k), (R, k)
         probabilities = values.softmax(dim=1)  # (R, k)
-    elif top_p == 1.0 or scores.is_cuda:  # a GPU does not wait for the host to look, and its steps are recorded without
+    elif top_p == 1.0 or scores.is_cuda:  # a look at values would make a GPU wait, and cannot be recorded
         probabilities, ids = _all_likely(scores)  # (R, V), (R, V)
     else:
         values, ids = scores.topk(min(LIKELY, scores.shape[1]), dim=1)  # (R, k), (R, k)
         probabilities = (values - scores.logsumexp(dim=1, keepdim=True)).exp()  # (R, k)
         short = probabilities.sum(dim=1) < top_p  # (R,)
         if short.any():
-            # Sorting puts equal scores in another order: a row that does without keeps its own, whatever stands beside.
+            # Sorting may order equal scores differently, so only short rows take its result, whatever the batch.
             behind = (0, scores.shape[1] - ids.shape[1])
             probabilities, ids = F.pad(probabilities, behind), F.pad(ids, behind)  # (R, V), (R, V)
             probabilities[short], ids[short] = _all_likely(scores[short])
@@ -82,7 +82,7 @@ def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
 
 
 def cut(probabilities: Tensor, top_p: float) -> Tensor:
-    """Return probabilities (R, k), likeliest first, with 0 behind the least of them whose mass reaches top_p."""
+    """Return probabilities (R, k), likeliest first, with 0 after the fewest whose mass reaches top_p."""
     if top_p == 1.0:
         return probabilities  # the sum below rounds to 1 long before the last token
     before = probabilities.cumsum(dim=1) - probabilities  # (R, k), mass of the likelier tokens

@@ -1,4 +1,4 @@
-"""What a device leaves to the machine. The towers are not imported here: timm takes seconds, and a driver has none."""
+"""The settings of a device left to the machine. No tower is imported: timm takes seconds, and a driver has none."""
 
 import torch
 
@@ -8,11 +8,11 @@ from capfilt.med.processor import MATRIX_UNITS
 
 
 def settle(device: Device, before: Device | None = None) -> Device:
-    """Return a device without "auto": as a run began with, or as suits this machine.
+    """Return a device with each "auto" settled: as when the run began, or as suits this machine.
 
     Args:
         device: the setting.
-        before: the settled device of the run that goes on, if one does.
+        before: the settled device of the run that is resumed, if any.
     """
     if before is not None:
         begun = {key: getattr(before, key) for key in ("dtype", "linear") if getattr(device, key) == "auto"}

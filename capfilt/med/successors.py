@@ -1,6 +1,6 @@
 """Models that start from a pre-trained MED: VQA and NLVR2.
 
-What MED has keeps its weights; the few layers that it lacks are drawn, and told.
+They take over MED's weights; the few layers that it lacks are drawn at random and logged.
 """
 
 import logging
@@ -24,8 +24,8 @@ M = TypeVar("M", bound=nn.Module)
 def vqa_from(model: MED, drop_path: float, seed: int, where: str = "the checkpoint") -> VQA:
     """Return a VQA model whose encoder and decoder start as those of a pre-trained MED.
 
-    An answer attends to question states where a caption attends to an image: keys and values of another
-    width than the image's are drawn from the seed, as in the original.
+    An answer attends to question states where a caption attends to an image. Where these differ in width,
+    the weights of the keys and values are drawn from the seed, as in the original.
 
     Args:
         model: the pre-trained one.
@@ -50,13 +50,13 @@ def vqa_from(model: MED, drop_path: float, seed: int, where: str = "the checkpoi
 
 
 def nlvr2_from(model: MED, merge_from: int, drop_path: float, seed: int, where: str = "the checkpoint") -> NLVR2:
-    """Return an NLVR2 model both of whose cross-attentions start as the one of a pre-trained MED.
+    """Return an NLVR2 model whose two cross-attentions both start as that of a pre-trained MED.
 
     The layers that merge the two and the head are drawn from the seed.
 
     Args:
         model: the pre-trained one.
-        merge_from: text blocks from this one on put the two together by weights, those before it by their mean.
+        merge_from: text blocks from this one on merge the two by a linear layer, those before it by their mean.
         drop_path: stochastic depth of the vision tower.
         seed: of what is drawn.
         where: the model comes from, for errors.

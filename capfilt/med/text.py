@@ -68,9 +68,9 @@ class TextBlock(nn.Module):
         return self.mlp(x)  # type: ignore[no-any-return]
 
     def read(self, x: Tensor, q: Tensor, text: KeysValues, image: KeysValues | None, layout: Layout) -> Tensor:
-        """Map x (T, D), some tokens with their queries, to (T, D): as encode does, without padding.
+        """Map x (T, D), some of the tokens, to (T, D), as encode does but without padding.
 
-        text are the keys and values of all tokens.
+        q are the queries of x, text the keys and values of all tokens.
         """
         x = self.encoder_attn(x, text, layout.mask, places=layout.texts, q=q)  # (T, D)
         if image is not None:
@@ -115,7 +115,7 @@ class Embeddings(nn.Module):
 
 
 class LanguageHead(nn.Module):
-    """Scores of every word for the next token; the output matrix is the word embedding's."""
+    """Scores every word as the next token; the output matrix is that of the word embedding."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class LanguageHead(nn.Module):
         self.act = nn.GELU()
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocabulary))
-        self.words: nn.Module | None = None  # the output matrix laid out anew, for inference
+        self.words: nn.Module | None = None  # the output matrix in a faster form, for inference
 
     def forward(self, x: Tensor, words: Tensor) -> Tensor:
         """Map x (..., D) and the word embeddings (V, D) to logits (..., V)."""
@@ -142,7 +142,7 @@ class TextStack(nn.Module):
             self.head = LanguageHead(config)
 
     def project_image(self, image: Tensor) -> list[KeysValues]:
-        """Return each block's keys and values of image tokens (B, M, D_image): once for all texts of an image."""
+        """Return each block's keys and values of image tokens (B, M, D_image), once for all texts of an image."""
         projected = [block.cross_attn.project(image) for block in self._blocks()]
         if torch.is_inference_mode_enabled() and not image.is_cuda:  # read at every step: laid out once, head by head
             return [(keys.contiguous(), values.contiguous()) for keys, values in projected]
@@ -160,13 +160,13 @@ class TextStack(nn.Module):
         return x
 
     def read(self, reading: Reading, image: list[KeysValues] | None = None) -> Tensor:
-        """Return the last state of each text's first token, (R, D): what encode has there, padding not computed.
+        """Return the last state of each text's first token, (R, D), as encode does, but without computing the padding.
 
-        The last block works for the first tokens alone.
+        The last block computes the first tokens only.
 
         Args:
             reading: of R texts, on this device.
-            image: of the images that it was laid out for; None for mode "text".
+            image: keys and values of the images that it was laid out for; None for mode "text".
         """
         x: Tensor = self.embeddings.at(reading.ids, reading.positions)  # (T, D)
         for layer, block in enumerate(self._blocks()):
@@ -188,9 +188,9 @@ class TextStack(nn.Module):
         """Return the last states (R, L, D) of ids (R, L) in mode "decode".
 
         With caches, ids are the tokens from position start on, after those already cached: any number
-        at the start, one at a time later. seen (B, M), bool, is True for the tokens of the context that
-        may be looked at; without it, all of them. places put single tokens of rows that are not equally
-        many an image to their images.
+        at the start, one at a time later. seen, bool (B, M), is True for the context tokens that may be
+        looked at; None allows all. places groups the rows, of one token each, by image where images have
+        different numbers of rows.
         """
         if start and ids.shape[1] > 1:
             raise ValueError(f"{ids.shape[1]} tokens at position {start}; after the first call give one at a time")

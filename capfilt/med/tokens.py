@@ -12,11 +12,11 @@ from torch import Tensor
 from capfilt.errors import CheckpointError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_MAX_BYTES = 32 << 20  # of a file of words; bert-base-uncased's tokenizer.json has 0.7 MB
+_MAX_BYTES = 32 << 20  # of a vocabulary file; bert-base-uncased's tokenizer.json has 0.7 MB
 
 
 class Tokens:
-    """WordPiece over a vocab.txt or a tokenizer.json; `[DEC]` and `[ENC]` are the two ids behind its words.
+    """WordPiece over a vocab.txt or a tokenizer.json; `[DEC]` and `[ENC]` are the two ids after its words.
 
     A special token written in a text is split like any other text: it can never act as one.
 
@@ -52,7 +52,7 @@ class Tokens:
         return [first, *self.pieces(text)[: max_tokens - 2], self.end]
 
     def encode_all(self, texts: Sequence[str], first: int, max_tokens: int) -> list[list[int]]:
-        """Return what encode gives of each text. Other threads of Python go on meanwhile."""
+        """Return what encode gives for each text. Other Python threads can run meanwhile."""
         encoded = self._pieces.encode_batch_fast(list(texts))
         return [[first, *pieces.ids[: max_tokens - 2], self.end] for pieces in encoded]
 
@@ -61,7 +61,7 @@ class Tokens:
         length = max(map(len, rows))
         keep = np.arange(length) < np.fromiter(map(len, rows), np.int64)[:, None]  # (R, L)
         ids = np.full(keep.shape, self.pad)  # (R, L)
-        ids[keep] = np.fromiter(chain.from_iterable(rows), np.int64)  # a sixth of the time that torch.tensor takes
+        ids[keep] = np.fromiter(chain.from_iterable(rows), np.int64)  # takes a sixth of the time of torch.tensor
         return torch.from_numpy(ids), torch.from_numpy(keep)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -69,10 +69,10 @@ class Tokens:
         return self.decode_all([ids])[0]
 
     def decode_all(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """Return what decode gives of each row of ids. Other threads of Python go on meanwhile."""
+        """Return what decode gives for each row of ids. Other Python threads can run meanwhile."""
         texts = self._pieces.decode_batch([self._words(ids) for ids in rows])
-        # The decoder, which sees a token at a time, leaves the blanks around apostrophes; the original has them go. It
-        # also leaves the mark of a piece that goes on with a word where there is no word before it.
+        # The decoder sees one token at a time, and so leaves blanks around apostrophes, which the original removes. It
+        # also leaves the ## of a piece that continues a word where no word comes before it.
         return [text.strip().replace(" ' ", "'").removeprefix("##") for text in texts]
 
     def _words(self, ids: Sequence[int]) -> list[int]:
@@ -82,7 +82,7 @@ class Tokens:
 
 
 def _word_piece(ids: dict[str, int]) -> Tokenizer:
-    """Return what splits texts as bert-base-uncased does."""
+    """Return a tokenizer that splits texts as bert-base-uncased does."""
     found = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
     found.normalizer = normalizers.BertNormalizer(lowercase=True)
     found.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -97,7 +97,7 @@ def _words(path: Path) -> list[str]:
         return text.removesuffix("\n").split("\n")
     try:
         found = Tokenizer.from_str(text)
-    except Exception as error:  # the library has no narrower one
+    except Exception as error:  # the library raises nothing narrower
         raise CheckpointError(f"{path}: is no tokenizer: {error}; copy it again") from None
     ids = found.get_vocab(with_added_tokens=False)
     words = sorted(ids, key=ids.__getitem__)
@@ -109,7 +109,7 @@ def _words(path: Path) -> list[str]:
 
 
 def _difference(found: Tokenizer, words: list[str]) -> str:
-    """Return why a tokenizer gives some text other ids than Tokens does; empty if it does not."""
+    """Return why a tokenizer gives some texts other ids than Tokens does; empty if it does not."""
     ours, model = _word_piece({}), found.model
     if not isinstance(model, models.WordPiece):
         return f"its model is {type(model).__name__}"

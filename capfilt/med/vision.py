@@ -22,7 +22,7 @@ MIN_STEM_WIDTH = 16
 class ConvStem(nn.Module):
     """Patch tokens from small convolutions, in place of one as large as a patch.
 
-    A tower that starts from random weights learns shapes with it in a fraction of the images
+    With it, a tower that starts from random weights learns shapes from a fraction of the images
     (arXiv 2106.14881). The max-pooling at its end is our own. Published towers have no such stem.
     """
 
@@ -46,8 +46,8 @@ class ConvStem(nn.Module):
 class PooledTransformer(timm_vit.VisionTransformer):  # type: ignore[misc]  # timm is not typed
     """timm's tower, whose class token starts from the strongest response of each channel in the image.
 
-    Attention averages over the tokens: at the start of training the sign of a small object fades among
-    its neighbours, and its detector gets hardly any gradient. The maximum hands it on undiluted.
+    Attention averages over the tokens: at the start of training the signal of a small object fades among
+    its neighbours, and its detector gets hardly any gradient. The maximum passes it on undiluted.
     """
 
     def _pos_embed(self, x: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class VisionTower(nn.Module):
         return self.vit.forward_features(images).to(images.dtype)  # type: ignore[no-any-return]
 
     def _read(self, images: Tensor) -> Tensor:
-        """Return what timm's forward_features does, each sum taken together with the norm that follows it."""
+        """Return what timm's forward_features does, with each sum fused with the norm that follows it."""
         halves = [half for block in self.vit.blocks for half in (block.attn, block.mlp)]
         norms = [norm for block in self.vit.blocks for norm in (block.norm1, block.norm2)] + [self.vit.norm]
         x: Tensor = self.vit._pos_embed(self.vit.patch_embed(images))  # (B, M, D)
@@ -102,21 +102,21 @@ class VisionTower(nn.Module):
 
 
 def _conv_stem(img_size: int, patch_size: int, embed_dim: int, **_: object) -> ConvStem:
-    """Build the stem under the names that timm's tower gives its sizes."""
+    """Build the stem from sizes that timm's tower passes under these names."""
     return ConvStem(img_size, patch_size, embed_dim)
 
 
 def normalise(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Map RGB pixels, uint8 (B, 3, S, S), to the tower's input, float (B, 3, S, S)."""
-    mean, std = (  # (3, 1, 1) each, of numbers that reach a GPU without being waited for
+    mean, std = (  # (3, 1, 1) each, filled in on the device, so that a GPU is not waited for
         torch.stack([torch.full((1, 1), value, device=pixels.device) for value in each]) for each in (MEAN, STD)
     )
     normal = torch.empty(pixels.shape, dtype=dtype, device=pixels.device)
-    return torch.div(pixels / 255 - mean, std, out=normal)  # a pass over memory less than one that casts
+    return torch.div(pixels / 255 - mean, std, out=normal)  # one pass over memory fewer than with a cast
 
 
 def is_square(patches: int) -> bool:
-    """Return whether so many patches make a square grid, as resize_positions takes for granted."""
+    """Return whether so many patches make a square grid, as resize_positions assumes."""
     return patches > 0 and isqrt(patches) ** 2 == patches
 
 

@@ -31,14 +31,14 @@ class ViT(NamedTuple):
 def read_vit(source: str, sizes: VisionConfig) -> tuple[dict[str, Tensor], list[str]]:
     """Return the weights of a ViT under MED's names, and the names that are left out.
 
-    Positions are interpolated to the image size. A name that MED has not stands as it is among the weights.
+    Positions are interpolated to the image size. A name that MED lacks is kept unchanged.
 
     Args:
         source: a .safetensors, .pth or .npz file, a folder with model.safetensors, or the name of a timm model.
         sizes: of the tower that the weights are for.
 
     Raises:
-        CheckpointError: no ViT there, or one of other sizes; the message says what to set.
+        CheckpointError: there is no ViT, or its sizes differ; the message says what to set.
     """
     vit = _read(source)
     _check(source, vit, sizes)
@@ -101,14 +101,14 @@ def _from_npz(path: Path) -> ViT:
             num_heads=heads,
             num_classes=0,
         )
-        with torch.device("meta"):  # a few small arrays may tell sizes for which no memory is enough
+        with torch.device("meta"):  # a few small arrays may claim sizes beyond any memory
             least = build(depth=1)
         numbers = _numbers(least) + (depth - 1) * _numbers(least.blocks)
         if numbers > (size := path.stat().st_size):
             raise ValueError(f"its tower has {numbers} numbers, the file {size} bytes")
         tower = build(depth=depth)
         tower.load_pretrained(str(path))
-    except (*DAMAGE, ArithmeticError, MemoryError) as error:  # by sizes of 0, and by arrays of more than any memory
+    except (*DAMAGE, ArithmeticError, MemoryError) as error:  # for sizes of 0, and for arrays beyond any memory
         if isinstance(error, OSError) and error.errno in OUTAGE:
             raise
         raise CheckpointError(f"{path}: is no ViT in the layout of the ImageNet-21k files ({error})") from None

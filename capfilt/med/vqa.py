@@ -28,7 +28,7 @@ class VQA(nn.Module):
 
     @property
     def text(self) -> TextStack:
-        """The stack that writes, under the name that beam search knows."""
+        """The stack that writes, under the name that TextDecoder asks for."""
         return self.answers
 
     def ask(self, images: Tensor, ids: Tensor, keep: Tensor) -> list[KeysValues]:

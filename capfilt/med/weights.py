@@ -1,7 +1,7 @@
 """Reading the files of a checkpoint: tensors and JSON. Nothing is unpickled: .pth files are loaded as tensors only.
 
-Under `torch.device("meta")` only the headers are read: tensors then have names and shapes, and no values. So whatever
-is made of a checkpoint can be tried out without its gigabytes, as dry runs do.
+Under `torch.device("meta")` only the headers are read: tensors then have names and shapes, but no values. So dry runs
+can try out whatever is made of a checkpoint without reading its gigabytes.
 """
 
 import errno
@@ -22,14 +22,14 @@ from capfilt.errors import CheckpointError
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 VOCABULARY = "vocab.txt"
-TOKENIZER = "tokenizer.json"  # transformers 5 saves the words in it, and no vocab.txt
+TOKENIZER = "tokenizer.json"  # transformers 5 saves the words here, and no vocab.txt
 
 # What torch.load was seen to raise on damaged files: its unpickler stumbles over its own stack and memo.
 DAMAGE = (
     *(AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
     *(pickle.UnpicklingError, struct.error, zipfile.BadZipFile),
 )
-OUTAGE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)  # of a disk or a mount; damaged files have others
+OUTAGE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)  # of a disk or a mount; damaged files raise others
 
 
 def load_tensors(file: Path) -> dict[str, Tensor]:
@@ -37,7 +37,7 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: the file is missing or damaged, or holds something else.
-        OSError: its disk does not answer, and may later.
+        OSError: its disk does not answer now, but may later.
     """
     try:
         if file.suffix == ".safetensors":
@@ -49,7 +49,7 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{file.parent}: has its weights in shards, and one file is read; {remedy}") from None
         raise CheckpointError(f"{file}: is not there; copy the checkpoint's weights again") from None
     except pickle.UnpicklingError:
-        # torch's own message tells how to run what the file holds.
+        # torch's own message explains how to execute what the file holds.
         raise CheckpointError(
             f"{file}: holds something else than tensors, which is never unpickled; save its state dict alone"
         ) from None
@@ -68,19 +68,19 @@ def _load_pth(file: Path) -> object:
     packed = zipfile.is_zipfile(file)
     if packed:
         check_unpacked(file, "save its state dict by torch.save")
-    mapped = on_meta() and packed  # older files have no place for each tensor
+    mapped = on_meta() and packed  # the older format cannot be mapped
     return torch.load(file, map_location="meta" if on_meta() else "cpu", mmap=mapped, weights_only=True)
 
 
 def check_unpacked(file: Path, remedy: str) -> None:
-    """Refuse a zip bomb by its directory: what torch and numpy write is packed in no way.
+    """Refuse a zip bomb by its directory: what torch and numpy write is not compressed.
 
     Args:
         file: a zip archive.
-        remedy: how to write it anew, by what does not pack it.
+        remedy: how to write it without compression, for the message.
 
     Raises:
-        CheckpointError: its members come to more than the file.
+        CheckpointError: its members are together larger than the file.
     """
     with zipfile.ZipFile(file) as archive:
         unpacked, size = sum(member.file_size for member in archive.infolist()), file.stat().st_size
@@ -90,16 +90,16 @@ def check_unpacked(file: Path, remedy: str) -> None:
 
 
 def _is_weight(name: object, value: object) -> bool:
-    """Return whether a pair is the name of a tensor, and a plain one, which can be read as float32."""
+    """Return whether a pair is a name and a plain tensor, which can be read as float32."""
     if not (isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided):
         return False
-    if value.nbytes > value.untyped_storage().nbytes():  # one number may be told to stand at a million places
+    if value.nbytes > value.untyped_storage().nbytes():  # strides may repeat one number a million times
         return False
     return not (value.is_quantized or value.is_complex()) and value.is_meta == on_meta()
 
 
 def on_meta() -> bool:
-    """Return whether tensors are made without values just now."""
+    """Return whether tensors are currently made without values."""
     return torch.get_default_device().type == "meta"
 
 
@@ -111,13 +111,13 @@ def _outline(file: Path) -> dict[str, Tensor]:
 
 
 def weights_file(folder: Path) -> Path:
-    """Return the file with the tensors of a checkpoint folder, under its usual name if there is none."""
+    """Return the file with the tensors of a checkpoint folder; its usual path if there is none."""
     files = [folder / WEIGHTS, folder / "pytorch_model.bin"]
     return next((file for file in files if file.is_file()), files[0])
 
 
 def words_file(folder: Path) -> Path:
-    """Return the file with the words of a checkpoint folder, under its usual name if there is none."""
+    """Return the file with the words of a checkpoint folder; its usual path if there is none."""
     files = [folder / VOCABULARY, folder / TOKENIZER]
     return next((file for file in files if file.is_file()), files[0])
 
@@ -144,7 +144,7 @@ def load_json(path: Path) -> dict[str, object]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: holds no config.json; it is not a checkpoint folder") from None
-    except (ValueError, RecursionError) as error:  # bytes and numbers that cannot be read, and brackets in brackets
+    except (ValueError, RecursionError) as error:  # unreadable bytes or numbers, or brackets nested too deeply
         raise CheckpointError(f"{path}: is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: is no JSON object; copy the checkpoint again")
