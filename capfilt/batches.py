@@ -1,4 +1,4 @@
-"""The samples of a unit made ready for the models: read, decoded, resized, in batches, ahead of their use.
+"""The samples of a unit made ready for the models: read, decoded, resized and batched, ahead of their use.
 
 Shapes: B images of a batch, S side of a model's square input.
 """
@@ -40,28 +40,28 @@ ReadyBatches = Callable[[Unit, Sides], Generator[list[Prepared], None, None]]
 
 
 def ready_batches(config: BootstrapConfig, run: Run, unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
-    """Yield the samples of a unit, made ready for the models, in batches; reading and decoding run ahead in threads."""
+    """Yield batches of a unit's samples, made ready for the models; reading and decoding run ahead in threads."""
     samples = _hold(open_planned(run, unit.shard).read(unit.lo, unit.hi), unit)
     return prefetch(samples, config.batch_size, partial(prepare, sides, config), config.decode_threads)
 
 
 def prepare(sides: Sides, config: BootstrapConfig, sample: Sample) -> Prepared:
-    """Decode a sample's image, bring it to the models' sizes, and note what is known of the sample."""
+    """Decode a sample's image, resize it for the models, and record what is known of the sample."""
     margin = config.images.jpeg_margin
     record, image = examine(sample, config.images, None if margin is None else margin * max(sides))
     if image is None:
         black = [np.zeros((3, side, side), np.uint8) for side in sides]
         return Prepared(record, sample.text, *black)
-    # As arrays, which processes hand to each other without a copy: tensors would be pickled one by one.
+    # Processes pass arrays to each other without a copy; tensors would be pickled one by one.
     pixels = {side: resize(image.pixels, side).numpy() for side in set(sides)}  # (3, S, S) each
     return Prepared(record, sample.text, *(pixels[side] for side in sides))
 
 
 def together(images: Sequence[np.ndarray], device: Device) -> Tensor:
-    """Return the pixels of a batch, uint8 (B, 3, S, S), of images (3, S, S), where the models want them.
+    """Return images (3, S, S) as the pixels of a batch, uint8 (B, 3, S, S), where the models want them.
 
-    On their way to a GPU they lie in memory that it reads itself, and that is used again: fresh memory costs a page
-    fault for each 4 KiB, which hold up all threads of the process.
+    For a GPU they pass through pinned memory, which is used again: fresh memory costs a page fault for each 4 KiB,
+    and these hold up all threads of the process.
     """
     gpu = device.kind == "cuda" and torch.cuda.is_available()
     batch = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=gpu)
@@ -70,7 +70,7 @@ def together(images: Sequence[np.ndarray], device: Device) -> Tensor:
 
 
 def _hold(samples: Iterable[Sample], unit: Unit) -> Iterator[Sample]:
-    """Yield the samples of a unit, with those that it holds marked as not to be used."""
+    """Yield the samples of a unit, with those that it holds marked as quarantined."""
     errors = {held.position: held.error for held in unit.held}
     for sample in samples:
         if sample.position in errors:

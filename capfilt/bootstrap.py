@@ -1,8 +1,8 @@
-"""CapFilt, the algorithm: write captions for each image, score its web text and its captions, write all of it down.
+"""CapFilt, the algorithm: write captions for each image, score its web text and its captions, record all of it.
 
 Nothing here knows on which machine it runs, or what ran before. Batches are cut at fixed positions of the shard,
-a sample that cannot be used keeps its place in its batch, and the noise of a caption follows from the image:
-so a unit's rows depend on its shard and the settings alone.
+a sample that cannot be used keeps its place in its batch, and the noise of a caption follows from the image.
+So a unit's rows depend on its shard and the settings alone.
 
 Shapes: B images of a batch, S side of a model's square input.
 Source: BLIP, arXiv 2201.12086, section 3.3.
@@ -37,7 +37,7 @@ from capfilt.units import check_failures
 
 @dataclass(frozen=True, slots=True)
 class CapFilt:
-    """The two models of a bootstrap, and the turns at them of batches in several threads: one after the other."""
+    """The two models of a bootstrap, and the turns in which batches of several threads use them."""
 
     captioner: Captioner
     filter: Filter
@@ -45,7 +45,7 @@ class CapFilt:
 
     @property
     def sides(self) -> Sides:
-        """What images are made ready for."""
+        """The sizes that images are resized to."""
         return self.captioner.image_size, self.filter.image_size
 
 
@@ -58,7 +58,7 @@ def capfilt_unit(
 ) -> UnitResult:
     """Caption and score the samples of a unit and commit them. A unit that is committed already is left as it is.
 
-    Of a trial nothing is written.
+    A trial writes nothing.
 
     Args:
         unit: which samples of which shard.
@@ -97,9 +97,9 @@ def capfilt_unit(
 def capfilt_batch(
     batch: Sequence[Prepared], models: CapFilt, config: BootstrapConfig, clock: Stopwatch | None = None
 ) -> list[Candidate]:
-    """Return all candidates of a batch with their scores: of each usable sample the web text, then its captions.
+    """Return all candidates of a batch with their scores: for each usable sample its web text, then its captions.
 
-    Behind them stand the control texts of the samples that were drawn for them.
+    The control texts of a sample that was drawn for them come last.
 
     Raises:
         ModelError: a score or a caption's log-probability is not a number.
@@ -121,9 +121,9 @@ def capfilt_batch(
 
 
 def _score(rows: Sequence[Sequence[Candidate]], pixels: Tensor, models: CapFilt, clock: Stopwatch) -> list[Candidate]:
-    """Return the candidates of B images, a group for each, with their scores; pixels is (B, 3, S, S)."""
+    """Return the scored candidates of B images, given a group for each image; pixels is (B, 3, S, S)."""
     read = [[clean(candidate.text) for candidate in group] for group in rows]
-    texts = [list(dict.fromkeys(group)) for group in read]  # texts of an image that read the same are scored once
+    texts = [list(dict.fromkeys(group)) for group in read]  # texts of an image that are equal when cleaned: once
     scores = models.filter.score(pixels, texts, models.turns("score", clock))  # B lists
     return [
         _scored(candidate, found[text], models.filter.name)
@@ -133,7 +133,7 @@ def _score(rows: Sequence[Sequence[Candidate]], pixels: Tensor, models: CapFilt,
 
 
 def noise_seed(config: BootstrapConfig, image_sha256: str) -> int:
-    """Return the 63-bit seed of an image's captions: the same wherever, whenever and beside whatever they are drawn."""
+    """Return the 63-bit seed of an image's captions: the same on any machine, at any time and in any batch."""
     text = f"{config.seed} {config.round} {image_sha256}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
@@ -141,7 +141,7 @@ def noise_seed(config: BootstrapConfig, image_sha256: str) -> int:
 def _unscored(
     prepared: Prepared, captions: Sequence[Caption], seed: int, captioner: str, config: BootstrapConfig
 ) -> list[Candidate]:
-    """Return the candidates of a sample without scores; none for one whose place is only held."""
+    """Return the candidates of a sample, not yet scored; none for a sample that cannot be used."""
     record = prepared.record
     if record.status != "ok":
         return []

@@ -1,7 +1,7 @@
-"""Control pairs: images with texts of other samples, which are known not to fit.
+"""Control pairs: images with texts of other samples, known not to match.
 
-The share of them that a threshold lets in is the filter's false-accept rate, measured on the run's own images and
-texts. A control text stands in the ledger beside the candidates of its image, and no policy ever selects it.
+The share of them that passes a threshold is the filter's false-accept rate, measured on the run's own images and
+texts. A control text is a row of the ledger beside the candidates of its image, and no policy ever selects it.
 """
 
 import hashlib
@@ -18,15 +18,15 @@ OWN, CAPTION = 0, 1
 def add_controls(
     groups: Sequence[list[Candidate]], records: Sequence[SampleRecord], texts: Sequence[str], config: BootstrapConfig
 ) -> list[list[Candidate]]:
-    """Return the candidates of a batch, with control texts behind those of a seeded share of its samples.
+    """Return the candidates of a batch, with control texts after those of a seeded share of its samples.
 
-    Texts come from the same batch, since batches are the same however a shard is cut and whatever ran before. A text
-    that reads like one of the image's own, or that comes from an equal file, is no mismatch and is not taken.
+    The control texts come from the same batch, since batches do not depend on how a shard is cut or what ran before. A
+    text that reads like one of the image's own, or comes from an identical image, is no mismatch and is not taken.
 
     Args:
         groups: the candidates of each sample.
         records: what is known of each sample.
-        texts: the text that came with each sample, whether its image can be used or not.
+        texts: the text that came with each sample, even if its image cannot be used.
         config: the job.
     """
     return [group + list(_controls(place, groups, records, texts, config)) for place, group in enumerate(groups)]
@@ -58,7 +58,7 @@ def _controls(
 
 
 def _chances(record: SampleRecord, config: BootstrapConfig) -> tuple[float, int]:
-    """Return a number in [0, 1) that decides whether a sample is drawn, and one that decides with whom it is paired."""
+    """Return a number in [0, 1) that decides whether a sample is drawn, and an integer that decides its partner."""
     text = f"control {config.seed} {config.round} {record.image_sha256} {record.position}"
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) * 2.0**-53, int.from_bytes(digest[8:], "big")

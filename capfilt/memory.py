@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-ALONE = threading.Lock()  # of the thread that records or drops graphs, or returns memory: torch fails if others record
+ALONE = threading.Lock()  # held to record or drop graphs or to release memory: torch fails if another thread records
 SHORT = (
     *("CUDA error: out of memory", "CUDA driver error: out of memory", "Triton Error [CUDA]: out of memory"),
     *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
@@ -20,14 +20,14 @@ logger = logging.getLogger(__name__)
 
 
 class InParts(Generic[R]):
-    """Calls a model on a batch, and on halves of it once the whole has not fitted.
+    """Calls a model on a batch or, once a whole one did not fit, on halves of it.
 
-    What a batch is made of stays as it was, and so does what is recorded of it; only sums may round otherwise. A size
-    that was too large is not tried again.
+    The composition of the batch stays the same, and so does what is recorded of it; only sums may round differently.
+    A size that was too large is not tried again.
     """
 
     def __init__(self, model: Callable[..., list[R]]) -> None:
-        """Take a model that returns a list, which those of its parts make up together."""
+        """Take a model that returns a list; the lists of a batch's parts, joined, make up that of the batch."""
         self._model = model
         self._most: int | None = None  # items that fit
 
@@ -49,7 +49,7 @@ class InParts(Generic[R]):
                 failed = True
             else:
                 done, failed = done + size, False
-            if failed:  # only here has the failed call let go of its tensors
+            if failed:  # not in the except block, where the failed call still holds its tensors
                 size = self._most = -(-size // 2)
                 with ALONE:
                     torch.cuda.empty_cache()
@@ -59,7 +59,7 @@ class InParts(Generic[R]):
 
 @contextmanager
 def out_of_memory_told() -> Iterator[None]:
-    """Raise torch.OutOfMemoryError also where the driver or a library runs out, not torch's own allocator."""
+    """Raise torch.OutOfMemoryError also when the driver or a library, not torch's allocator, runs out of memory."""
     try:
         yield
     except RuntimeError as error:

@@ -1,7 +1,7 @@
 """The policy: which candidates are kept, and why the others are not.
 
-A pure function of the ledger, without a model, so that another threshold or mix costs seconds. A sample's
-"own" texts are those that came with it, web or human; the mixes weigh them against the synthetic ones.
+It is a pure function of the ledger and needs no model, so that another threshold or mix costs seconds. A
+sample's "own" texts are those that came with it, web or human; the mixes weigh them against the synthetic ones.
 """
 
 import hashlib
@@ -19,15 +19,15 @@ RULES = ("not_scored", "too_short", "too_long", "low_itm", "low_itc")
 """Why a candidate fails by itself, whatever others its sample has."""
 
 REASONS = (*RULES, "duplicate", "mix")
-"""Why a candidate is not kept: the first of these rules that it does not meet."""
+"""Why a candidate is not kept: the first of these rules that it fails."""
 
 SOURCES = ("web", "human", "synthetic")
-"""In the order of precedence among equals."""
+"""In order of precedence among equal candidates."""
 
 _SYNTHETIC = SOURCES.index("synthetic")
 
-# what clean does not leave as it is: what may begin a tag or entity, blanks that are no single ones between words, and
-# all that is no letter, mark, number, punctuation or symbol
+# what clean may change: a character that may begin a tag or entity, blanks other than single ones between words, and
+# anything that is not a letter, mark, number, punctuation or symbol
 _DIRTY = r"[<&]|^ |  | $|[^ \p{L}\p{M}\p{N}\p{P}\p{S}]"
 
 Ints = NDArray[np.int64]
@@ -37,15 +37,15 @@ Bools = NDArray[np.bool_]
 def select(candidates: pa.Table, policy: Policy, texts: pa.Array | None = None) -> pa.Table:
     """Return the candidates with two more columns: `kept`, and `reason` (one of REASONS, null when kept).
 
-    The rules are applied in the order of REASONS. Scores are compared as the float32 they are stored as, so
-    a text exactly at a threshold is kept. What becomes of a candidate depends on the candidates of its
-    sample, the shard's id and the position alone, not on what else is in the table, nor on the order of rows.
+    The rules are applied in the order of REASONS. Scores are compared as float32, as they are stored, so a
+    text exactly at a threshold is kept. What becomes of a candidate depends only on the candidates of its
+    sample, the shard's id and the position, not on other rows of the table or on their order.
     Control texts belong to other samples, so no policy chooses among them: their rows are left out.
 
     Args:
         candidates: rows of the ledger's candidates table, all those of a sample or none; any number of shards.
         policy: the thresholds and the mix.
-        texts: what `cleaned` makes of the texts, from a caller who has it at hand.
+        texts: the result of `cleaned` for the texts, if the caller has it.
     """
     own = pc.not_equal(candidates["source"], CONTROL)
     if not pc.all(own, min_count=0).as_py():
@@ -65,7 +65,7 @@ def select(candidates: pa.Table, policy: Policy, texts: pa.Array | None = None) 
         alive = np.flatnonzero(reasons == 0)
         equal = [columns["sample"][alive], same_texts(texts).to_numpy().astype(np.int64)[alive]]
         source = columns["source"][alive]
-        first = -source if policy.mix == "synthetic_only" else source  # that of them which the mix may take
+        first = -source if policy.mix == "synthetic_only" else source  # the one that the mix may take comes first
         again = _rank(equal, [first, columns["index"][alive]]) > 0
         reasons[alive[again]] = _code("duplicate")
     alive = np.flatnonzero(reasons == 0)
@@ -77,7 +77,7 @@ def select(candidates: pa.Table, policy: Policy, texts: pa.Array | None = None) 
 
 
 def cleaned(texts: pa.ChunkedArray) -> pa.Array:
-    """Return texts as they are scored. Most are clean already, which one vectorised search tells."""
+    """Return texts as they are scored. Most are clean already, as one vectorised search shows."""
     array = texts.combine_chunks()
     dirty = pc.or_(pc.match_substring_regex(array, _DIRTY), pc.greater(pc.utf8_length(array), MAX_CHARACTERS))
     return pc.replace_with_mask(array, dirty, pa.array([clean(text.as_py()) for text in array.filter(dirty)], "string"))
@@ -105,14 +105,14 @@ def least_itc(policy: Policy) -> dict[str, float]:
 
 
 def draws_own(shards: pa.DictionaryArray, positions: Ints, policy: Policy) -> Bools:
-    """Return for each sample whether mix: weighted draws its own texts where it has synthetic ones too."""
+    """Return for each sample whether mix: weighted draws its own texts if it has synthetic ones, too."""
     return _chance(shards, positions, policy.seed) < policy.web_weight
 
 
 def _rules(
     texts: pa.Array, source: Ints, itm: NDArray[np.float32], itc: NDArray[np.float32], policy: Policy
 ) -> NDArray[np.int8]:
-    """Return the code of the first rule that each candidate fails by itself, 0 for none."""
+    """Return for each candidate the code of the first of RULES that it fails, 0 for none."""
     words, itm_bounds, itc_bounds = count_words(texts).to_numpy(), least_itm(policy), least_itc(policy)
     cut = np.array([itm_bounds[name] for name in SOURCES], np.float32)[source]
     cosine = np.array([itc_bounds.get(name, -np.inf) for name in SOURCES], np.float32)[source]
@@ -127,7 +127,7 @@ def _rules(
 
 
 def _mixed_out(columns: dict[str, Ints], itm: NDArray[np.float32], own_drawn: Bools, policy: Policy) -> Bools:
-    """Return which of the candidates over the thresholds the mix does not take."""
+    """Return which of the candidates that pass the rules the mix does not take."""
     synthetic: Bools = columns["source"] == _SYNTHETIC
     if policy.mix == "web_only":
         return synthetic
@@ -161,7 +161,7 @@ def _rank(group: list[Ints], keys: list[NDArray[np.generic]]) -> Ints:
 def _chance(shards: pa.DictionaryArray, positions: Ints, seed: int) -> NDArray[np.float64]:
     """Return a number in [0, 1) for each sample that follows from (seed, shard id, position).
 
-    The shard's hash is the start of a SplitMix64 sequence and the position the place in it.
+    The hash of seed and shard id starts a SplitMix64 sequence, and the position is the place in it.
     Source: Steele, Lea and Flood, Fast splittable pseudorandom number generators, 2014.
     """
     starts = [hashlib.sha256(f"{seed}/{shard}".encode()).digest()[:8] for shard in shards.dictionary.to_pylist()]

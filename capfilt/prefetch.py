@@ -1,4 +1,4 @@
-"""Make batches ready ahead of the models, and tell where the time goes."""
+"""Make batches ready ahead of the models, and measure where the time goes."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from typing import TypeVar
 from capfilt.logs import bind, bound_fields
 
 AHEAD = 3  # batches in memory beside the one in the models
-PIECES = 4  # of a batch for each thread: two threads meet for each, which takes the host some 50 microseconds
+PIECES = 4  # of a batch for each thread; each piece is handed between two threads, which takes some 50 microseconds
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -23,17 +23,17 @@ def prefetch(items: Iterable[T], size: int, prepare: Callable[[T], U], threads: 
     """Yield prepared items in batches, in order, while the next few batches are being made.
 
     One thread reads the items and others prepare them, so that neither waits for the caller. An error of
-    either is raised in its place. Memory is bounded: reading stops when enough is ready. Decoders and `resize`
-    hold no lock of the interpreter, so threads do; the threads end with the generator, also with one that is left.
+    either is raised at its place in the order. Memory is bounded: reading stops when enough is ready. Threads
+    suffice, as decoders and `resize` release the interpreter's lock; they end with the generator, however early.
 
     Args:
-        items: are read in order, never from two threads at once.
+        items: read in order, never from two threads at once.
         size: of a batch; the last may be shorter.
-        prepare: is called from several threads.
-        threads: that prepare.
+        prepare: called from several threads.
+        threads: how many of them prepare.
     """
     source, closed = iter(items), threading.Event()
-    # their threads log for the caller's unit
+    # the threads log with the fields of the caller's unit
     executor = partial(ThreadPoolExecutor, initializer=bind, initargs=(bound_fields(),))
     with executor(1) as reader, executor(threads) as pool:
 
@@ -75,7 +75,7 @@ class Stopwatch:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def each(self, stage: str, items: Iterable[T]) -> Iterator[T]:
-        """Yield items, adding the time that each is waited for to a stage."""
+        """Yield items, adding the time spent waiting for each to a stage."""
         source = iter(items)
         while True:
             with self(stage):

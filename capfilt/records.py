@@ -1,8 +1,8 @@
 """The values that flow through capfilt: shards and samples in, candidates and their scores out.
 
 Every sample of a unit becomes one SampleRecord, scored or not, and every text of a scored
-sample one Candidate, kept or not: nothing can leave the pipeline without a row. These two are
-tuples, which are made in a third of the time of frozen dataclasses: there are millions of them.
+sample one Candidate, kept or not: nothing can leave the pipeline without a row. There are
+millions of these two, so they are tuples, built in a third of the time of frozen dataclasses.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ Source = Literal["web", "synthetic", "human", "control"]
 """Where a candidate comes from: the shard's own text, a captioner, a person's annotation, or another sample."""
 
 CONTROL: Final = "control"
-"""The source of a text that belongs to another sample, and is scored to see what the filter makes of a mismatch."""
+"""The source of a text that belongs to another sample and is scored to see how the filter rates a mismatch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class Shard:
     id: str  # unique within the run; names the outputs: "00042"
     url: str
     size: int  # bytes
-    digest: str  # of the index (the headers of all members): a changed input is noticed
+    digest: str  # of the index (the headers of all members), by which a changed input is noticed
     samples: int
-    damage: str = ""  # what of the file cannot be read; empty when it is whole
+    damage: str = ""  # which part of the file cannot be read; empty when it is whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +37,18 @@ class Sample:
     text: str  # exactly as it came; empty when there is none
     url: str = ""
     metadata: str = ""  # the sample's own JSON, unparsed; empty when there is none
-    status: str = "ok"  # or the reason code why its image cannot be used, known from reading alone
+    status: str = "ok"  # or, if reading alone shows that its image cannot be used, the reason code
     text_status: str = "ok"  # ok, missing, empty, not_utf8 or cut
     error: str = ""  # what was found, for people
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A sample that only holds its place in its batch, since it ends, stops or breaks its worker."""
+    """A sample that only holds its place in its batch, since it kills, hangs or breaks its worker."""
 
     position: int
-    error: str  # what it does, in the same words whenever it does it, since they stand in its row
-    detail: str = ""  # what was met, for people
+    error: str  # what it does; always in the same words, since they go into its row
+    detail: str = ""  # what was observed, for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Unit:
     lo: int
     hi: int  # exclusive
     held: tuple[Held, ...] = ()  # by position; they are quarantined when the unit is committed
-    trial: bool = False  # only to see whether it can be done: nothing is committed
+    trial: bool = False  # run only to see whether it can be done: nothing is committed
 
     @property
     def name(self) -> str:
@@ -72,7 +72,7 @@ class Caption:
     """One text written by a captioner."""
 
     text: str
-    tokens: int  # generated, the end token included and the prompt not
+    tokens: int  # generated ones, including the end token but not the prompt
     logprob: float  # sum over the generated tokens under the model, in nats
 
 
@@ -110,12 +110,12 @@ class Candidate(NamedTuple):
 
     def scored(self, itm: float, itc: float | None) -> "Candidate":
         """Return the candidate with its scores."""
-        return Candidate(*self[:-2], itm, itc)  # a third of the time that _replace takes
+        return Candidate(*self[:-2], itm, itc)  # takes a third of the time of _replace
 
 
 @dataclass(frozen=True, slots=True)
 class UnitResult:
-    """What a unit came to: counts that add up, and where the time went."""
+    """The outcome of a unit: counts that add up, and where the time went."""
 
     unit: Unit
     statuses: dict[str, int]  # samples by status; the sum is hi - lo

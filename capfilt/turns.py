@@ -1,4 +1,4 @@
-"""Turns at the models of a device, for units that run at once, and for how long each unit had them."""
+"""Turns at the models of a device for units that run at once, and the time that each unit had them."""
 
 import threading
 import time
@@ -10,21 +10,21 @@ from capfilt.prefetch import Stopwatch
 
 Stage = Literal["caption", "score"]
 Turn = AbstractContextManager[object]
-"""A block in which one batch alone has a model."""
+"""A context in which one batch has a model to itself."""
 
 UNSHARED: Turn = nullcontext()
-"""The turn of who shares a model with nobody."""
+"""The turn of a caller that shares the model with nobody."""
 
 
 class Turns:
-    """Who may have which model.
+    """Who may use which model.
 
-    Where both models are at work at once, each has half of the time: so the seconds of all units add up to those in
-    which the device had something to do.
+    While both models are at work, each is charged half of the time, so that the seconds of all units add up to the
+    time in which the device was busy.
     """
 
     def __init__(self, apart: bool = False) -> None:
-        """Let one batch be in one model at a time or, apart, one in each."""
+        """Let one batch at a time use either model or, if apart, one batch each of them."""
         self.apart = apart
         one = threading.Lock()
         self._locks = {"caption": one, "score": threading.Lock() if apart else one}
@@ -34,7 +34,7 @@ class Turns:
 
     @contextmanager
     def __call__(self, stage: Stage, clock: Stopwatch) -> Iterator[None]:
-        """Wait for a model, keep it for a block, and add what that took of the device's time to a clock."""
+        """Wait for a model, keep it for a block, and add the device time that the block took to a clock."""
         with self._locks[stage]:
             with self._time_shared():
                 self._working[stage] = clock
@@ -46,7 +46,7 @@ class Turns:
 
     @contextmanager
     def _time_shared(self) -> Iterator[None]:
-        """Share the time since the last change among those that had models, before there is another change."""
+        """Divide the time since the last change among those that had models, and then make another change."""
         with self._change:
             now = time.perf_counter()
             for stage, clock in self._working.items():

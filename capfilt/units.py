@@ -1,4 +1,4 @@
-"""Units: how a shard is cut into the pieces that are committed, and when it is given up."""
+"""Units: how a shard is cut into the pieces that are committed, and when the shard is given up."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,8 +9,8 @@ from capfilt.display import reveal
 from capfilt.errors import ShardError
 from capfilt.records import Held, Shard, Unit
 
-USUAL = {"cuda": 4096, "cpu": 64}  # samples: a CPU takes seconds for each, and its units have a deadline, too
-_TOLD, _KEY, _ERROR = 3, 60, 160  # failed samples that a message tells of, and the characters of each
+USUAL = {"cuda": 4096, "cpu": 64}  # samples: a CPU takes seconds for each, and its units have to meet deadlines, too
+_TOLD, _KEY, _ERROR = 3, 60, 160  # failed samples that a message lists; characters of the key and error of each
 
 
 def cut_units(
@@ -18,16 +18,16 @@ def cut_units(
 ) -> list[Unit]:
     """Return the units of a shard that are left to do, given the names of the committed ones.
 
-    Each holds those of the held samples that lie in it.
+    Each unit holds those of the held samples that lie in it.
 
-    Every unit begins at a multiple of the batch size, also when unit_size has changed since the others
+    Every unit begins at a multiple of the batch size, even if unit_size has changed since the others
     were cut. A shard without samples has one unit without samples.
     """
     step = unit_step(config)
     if not shard.samples:
         return [] if committed else [Unit(shard, 0, 0)]
     found = [Unit(shard, *parse_name(name)) for name in committed]
-    done = without_overlap(cover(found, shard.samples))  # what overlaps and fits nowhere is done anew
+    done = without_overlap(cover(found, shard.samples))  # overlapping units that fit nowhere are done anew
     units, position = [], 0
     for unit in [*done, Unit(shard, shard.samples, shard.samples)]:
         units += [piece(shard, start, min(start + step, unit.lo), held) for start in range(position, unit.lo, step)]
@@ -36,27 +36,27 @@ def cut_units(
 
 
 def unit_step(config: BootstrapConfig) -> int:
-    """Return the samples of a unit, which are whole batches."""
+    """Return the number of samples of a unit, in whole batches."""
     return math.ceil(unit_size(config) / config.batch_size) * config.batch_size
 
 
 def unit_size(config: BootstrapConfig) -> int:
-    """Return the samples of a unit as far as they are known before the batch size is."""
+    """Return the number of samples of a unit before it is rounded up to whole batches."""
     return config.unit_size or USUAL[config.device.kind]
 
 
 def piece(shard: Shard, lo: int, hi: int, held: Iterable[Held]) -> Unit:
-    """Return a unit of samples lo to hi that holds those of some held samples that lie in it."""
+    """Return a unit of samples lo to hi, which holds those of the held samples that lie in it."""
     return Unit(shard, lo, hi, tuple(one for one in held if lo <= one.position < hi))
 
 
 def cover(units: Iterable[Unit], samples: int) -> list[Unit]:
-    """Return units that hold each of a shard's samples once, out of those that are committed.
+    """Return a choice of committed units that contains each of a shard's samples once.
 
-    More may be committed than was asked for last: a worker that was given up may have come to its end all the same,
-    after its unit was split. Both hold the same rows. Where no choice holds each sample once, all units are returned.
+    Units may overlap: a worker that was given up may have finished its unit all the same, after that was split. Both
+    hold the same rows. If no choice contains each sample once, all units are returned.
     """
-    paths: dict[int, list[Unit]] = {0: []}  # units that together end at a position
+    paths: dict[int, list[Unit]] = {0: []}  # by position: units that together cover the samples before it
     ordered = sorted(units, key=lambda unit: (unit.lo, unit.hi))
     for unit in ordered:
         if unit.lo in paths and unit.hi not in paths:
@@ -65,7 +65,7 @@ def cover(units: Iterable[Unit], samples: int) -> list[Unit]:
 
 
 def without_overlap(units: Iterable[Unit]) -> list[Unit]:
-    """Return units that hold no sample twice, out of those that are committed: of two that begin alike the longer."""
+    """Return a choice of committed units that contains no sample twice: of two that begin alike, the longer."""
     chosen: list[Unit] = []
     for unit in sorted(units, key=lambda unit: (unit.lo, -unit.hi)):
         if not chosen or unit.lo >= chosen[-1].hi:
@@ -86,12 +86,12 @@ def check_failures(
 
     Args:
         shard: the shard.
-        statuses: of its samples that were attempted.
+        statuses: how many of its attempted samples have each status.
         config: the job.
-        failed: key and error of those that failed. Only the first are asked for, and only when there are too many.
+        failed: key and error of those that failed. Only the first are read, and only if there are too many.
 
     Raises:
-        ShardError: so many failed that the shard is over it, whatever becomes of its other samples.
+        ShardError: so many failed that the shard is over the limit, whatever becomes of its other samples.
     """
     counts = {status: count for status, count in statuses.items() if status != "ok"}
     count = sum(counts.values())

@@ -21,16 +21,16 @@ class Captioner(Protocol):
         """Return the captions of each image.
 
         Args:
-            pixels: RGB, uint8, (B, 3, S, S) with S = image_size; those of a job on a GPU lie there, if it has room.
+            pixels: RGB, uint8, (B, 3, S, S) with S = image_size; for a job on a GPU they are there, if it has room.
             noise: one seed for each image; all randomness of its captions follows from it.
-            turn: to be entered once, around all that needs the model or its device, which several threads share. What
-                the host alone does for the batch is better done outside, while another batch has them.
+            turn: to be entered once, around all that needs the model or its device, which several threads share. Work
+                on the host alone is better done outside of it, while another batch has the model.
         """
         ...
 
 
 def require_likely(caption: Caption, where: str, writer: str) -> None:
-    """Raise ModelError if a caption's log-probability is no finite number: then its tokens were drawn from none."""
+    """Raise ModelError if a caption's log-probability is not finite: its tokens come from no distribution then."""
     if not math.isfinite(caption.logprob):
         raise ModelError(
             f"{where}: captioner {writer} gives {caption.text!r} the log-probability {caption.logprob}; "

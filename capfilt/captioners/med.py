@@ -33,7 +33,7 @@ class MEDCaptioner:
     def __init__(
         self, name: str, checkpoint: Checkpoint, settings: Sampling, device: Device, cache: ImageCache | None = None
     ) -> None:
-        """Take a checkpoint and, where the filter has the same vision tower, what both keep of images."""
+        """Take a checkpoint and, if the filter has the same vision tower, the cache of image tokens that both share."""
         self.name = name
         self.device = settle(device)
         self.model = ready(checkpoint.model, self.device)
@@ -41,7 +41,7 @@ class MEDCaptioner:
         self.settings = settings
         self._image_encoder = ImageEncoder(self.model, self.device, cache)
         self._in_parts = InParts(self._caption)
-        # Its steps are many and small: they are not to queue behind the large products of the filter.
+        # Its steps are many and small, and should not queue behind the large products of the filter.
         self._stream = own_stream(self.device.kind, urgent=True)
         self.image_size = self.model.config.vision.image_size
         self.prompt = [self.tokens.dec, *self.tokens.pieces(settings.prompt)]
@@ -63,7 +63,7 @@ class MEDCaptioner:
         return [list(islice(captions, len(group))) for group in written]
 
     def _draw(self, noise: Sequence[int]) -> Tensor:
-        """Return the numbers that sampling takes for the captions of each image, float64 (B, n, T) or (B, 0)."""
+        """Return the random numbers for sampling each image's captions, float64 (B, n, T); (B, 0) without sampling."""
         if self.settings.method != "nucleus":
             return torch.empty(len(noise), 0)
         numbers = uniforms(list(noise), self.settings.captions, self.settings.max_length)  # (B * n, T)
@@ -82,7 +82,7 @@ class MEDCaptioner:
         if settings.method == "beam":
             projected, end = self.model.project_image(image), self.tokens.end
             written = beam_search(self.model, projected, self.prompt, end, settings)
-            # The search sums scores under its repetition penalty; a caption's logprob is the model's own.
+            # The search sums scores with the repetition penalty; a caption's logprob is the model's own.
             return written._replace(logprobs=logprobs(self.model, projected, written.ids, len(self.prompt), end))
         noise = send(numbers.flatten(0, 1), image.device) if settings.method == "nucleus" else None  # (B * n, T)
         state = self._recorder.start(image, noise)

@@ -27,7 +27,7 @@ class Filter(Protocol):
         """Return the scores of each text of each image.
 
         Args:
-            pixels: RGB, uint8, (B, 3, S, S) with S = image_size; those of a job on a GPU lie there, if it has room.
+            pixels: RGB, uint8, (B, 3, S, S) with S = image_size; for a job on a GPU they are there, if it has room.
             texts: texts[i] belong to pixels[i]; an image may have none.
             turn: as for Captioner.caption.
         """
@@ -35,7 +35,7 @@ class Filter(Protocol):
 
 
 def require_numbers(scores: Scores, where: str, judge: str, text: str) -> None:
-    """Raise ModelError if a score that a filter gives to a text is no finite number; None is no score."""
+    """Raise ModelError if a score that a filter gives a text is not finite; an itc of None is not checked."""
     itm, itc = scores
     if not math.isfinite(itm) or not math.isfinite(itc or 0.0):
         raise ModelError(

@@ -1,4 +1,4 @@
-"""The filter of the paper: MED's image-grounded encoder with its ITM head, and the ITC cosine beside it."""
+"""The filter of the paper: MED's image-grounded encoder with its ITM head, and also the ITC cosine."""
 
 from collections.abc import Sequence
 from itertools import chain, islice
@@ -23,7 +23,7 @@ from capfilt.turns import UNSHARED, Turn
 
 
 class Seen(NamedTuple):
-    """A batch of images as the filter reads them."""
+    """A batch of images, encoded once and read by all of their texts."""
 
     image: Tensor  # (B, M, D)
     projected: list[KeysValues]
@@ -40,7 +40,7 @@ class MEDFilter:
         device: Device,
         cache: ImageCache | None = None,
     ) -> None:
-        """Take a checkpoint and, where the captioner has the same vision tower, what both keep of images."""
+        """Take a checkpoint and, if the captioner has the same vision tower, the cache of image tokens both share."""
         self.name = name
         self.device = settle(device)
         self.model = ready(checkpoint.model, self.device)
@@ -70,7 +70,7 @@ class MEDFilter:
 
     @torch.inference_mode()
     def _score_all(self, image: Tensor, texts: Sequence[Sequence[list[int]]]) -> list[list[Scores]]:
-        """Return the scores of texts[i], given as token ids, with image[i], of image tokens (B, M, D)."""
+        """Return the scores of texts[i], given as token ids, against image[i]; image holds image tokens (B, M, D)."""
         rows = list(chain.from_iterable(texts))
         if not rows:
             return [[] for _ in texts]
@@ -85,7 +85,7 @@ class MEDFilter:
         return Seen(image, self.model.project_image(image))
 
     def _judge(self, seen: Seen, reading: Reading) -> Tensor:
-        """Return P(match) and, if asked for, the ITC cosine of R texts, (R, 1) or (R, 2)."""
+        """Return P(match) of R texts, (R, 1), or with the ITC cosine, if it is asked for, (R, 2)."""
         logits = self.model.itm_head(self.model.text.read(reading, seen.projected)).float()  # (R, 2)
         match = logits.softmax(dim=1)[:, 1:]  # (R, 1)
         if not self.settings.itc:
