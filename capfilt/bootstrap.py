@@ -70,7 +70,8 @@ def capfilt_unit(
     Raises:
         ShardError: the shard cannot be read, is not the one that was planned, or too many samples failed.
         ModelError: a score or a caption's log-probability is not a number.
-        OSError: the ledger cannot be written.
+        RunError: a file of the committed unit is not what its record says.
+        OSError: the ledger cannot be read or written.
     """
     found = read_unit(run, unit)
     if found:
