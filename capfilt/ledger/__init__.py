@@ -1,4 +1,4 @@
-"""The ledger: its tables and commit records, what is left to commit, and samples that are held."""
+"""The ledger: its tables and commit records, what is left to commit, and quarantined samples."""
 
 from capfilt.ledger.schemas import CANDIDATES, SAMPLES, SCHEMA_VERSION, SCHEMAS, candidates_table
 from capfilt.ledger.tables import (

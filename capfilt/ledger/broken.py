@@ -1,6 +1,6 @@
-"""Complete shards that are not whole, as the listing of the ledger tells when a run starts: they are done anew.
+"""Complete shards whose tables are missing from the ledger's listing when a run starts: they are done anew.
 
-No file is read for that. What is in a table is held against the hash of its record whenever it is read, and by verify.
+No file is read for that. A table is checked against the hash in its record whenever it is read, and by verify.
 """
 
 import logging
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def broken_shards(run: Run, ids: Collection[str], files: Collection[str]) -> dict[str, str]:
-    """Return what is wrong with complete shards that are not whole, by id: a table is gone.
+    """Return by id what is wrong with shards that have a record but lack a table.
 
     Args:
         run: the run.
@@ -27,7 +27,7 @@ def broken_shards(run: Run, ids: Collection[str], files: Collection[str]) -> dic
 
 
 def forget_broken(run: Run, broken: Mapping[str, str]) -> None:
-    """Remove what there is of broken shards, so that they are done anew; what was exported of them stays as it is."""
+    """Remove what is left of broken shards, so that they are done anew; their clean shards stay as they are."""
     for id_, problem in broken.items():
         logger.warning("%s; the shard is done anew", problem)
         stem = storage.join(run.ledger, id_)
@@ -37,7 +37,7 @@ def forget_broken(run: Run, broken: Mapping[str, str]) -> None:
 
 def _problem(stem: str, id_: str, files: Collection[str]) -> str:
     for name in TABLES:
-        # asked for again, since a listing is no moment: another driver may complete a shard while it goes on
+        # checked again, since a listing takes time, in which another driver may complete a shard
         if table_path(id_, name) not in files and not storage.exists(table_path(stem, name)):
             return f"{table_path(stem, name)}: is missing"
     return ""

@@ -16,12 +16,12 @@ TABLES = ("samples", "candidates")
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What a unit, or all units of a shard, came to: counts that add up, and the hashes of the tables."""
+    """The outcome of a unit, or of all units of a shard: counts that add up, and the hashes of the tables."""
 
     shard: str  # id
     lo: int
     hi: int  # exclusive
-    models: str  # fingerprint of all that decides what the models say
+    models: str  # fingerprint of everything that decides what the models say
     size: int  # of the input shard, bytes
     digest: str  # of the input shard's index
     damage: str  # of the input shard
@@ -35,7 +35,7 @@ class Commit:
 
 
 def merge(commits: Sequence[Commit], sha256: dict[str, str]) -> Commit:
-    """Return the record of neighbouring units together; sha256 are the hashes of their joint tables."""
+    """Return one record for neighbouring units; sha256 holds the hashes of their joint tables."""
     first, last = commits[0], commits[-1]
     return Commit(
         shard=first.shard,
@@ -56,7 +56,7 @@ def merge(commits: Sequence[Commit], sha256: dict[str, str]) -> Commit:
 
 
 def write_commit(path: str, commit: Commit) -> None:
-    """Publish a commit record. All files that it speaks of must be in place before."""
+    """Publish a commit record. All files that it names must be in place already."""
     storage.publish(path, seal(asdict(commit)))
 
 
@@ -73,15 +73,15 @@ def read_commit(path: str) -> Commit:
 
 
 def seal(values: dict[str, object]) -> bytes:
-    """Return values as JSON with a check of themselves."""
+    """Return values as JSON, together with their own fingerprint."""
     return json.dumps(values | {"check": fingerprint(values)}, indent=1).encode() + b"\n"
 
 
 def unseal(data: bytes) -> dict[str, Any]:
-    """Return the values of a sealed JSON; a ValueError, KeyError or TypeError says that it is none, or was changed."""
+    """Return the values of sealed JSON; raise ValueError, KeyError or TypeError if it is not sealed, or was changed."""
     try:
         values = json.loads(data)
-    except RecursionError as error:  # brackets in brackets
+    except RecursionError as error:  # brackets nested too deeply
         raise ValueError(str(error)) from None
     if not isinstance(values, dict) or values.pop("check") != fingerprint(values):
         raise ValueError("its values are not those that were written")

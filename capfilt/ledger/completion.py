@@ -1,7 +1,7 @@
-"""The end of a shard: when all of its units are committed, it is judged as a whole and folded.
+"""The end of a shard: when all of its units are committed, it is checked as a whole and folded.
 
-The worker that commits the last unit does it, so that the driver of many workers neither reads nor writes tables. Two
-that commit at the same time may both do it, and write the same bytes; what neither saw is left to the driver.
+The worker that commits the last unit does this, so that the driver of many workers neither reads nor writes tables. Two
+workers that commit at the same time may both do it, and write the same bytes; if neither does, the driver does.
 """
 
 from collections import Counter
@@ -19,11 +19,11 @@ from capfilt.units import check_failures, cover, parse_name
 
 
 def complete_shard(run: Run, shard: Shard, config: BootstrapConfig) -> None:
-    """Fold a shard of which all units are committed.
+    """Fold a shard whose units are all committed.
 
     Raises:
         ShardError: too many of its samples failed.
-        RunError: its units do not make it up, or a file is not what its record says.
+        RunError: its units do not add up to the shard, or a file is not what its record says.
         OSError: a file cannot be read or written.
     """
     statuses: Counter[str] = Counter()
@@ -33,19 +33,19 @@ def complete_shard(run: Run, shard: Shard, config: BootstrapConfig) -> None:
             statuses.update(read_commit(f"{unit_stem(run, unit)}.json").statuses)
         try:
             check_failures(shard, statuses, config, _failed(run, shard, units))
-        except ShardError as error:  # a unit that has too many by itself is committed never, and done anew each time
+        except ShardError as error:  # a unit that alone has too many is never committed, and done anew anyway
             remedy = f"remove {run.parts(shard)} to have it done anew once its images can be read"
             raise ShardError(f"{error}; or {remedy}") from None
         fold(run, shard, units)
     except (RunError, OSError):
-        if not is_complete(run, shard):  # else another was faster, and its units went while they were read
+        if not is_complete(run, shard):  # else another was faster, and removed the units while they were read
             raise
 
 
 def complete_if_covered(run: Run, shard: Shard, config: BootstrapConfig) -> bool:
-    """Complete a shard if its last unit was committed just now, and return whether it is complete.
+    """Complete a shard if all of its units are committed, and return whether it is complete.
 
-    What stands against it is no fault of the unit: the driver meets it again, and tells.
+    An error in this is not the unit's fault: the driver meets it again, and reports it.
     """
     try:
         if sum(unit.hi - unit.lo for unit in cover(_committed(run, shard), shard.samples)) != shard.samples:
@@ -57,7 +57,7 @@ def complete_if_covered(run: Run, shard: Shard, config: BootstrapConfig) -> bool
 
 
 def _failed(run: Run, shard: Shard, units: Sequence[Unit]) -> Iterator[tuple[str, str]]:
-    """Yield key and error of each sample of some units that was not scored."""
+    """Yield key and error of each sample of the units that was not scored."""
     for unit in units:
         stem = unit_stem(run, unit)
         sha256 = read_commit(f"{stem}.json").sha256["samples"]

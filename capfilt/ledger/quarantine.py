@@ -1,14 +1,13 @@
-"""Samples set aside because, alone in their batch, they end, stop or break their worker each time it tries.
+"""Samples set aside because, alone in their batch, they kill, hang or break their worker at every attempt.
 
-Such a sample has a row of status "quarantined" in the ledger, and a record that says what was met. It holds its place
-in its batch, so every other row is what it would be had the image been undecodable.
+Such a sample has a row of status "quarantined" in the ledger, and a record of what was observed. It holds its place in
+its batch, so every other row is what it would be if the image could not be decoded.
 
-That a sample is at fault is the one thing in a ledger that is observed and not computed: it also depends on the
-libraries, the drivers and the memory of the machine. So it is written down before the unit that it belongs to is
-committed, and a run that goes on believes its records: from then on the sample is as fixed as the inputs, and all that
-follows is the same bytes again. Two runs agree where a sample behaves alike in both: whatever else was killed, since a
-sample is only judged by `cluster.attempts` failures in a row with nothing but itself in the models, and its row says
-what it does in words that hold no pid, host, time or number of attempts.
+That a sample is at fault is the one thing in a ledger that is observed, not computed: it also depends on the machine's
+libraries, drivers and memory. So it is recorded before the sample's unit is committed, and a resumed run trusts the
+records: from then on the sample is as fixed as the inputs, and all that follows has the same bytes. Two runs agree if
+the sample behaves alike in both, whatever else was killed: a sample is only judged by `cluster.attempts` failures in a
+row with nothing but itself in the models, and the words of its row hold no pid, host, time or number of attempts.
 """
 
 import time
@@ -24,11 +23,11 @@ QUARANTINED = "quarantined"  # the status of their rows
 
 
 def quarantine(run: Run, unit: Unit, records: list[SampleRecord]) -> None:
-    """Write a record for each sample that a unit holds; what is recorded already stays as it is.
+    """Write a record for each sample that a unit holds; existing records stay as they are.
 
     Args:
         run: the run.
-        unit: is about to be committed. Until then nothing is on record, so no sample is blamed for what another did.
+        unit: about to be committed. Until then nothing is recorded, so no sample is blamed for what another did.
         records: of all samples of the unit, by position.
     """
     for held in unit.held:
@@ -53,7 +52,7 @@ def quarantined(run: Run, shard: Shard) -> tuple[Held, ...]:
     """Return the samples of a shard that are on record, by position.
 
     Raises:
-        RunError: a file among the records is none.
+        RunError: a file among the records is not a quarantine record.
     """
     names = storage.list_files(storage.join(run.quarantine, shard.id))
     return tuple(_read(storage.join(run.quarantine, shard.id, name), name) for name in names)
@@ -67,9 +66,9 @@ def quarantined_shards(run: Run) -> set[str]:
 def release(run: Run, shard: Shard) -> None:
     """Forget all that is known of a shard with quarantined samples, so that it is bootstrapped as for the first time.
 
-    What was exported of it goes after the ledger, so that an export at work, which looks at the ledger when it has put
-    its marker down, leaves none of what was. The records go last: a release that is cut short leaves a shard that comes
-    out as it was.
+    The markers of its exports are removed after its ledger, so that a running export, which checks the ledger once it
+    has written its marker, leaves no marker of the old state. The records go last: if a release is cut short, the shard
+    comes out as it was.
     """
     storage.remove(record_path(run, shard))
     for name in storage.list_files(run.parts(shard)):

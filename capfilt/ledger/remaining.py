@@ -1,8 +1,8 @@
-"""What is left of a run: found by one listing of its ledger when it starts, and cut into units as they are asked for.
+"""What is left of a run: found by one listing of its ledger when it starts, and cut into units on demand.
 
-A complete shard of which the listing lacks a table counts as if nothing were there.
+A complete shard that lacks a table in the listing counts as not begun.
 
-In memory are the shards, and the units of those that are in work: a run of a billion samples has a million units.
+Only the shards, and the units of shards in work, are in memory: a run of a billion samples has a million units.
 """
 
 import math
@@ -23,10 +23,10 @@ class Remaining:
     """The shards of a run, and which of their samples are not committed.
 
     Attributes:
-        total: samples of the shards.
-        done: those of them that were committed when the run was started.
-        broken: what is wrong with complete shards that are not whole, by id; they are left as if nothing were there.
-        ready: shards of which nothing is left but to fold them, or to remove the parts of that.
+        total: number of samples in the shards.
+        done: how many of them were committed when the run was started.
+        broken: by id, what is wrong with complete shards that are not whole; they count as not begun.
+        ready: shards that only have to be folded, or whose parts are left from a fold and have to be removed.
     """
 
     def __init__(self, run: Run, config: BootstrapConfig, shards: Sequence[Shard]) -> None:
@@ -60,7 +60,7 @@ class Remaining:
         return sum(self._count(shard) for shard in self._shards)
 
     def count(self, unit: Unit) -> bool:
-        """Take note that a unit, or a piece of one, is committed; return whether it was the last of its shard."""
+        """Count a unit, or a piece of one, as committed; return whether it was the last of its shard."""
         self._left[unit.shard.id] -= unit.hi - unit.lo
         self._open -= unit.hi - unit.lo
         if self._left[unit.shard.id]:
@@ -74,7 +74,7 @@ class Remaining:
         return self._open > 0
 
     def uncommitted(self, shard: Shard) -> int:
-        """Return how many samples of a shard were left when the run was started; 0 of a shard that is none of these."""
+        """Return how many samples of a shard were left when the run was started; 0 for one that is not among them."""
         return self._uncommitted.get(shard.id, 0)
 
     def _samples_left(self, shard: Shard) -> int:

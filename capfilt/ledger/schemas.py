@@ -1,4 +1,4 @@
-"""What a row of the ledger holds: the columns of its two tables."""
+"""The columns of the ledger's two tables."""
 
 from collections.abc import Sequence
 
@@ -52,11 +52,11 @@ def samples_table(shard: str, records: Sequence[SampleRecord]) -> pa.Table:
 
 
 def candidates_table(shard: str, candidates: Sequence[Candidate]) -> pa.Table:
-    """Return candidates of a shard as a table: what policy.select takes."""
+    """Return candidates of a shard as a table, as policy.select takes it."""
     return _table(shard, candidates, CANDIDATES)
 
 
 def _table(shard: str, rows: Sequence[SampleRecord] | Sequence[Candidate], schema: pa.Schema) -> pa.Table:
-    """Return rows, whose fields stand in the order of the columns behind the shard's, as a table."""
+    """Return rows as a table; their fields are in the order of the columns after that of the shard."""
     columns = zip(*rows, strict=True) if rows else ((),) * (len(schema) - 1)
     return pa.table([[shard] * len(rows), *columns], schema=schema)

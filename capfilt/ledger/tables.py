@@ -1,8 +1,8 @@
 """The ledger: every sample that was attempted and every candidate with its scores, in two tables.
 
-A unit writes its two tables and then its commit record; when all units of a shard are in, they are
-folded into one pair of tables and one record. A record's presence is the only state: tables without
-one are left over from an attempt that died, and are written again.
+A unit writes its two tables and then its commit record; when all units of a shard are committed, they
+are folded into one pair of tables and one record. A record's presence is the only state: tables
+without one are left over from an attempt that died, and are written again.
 """
 
 import hashlib
@@ -48,12 +48,12 @@ def write_unit(
     try:
         _write_unit(run, unit, records, candidates, seconds)
     except OSError:
-        if not is_complete(run, unit.shard):  # else another attempt was faster, and their folder went with the fold
+        if not is_complete(run, unit.shard):  # else another attempt was faster, and the fold removed their folder
             raise
 
 
 def read_unit(run: Run, unit: Unit) -> tuple[Commit, pa.Table] | None:
-    """Return the commit record of a unit and its candidates; None if it is not committed, or in its shard's by now.
+    """Return the commit record and candidates of a unit; None if it is not committed, or already folded into its shard.
 
     Raises:
         RunError: a file is not what its record says.
@@ -65,7 +65,7 @@ def read_unit(run: Run, unit: Unit) -> tuple[Commit, pa.Table] | None:
         commit = read_commit(f"{stem}.json")
         return commit, checked_table(table_path(stem, "candidates"), commit.sha256["candidates"])
     except (RunError, OSError):
-        if is_complete(run, unit.shard):  # its files went while they were read: another worker has folded the shard
+        if is_complete(run, unit.shard):  # another worker folded the shard, and removed the files while they were read
             return None
         raise
 
@@ -83,7 +83,7 @@ def complete_shards(run: Run) -> set[str]:
 
 
 def recorded(names: Iterable[str]) -> set[str]:
-    """Return what has a commit record among the files of a folder: units, or shards."""
+    """Return the names of the units or shards that have a commit record among the files of a folder."""
     return {name.removesuffix(".json") for name in names if name.endswith(".json")}
 
 
@@ -93,16 +93,16 @@ def is_complete(run: Run, shard: Shard) -> bool:
 
 
 def fold(run: Run, shard: Shard, units: Sequence[Unit]) -> None:
-    """Put the tables of a shard's units together, so that a shard leaves three files however it was cut.
+    """Join the tables of a shard's units, so that a shard has three files however it was cut.
 
     The bytes of the tables depend on their rows alone. A shard that is folded already is left as it is;
     parts that an attempt left beside it are removed.
 
     Raises:
-        RunError: the units do not make up the shard, one is not committed, or a file is not what its record says.
+        RunError: the units do not add up to the shard, one is not committed, or a file is not what its record says.
     """
     if not is_complete(run, shard):
-        if not shard.samples:  # nothing to do is also done by someone
+        if not shard.samples:  # an empty shard needs a committed unit, too
             units = [Unit(shard, 0, 0)]
             write_unit(run, units[0], [], candidates_table(shard.id, []), {})
         ordered = sorted(units, key=lambda unit: unit.lo)
@@ -133,7 +133,7 @@ def read_record(run: Run, shard: Shard) -> Commit:
 
 
 def table_hashes(run: Run, shard: Shard) -> dict[str, str]:
-    """Return the hash of each table of a complete shard, by name; none if it is not complete."""
+    """Return the hash of each table of a complete shard, by name; empty if it is not complete."""
     try:
         return read_record(run, shard).sha256
     except FileNotFoundError:
@@ -146,12 +146,12 @@ def record_path(run: Run, shard: Shard) -> str:
 
 
 def unit_stem(run: Run, unit: Unit) -> str:
-    """Return the path of a unit's files without their endings."""
+    """Return the path of a unit's files without their suffixes."""
     return storage.join(run.parts(unit.shard), unit.name)
 
 
 def table_path(stem: str, name: str) -> str:
-    """Return the path of a table; stem is the path of its record without the ending."""
+    """Return the path of a table; stem is the path of its record without the suffix."""
     return f"{stem}.{name}.parquet"
 
 
