@@ -1,4 +1,4 @@
-"""A run: its folder and its plan, who is at work on it, how far it is, and how it is asked to stop."""
+"""A run: its folder and its plan, who works on it, how far it is, and how it is asked to stop."""
 
 from capfilt.runs.folder import Run, begun_with, find_run, journal_line, load_run, start_run
 from capfilt.runs.selection import Selection, load_policy

@@ -1,21 +1,21 @@
-"""The run folder: where everything of a bootstrap run lies, and the settings it is tied to.
+"""The run folder: where all files of a bootstrap run lie, and the settings that it is tied to.
 
     RUN/run.yaml                             settings and checkpoint hashes, written first
     RUN/plan/shards.parquet                  the shards, as they were when the run was planned
-    RUN/plan/index/SHARD.index               where the members of a tar are, so that each unit reads its own bytes alone
+    RUN/plan/index/SHARD.index               where the members of a tar are, so that each unit reads only its own bytes
     RUN/journal.jsonl                        events, for people; never read back
-    RUN/lease.json                           who is at work on the run, if anyone is
+    RUN/lease.json                           which driver is at work on the run, if any
     RUN/status.json                          how far the driver is; for people, never read for correctness
     RUN/stop.json                            a request to stop, for the driver that is at work
     RUN/ledger/MODELS/SHARD.json             commit record: the shard is complete; SHARD.samples.parquet and
                                              SHARD.candidates.parquet beside it
     RUN/ledger/MODELS/SHARD/LO-HI.*          the same for a unit, while its shard is in work
     RUN/quarantine/MODELS/SHARD/POSITION.json
-                                             a sample that ends, stops or breaks its worker, and how
+                                             a sample that kills, hangs or breaks its worker, and how
     RUN/clean/POLICY-FINGERPRINT/            clean shards under one policy
-    RUN/exports/POLICY-FINGERPRINT/          lease.json and stop.json of an export that is at work there
+    RUN/exports/POLICY-FINGERPRINT/          lease.json and stop.json of a running export
 
-Paths carry fingerprints of what their files depend on, so files of other settings can never be mistaken for these.
+Paths contain fingerprints of what their files depend on, so files of other settings are never mistaken for these.
 """
 
 import json
@@ -37,16 +37,16 @@ from capfilt.runs.selection import Selection
 from capfilt.shards import find_shards
 
 CODE = "11"
-"""Version of the code that decides what the models say; raised when equal settings come to give other results."""
+"""Version of the code that decides what the models say; raised when equal settings would give other results."""
 
 EXPORTS = "exports"
-"""The folder of a run that has one for each export that is or was at work."""
+"""The folder in a run's that holds one folder for each export that runs or ran."""
 
-VERSION = "version of capfilt's results"  # how CODE is told to people
+VERSION = "version of capfilt's results"  # what messages call CODE
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = 3  # runs in a folder that is none
+_SHOWN = 3  # runs that a message lists when a folder is not a run but contains some
 _DAMAGE = ("fail", "skip-shard", "keep-readable")  # each accepts all that the ones before it accept
 
 
@@ -55,7 +55,7 @@ class Run:
     """A run folder: where its files lie. It is small and can be sent to workers."""
 
     root: str
-    models: str  # fingerprint of all that decides what the models say
+    models: str  # fingerprint of everything that decides what the models say
 
     @property
     def ledger(self) -> str:
@@ -81,7 +81,7 @@ class Run:
         return storage.join(self.root, "clean", Selection.of(config).folder)
 
     def exporting(self, config: ExportConfig) -> str:
-        """Return the folder of an export's lease and stop request: no clean folder, which is for shards alone."""
+        """Return the folder of an export's lease and stop request: not the clean folder, which holds only shards."""
         return storage.join(self.root, EXPORTS, Selection.of(config).folder)
 
     def config(self) -> BootstrapConfig:
@@ -103,11 +103,11 @@ class Run:
         return read_plan(self._plan)
 
     def note(self, event: str, **values: object) -> None:
-        """Add an event to the journal, for people; a disk that does not take it stops nothing."""
+        """Add an event to the journal, for people; a failure to write it stops nothing."""
         self.add_notes([journal_line(event, **values)])
 
     def add_notes(self, lines: Sequence[str]) -> None:
-        """Add lines to the journal in one go: on an object store each addition writes it anew."""
+        """Add lines to the journal at once: on an object store each addition rewrites all of it."""
         text = "\n".join(lines)
         try:
             storage.append(storage.join(self.root, "journal.jsonl"), text.encode() + b"\n")
@@ -129,16 +129,16 @@ class RunRecord(Config):
 
 
 def journal_line(event: str, **values: object) -> str:
-    """Return an event of this moment as a line of the journal."""
+    """Return an event that happens now as a line of the journal."""
     return json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **values})
 
 
 def start_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
-    """Make a run folder, or go on with one that was made under the same settings.
+    """Make a run folder, or resume one that was made with the same settings.
 
-    `input` must mean the shards that it meant, in whatever words, since the plan is fixed. `damage` and
+    `input` may be worded differently, but must mean the same shards, since the plan is fixed. `damage` and
     `max_failed_share` decide which shards are accepted, and may only be loosened: then all that was accepted before
-    still is, and the result is that of the looser settings from the start.
+    still is, and the result is the same as with the looser settings from the start.
 
     Args:
         config: the job.
@@ -154,7 +154,7 @@ def start_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
 
 
 def find_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
-    """Return the run that start_run makes or goes on with, and write nothing. Arguments and errors are the same."""
+    """Return the run that start_run would make or resume, and write nothing. Arguments and errors are the same."""
     root = storage.absolute(config.run)
     path = _record_of(root)
     results = config.model_dump(mode="json", include=set(RESULTS))
@@ -174,7 +174,7 @@ def find_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
 
 
 def begun_with(root: str) -> BootstrapConfig | None:
-    """Return the settings with which a run began; None where there is no run yet."""
+    """Return the settings with which a run was last started; None if there is no run yet."""
     path = _record_of(storage.absolute(root))
     return _read_record(path).config if storage.exists(path) else None
 
@@ -183,7 +183,7 @@ def load_run(root: str) -> Run:
     """Return an existing run.
 
     Raises:
-        RunError: the folder is no run, or its URL holds credentials.
+        RunError: the folder is not a run, or its URL contains credentials.
     """
     if has_credentials(root):
         raise RunError(f"{redact(root)}: {CREDENTIALS}")
@@ -214,7 +214,7 @@ def _read_record(path: str) -> RunRecord:
 
 
 def _runs_in(folder: str) -> list[str]:
-    """Return the runs in a folder that is none, as that of a loop, which has one in each of its rounds."""
+    """Return the runs in a folder that is not a run itself, such as a loop's, which has one in each round."""
     inner = [storage.join(folder, name) for name in storage.list_folders(folder)]
     places = [place for each in inner for place in (each, storage.join(each, "bootstrap"))]
     return [place for place in places if storage.exists(storage.join(place, "run.yaml"))]
@@ -226,7 +226,7 @@ def _means_plan(run: Run, inputs: Sequence[str]) -> bool:
 
 
 def _differences(stored: RunRecord, config: BootstrapConfig, hashes: dict[str, str]) -> Iterator[str]:
-    """Yield a line for each setting in which a stored run differs so that it cannot be gone on with."""
+    """Yield a line for each difference in settings that keeps a stored run from being resumed."""
     before, after = (_flat(c.model_dump(mode="json", include=set(RESULTS))) for c in (stored.config, config))
     before |= {VERSION: stored.code} | {f"checkpoint of the {name}": it for name, it in stored.checkpoints.items()}
     after |= {VERSION: CODE} | {f"checkpoint of the {name}": it for name, it in hashes.items()}

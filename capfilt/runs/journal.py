@@ -1,4 +1,4 @@
-"""The journal of a run, to be read by people."""
+"""Reading the journal of a run, as lines for people."""
 
 import json
 import time
@@ -12,9 +12,9 @@ POLL = 2.0  # seconds between two looks at a journal that is followed
 
 
 def read_journal(root: str, follow: bool = False) -> Iterator[str]:
-    """Yield the events of a run as lines for people; to follow it, until no driver is at work on the run.
+    """Yield the events of a run as lines for people; with follow, go on until no driver is at work on the run.
 
-    Of a loop it is the run that the loop is at.
+    For a loop, these are the events of the run that it has reached.
 
     Raises:
         RunError: the run has no journal.
@@ -25,9 +25,9 @@ def read_journal(root: str, follow: bool = False) -> Iterator[str]:
         raise RunError(f"{path}: not found; capfilt bootstrap writes it, other jobs do not")
     position = 0
     while True:
-        at_work = follow and look_at(root).state in ("running", "stopping")  # before what it wrote last is read
+        at_work = follow and look_at(root).state in ("running", "stopping")  # first, so that its last lines are read
         data = storage.read_bytes(path, start=position)
-        whole = data[: data.rfind(b"\n") + 1]  # the last line may still be in the making
+        whole = data[: data.rfind(b"\n") + 1]  # the last line may be incomplete
         position += len(whole)
         yield from map(_line, whole.decode(errors="replace").splitlines())
         if not at_work:
@@ -39,7 +39,7 @@ def _line(text: str) -> str:
     try:
         values = dict(json.loads(text))
         head = f"{values.pop('time')}  {values.pop('event')}"
-    except (ValueError, TypeError, KeyError, RecursionError):  # a line that was cut by a full disk
+    except (ValueError, TypeError, KeyError, RecursionError):  # a line that a full disk cut short
         return text
     return "  ".join([head, *(f"{name}: {_value(value)}" for name, value in values.items())])
 

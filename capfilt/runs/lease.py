@@ -1,12 +1,12 @@
 """One driver on a run at a time: a small file in the run folder says who is at work, and since when.
 
-A lease spares a cluster from doing everything twice; it is no lock that results hang on. Units are committed
-atomically and have the same bytes whoever writes them, so two drivers, where one was forced, corrupt nothing.
+A lease keeps a cluster from doing everything twice; it is not a lock that results depend on. Units are committed
+atomically and have the same bytes whoever writes them, so two drivers, if one was forced, corrupt nothing.
 
-The driver renews its lease, and looks each time whether it is still its own: the one that finds another's name there
-stops. So of two that begin in the same instant, one is left. A driver that was killed leaves its lease behind: on its
-own machine it is seen to be dead at once, elsewhere when it has not renewed its lease for a while. The clocks of
-machines that share a run have to agree to some seconds.
+The driver renews its lease, and checks each time whether it is still its own; if it finds another's name, it stops. So
+of two drivers that begin at the same instant, one is left. A driver that was killed leaves its lease behind: on its own
+machine it counts as dead at once, on others when it has not renewed its lease for a while. The clocks of machines that
+share a run have to agree to a few seconds.
 """
 
 import json
@@ -33,10 +33,10 @@ from capfilt.errors import RunError
 from capfilt.runs.stop import forget_stop
 
 RENEWED = 15.0  # seconds between two renewals
-EXPIRY = 90.0  # seconds after its last renewal at which the driver of another machine counts as dead
+EXPIRY = 90.0  # seconds without a renewal after which a driver on another machine counts as dead
 
 Moment = Annotated[float, Field(ge=0, le=1e11)]
-"""Seconds since 1970, up to a year that can be told."""
+"""Seconds since 1970, up to a year that datetime can express."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Owner:
     id: str
     host: str
     pid: int
-    processes: str  # which processes the pid is one of: containers on one host count their own
+    processes: str  # the pid's namespace: containers on one host number their own processes
     started: Moment
     renewed: Moment
 
@@ -76,7 +76,7 @@ class Lease:
 
     @property
     def is_held(self) -> bool:
-        """Whether the lease is this driver's own at this moment, as far as can be seen."""
+        """Whether the lease is still this driver's own; False if it cannot be read."""
         try:
             found = _read(self._path)
         except OSError:
@@ -84,7 +84,7 @@ class Lease:
         return found is None or found.id == self._owner.id
 
     def renew(self) -> None:
-        """Write that this driver is still at work, unless another has taken the lease."""
+        """Record that this driver is still at work, unless another has taken the lease."""
         found = _read(self._path)
         if found is not None and found.id != self._owner.id:
             self._usurper = found
@@ -93,7 +93,7 @@ class Lease:
             storage.publish(self._path, json.dumps(asdict(self._owner)).encode() + b"\n")
 
     def give_up(self) -> None:
-        """Remove the lease, if it is this driver's own; where that cannot be done, it will expire."""
+        """Remove the lease if it is this driver's own; if it cannot be removed, it will expire."""
         try:
             found = _read(self._path)
             if found is not None and found.id == self._owner.id:
@@ -104,23 +104,23 @@ class Lease:
 
 @contextmanager
 def hold_lease(root: str, force: bool = False, lost: Callable[[], None] = lambda: None) -> Iterator[Lease]:
-    """Be the one driver of a run for a while.
+    """Be the only driver of a run within the block.
 
     Args:
         root: the run folder.
-        force: take the lease from a driver that seems to be alive; it stops at its next renewal.
-        lost: called, from another thread, when another driver has taken the lease; Lease.check tells of it too, and so
-            does the block in the place of a SystemExit that this brings about.
+        force: take the lease from a driver that seems to be alive; that one stops at its next renewal.
+        lost: called, from another thread, when another driver has taken the lease. Lease.check raises RunError then,
+            and if lost ends the block by SystemExit, it becomes that RunError.
 
     Raises:
-        RunError: another driver is at work on the run, or there can be no folder of this name.
+        RunError: another driver is at work on the run, or the folder cannot be made.
     """
     path, now = storage.join(root, "lease.json"), time.time()
     if force:
         require_folder(root)
     else:
         require_free(root)
-    forget_stop(root)  # before the lease is there: whoever sees that may ask this driver to stop
+    forget_stop(root)  # before the lease is written: from then on a request is meant for this driver
     owner = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid(), _processes(), now, now)
     try:
         storage.publish(path, json.dumps(asdict(owner)).encode() + b"\n")
@@ -140,24 +140,24 @@ def hold_lease(root: str, force: bool = False, lost: Callable[[], None] = lambda
 
 @contextmanager
 def swept(lease: Lease, sweep: Callable[[], None]) -> Iterator[None]:
-    """Sweep away what dead workers left of a run, before a job and after it, unless another driver has it by then."""
+    """Sweep away what dead workers left of a run, before a job and after it, but not if another driver has taken it."""
     sweep()
     try:
         yield
-    finally:  # also of a job that is ended, whose workers may have died in the middle of a file
+    finally:  # also when a job is ended: its workers may have died in the middle of a file
         if lease.is_held:
             sweep()
 
 
 def require_folder(root: str) -> None:
-    """Raise RunError if a file has the name of a run folder."""
+    """Raise RunError if the run folder's path is that of a file."""
     local = storage.local_path(root)
     if local is not None and local.is_file():
         raise RunError(f"{root}: is a file; give the folder of a run")
 
 
 def require_free(root: str) -> None:
-    """Raise RunError if a driver is at work on a run, or its name is that of a file."""
+    """Raise RunError if a driver is at work on a run, or the run folder's path is that of a file."""
     require_folder(root)
     path, now = storage.join(root, "lease.json"), time.time()
     found = _read(path)
@@ -170,13 +170,13 @@ def require_free(root: str) -> None:
 
 
 def find_driver(root: str) -> tuple[Owner, bool] | None:
-    """Return who holds a run, and whether that driver is alive as far as can be seen from here; None if nobody does."""
+    """Return the driver that holds a run, and whether it seems alive from here; None if nobody holds it."""
     found = _read(storage.join(root, "lease.json"))
     return None if found is None else (found, _alive(found, time.time()))
 
 
 def is_free(root: str) -> bool:
-    """Return whether no driver is at work on a run, as far as can be seen from here."""
+    """Return whether no driver seems to be at work on a run from here."""
     found = find_driver(root)
     return found is None or not found[1]
 
@@ -218,7 +218,7 @@ def _processes() -> str:
 
 
 def _read(path: str) -> Owner | None:
-    """Return the owner in a lease; none where there is no lease, or none that says who holds it."""
+    """Return the owner in a lease; None if there is no lease, or it does not say who holds it."""
     try:
         return TypeAdapter(Owner).validate_json(storage.read_bytes(path))
     except FileNotFoundError:

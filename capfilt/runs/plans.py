@@ -15,8 +15,8 @@ from capfilt.fingerprint import fingerprint
 from capfilt.parquet import parquet_bytes
 from capfilt.records import Shard
 
-_LONGEST = 255 - len(".candidates.parquet")  # characters of an id: names of files end there on most disks
-_KEPT = 200  # of a name that makes a longer one
+_LONGEST = 255 - len(".candidates.parquet")  # characters of an id: most disks allow 255 in a file name
+_KEPT = 200  # characters of a name that are kept in its id when the id would be longer than that
 _PLAN = pa.schema(
     {
         "id": pa.string(),
@@ -32,10 +32,10 @@ PLAN_ANEW = "remove the file and bootstrap again, which plans the same inputs an
 
 
 def write_plan(path: str, shards: Sequence[Shard]) -> None:
-    """Publish a plan. The ids of its shards name files, so each is a plain file name of its own.
+    """Publish a plan. The ids of its shards name files, so each has to be a plain file name, and unique.
 
     Raises:
-        RunError: an id is none.
+        RunError: an id is not.
     """
     for shard in shards:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", shard.id):  # a dot would end the key of a sample in it
@@ -50,20 +50,20 @@ def read_plan(path: str, remedy: str = PLAN_ANEW) -> list[Shard]:
     """Return the shards of a plan, in the order in which they were planned.
 
     Raises:
-        RunError: the file is no plan; the remedy is told.
+        RunError: the file is not a plan; the message gives the remedy.
     """
     data = storage.read_bytes(path)
     try:
         return [Shard(**row) for row in pq.read_table(io.BytesIO(data)).to_pylist()]
-    except (pa.ArrowException, OSError, ValueError, TypeError) as error:  # pyarrow has OSErrors for what is in a file
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:  # pyarrow raises OSError also for content
         cause = " ".join(str(error).split())
         raise RunError(f"{path}: is no plan ({cause}); {remedy}") from None
 
 
 def shard_ids(urls: Sequence[str]) -> list[str]:
-    """Return an id for each shard: its file name, and a hash of the URL where two files have one name, or it is long.
+    """Return an id for each shard: its file name, with a hash of the URL if several share the name or it is too long.
 
-    The id of a shard depends on the set of URLs alone, not on their order.
+    The id of a shard depends on the set of URLs, not on their order.
     """
     names = [url.partition("?")[0].rpartition("/")[2] for url in urls]
     stems = [re.sub(r"\W", "_", re.sub(r"\.(tar(\.\w+)?|tgz|parquet)$", "", name), flags=re.ASCII) for name in names]

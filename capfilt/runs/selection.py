@@ -1,4 +1,4 @@
-"""What a folder of clean shards is tied to: the policy, and what else decides which texts it holds and how."""
+"""What a folder of clean shards depends on: the policy, and whatever else decides which texts it holds and how."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ from capfilt.errors import ConfigError
 from capfilt.fingerprint import fingerprint
 
 EXPORT_FORMAT = "3"
-"""Version of the clean shards; raised when an equal selection comes to be written in another way."""
+"""Version of the clean shards; raised when a change makes an equal selection be written differently."""
 
 
 class Selection(Config):
-    """The content of a clean folder's policy.yaml: all that its files depend on, besides the ledger."""
+    """The content of a clean folder's policy.yaml: everything that its files depend on besides the ledger."""
 
     policy: Policy
     keep_empty: bool
@@ -27,12 +27,12 @@ class Selection(Config):
 
     @property
     def folder(self) -> str:
-        """The name of the folder: the policy's own, which alone decides nothing, and a fingerprint of the rest."""
+        """The name of the folder: the policy's name, which decides nothing, and a fingerprint of everything else."""
         return f"{self.policy.name}-{fingerprint(self.model_dump(mode='json', exclude={'policy': {'name'}}))}"
 
 
 def load_policy(path: Path, overrides: Sequence[str] = ()) -> Policy:
-    """Read a policy from YAML as load does: one of its own, or the one in the policy.yaml of a clean folder."""
+    """Read a policy from YAML as load does: a policy's own file, or the policy.yaml of a clean folder."""
     if len(read(path).keys() & {"input", "run", "policy"}) > 1:
         raise ConfigError(f"{path}: is the config of a job; give a file of what stands under policy")
     try:

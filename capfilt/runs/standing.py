@@ -1,4 +1,4 @@
-"""How a run or a loop stands, from its folder alone: who is at work on it, how far it is, and what to do next."""
+"""The state of a run or a loop, from its folder alone: who is at work on it, how far it is, and what to do next."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -39,11 +39,11 @@ class Standing:
     state: str  # one of running, stopping, done, partly, stopped, failed, ended, died, idle
     driver: Owner | None  # alive or not
     record: Record | None
-    shards: tuple[int, int] | None = None  # complete ones and all; only counted where there is no record
-    job: "Standing | None" = None  # of a loop: the job that it is at, if that has begun
+    shards: tuple[int, int] | None = None  # complete ones and all; only counted if there is no record
+    job: "Standing | None" = None  # for a loop: the job that it has reached, if that has begun
 
     def to_json(self) -> dict[str, object]:
-        """Return all of it as JSON values, with rate in samples a second and seconds left."""
+        """Return everything as JSON values, with the rate in samples a second and the seconds left."""
         record = self.record
         more = {} if record is None else {"rate": record.rate, "seconds_left": record.seconds_left}
         return {
@@ -57,15 +57,15 @@ class Standing:
 
 
 def look_at(root: str) -> Standing:
-    """Return how a run stands.
+    """Return the state of a run.
 
     Raises:
-        RunError: the folder is no run, or cannot be seen from here.
+        RunError: the folder is not a run, or cannot be seen from here.
     """
     root = storage.absolute(root)
-    driver, record = find_driver(root), read_record(root)  # a driver writes its last record before it goes
+    driver, record = find_driver(root), read_record(root)  # a driver writes its last record before it leaves
     if driver is None and record is not None and record.phase not in _ENDS:
-        driver = find_driver(root)  # it may have come in between, and begun a record
+        driver = find_driver(root)  # it may have started between the two reads, and begun a record
     if driver is None and record is None:
         return _without_record(root)
     if driver is not None and driver[1]:
@@ -78,18 +78,18 @@ def look_at(root: str) -> Standing:
 
 
 def job_of(root: str) -> str:
-    """Return the folder of the job that a loop is at; of a job its own folder."""
+    """Return the folder of the job that a loop has reached; for a job, its own folder."""
     record = read_record(root)
     return storage.join(root, record.job) if record is not None and record.job else root
 
 
 def render_standing(standing: Standing) -> str:
-    """Return how a run stands as lines for people."""
+    """Return the state of a run as lines for people."""
     return "\n".join(_lines(standing))
 
 
 def at_work(root: str) -> Standing | None:
-    """Return how a run stands that a driver is at work on, or else how an export of it does; None where neither is."""
+    """Return the state of a run that a driver is at work on, or else of its running export; None where neither is."""
     exports = storage.join(root, EXPORTS)
     for place in (root, *(storage.join(exports, name) for name in storage.list_folders(exports))):
         with suppress(RunError):
@@ -100,11 +100,11 @@ def at_work(root: str) -> Standing | None:
 
 
 def _without_record(root: str) -> Standing:
-    """Return how what is in a folder stands that no driver has told of."""
+    """Return the state of a folder that has neither a lease nor a record."""
     if storage.exists(storage.join(root, "config.yaml")):  # of a training, which leaves no record
         done = storage.exists(storage.join(root, "checkpoint", "config.json"))
         return Standing(root, "done" if done else "idle", None, None)
-    run = load_run(root)  # of a version that wrote no record, or no run at all
+    run = load_run(root)  # a run of a version that wrote no record; raises if it is not a run
     shards = (len(complete_shards(run)), len(run.plan())) if run.has_plan() else None
     return Standing(root, "idle", None, None, shards)
 
@@ -114,7 +114,7 @@ def _begun_job(root: str, record: Record | None) -> Standing | None:
         return None
     try:
         return look_at(storage.join(root, record.job))
-    except RunError:  # the loop has only just come to it
+    except RunError:  # the loop has only just reached it
         return None
 
 

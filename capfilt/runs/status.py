@@ -1,7 +1,7 @@
 """How far a run is: a small record that its driver writes now and then, so that nobody has to count the ledger.
 
-The record counts what was done since the driver was started. It is for people and dashboards, and no result hangs
-on it: it may be some seconds old, and what a driver that was killed did last is missing in it.
+The record counts what was done since the driver was started. It is for people and dashboards, and no result depends
+on it: it may be some seconds old, and lacks what a driver did just before it was killed.
 """
 
 import json
@@ -33,41 +33,41 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a driver last wrote. Times are in seconds since 1970; counts are of this start, but for samples and done."""
+    """What a driver last wrote. Times are seconds since 1970; counts begin at this start, except samples and done."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     started: Moment
     time: Moment
-    phase: Phase = "starting"  # partly: all but units or shards that failed; ended: by a signal
+    phase: Phase = "starting"  # partly: done but for units or shards that failed; ended: by a signal
     samples: int = 0  # of the run
-    done: int = 0  # of these, before this start too
+    done: int = 0  # of these, including those before this start
     done_before: int = 0
     units: int = 0  # committed
-    units_from: Moment = 0.0  # when the units were begun; 0 until then
-    units_until: Moment = 0.0  # when no other was in hand; 0 until then
-    statuses: dict[str, int] = field(default_factory=dict)  # samples
+    units_from: Moment = 0.0  # when the first unit was begun; 0 until then
+    units_until: Moment = 0.0  # when the last unit was done; 0 until then
+    statuses: dict[str, int] = field(default_factory=dict)  # samples by status
     candidates: dict[str, int] = field(default_factory=dict)  # texts by source
     kept: dict[str, int] = field(default_factory=dict)  # of these
-    reason: str = ""  # why it failed or stopped; of one that is partly done a line for each failure, the first ones
-    jobs: int = 0  # of a loop, which counts these and no samples
+    reason: str = ""  # why it failed or stopped; if partly done, a line for each of the first failures
+    jobs: int = 0  # of a loop, which counts jobs instead of samples
     jobs_done: int = 0
-    job: str = ""  # the one that a loop is at: its folder, seen from the loop's
+    job: str = ""  # the one that a loop has reached: its folder, relative to the loop's
 
     @property
     def rate(self) -> float:
-        """Samples a second while there were units, the loading of the models included."""
+        """Samples a second while there were units, including the loading of the models."""
         seconds = (self.units_until or self.time) - (self.units_from or self.started)
         return (self.done - self.done_before) / max(seconds, 1e-9)
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until all samples are scored, at the rate of this start; None while nothing is known."""
+        """Seconds until all samples are scored, at the rate since this start; None while that is unknown."""
         return (self.samples - self.done) / self.rate if self.phase == "bootstrap" and self.rate else None
 
 
 class Board:
-    """Where a driver notes how far it is. A thread writes it down, so that a slow store does not hold up the job."""
+    """Where a driver notes how far it is. A thread writes the record, so that a slow store does not delay the job."""
 
     def __init__(self, root: str, is_ours: Callable[[], bool] = lambda: True) -> None:
         self._path, self._is_ours = status_path(root), is_ours
@@ -75,16 +75,16 @@ class Board:
         self.record = Record(now, now)
 
     def begin(self, samples: int, done: int) -> None:
-        """Note that the units are begun, with some of the run's samples done before."""
+        """Note that the units are begun, and how many of the run's samples were done before."""
         self._note(phase="bootstrap", samples=samples, done=done, done_before=done, units_from=time.time())
 
     def add(self, samples: int, tally: Tally) -> None:
-        """Note that a unit is committed, and what all of this start came to."""
+        """Note that a unit is committed, and the counts since this start."""
         counts = {"statuses": dict(tally.statuses), "candidates": dict(tally.candidates), "kept": dict(tally.kept)}
         self._note(done=self.record.done + samples, units=self.record.units + 1, **counts)
 
     def enter(self, job: str, done: int, jobs: int) -> None:
-        """Note that a loop is at a job, and how many of its jobs are done; it is written at once, as it is rare."""
+        """Note that a loop has reached a job, and how many jobs are done; this is written at once, since it is rare."""
         self._note(phase="rounds", job=job, jobs_done=done, jobs=jobs)
         self.write()
 
@@ -95,9 +95,9 @@ class Board:
         self._note(phase=phase, reason=reason)
 
     def write(self) -> None:
-        """Write the record down, whether or not it has changed: its age tells that the driver is alive.
+        """Write the record, whether or not it has changed: its age shows that the driver is alive.
 
-        Not over that of another driver, which has taken the run.
+        If another driver has taken the run, its record is not overwritten.
         """
         if not self._is_ours():
             return
@@ -105,7 +105,7 @@ class Board:
         record = replace(self.record, time=time.time()) if at_work else self.record
         try:
             storage.publish(self._path, json.dumps(asdict(record)).encode() + b"\n")
-        except OSError as error:  # the next one may do better, and nothing hangs on it
+        except OSError as error:  # the next one may succeed, and nothing depends on it
             logger.warning("the status was not written: %s", error)
 
     def _note(self, **changes: object) -> None:
@@ -114,11 +114,11 @@ class Board:
 
 @contextmanager
 def keep_status(root: str, is_ours: Callable[[], bool] = lambda: True) -> Iterator[Board]:
-    """Write a record of the job into its run folder every few seconds, and what became of it at the end.
+    """Write a record of the job into its run folder every few seconds, and its outcome at the end.
 
     Args:
         root: the run folder.
-        is_ours: tells whether the run is still this driver's.
+        is_ours: returns whether the run is still this driver's.
     """
     board = Board(root, is_ours)
     board.write()
@@ -126,7 +126,7 @@ def keep_status(root: str, is_ours: Callable[[], bool] = lambda: True) -> Iterat
         with in_background(partial(_keep, board)):
             yield board
         board.set_phase("done")
-    except BaseException as error:  # whatever ends the job, an interrupt too, is told to those who look
+    except BaseException as error:  # whatever ends the job, also an interrupt, is recorded
         board.set_phase(_end(error), _reason(error))
         raise
     finally:
@@ -134,7 +134,7 @@ def keep_status(root: str, is_ours: Callable[[], bool] = lambda: True) -> Iterat
 
 
 def read_record(root: str) -> Record | None:
-    """Return what the last driver of a run wrote; None where there is nothing that can be read."""
+    """Return what the last driver of a run wrote; None if there is no record that can be read."""
     try:
         return TypeAdapter(Record).validate_json(storage.read_bytes(status_path(root)))
     except FileNotFoundError:

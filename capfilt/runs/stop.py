@@ -1,12 +1,12 @@
 """Stopping a run in good order: a small file in its folder, which the driver looks for beside its lease.
 
-The first request lets the units in hand finish and be committed, and no other begin, or a training write its state; a
-second one ends the driver at once, which costs what it had in hand and no more. A request is meant for the driver that
-is at work: the next one removes it before it takes the lease, and so does the driver itself when it ends, if it still
-has the lease then: one that was forced off leaves the request to its successor.
+After the first request, units in hand finish and are committed but no other begins, or a training writes its state; a
+second request ends the driver at once, which costs only what it had in hand. A request is meant for the driver that is
+at work: the next driver removes it before it takes the lease. The driver itself removes it when it ends, if it still
+has the lease; one that was forced off leaves the request to its successor.
 
-A driver that is asked otherwise, by Ctrl-C or as a job of a loop, writes the file itself: its workers on other
-machines know of a request by that alone, and so does whoever looks at the run.
+A driver that is asked in another way, by Ctrl-C or as a job of a loop, writes the file itself, since workers on other
+machines, and whoever looks at the run, learn of a request only from the file.
 """
 
 import json
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 class Stop:
     """Whether a driver has been asked to stop. Threads and signal handlers may ask.
 
-    It has no lock: a handler that asks may have interrupted just that, and would wait for itself.
+    It has no lock: a signal handler may interrupt the code that holds it, and would then wait for itself.
     """
 
     def __init__(self) -> None:
@@ -54,14 +54,14 @@ def heed_stop(
     meaning: str = UNITS,
     stop: Stop | None = None,
 ) -> Iterator[Stop]:
-    """Look for requests to stop a run for a while. They count from when the lease of the driver was written.
+    """Look for requests to stop a run within the block. They count from when the driver's lease was written.
 
     Args:
         root: the run folder.
         end: called, from another thread, when the driver is to end at once.
-        is_ours: tells at the end whether a request was meant for this driver, and goes with it.
-        meaning: what becomes of the job then, for people.
-        stop: what is asked, where a request matters beyond the job: it knows also of one that came too late for that.
+        is_ours: returns whether the run is still this driver's: else it neither writes nor removes a request.
+        meaning: what a stop does to the job, for people.
+        stop: set by a request. Give one if a request matters beyond the block: it is set even if that came too late.
     """
     stop = stop or Stop()
     try:
@@ -74,7 +74,7 @@ def heed_stop(
 
 @contextmanager
 def hear_stop(root: str) -> Iterator[Stop]:
-    """Look for requests to stop a run for a while, as a worker of it: its driver tells of them and removes them."""
+    """Look for requests to stop a run within the block, as a worker of it: its driver logs and removes them."""
     stop = Stop()
     with in_background(partial(_listen, root, stop)):
         yield stop
@@ -86,7 +86,7 @@ def request_stop(root: str, *, at_once: bool = False) -> None:
 
 
 def forget_stop(root: str) -> None:
-    """Remove a request that was meant for a driver before."""
+    """Remove a request that was meant for an earlier driver."""
     storage.remove(stop_path(root))
 
 
@@ -127,7 +127,7 @@ def _watch(
 
 
 def _read(root: str) -> bytes | None:
-    """Return a request to stop a run; none where there is none."""
+    """Return a request to stop a run; None if there is none."""
     try:
         return storage.read_bytes(stop_path(root))
     except FileNotFoundError:
@@ -144,7 +144,7 @@ def _listen(root: str, stop: Stop, done: threading.Event) -> None:
 
 
 def _at_once(request: bytes) -> bool:
-    """Return whether a request allows no delay. One that cannot be read, such as an empty file by hand, allows it."""
+    """Return whether a request allows no delay; False if it cannot be read, such as an empty file made by hand."""
     try:
         return json.loads(request)["at_once"] is True
     except (ValueError, KeyError, TypeError, RecursionError):
