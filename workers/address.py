@@ -1,4 +1,4 @@
-"""Is there anything at the address of a cluster? Ray itself tries for many minutes, and says only at the end."""
+"""Does anything answer at a cluster's address? Ray itself tries for many minutes before it says that nothing does."""
 
 import re
 import socket
@@ -6,8 +6,8 @@ import socket
 from capfilt.errors import NoAnswerError
 
 PATIENCE = 10.0  # seconds
-# "ray start" asks for a token where it finds one, which Ray leaves when it runs on a machine alone; clients do not by
-# themselves give it.
+# A cluster asks for a token if "ray start" finds one, such as Ray leaves behind when it runs on a single machine;
+# clients do not send it by themselves.
 TOKEN = (
     "for a cluster that asks for a token set RAY_AUTH_MODE=token, with its token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
 )
@@ -16,12 +16,12 @@ TOKEN = (
 def require_answer(
     address: str, key: str = "cluster.address", or_else: str = ", or set cluster.address: local"
 ) -> None:
-    """Raise NoAnswerError if nothing takes a connection at host:port or ray://host:port; others have no such place.
+    """Raise NoAnswerError if nothing accepts a connection at host:port or ray://host:port; others are not checked.
 
     Args:
         address: as Ray takes it.
-        key: where it was given, for the message.
-        or_else: what else can be done than to start a cluster or to give its address.
+        key: the setting or option that gave it, for the message.
+        or_else: what the message advises besides starting a cluster or giving its address.
     """
     place = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)
     if place is None:

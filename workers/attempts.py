@@ -1,7 +1,7 @@
 """Which unit is tried next, how often, and where: the rules of the pool that need no Ray.
 
 A unit that failed is a suspect. Suspects run after all others and each alone on its actor, so that one
-that kills its actor takes no bystander along, and every later failure is its own.
+that kills its actor harms no other unit, and every later failure is its own.
 """
 
 import math
@@ -18,8 +18,8 @@ from workers.faults import Fault, Kind
 from workers.isolation import Case, Isolation, live
 
 MOST_LOSSES = 10  # times a unit may lose its node before that counts as its own failure
-MOST_OUTAGES = 6  # times a unit, or a worker that is built, may meet a full disk or a store that does not answer
-BACKOFF = 1.0  # seconds before what met one is tried again, doubled with each
+MOST_OUTAGES = 6  # times a unit, or the building of a worker, may meet a full disk or a store that does not answer
+BACKOFF = 1.0  # seconds before a retry after the first such outage, doubled with each
 
 
 class Attempts:
@@ -37,15 +37,15 @@ class Attempts:
     ) -> None:
         """Allow each unit a number of tries, and the job a number of strikes.
 
-        A strike is a unit that fails at its first try, not through its data, or that is given up because a store
-        does not answer, with no success since the last strike: when one unit after another fails, the fault is in
+        A unit that fails at its first try for another reason than its data, or that is given up because a store does
+        not answer, counts as a strike; a success resets the count. When one unit after another fails, the fault is in
         the code, the models or the machines.
 
         Args:
-            units: in the order in which they are started; each is made when it is its turn.
+            units: in the order in which they are started; each is made when its turn comes.
             tries: failures until a unit is given up, or narrowed down.
-            strikes: that stop the job.
-            seconds: that a try may take.
+            strikes: the number that stops the job.
+            seconds: what a try may take.
             isolation: narrows units down to the samples at fault; without it they are given up whole.
             outages: of a disk or store, until a unit is given up.
             listener: hears of each failure.
@@ -61,7 +61,7 @@ class Attempts:
         self.failed: list[str] = []
 
     def waiting(self, most: int) -> int:
-        """Return how many units wait to be tried, up to a number; none when no other is to begin."""
+        """Return how many units wait to be tried, counted up to a number; 0 after drain."""
         if self._drained:
             return 0
         others = len(self._waiting) + len(self._suspects)
@@ -74,7 +74,7 @@ class Attempts:
         return bool(self.waiting(1))
 
     def drain(self) -> None:
-        """Let no other unit begin. Those in hand may still succeed or fail; one that fails is not tried again."""
+        """Begin no other unit. Those in hand may still succeed or fail; one that fails is not tried again."""
         self._drained = True
 
     def state(self) -> State:
@@ -82,7 +82,7 @@ class Attempts:
         return State(self._unmade + len(self._fresh), len(self._waiting), len(self._suspects))
 
     def _make(self) -> bool:
-        """Put the next unit that was never tried in its line, and return whether there was one."""
+        """Queue the next unit that was never tried, and return whether there was one."""
         case = next(self._cases, None)
         if case is None:
             return False
@@ -94,9 +94,9 @@ class Attempts:
         """Take the next unit to try at a place, if there is one that may run there.
 
         Args:
-            place: what has failed a unit before is avoided.
+            place: avoided by a suspect whose last attempt failed there.
             idle: nothing else runs at this place.
-            alternative: there are other places, so that avoiding one is possible.
+            alternative: there are other places, so that one can be avoided.
         """
         if self._drained:
             return None
@@ -105,7 +105,7 @@ class Attempts:
             if case.not_before <= now and (idle or not case.suspect):
                 self._waiting.remove(case)
                 return case
-        patient = len(self._waiting) < self._most_strikes  # else the store is to answer first
+        patient = len(self._waiting) < self._most_strikes  # else no new unit begins until the store answers
         if patient and (self._fresh or self._make()):
             return self._fresh.popleft()
         for case in self._suspects if idle else ():
@@ -121,11 +121,11 @@ class Attempts:
             self._suspects.extend(self._isolation.passed(case))
 
     def give_back(self, case: Case) -> None:
-        """Return a unit whose attempt ended through no fault of its own."""
+        """Put back a unit whose attempt ended through no fault of its own."""
         (self._suspects if case.suspect else self._fresh).appendleft(case)
 
     def lose(self, case: Case, fault: Fault, place: object) -> None:
-        """Return a unit whose node was lost, or count it as failed when that happens again and again."""
+        """Put back a unit whose node was lost, or count it as failed if that happens again and again."""
         case.losses, fault = case.losses + 1, replace(fault, cause="node")
         event = _event("lost", case.unit, fault, case.losses, place)
         tell(self._listener, event, "%s: loss %d of %d: %s", case, case.losses, MOST_LOSSES, fault.reason)
@@ -135,7 +135,7 @@ class Attempts:
             self.give_back(case)
 
     def fail(self, case: Case, fault: Fault, place: object) -> None:
-        """Count a failed attempt at a place; the unit waits, is a suspect from then on, is narrowed down or given up.
+        """Count a failed attempt at a place; the unit then waits, becomes a suspect, is narrowed down or given up.
 
         Raises:
             WorkerError: too many strikes.
@@ -184,13 +184,13 @@ class Attempts:
             )
 
     def _give_up(self, case: Case, count: int, fault: Fault) -> None:
-        """Count a unit as failed for good; with a trial, the batch that is searched."""
+        """Count a unit as failed for good; for a trial, the batch that is searched."""
         self.failed.append(self._end(case, count, fault.reason))
         unit = case.search.case.unit if case.search else case.unit
         tell(self._listener, _event("given_up", unit, fault, count), "given up: %s", self.failed[-1])
 
     def _end(self, case: Case, count: int, reason: str) -> str:
-        """Let go of all that was to be tried of a unit, and return what became of it."""
+        """Drop all that was still to be tried of a unit, and return what became of it."""
         search = case.search
         times = "once" if count == 1 else f"{count} times"
         if search is None:
@@ -205,7 +205,7 @@ class Attempts:
 
 
 def backoff(outages: int) -> float:
-    """Return the seconds to wait after so many outages of a disk or store."""
+    """Return the seconds to wait after this many outages of a disk or store."""
     return BACKOFF * 2.0 ** (outages - 1)
 
 

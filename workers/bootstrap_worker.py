@@ -1,4 +1,4 @@
-"""What runs where the models are: both on one device. It holds no logic of its own."""
+"""The worker of a bootstrap: both models on one device. It holds no logic of its own."""
 
 import errno
 import gc
@@ -19,8 +19,8 @@ from capfilt.records import Unit, UnitResult
 from capfilt.runs import Run
 from capfilt.turns import Turns
 
-HANDOVER = 1e-4  # seconds after which a thread that computes in Python lets another go on; Python's own are 5e-3
-GARBAGE = 50_000  # objects more than before, after which Python looks for those that only hold each other; its own: 700
+HANDOVER = 1e-4  # Python's switch interval, seconds; its default is 5e-3
+GARBAGE = 50_000  # new objects after which Python searches for unreachable cycles; its default is 700
 
 
 class BootstrapWorker:
@@ -33,21 +33,21 @@ class BootstrapWorker:
         run: Run,
         decoders: Callable[[BootstrapConfig, Run], ReadyBatches] | None = None,
     ) -> None:
-        """Take what builds the models and, where images are decoded apart, what starts processes for that.
+        """Take what builds the models and, if images are decoded in other processes, what starts these.
 
         Raises:
-            OSError: as built.
-            ConfigError: as start_decoders.
+            OSError: as in built.
+            ConfigError: as in start_decoders.
             WorkerError: likewise.
         """
-        self._batches = decoders(config, run) if decoders else None  # first: they need less than models to be refused
+        self._batches = decoders(config, run) if decoders else None  # first, as refusing them takes less than models
         self._models = built(build, config)
         self._config, self._run = config, run
 
     def run(self, unit: Unit) -> UnitResult:
         """Bootstrap a unit, and complete its shard if it was the last.
 
-        Some may run at once: one reads, decodes, writes or turns tokens into texts while the others have the models.
+        Several may run at once: one reads, decodes, detokenizes or writes while the others have the models.
         """
         with bound(shard=unit.shard.id, unit=unit.name):
             result = capfilt_unit(unit, self._models, self._config, self._run, self._batches)
@@ -57,10 +57,10 @@ class BootstrapWorker:
 
 
 def built(build: Build, config: BootstrapConfig) -> CapFilt:
-    """Build the models and return them with turns that suit their device, whose threads are set.
+    """Set the threads of this process for the device, and return the models with turns that suit it.
 
     Raises:
-        OSError: the device has no memory for them; that of a process which has just died comes free a little later.
+        OSError: the device lacks memory for them; that of a process that has just died is freed a little later.
     """
     set_threads(config.device)
     try:
@@ -71,11 +71,11 @@ def built(build: Build, config: BootstrapConfig) -> CapFilt:
 
 
 def set_threads(device: Device) -> None:
-    """Set how many threads compute, and beside a GPU how soon they let go of Python's lock.
+    """Set how many threads compute and, with a GPU, how soon they release Python's lock.
 
-    The thread that launches work there needs that lock anew after each launch, hundreds of times a batch, while others
-    decode, read and write. A search for garbage keeps it, over all that is loaded for a quarter of a second; the texts
-    of a batch would start several, and leave none.
+    The thread that launches work on a GPU needs that lock again after each launch, hundreds of times a batch, while
+    others decode, read and write. A garbage collection over all that is loaded holds it for a quarter of a second; the
+    texts of a batch would start several, and leave no garbage.
     """
     torch.set_num_threads(device.threads)  # sums round differently for other numbers of threads
     if device.kind == "cuda":
@@ -86,8 +86,8 @@ def set_threads(device: Device) -> None:
 def make_turns(device: Device) -> Turns:
     """Return the turns of units that share the models of a device.
 
-    A CPU's cores are taken by one model. A GPU waits for its memory while captions are written, and for the host
-    between their steps, so that the other model may have it.
+    One model keeps all cores of a CPU busy. A GPU waits for its memory while captions are written, and for the host
+    between their steps, so that the other model can use it.
     """
     return Turns(apart=device.kind == "cuda")
 

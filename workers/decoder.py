@@ -2,8 +2,8 @@
 
 In one process the threads of all units would wait for each other: they share Python's lock.
 
-A worker starts its decoders and owns them, so that all end together: a decoder that hangs on an image goes with the
-worker whose deadline has passed. Batches of pixels travel through the object store, a few ahead of the models.
+A worker starts its decoders and owns them, so that all end together: a decoder that hangs on an image ends with its
+worker, whose deadline has passed. Batches of pixels pass through the object store, a few ahead of the models.
 """
 
 import time
@@ -25,14 +25,14 @@ from capfilt.runs import Run
 from workers.faults import DecoderDied
 from workers.slots import last_words, lost_node, units_in_hand
 
-AHEAD = 3  # batches in the object store for a unit
-PATIENCE = 600.0  # seconds until a cluster must have room for a decoder
-POLL = 1.0  # seconds between two looks at one that starts
+AHEAD = 3  # batches of a unit in the object store
+PATIENCE = 600.0  # seconds within which a cluster must have room for a decoder
+POLL = 1.0  # seconds between two checks of one that starts
 MOST_STARTS = 3  # of a decoder whose process dies before it is up
 
 
 class _Decoder:
-    """The process of one decoder. Units that were left may be in work beside the one that is wanted."""
+    """The process of one decoder. It may still be working on abandoned units beside the current one."""
 
     def __init__(self, config: BootstrapConfig, run: Run, logs: LogSettings) -> None:
         logs.apply()
@@ -48,7 +48,7 @@ class _Decoder:
 
 
 def start_decoders(config: BootstrapConfig, run: Run) -> ReadyBatches:
-    """Start the decoders of this process, which has to run on Ray, and return where its batches come from.
+    """Start the decoders of this process, which has to run on Ray, and return the source of their batches.
 
     Raises:
         ConfigError: no node has room for one.
@@ -68,14 +68,14 @@ def start_decoders(config: BootstrapConfig, run: Run) -> ReadyBatches:
             _wait_for(actor, cpus)
     except CapfiltError:
         for actor in started:
-            ray.kill(actor)  # or Ray starts it for ever, and it keeps its CPUs from others
+            ray.kill(actor)  # else Ray restarts it for ever, and it keeps CPUs from others
         raise
     free: SimpleQueue[ActorHandle] = SimpleQueue()
     for actor in started:
         free.put(actor)
 
     def batches(unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
-        actor = free.get()  # there are as many as units at once
+        actor = free.get()  # there are as many as there are units at once
         try:
             yield from _stream(actor, unit, sides)
         finally:
@@ -100,7 +100,7 @@ def _stream(actor: ActorHandle, unit: Unit, sides: Sides) -> Generator[list[Prep
 
 
 def _wait_for(actor: ActorHandle, cpus: float) -> None:
-    """Return when a decoder is up. Ray starts one that dies before that again and again, and tells its callers nothing.
+    """Wait until a decoder is up. Ray silently restarts one that dies before that, again and again.
 
     Raises:
         ConfigError: no node has room for it.

@@ -1,11 +1,11 @@
-"""What a submitted job runs: its driver, and the driver again when it died.
+"""What a submitted job runs: its driver, and the driver again if it died.
 
     python -m workers.entrypoint JOB SETTINGS --asked-in FOLDER --folder FOLDER --retries N
 
-Ray starts a job once and never again. Here a driver that was killed, or that ended through a fault which may pass (a
-store or the cluster that does not answer, an error that nobody foresaw), is started again a counted number of times,
-and goes on where the other was. What a user has to mend, a run of which some shards failed, and a job that was asked
-to stop are ends: another driver would come to the same.
+Ray starts a job only once. Here a driver that was killed, or that ended through a fault that may pass (a store or the
+cluster does not answer, an unforeseen error), is started again a limited number of times, and goes on where the last
+one was. An error that the user has to mend, a run with failed shards, and a job that was asked to stop are final:
+another driver would end in the same way.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from capfilt.errors import StoppedError
 from capfilt.runs.stop import stop_requested
 from workers.signals import exit_on_sigterm
 
-CRASHED = 70  # exit code of a driver that met an error which nobody foresaw, as in sysexits.h
+CRASHED = 70  # exit code of a driver that met an unforeseen error, as in sysexits.h
 FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0  # seconds before the driver is started again; doubled with each
 
 _ENDS = (0, 1, 2, 3, StoppedError.exit_code)
-# Ctrl-C, SIGHUP and SIGTERM, as a shell, Python and Ray report them: somebody ended it
+# Ctrl-C, SIGHUP and SIGTERM, as a shell, Python and Ray report them: somebody ended the driver
 _SIGNALLED = (130, 129, 143, -2, -1, -15, 15)
 
 
@@ -48,18 +48,18 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def drive(arguments: Sequence[str]) -> None:
-    """Be the driver: the command line itself, but for an error that nobody foresaw, which is told from the others."""
+    """Be the driver: the command line itself, except that an unforeseen error gets an exit code of its own."""
     from capfilt.cli import cli
 
     try:
         cli(list(arguments))
-    except Exception:  # whatever it is: by the code alone _drive tells a crash, which is tried again, from an end
+    except Exception:  # of whatever type: only by the code does _drive tell a crash, to be retried, from an end
         traceback.print_exc()
         sys.exit(CRASHED)
 
 
 def _drive(arguments: Sequence[str], asked_in: str, retries: int) -> int:
-    """Run drivers until one comes to an end that counts, or as often as they may be started again."""
+    """Run drivers until one comes to a final end or no restart is left, and return the job's exit code."""
     wait = FIRST_WAIT
     for left in range(retries, -1, -1):
         code = _run(arguments)
@@ -70,7 +70,7 @@ def _drive(arguments: Sequence[str], asked_in: str, retries: int) -> int:
             _say(f"{ended}; in {wait:g} s it is started again and goes on ({left} times left)")
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
-        if _stopping(asked_in):  # or since: from elsewhere its death is seen late, and the next would forget it
+        if _stopping(asked_in):  # or asked since: others see the death late, and the next driver would drop the request
             _say(f"{ended} and was asked to stop; submit the job again to go on")
             return StoppedError.exit_code
         if not left:
@@ -79,7 +79,7 @@ def _drive(arguments: Sequence[str], asked_in: str, retries: int) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    """Run one driver and return its exit code. It hears of SIGTERM by itself, as Ray sends it to all processes."""
+    """Run one driver and return its exit code. Ray sends SIGTERM to all processes, so it need not be passed on."""
     code = Path(__file__).parents[1]
     paths = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH", "")]))
     # -P: a folder named capfilt where the job was submitted must not be taken for the code

@@ -9,7 +9,7 @@ from workers.faults import Cause
 
 What = Literal["failed", "outage", "lost", "narrowed", "quarantined", "given_up"]
 
-TOLD = 4  # units in hand that are named
+TOLD = 4  # units in hand that a message names
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ COUNTED: dict[What, str] = {
     "failed": "attempt",  # the first is 1
     "outage": "outage",  # of a disk or store
     "lost": "loss",  # of the node that the unit ran on
-    "narrowed": "pieces",  # that are tried in place of the unit
+    "narrowed": "pieces",  # tried in place of the unit
     "quarantined": "position",  # of the sample
     "given_up": "attempts",
 }
@@ -33,17 +33,17 @@ class Event:
     unit: Unit
     cause: Cause
     reason: str  # for people
-    count: int  # what COUNTED says
-    place: str = ""  # where: "pid 7 on 10.0.0.5"
+    count: int  # the number that COUNTED names
+    place: str = ""  # such as "pid 7 on 10.0.0.5"
 
     @property
     def failed_attempt(self) -> bool:
-        """Whether the unit was at a worker and did not succeed."""
+        """Whether this is an attempt at the unit by a worker that did not succeed."""
         return self.what in ("failed", "outage", "lost")
 
     @property
     def fields(self) -> dict[str, object]:
-        """What a line of a log says beside its words."""
+        """The fields of the event's log line, beside its words."""
         names = {"event": self.what, "shard": self.unit.shard.id, "unit": self.unit.name}
         trial = {"trial": True} if self.unit.trial else {}
         place = {"place": self.place} if self.place else {}
@@ -52,12 +52,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where the units are at a moment, and who is at work."""
+    """Where the units are at one moment, and how many workers there are."""
 
     waiting: int = 0  # not tried yet
     outage: int = 0  # wait for a disk or store to come back
     suspect: int = 0  # have failed, and wait to be tried alone
-    in_hand: tuple[tuple[object, object], ...] = ()  # units and where each is, both to be told as str does
+    in_hand: tuple[tuple[object, object], ...] = ()  # units and where each is, both shown by str
     ready: int = 0  # workers with their models loaded
     wanted: int = 0  # workers that the job asks for
 
@@ -71,11 +71,11 @@ class Listener(Protocol):
     """Follows a job. It is called by the driver's loop, so it must be quick, and must not raise."""
 
     def hear(self, event: Event) -> None:
-        """Something went wrong with a unit."""
+        """Take note that something went wrong with a unit."""
         ...
 
     def see(self, state: State) -> None:
-        """This is how things are; said once a second, when a worker comes or goes, and without Ray at each unit."""
+        """Take note of the state: once a second, when a worker comes or goes, and without Ray at each unit."""
         ...
 
 
@@ -92,6 +92,6 @@ NOBODY: Listener = _Nobody()
 
 
 def tell(listener: Listener, event: Event, words: str, *values: object) -> None:
-    """Log an event in words, with the fields to find it by, and let the listener hear of it."""
+    """Log an event in words, with fields to find it by, and pass it to the listener."""
     logger.log(_LEVELS.get(event.what, logging.WARNING), words, *values, extra=event.fields)
     listener.hear(event)

@@ -7,15 +7,15 @@ from typing import Literal
 from capfilt.errors import CapfiltError, ModelError
 
 Cause = Literal["data", "store", "model", "exception", "death", "deadline", "node"]
-"""What was met, in a few fixed words for logs and metrics; Kind says how it is treated."""
+"""What went wrong, in a few fixed words for logs and metrics; Kind says how it is treated."""
 
 
 class Kind(Enum):
     """Who is to blame."""
 
     DATA = auto()  # the unit's shard: no other attempt can succeed
-    STORE = auto()  # a disk or an object store: another attempt may succeed when some time has passed
-    SAMPLE = auto()  # perhaps one of the unit's samples, perhaps the actor or what else ran on it
+    STORE = auto()  # a disk or an object store: another attempt may succeed after some time
+    SAMPLE = auto()  # perhaps one of the unit's samples, perhaps the actor or another unit on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +24,16 @@ class Fault:
 
     kind: Kind
     reason: str  # for people; may name processes and times
-    error: str = ""  # of Kind.SAMPLE: the same words whenever the same happens, since they may end in the ledger
+    error: str = ""  # for Kind.SAMPLE: the same words whenever the same happens, since they may end up in the ledger
     cause: Cause = "exception"
 
 
 class DecoderDied(Exception):  # noqa: N818, told of a process, not of this one
-    """The process that decodes for a worker died, perhaps of an image."""
+    """The process that decodes for a worker died, perhaps because of an image."""
 
 
 def fault_of(error: Exception) -> Fault:
-    """Return the fault that an exception of a worker tells of."""
+    """Return the fault that a worker's exception stands for."""
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, OSError):
         return Fault(Kind.STORE, reason, cause="store")
@@ -41,7 +41,7 @@ def fault_of(error: Exception) -> Fault:
         return Fault(Kind.DATA, reason, cause="data")
     if isinstance(error, DecoderDied):
         return death(str(error))
-    # A message may hold addresses or sizes of the moment, so only the type is told.
+    # A message may contain addresses or sizes that vary, so only the type is told.
     cause: Cause = "model" if isinstance(error, ModelError) else "exception"
     return Fault(Kind.SAMPLE, reason, f"makes the models raise {type(error).__name__}, alone in its batch", cause)
 

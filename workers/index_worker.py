@@ -8,7 +8,7 @@ from capfilt.runs import Run
 
 
 class IndexWorker:
-    """Takes files of which nothing but their ids and URLs are known through index_shard."""
+    """Takes shards of which only id and URL are known through index_shard."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -17,8 +17,8 @@ class IndexWorker:
         """Index the unit's shard.
 
         Raises:
-            ShardError: its file or the run folder refuses, and will again.
-            OSError: they do not answer, and may do so later.
+            ShardError: its file cannot be read, or the run folder not written, and a retry would not help.
+            OSError: the same, but a retry may help.
         """
         try:
             return index_shard(self._run, unit.shard.id, unit.shard.url)

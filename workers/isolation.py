@@ -1,20 +1,19 @@
 """How a unit that fails again and again is narrowed down to the samples at fault. Nothing here knows Ray.
 
-    a unit of several batches   is split at batch boundaries into units of its own: those that pass are committed,
-                                since a cut between batches changes no byte
+    a unit of several batches   is split at batch boundaries into smaller units: those that pass are committed, since
+                                a cut between batches changes no byte
     a unit of one batch         is tried with most of its samples held, in smaller and smaller groups. Such a trial
-                                commits nothing, because models give slightly other numbers beside other neighbours
-    a sample that fails alone   is at fault when it does so as often as any unit is tried
+                                commits nothing, because the other samples of a batch slightly change the numbers
+    a sample that fails alone   is at fault when it has failed as often as any unit is tried
     when all trials are over    the batch is done with the samples at fault held, and committed
 
-A worker that dies takes its models along, and loading them costs far more than a batch; so a split makes many pieces,
-of which one fails, rather than two again and again. A piece is split further at its first failure: that its unit
-cannot be done is known by then, and a death that was an accident costs one split too many and changes nothing.
+A worker that dies takes its models along, and loading them costs far more than a batch. So a split makes many pieces,
+of which one fails, rather than two pieces again and again. A piece is split further at its first failure: that its unit
+cannot be done is known by then, and after an accidental death one split too many changes nothing.
 
-A trial costs as much as its whole batch: held samples go through the captioner all the same. A piece costs a start,
-and the reading of a list or a .tgz from its beginning, whatever its size. So each may take what its unit may, which is
-the least of which it is certain that no sample is blamed for being slow: where the unit is done in time, so is each
-part of it.
+A trial costs as much as its whole batch, since held samples go through the captioner, too. A piece costs a start, and
+reading a list or a .tgz from the beginning, whatever its size. So each may take as long as its unit, which is the least
+that surely blames no sample for being slow: where the unit is done in time, so is each part of it.
 """
 
 import math
@@ -36,24 +35,24 @@ class Case:
 
     unit: Unit
     tries: int  # failures of Kind.SAMPLE until it is given up or narrowed down
-    seconds: float = math.inf  # that an attempt may take
+    seconds: float = math.inf  # what an attempt may take
     failures: int = 0
-    losses: int = 0  # of the node it ran on, which are nobody's fault
+    losses: int = 0  # of the node that it ran on, which are nobody's fault
     outages: int = 0  # of a disk or store
     failed_on: object = None  # where its last attempt failed
     not_before: float = 0.0
     deadline: float = math.inf
-    search: "Search | None" = None  # that it is part of, or came out of
-    piece: bool = False  # of a unit that failed
+    search: "Search | None" = None  # the search that it is part of, or that it concludes
+    piece: bool = False  # of a failed unit
 
     @property
     def suspect(self) -> bool:
-        """Whether it may be what ends or stops its actor, so that nothing else must run there."""
+        """Whether it may kill or hang its actor, so that nothing else may run there."""
         return self.piece or self.failures > 0
 
     def __str__(self) -> str:
         name = self.unit.shard.url
-        if self.unit.hi > self.unit.lo:  # else it is the whole shard, of which nothing is known yet
+        if self.unit.hi > self.unit.lo:  # else it is a whole shard whose samples are not known yet
             name += f", samples {self.unit.lo} to {self.unit.hi}"
         return f"{name}, trial of {', '.join(map(str, live(self.unit)))}" if self.unit.trial else name
 
@@ -64,7 +63,7 @@ class Search:
 
     case: Case
     open: int = 0  # trials that are not over
-    closed: bool = False  # given up
+    closed: bool = False  # whether it was given up
     guilty: list[Held] = field(default_factory=list)
 
 
@@ -76,15 +75,15 @@ class Isolation:
 
         Args:
             batch_size: units are split at its multiples.
-            tries: failures alone that make a sample one at fault.
-            most: samples of a shard; with one more at fault, what is left of its units is given up. 0 splits nothing.
+            tries: failures alone after which a sample is at fault.
+            most: samples at fault in a shard, after which its failing units are given up. 0 splits nothing.
             listener: hears of each sample at fault.
         """
         self._batch_size, self._tries, self._most, self._listener = batch_size, tries, most, listener
         self._guilty: Counter[str] = Counter()  # by shard
 
     def narrow(self, case: Case, fault: Fault) -> list[Case] | None:
-        """Return what to try in place of a unit that failed as often as it may, or None to give it up."""
+        """Return what to try in place of a unit that has used up its tries, or None to give it up."""
         if self._guilty[case.unit.shard.id] >= self._most:
             return None
         if case.unit.trial:
@@ -92,12 +91,12 @@ class Isolation:
         pieces = split(case.unit, self._batch_size)
         if len(pieces) > 1:
             return [Case(unit, tries=1, seconds=case.seconds, piece=True) for unit in pieces]
-        if case.search is not None or not live(case.unit):  # it fails also with all samples held that fail alone
+        if case.search is not None or not live(case.unit):  # it fails even with all samples at fault held
             return None
         return self._trials(Search(case), live(case.unit))
 
     def passed(self, case: Case) -> list[Case]:
-        """Return what to try next now that a unit was done."""
+        """Return what to try next after a unit was done."""
         return self._conclude(case.search) if case.unit.trial and case.search and not case.search.closed else []
 
     def _narrow_trial(self, case: Case, fault: Fault) -> list[Case]:
@@ -114,7 +113,7 @@ class Isolation:
         return self._conclude(search)
 
     def _trials(self, search: Search, samples: Sequence[int]) -> list[Case]:
-        """Return trials of some samples of a batch in groups; a sample alone gets the full number of tries."""
+        """Return trials of groups of a batch's samples; a sample alone gets the full number of tries."""
         unit, size = search.case.unit, math.ceil(len(samples) / WAYS)
         cases = []
         for start in range(0, len(samples), size):
@@ -127,7 +126,7 @@ class Isolation:
         return cases
 
     def _conclude(self, search: Search) -> list[Case]:
-        """Return the batch with the samples at fault held, when the last trial of its search is over."""
+        """Count a trial as over; if it was the last of its search, return the batch with the samples at fault held."""
         search.open -= 1
         if search.open:
             return []

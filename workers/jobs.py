@@ -1,8 +1,8 @@
-"""Jobs on a Ray cluster, by its Jobs API: submit, find, follow and end them.
+"""Jobs on a Ray cluster, through its Jobs API: submit, find, follow and end them.
 
-A job is one run of its driver, and Ray refuses an id that was used before. So an id is made of the folder that the job
-works on and of a number, and the next number is only given when the job before has ended: two people cannot start one
-job twice, and whoever knows the folder finds its jobs.
+Ray refuses a job id that was used before. So an id consists of the folder that the job works on and a number, and the
+next number is only given when the previous job has ended: two people cannot start a job twice, and whoever knows the
+folder finds its jobs.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ from workers.address import TOKEN, require_answer
 from workers.submission import Submission, attempt_of, entrypoint, staged
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")  # states that a job stays in
-POLL = 1.0  # seconds between two looks at a job that is waited for
-PATIENCE = 600.0  # seconds without an answer until a job is no longer waited for; a dashboard restarts within some
+POLL = 1.0  # seconds between two checks of a job that is waited for
+PATIENCE = 600.0  # seconds without an answer after which waiting for a job ends; a dashboard restarts within a few
 
-_STOPPED = (StoppedError.exit_code, 129, 143)  # of a driver that was asked to end; Ray knows but zero and others
-# Of Ray's errors, those that are not the request's fault: the server failed, or the line broke.
+_STOPPED = (StoppedError.exit_code, 129, 143)  # exit codes of a driver that was asked to end, which Ray calls failed
+# Errors of Ray that are not the request's fault: the server failed, or the connection broke.
 _PASSING = re.compile(r"Request failed with status code 5\d\d\b|WebSocket connection closed unexpectedly\b")
 _TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
@@ -48,7 +48,7 @@ class JobState:
 
     id: str
     attempt: int
-    state: str  # PENDING, RUNNING, SUCCEEDED, FAILED, or STOPPED, also by a request in the run folder
+    state: str  # PENDING, RUNNING, SUCCEEDED, FAILED, or STOPPED, the last also by a request in the run folder
     message: str
     started: float
     ended: float | None
@@ -77,7 +77,7 @@ class Jobs:
         """Connect to the dashboard of a cluster.
 
         Raises:
-            ConfigError: the address is none of a dashboard.
+            ConfigError: the address is not that of a dashboard.
             NoAnswerError: nothing answers there.
         """
         self._client = _connect(address)
@@ -107,8 +107,8 @@ class Jobs:
         Args:
             submission: the job.
             python: the interpreter, as the head of the cluster knows it.
-            retries: times its driver is started again when it died.
-            code: ship the code too; else the nodes have it.
+            retries: how often its driver is started again if it dies.
+            code: ship the code, too; else the nodes have it already.
 
         Raises:
             JobError: a job is at work on the folder, or the cluster does not take this one.
@@ -129,10 +129,10 @@ class Jobs:
         return name
 
     def wait(self, name: str) -> JobState:
-        """Return a job when it has ended; in the days that takes, its dashboard may restart and not answer for a while.
+        """Wait for the end of a job and return it. This may take days, in which its dashboard may restart.
 
         Raises:
-            NoAnswerError: the Jobs API gave none for PATIENCE.
+            NoAnswerError: the Jobs API has not answered for PATIENCE.
         """
         silent_since = None
         while True:
@@ -161,7 +161,7 @@ class Jobs:
             return redact(self._client.get_job_logs(name))
 
     def follow(self, name: str) -> Iterator[str]:
-        """Yield what a job has written and goes on to write, fit to be shown, until it ends."""
+        """Yield what a job has written and what it goes on to write, fit to be shown, until it ends."""
         tail = self._client.tail_job_logs(name)
         with asyncio.Runner() as runner, _told():
             while (text := runner.run(anext(tail, None))) is not None:
@@ -180,17 +180,17 @@ def _connect(address: str) -> JobSubmissionClient:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"--address: takes the URL of the dashboard, such as http://127.0.0.1:8265; found {address}")
     for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)  # else they tell of each upload
-    if not getproxies():  # else the proxy is asked, and not the host itself
+        logging.getLogger(name).setLevel(logging.WARNING)  # else they log each upload
+    if not getproxies():  # else requests go to the proxy, not to the host itself
         port = parts.port or (443 if parts.scheme == "https" else 80)
         require_answer(f"{parts.hostname}:{port}", "--address", ", or open a tunnel to it (ssh -L 8265:127.0.0.1:8265)")
-    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers what stands there to what it is given
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers this to what it is given
     with _told():
         return JobSubmissionClient(address)
 
 
 def _state(job: JobDetails, attempt: int) -> JobState:
-    """Return what counts of Ray's own record of a job."""
+    """Return what matters of Ray's own record of a job."""
     code = job.driver_exit_code
     status = str(getattr(job.status, "value", job.status))
     return JobState(
@@ -206,7 +206,7 @@ def _state(job: JobDetails, attempt: int) -> JobState:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Make a failure of the Jobs API one line."""
+    """Turn a failure of the Jobs API into an error with a message of one line."""
     try:
         yield
     except AuthenticationError as error:

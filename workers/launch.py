@@ -8,12 +8,12 @@ from capfilt.training.folder import TrainingRun
 
 
 def launch(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluster) -> None:
-    """Call work once on each worker, and again where a worker died, until it has finished the run.
+    """Call work once on each worker, and again if a worker died, until it has finished the run.
 
     Args:
-        work: trains, going on from the run's last state. It is pickled, so its modules must be installed on every node.
+        work: trains from the run's last state on. It is pickled, so its modules must be installed on every node.
         run: the folder that it works in.
-        cluster: where. One worker and address: local is this process.
+        cluster: where it runs. One worker with address: local runs in this process.
     """
     with everywhere(run=run.folder):
         if cluster.in_this_process:

@@ -25,9 +25,9 @@ def run_local(
 ) -> Generator[R, None, None]:
     """Yield the result of each unit; of one that was narrowed down, those of its pieces.
 
-    Units are tried once: they would meet the same process again. Data, disks and models that give no numbers are
-    treated as by run_units; any other error is one of the program and stops the job with its traceback, and a sample
-    that ends or stops its process does so with this one. Once a stop is asked for, no other unit begins.
+    Units are tried once, since a second try would meet the same process. Faults of data, disks and models that give no
+    numbers are treated as in run_units. Any other error is the program's and stops the job with its traceback; a sample
+    that kills or hangs its process does so to this one. Once a stop is asked for, no other unit begins.
 
     Raises:
         CapfiltError: the one that make raised, at the start.
@@ -38,7 +38,7 @@ def run_local(
     worker: Worker[R] | None = None
     stop = stop or Stop()
     while not stop.asked and (case := attempts.take(None, idle=True, alternative=False)) is not None:
-        worker = worker or make()  # only when there is a unit: models take their time to load
+        worker = worker or make()  # only once there is a unit, since models take time to load
         listener.see(replace(attempts.state(), in_hand=((case, "this process"),), ready=1, wanted=1))
         try:
             result = worker.run(case.unit)

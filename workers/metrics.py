@@ -1,6 +1,6 @@
-"""What Prometheus learns of a bootstrap through Ray: every node of a cluster serves what its processes have told.
+"""The metrics of a bootstrap that Ray exports to Prometheus: each node of a cluster serves those of its processes.
 
-The driver sees every unit and every failure, so it tells all but the memory of devices, which each actor tells itself.
+The driver sees every unit and every failure, so it reports all but device memory, which each actor reports itself.
 Ray puts `ray_` before the names. No label names a shard, a unit or a sample, so that a run of any size has few series.
 
 Ray 2.60 forgets a gauge that was not set for two of its intervals, 20 seconds in all, so all are set again and again.
@@ -24,7 +24,7 @@ from workers.events import Event, State
 from workers.slots import Worker
 
 NONE = "none, since a driver that is connected by ray:// is outside of the cluster; run it inside, as a job"
-MEMORY_EVERY = 5.0  # seconds between two looks at the memory of a GPU
+MEMORY_EVERY = 5.0  # seconds between two reports of a GPU's memory
 
 R = TypeVar("R")
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric and what it counts. All are labelled with their run, too."""
+    """A metric and what it counts. The run is a label of every metric, too."""
 
     kind: Literal["counter", "gauge"]
     meaning: str
@@ -74,10 +74,10 @@ METRICS = {
 
 
 class Metrics:
-    """Tells the metrics of a run, from the driver."""
+    """Reports the metrics of a run, from the driver."""
 
     def __init__(self, run: str, planned: int, done: int) -> None:
-        """Begin with the numbers of samples of the run, and of those that were done before."""
+        """Begin with the number of samples in the run, and of those that were done before."""
         logger.info("metrics: %s", endpoint() or NONE)
         self._series, self._planned, self._done = _Series(run), planned, done
         self._units = {"done": 0, "given_up": 0}
@@ -101,11 +101,11 @@ class Metrics:
         self._units["given_up"] += event.what == "given_up"
 
     def see(self, state: State, worker_seconds: float) -> None:
-        """Tell how things are.
+        """Report the state of the job.
 
         Args:
             state: of the job.
-            worker_seconds: spent since the call before.
+            worker_seconds: spent since the previous call.
         """
         self._series.add("capfilt_worker_seconds_total", worker_seconds)
         units = {"waiting": state.waiting, "outage": state.outage, "suspect": state.suspect}
@@ -120,7 +120,7 @@ class Metrics:
 
 
 def endpoint() -> str:
-    """Return where this process's node serves its metrics, or nothing where Ray exports none of this process."""
+    """Return where this process's node serves its metrics, or "" if Ray exports none of this process."""
     if ray.util.client.ray.is_connected():
         return ""
     here = ray.get_runtime_context().get_node_id()
@@ -129,7 +129,7 @@ def endpoint() -> str:
 
 
 class Metered(Generic[R]):
-    """A worker of a run whose process tells now and then how much of its GPU it takes."""
+    """A worker of a run whose process reports now and then how much GPU memory it takes."""
 
     def __init__(self, make: Callable[[], Worker[R]], run: str) -> None:
         self._worker, self._series = make(), _Series(run)
@@ -146,14 +146,14 @@ class Metered(Generic[R]):
                 gpu = ",".join(map(str, ray.get_gpu_ids()))
                 for kind, size in _device_memory().items():
                     self._series.set("capfilt_device_memory_bytes", size, kind=kind, gpu=gpu)
-            except (RuntimeError, OSError, RayError) as error:  # of CUDA or Ray; the next look may do better
+            except (RuntimeError, OSError, RayError) as error:  # of CUDA or Ray; the next report may succeed
                 if told != (told := str(error)):
                     logger.warning("no look at the memory of the GPU: %s", error)
             time.sleep(MEMORY_EVERY)
 
 
 class _Series:
-    """The metrics of one run, made at their first use."""
+    """The metrics of one run, each made at its first use."""
 
     def __init__(self, run: str) -> None:
         self._run = run
@@ -179,7 +179,7 @@ class _Series:
 
 
 def _device_memory() -> dict[str, int]:
-    """Return the bytes of the GPU that this process takes, by kind; nothing where it uses none."""
+    """Return the bytes of GPU memory that this process takes, by kind; empty if it uses no GPU."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return {}

@@ -1,8 +1,8 @@
 """Run units on Ray actors, and decide what becomes of a unit when something goes wrong.
 
-Ray's own retries are off, because they repeat a unit that kills its actor for ever; here a unit is tried a counted
-number of times. An attempt may be repeated, also one that was already finished when its actor died: units write the
-same bytes each time, and write them atomically.
+Ray's own retries are off, because they repeat a unit that kills its actor for ever; here a unit is tried a limited
+number of times. Any attempt may be repeated, even one that had finished when its actor died: units write the same
+bytes each time, and write them atomically.
 
     what goes wrong                     what becomes of it
     a unit's data (ShardError, ...)     the unit has failed, since it would fail in the same way again
@@ -12,8 +12,8 @@ same bytes each time, and write them atomically.
     a suspect fails again and again     narrowed down to the samples at fault, where the job knows how (isolation.py)
     a node is lost                      its actors are replaced, and no unit is to blame
     a worker cannot be built            the job stops with that error
-    an OSError lets none be built       once one was built, tried again after a while; then the job stops
-    first attempts only ever fail       the job stops: the fault is not in the data
+    that error is an OSError            if a worker was ever built, tried again after a while; then the job stops
+    first attempts keep failing         the job stops: the fault is not in the data
 """
 
 import logging
@@ -37,10 +37,10 @@ from workers.session import asked_and_free, session
 from workers.slots import Slot, Worker, last_words, lost_node, start_actor, unbuilt, units_in_hand
 
 MOST_BUILDS = 3  # actors in a row that died while they built their worker
-PATIENCE = 60.0  # seconds without a worker until that is said
+PATIENCE = 60.0  # seconds without a worker after which a warning says so
 START = 5.0  # seconds that the process of an actor takes to start
-TURN = 2.0  # seconds that a turn of the driver's loop may take; in what is above that, the driver was held up
-SHOWN = 1.0  # seconds between two looks of the listener, to whom it costs the more the more units are in hand
+TURN = 2.0  # seconds that a turn of the driver's loop may take; in any time beyond that, the driver was held up
+SHOWN = 1.0  # seconds between two states shown to the listener, which cost more the more units are in hand
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -61,10 +61,10 @@ def run_units(
     Args:
         make: builds the worker inside its actor. It is pickled, so its modules must be installed on every node.
         units: in the order in which they are started.
-        cluster: where and how often. A connection that exists is used as it is, and stays.
+        cluster: where units run, and how often each is tried. An existing connection is used as it is, and kept.
         isolation: how a unit that keeps failing is narrowed down; without it, it fails whole.
-        stop: once it is asked for, units in hand finish, no other begins, and that is no error.
-        listener: hears what goes wrong, and sees how things are about once a second.
+        stop: once it is asked for, units in hand finish and no other begins, which is no error.
+        listener: hears what goes wrong, and sees the state about once a second.
 
     Raises:
         CapfiltError: the one that make raised, at the start.
@@ -93,7 +93,7 @@ class _ActorPool(Generic[R]):
         self.stop, self.listener = stop, listener
         self.built = False  # whether a worker ever was
         self.failed_builds = 0  # actors that died while being built since the last that did not
-        self.looked = time.monotonic()  # for units that are overdue
+        self.looked = time.monotonic()  # when overdue units were last looked for
         self.patience = self.looked + PATIENCE
         self.shown, self.ready = 0.0, -1  # when the listener last saw the workers, and how many of them were ready
         self.slots = [start_actor(self.make, self.cluster) for _ in range(attempts.waiting(cluster.workers))]
@@ -111,7 +111,7 @@ class _ActorPool(Generic[R]):
             self._say_when_starved()
 
     def kill_all(self) -> None:
-        """End all actors. Ray loses sight of one that is killed while its process starts: it would keep its CPUs."""
+        """End all actors. One that is killed while its process starts is lost to Ray, and would keep its CPUs."""
         starting = [slot.actor.__ray_ready__.remote() for slot in self.slots if slot.building is not None]
         if starting:
             ray.wait(starting, num_returns=len(starting), timeout=START)  # those that wait for room never start
@@ -132,7 +132,7 @@ class _ActorPool(Generic[R]):
         owners = {call: slot for slot in self.slots for call in slot.calls}
         owners |= {slot.building: slot for slot in self.slots if slot.building is not None}
         if not owners:
-            time.sleep(0.1)  # all that is left waits out its back-off
+            time.sleep(0.1)  # all units that are left wait for their back-off to pass
             return []
         done, _ = ray.wait(list(owners), num_returns=1, timeout=1.0, fetch_local=False)
         return [(owners[call], call) for call in done]
@@ -143,7 +143,7 @@ class _ActorPool(Generic[R]):
             value = ray.get(call)
         except RayTaskError as error:
             self._on_exception(slot, call, error.cause)
-        except RayError as error:  # the actor is gone or out of reach: it died, ran out of memory, lost its node
+        except RayError as error:  # the actor is gone or out of reach: it died, ran out of memory or lost its node
             yield from self._take_done(slot)
             self._on_death(slot, error)
         else:
@@ -159,7 +159,7 @@ class _ActorPool(Generic[R]):
             yield value
 
     def _take_done(self, slot: Slot) -> Iterator[R]:
-        """Yield the results that came before their actor died: calls that are ready are told in no order."""
+        """Yield the results that were ready before their actor died: ray.wait may report its death before them."""
         calls = list(slot.calls)
         ready, _ = ray.wait(calls, num_returns=len(calls), timeout=0, fetch_local=False) if calls else ([], [])
         for call in ready:
@@ -180,7 +180,7 @@ class _ActorPool(Generic[R]):
         self.attempts.fail(slot.calls.pop(call), fault, slot)
 
     def _on_failed_build(self, slot: Slot, fault: Fault, cause: Exception) -> None:
-        """Hire another after a while where a disk or store, which let another be built, may come back; else stop."""
+        """Start another after a while if a disk or store failed and a worker was ever built; else stop the job."""
         outages = slot.outages + 1
         if fault.kind is not Kind.STORE or not self.built or outages >= MOST_OUTAGES:
             raise unbuilt(cause)
@@ -202,10 +202,10 @@ class _ActorPool(Generic[R]):
         self._replace(slot, fault, blamed=list(slot.calls.values()))
 
     def _end_overdue(self) -> None:
-        """End the actors of units that are past their deadlines. One that is done, but not settled yet, is not late.
+        """End the actors of units that are past their deadlines. A unit that is done, but not settled yet, is not late.
 
-        Nor does the time count in which the driver was held up, by whoever takes the results or because it was
-        suspended: the workers may have been, too, and what they finished meanwhile may still be on its way.
+        Time in which the driver was held up, by whoever takes the results or because it was suspended, does not count:
+        the workers may have been suspended, too, and what they finished meanwhile may still be on its way.
         """
         now = time.monotonic()
         held_up, self.looked = max(0.0, now - self.looked - TURN), now
@@ -218,12 +218,12 @@ class _ActorPool(Generic[R]):
         for slot in list(self.slots):
             undone = [case for call, case in slot.calls.items() if call not in done]
             late = [case for case in undone if case.deadline < now]
-            if late:  # any unit of the actor may be the one that keeps the model from the others
+            if late:  # any unit of the actor may be the one that keeps the others from the models
                 self._replace(slot, overdue(late[0].seconds), blamed=undone)
 
     def _replace(self, slot: Slot, fault: Fault, blamed: list[Case]) -> None:
-        """End an actor and hire another; the units it had in hand fail if blamed, else they just go back."""
-        ray.kill(slot.actor)  # one that is only out of reach must not go on
+        """End an actor and start another; the units that it had in hand fail if blamed, else they are put back."""
+        ray.kill(slot.actor)  # it may only be out of reach, and must not go on
         self.slots[self.slots.index(slot)] = start_actor(self.make, self.cluster)
         for case in slot.calls.values():
             if case in blamed:
@@ -232,7 +232,7 @@ class _ActorPool(Generic[R]):
                 self.attempts.give_back(case)
 
     def _show(self) -> None:
-        """Let the listener see how things are, now and then and whenever a worker comes or goes."""
+        """Show the listener the state, now and then and whenever a worker comes or goes."""
         now, ready = time.monotonic(), sum(slot.building is None for slot in self.slots)
         if ready == self.ready and now < self.shown + SHOWN:
             return

@@ -1,4 +1,4 @@
-"""Whether the workers of a job find room: asked of the cluster at its address, or of this machine."""
+"""Whether there is room for the workers of a job, on the cluster at its address or on this machine."""
 
 import math
 from typing import TYPE_CHECKING
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def find_room(cluster: Cluster) -> str:
-    """Return where the workers would go, in a line. Nothing is started.
+    """Return in a line where the workers would run. Nothing is started.
 
-    What other jobs have in use counts as room; a cluster that grows by itself may have more than it shows. Labels of
-    this machine are looked at when the job begins, since only Ray tells them.
+    Resources that other jobs use count as room; an autoscaling cluster may have more than it shows. The labels of this
+    machine are only checked when the job begins, since only Ray knows them.
 
     Raises:
         NoAnswerError: nothing answers at the address.
@@ -52,7 +52,7 @@ def _fitting(node: "Node", cluster: Cluster) -> float:
 
 
 def _decoders(nodes: "list[Node]", cluster: Cluster) -> float:
-    """Return for how many workers there are CPUs to decode, on whatever nodes, beside those that workers take."""
+    """Return for how many workers there are CPUs to decode, on any nodes, beside those that the workers take."""
     if not cluster.decode_cpus:
         return math.inf
     cpus = sum(node.resources.get("CPU", 0.0) for node in nodes)
@@ -60,5 +60,5 @@ def _decoders(nodes: "list[Node]", cluster: Cluster) -> float:
 
 
 def _most(there: float, each: float) -> float:
-    """Return how many workers a resource is enough for."""
+    """Return for how many workers a resource is enough."""
     return math.floor(there / each) if each else math.inf

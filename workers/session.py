@@ -28,21 +28,21 @@ R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 60.0  # seconds without a result of work on a worker until that is said
-STORE_BYTES = 100 * 2**20  # of a private cluster's object store, which holds nothing but units and their results,
-PIXEL_BYTES = 750 * 2**20  # and these for each worker whose batches of pixels come through it
+PATIENCE = 60.0  # seconds without a result of work on a worker after which a warning says so
+STORE_BYTES = 100 * 2**20  # of a private cluster's object store, which holds only units and their results,
+PIXEL_BYTES = 750 * 2**20  # plus this for each worker whose batches of pixels pass through it
 
 
 @contextmanager
 def session(cluster: Cluster) -> Iterator[None]:
-    """Connect to Ray for a while, or start it on this machine with exactly what the workers need.
+    """Connect to Ray within the block, or start it on this machine with exactly what the workers need.
 
-    A connection that exists is used as it is, and stays; so several calls of run_units can share one.
+    An existing connection is used as it is, and kept, so that several calls of run_units can share one.
 
     Raises:
         NoAnswerError: no cluster answers at the address.
-        ConfigError: another service does, or the cluster lets nobody in without its token or has another Ray; this
-            machine has too few GPUs or other labels.
+        ConfigError: another service answers there, the cluster refuses us without its token or has another version of
+            Ray, or this machine has too few GPUs or other labels.
     """
     if ray.is_initialized():
         yield
@@ -55,13 +55,13 @@ def session(cluster: Cluster) -> Iterator[None]:
     }
     local = cluster.address == "local"
     require_answer(cluster.address)
-    # A private cluster warns of nothing but how its token is kept, which is of use where others can reach it.
+    # A private cluster warns only of how its token is kept, which matters where others can reach the cluster.
     level = logging.ERROR if local else logging.WARNING
     with exit_on_sigterm():
         with _refusals(cluster.address), _without_handlers_of_ray():
             _knock(cluster.address)
             ray.init(cluster.address, log_to_driver=False, logging_level=level, **private if local else {})
-        with exit_on_sigterm():  # anew, since Ray's core sets one behind Python's back, which shows a trace
+        with exit_on_sigterm():  # again, since Ray's core sets a handler behind Python's back, which prints a trace
             try:
                 if local:
                     _check_machine(cluster)
@@ -71,21 +71,21 @@ def session(cluster: Cluster) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Ask the head of a cluster for its id, once. ray.init asks up to twenty times, whatever it is answered.
+    """Ask the head of a cluster for its id, once. ray.init asks up to twenty times, whatever the answer.
 
-    Where no head answers, that takes 40 seconds, 30 of which are RAY_py_gcs_connect_timeout_s. A head that is only just
-    being started does not take connections, which require_answer tells.
+    If no head answers, this takes 40 seconds, 30 of which are RAY_py_gcs_connect_timeout_s. A head that is only just
+    starting accepts no connections, which require_answer has reported.
     """
     if address.startswith("ray://"):
         return
     head = canonicalize_bootstrap_address(address)
-    if head is not None:  # else Ray is to be started, or none is found, which ray.init tells
+    if head is not None:  # else Ray is to be started, or none is found, as ray.init reports
         GcsClient(address=head)
 
 
 @contextmanager
 def _refusals(address: str) -> Iterator[None]:
-    """Say in a line why a cluster does not let us in."""
+    """Turn a cluster's refusal into an error that says why in a line."""
     try:
         yield
     except AuthenticationError as error:
@@ -109,10 +109,10 @@ def _refusals(address: str) -> Iterator[None]:
 
 @contextmanager
 def _without_handlers_of_ray() -> Iterator[None]:
-    """Keep Ray from setting a handler of SIGTERM: that of ray.init exits with code 15, and one of its nodes with 1.
+    """Keep Ray from setting handlers of SIGTERM: that of ray.init exits with code 15, and that of its nodes with 1.
 
-    A node that was begun is ended all the same, by what Ray does at the end of a process. In the last moment of a
-    start, once Ray's core is built, the handler of that, which is not Python's, shows a trace and calls ours.
+    A node that was started is ended all the same, by what Ray does when a process exits. In the last moment of a start,
+    once Ray's core is built, the core's own handler, which is not Python's, prints a trace and calls ours.
     """
     own = ray_utils.set_sigterm_handler
     ray_utils.set_sigterm_handler = lambda handler: None
@@ -123,11 +123,11 @@ def _without_handlers_of_ray() -> Iterator[None]:
 
 
 def on_a_worker(work: Callable[[], R], cluster: Cluster) -> R:
-    """Call work in a process that has what an actor has, anew where its node is lost, and return what it returns.
+    """Call work in a process with the resources of an actor, again if its node is lost, and return its result.
 
     Args:
-        work: is pickled, so its modules must be installed on every node.
-        cluster: where.
+        work: pickled, so its modules must be installed on every node.
+        cluster: where it runs.
 
     Raises:
         CapfiltError: the one that work raised.
@@ -165,8 +165,8 @@ def _call(work: Callable[[], R]) -> R:
 class Node(NamedTuple):
     """A node of a cluster."""
 
-    resources: dict[str, float]  # those in use included
-    allowed: bool  # for the models, by cluster.labels
+    resources: dict[str, float]  # including those in use
+    allowed: bool  # whether cluster.labels allow the models on it
 
 
 def nodes(cluster: Cluster) -> list[Node]:
@@ -177,12 +177,12 @@ def nodes(cluster: Cluster) -> list[Node]:
 
 
 def allows(labels: dict[str, str], selectors: dict[str, str]) -> bool:
-    """Return whether Ray would put an actor with some label selectors on a node with some labels."""
+    """Return whether Ray would place an actor with these label selectors on a node with these labels."""
     return bool(node_labels_match_selector(labels, selectors))
 
 
 def asked_and_free(cluster: Cluster) -> str:
-    """Return what a job asks of Ray, and what it has free, for people."""
+    """Return what a job asks of Ray, and what Ray has free, for people."""
     free, each = ray.available_resources(), devices(cluster.cpus_per_worker, cluster.gpus_per_worker)
     asked = f"{counted(cluster.workers, 'worker')}, each with {each}{on_nodes_with(cluster.labels)}"
     return f"cluster: {asked}; free: {devices(free.get('CPU', 0), free.get('GPU', 0))}"

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_code: int | None = None  # that the process ends with, once a signal has asked for its end
+_code: int | None = None  # the exit code, once a signal has asked the process to end
 _FIRST = b"\nstopping: the units in hand finish first; press Ctrl-C again to end at once\n"
 
 
 @contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into SystemExit for a while, so that what was begun is ended as after Ctrl-C.
+    """Turn SIGTERM and SIGHUP into SystemExit within the block, so that what was begun is ended as after Ctrl-C.
 
-    Ray's own handler aborts the process. Under nohup SIGHUP stays ignored. Only the main thread can set a handler; in
-    another, nothing changes.
+    Ray's own handler aborts the process. Under nohup, SIGHUP stays ignored. Only the main thread can set handlers; in
+    others, nothing changes.
     """
     global _code
     if threading.current_thread() is not threading.main_thread():
@@ -31,9 +31,9 @@ def exit_on_sigterm() -> Iterator[None]:
     except SystemExit:
         if _code is None:
             raise
-        raise SystemExit(_code) from None  # Ray, when it is interrupted in a wait, raises one of its own with code 1
+        raise SystemExit(_code) from None  # Ray, if interrupted in a wait, raises its own with code 1
     finally:
-        ending = _code is not None and before[signal.SIGTERM] is _exit  # the one around this has its own to end
+        ending = _code is not None and before[signal.SIGTERM] is _exit  # the block around this one has its own to end
         for number, handler in before.items():
             signal.signal(number, signal.SIG_IGN if ending else handler)
         if not ending:
@@ -42,14 +42,14 @@ def exit_on_sigterm() -> Iterator[None]:
 
 @contextmanager
 def stop_on_interrupt(ask: Callable[[], None]) -> Iterator[None]:
-    """Let the first Ctrl-C ask for a stop, for a while; a second one interrupts as ever.
+    """Let the first Ctrl-C within the block ask for a stop; a second one interrupts as usual.
 
-    SIGTERM is left alone: who sends it (Ray, Slurm, Kubernetes) waits for seconds and then kills, so that there is no
-    time to finish units.
+    SIGTERM is left alone: whoever sends it (Ray, Slurm, Kubernetes) kills some seconds later, so that there is no time
+    to finish units.
     """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
-        yield  # in the background of a shell SIGINT is ignored, and a program's own handler is not ours to take
+        yield  # in the background of a shell SIGINT is ignored, and a program's own handler is not ours to replace
         return
 
     def first(number: int, frame: FrameType | None) -> None:
@@ -65,7 +65,7 @@ def stop_on_interrupt(ask: Callable[[], None]) -> Iterator[None]:
 
 
 def end_process() -> None:
-    """End the main thread by exit_on_sigterm, where it is in effect; the signal wakes it if it waits."""
+    """End the main thread through exit_on_sigterm, if that is in effect; the signal wakes the thread if it waits."""
     main = threading.main_thread().ident
     if main is not None and signal.getsignal(signal.SIGTERM) is _exit:
         signal.pthread_kill(main, signal.SIGTERM)
@@ -73,7 +73,7 @@ def end_process() -> None:
 
 def _exit(number: int, frame: FrameType | None) -> None:
     global _code
-    signal.signal(number, signal.SIG_IGN)  # a second one must not cut short what is ended in good order
-    signal.alarm(0)  # nor Ray's core, whose handler has been before this one if it is being built: it aborts in 3 s
+    signal.signal(number, signal.SIG_IGN)  # a second one must not cut an orderly end short
+    signal.alarm(0)  # nor must Ray's core, whose handler, if the core is being built, ran first: it aborts in 3 s
     _code = 128 + number  # as a shell reports it
     raise SystemExit(_code)

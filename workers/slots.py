@@ -22,7 +22,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Worker(Protocol[R_co]):
-    """What an actor holds. Several threads may call it at once, as many as there are units in hand."""
+    """What an actor holds. As many threads may call it at once as there are units in hand."""
 
     def run(self, unit: Unit) -> R_co:
         """Do a unit; doing it again must change nothing."""
@@ -30,10 +30,10 @@ class Worker(Protocol[R_co]):
 
 
 class _Actor:
-    """The process of one worker. It is built by a call of its own, so that the error arrives as it was raised."""
+    """The process of one worker. The worker is built by a separate call, so that an error arrives as it was raised."""
 
     def build(self, make: Callable[[], Worker[object]], cpus: float, logs: LogSettings, wait: float) -> tuple[str, str]:
-        """Build the worker after some seconds; return the id of the node it is on, and for people where that is."""
+        """Build the worker after some seconds; return its node's id, and its place for people."""
         logs.apply()
         time.sleep(wait)
         os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, int(cpus))))  # the tokenizer's
@@ -53,19 +53,19 @@ class Slot:
     node: str = ""
     place: str = ""  # for people
     calls: dict[ray.ObjectRef, Case] = field(default_factory=dict)
-    outages: int = 0  # of a disk or store that those before it met, one after the other, while they were built
+    outages: int = 0  # of a disk or store, in a row, that kept the actors before it from being built
 
     def __str__(self) -> str:
         return self.place
 
 
 def units_in_hand(cluster: Cluster) -> int:
-    """Return how many units an actor does at once: one reads or writes while another, on a GPU two, has a model."""
+    """Return how many units an actor does at once: one reads or writes while another (on a GPU, two) has a model."""
     return 3 if cluster.gpus_per_worker else 2
 
 
 def start_actor(make: Callable[[], Worker[object]], cluster: Cluster, outages: int = 0, wait: float = 0.0) -> Slot:
-    """Start an actor, which builds its worker after some seconds and logs as this process does."""
+    """Start an actor, which waits some seconds, builds its worker, and logs as this process does."""
     actor_class = ray.remote(_Actor).options(
         num_cpus=cluster.cpus_per_worker,
         num_gpus=cluster.gpus_per_worker,
@@ -73,7 +73,7 @@ def start_actor(make: Callable[[], Worker[object]], cluster: Cluster, outages: i
         max_restarts=0,
         max_task_retries=0,
         max_concurrency=units_in_hand(cluster),
-        enable_task_events=False,  # they cost the head memory for each call, and nobody reads them
+        enable_task_events=False,  # they cost the head's memory for each call, and nobody reads them
     )
     actor = actor_class.remote()
     building = actor.build.remote(make, cluster.cpus_per_worker, LogSettings.here(), wait)
@@ -81,7 +81,7 @@ def start_actor(make: Callable[[], Worker[object]], cluster: Cluster, outages: i
 
 
 def unbuilt(cause: Exception, what: str = "built") -> CapfiltError:
-    """Return the error of a job whose worker cannot be built; it is PASSING where a disk or store may come back."""
+    """Return the error of a job whose worker cannot be built; its code is PASSING if a disk or store may recover."""
     if isinstance(cause, CapfiltError):
         return cause
     error = WorkerError(f"no worker can be {what}: {fault_of(cause).reason}")
@@ -91,7 +91,7 @@ def unbuilt(cause: Exception, what: str = "built") -> CapfiltError:
 
 
 def last_words(error: RayError) -> str:
-    """Return in a line why a process died, without Ray's advice on itself, which takes up to 1,500 characters."""
+    """Return in a line why a process died, without Ray's general advice, which takes up to 1,500 characters."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     line = lines[0 if isinstance(error, OutOfMemoryError) else -1].strip()  # others name the actor first
     line = line.partition(" This can happen if the node was ")[0]
@@ -100,7 +100,7 @@ def last_words(error: RayError) -> str:
 
 
 def lost_node(error: RayError, node: str = "") -> bool:
-    """Return whether an actor was lost with its node; where that is not known by its id, only the message tells."""
+    """Return whether an actor was lost with its node; without the node's id, only the message tells."""
     if isinstance(error, ActorUnavailableError) or getattr(error, "preempted", False):
         return True
     if not node:

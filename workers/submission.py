@@ -1,9 +1,9 @@
-"""What a job consists of that is submitted to a cluster: its name, its settings, and the code that it runs.
+"""What is submitted to a cluster as a job: its name, its settings, and the code that it runs.
 
-The settings are shipped resolved, as one file; so overrides are in them, and no file of the submitter is looked for on
-the cluster: those of a loop hold the settings of its jobs. The three packages are shipped beside it, a megabyte, so
-that driver and workers run the code that checked the settings. Everything else (Python, Ray, torch) is what the nodes
-have. No environment variable is shipped: what a job's runtime environment holds, everyone sees who sees the dashboard.
+The settings are shipped resolved, as one file, which includes overrides and, for a loop, the settings of its jobs: no
+file of the submitter is looked for on the cluster. The three packages, a megabyte, are shipped beside it, so that
+driver and workers run the code that checked the settings. Everything else (Python, Ray, torch) is what the nodes have.
+No environment variable is shipped: whoever sees the dashboard sees all of a job's runtime environment.
 """
 
 import re
@@ -40,33 +40,33 @@ class Submission:
 
     @property
     def stem(self) -> str:
-        """The submission id without the number of the attempt; equal for all attempts at one folder."""
+        """The submission id without the number of the attempt; the same for all attempts at one folder."""
         return f"capfilt-{self.job}-{folder_id(self.folder)}"
 
     @property
     def asked_in(self) -> str:
-        """The folder in which its driver is asked to stop: its own, or that of an export within its run's."""
+        """The folder in which its driver is asked to stop: its own or, for an export, the export's within its run's."""
         return Run(self.folder, "").exporting(self.config) if isinstance(self.config, ExportConfig) else self.folder
 
 
 def folder_id(folder: str) -> str:
-    """Return what the submission ids of a folder's jobs have in common: its name, and a hash of its path."""
+    """Return the part that the submission ids of a folder's jobs share: its name, and a hash of its path."""
     path = storage.absolute(folder).rstrip("/")
     name = re.sub(r"[^A-Za-z0-9]+", "-", path.rpartition("/")[2]).strip("-")[:40] or "run"
     return f"{name}-{fingerprint(path)}"
 
 
 def attempt_of(submission_id: str, folder: str) -> int | None:
-    """Return the number of the attempt in a submission id of a folder's job; None for an id of something else."""
+    """Return the number of the attempt in a submission id of a folder's job; None for any other id."""
     found = re.fullmatch(rf"capfilt-[a-z]+-{re.escape(folder_id(folder))}-(\d+)", submission_id)
     return None if found is None else int(found[1])
 
 
 def prepare(job: str, config: Config, flags: Sequence[str] = ()) -> Submission:
-    """Return a job, and the flags of its command, as it runs on the cluster that it is submitted to.
+    """Return a job, with the flags of its command, as it runs on the cluster that it is submitted to.
 
     Raises:
-        ConfigError: its settings lead to another cluster, or the files that a loop names do not fit into it.
+        ConfigError: its settings have a ray:// address, or the files of a loop do not fit together.
     """
     key = next(name for name in _FOLDERS if name in type(config).model_fields)
     folder = storage.absolute(getattr(config, key))
@@ -76,8 +76,8 @@ def prepare(job: str, config: Config, flags: Sequence[str] = ()) -> Submission:
 
 
 def _with_jobs(config: RoundsConfig) -> RoundsConfig:
-    """Return a loop with the settings of its jobs in the place of their files."""
-    rounds(config)  # for what does not fit
+    """Return a loop with the settings of its jobs in place of their files."""
+    rounds(config)  # raises what does not fit
     jobs = read_jobs(config, 0, config.start)
     names = ("captioner", "filter", "bootstrap", "pretrain")
     return config.model_copy(
@@ -86,7 +86,7 @@ def _with_jobs(config: RoundsConfig) -> RoundsConfig:
 
 
 def _on_cluster(config: Config, where: str = "") -> Config:
-    """Return a job's settings with the cluster that it is submitted to; where begins an error."""
+    """Return a job's settings with the cluster that it is submitted to; an error begins with where."""
     changes: dict[str, object] = {}
     cluster = getattr(config, "cluster", None)
     if cluster is not None:

@@ -2,16 +2,16 @@
 
 What goes wrong, and what becomes of it:
 
-    a worker dies, or raises anything       all start anew from the last state, a counted number of times
+    a worker dies, or raises anything       all start again from the last state, a limited number of times
     Ray Train itself fails                  the same
     a node is taken away                    the same, without being counted (Ray Train's own rule)
-    any of these behind the run's end       nothing: the checkpoint is whole
+    any of these after the run's end        nothing: the checkpoint is whole
     the cluster has no room                 the job waits, and says for what
-    something the user can mend             the job stops with that error at once
+    an error that the user can mend         the job stops with that error at once
     the driver dies                         its workers end with it; the same command goes on
 
-Ray Train's own count of failures is left at none: it runs over the whole job, and repeats what cannot succeed. Here
-it begins again with each state, so that a job of weeks outlives many failures, and one that gets nowhere stops.
+Ray Train's own retries are off: they are counted over the whole job, and repeat what cannot succeed. Here the count
+begins again with each state, so that a job of weeks survives many failures, and one that makes no progress stops.
 """
 
 import logging
@@ -46,17 +46,17 @@ logger = logging.getLogger(__name__)
 
 
 def train_on_workers(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluster) -> None:
-    """Call work on each worker, and again from the run's last state when one fails, until all have finished.
+    """Call work on each worker, and again from the run's last state if one fails, until all have finished.
 
     Raises:
         CapfiltError: the one that a worker raised.
-        WorkerError: the workers failed cluster.attempts times in a row, and no state was written in between; it is
-            PASSING where a disk or store may come back.
+        WorkerError: the workers failed cluster.attempts times in a row, and no state was written in between; its exit
+            code is PASSING if a disk or store may recover.
     """
     with session(cluster.asked), in_background(partial(_tell, run, cluster)):
         failures, newest = 0, run.newest
         while (failure := _attempt(work, run, cluster)) is not None:
-            if run.finished:  # its states are gone: another attempt would train anew what is done
+            if run.finished:  # its states are gone: another attempt would train all of it again
                 logger.warning("%s: is done; behind its end, %s", run.folder, failure)
                 break
             failures = failures + 1 if run.newest == newest else 1
@@ -75,7 +75,7 @@ class _Failure(NamedTuple):
     """Why an attempt failed."""
 
     reason: str
-    passing: bool  # a disk or store may come back
+    passing: bool  # whether a disk or store may recover
 
     def __str__(self) -> str:
         return self.reason
@@ -101,7 +101,7 @@ def _attempt(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluste
             if isinstance(cause, CapfiltError):
                 raise cause from error
         reason = "; ".join(f"worker {rank}: {_line(cause)}" for rank, cause in causes.items())
-        return _Failure(reason, any(map(_passing, causes.values())))  # the others only lost that one
+        return _Failure(reason, any(map(_passing, causes.values())))  # the other workers only lost that one
     except (TrainingFailedError, RayError) as error:
         cause = getattr(error, "controller_failure", None) or getattr(error, "cause", None) or error
         return _Failure(f"Ray Train: {_line(cause)}", _passing(cause))
@@ -113,7 +113,7 @@ def _passing(cause: Exception) -> bool:
 
 
 def _work_in(home: str, logs: LogSettings, work: Callable[[], None]) -> None:
-    """Work in the driver's folder, where there is one of its name, so that relative paths mean the same."""
+    """Work in a folder of the same path as the driver's, if there is one, so that relative paths mean the same."""
     logs.apply()
     if Path(home).is_dir():
         os.chdir(home)
@@ -121,7 +121,7 @@ def _work_in(home: str, logs: LogSettings, work: Callable[[], None]) -> None:
 
 
 def _notes(run: TrainingRun) -> RunConfig:
-    """Let Ray Train keep its own notes in the run's folder; by itself it would in the home folder."""
+    """Let Ray Train keep its own files in the run's folder, not in the home folder, its default."""
     store, path = fsspec.core.url_to_fs(absolute(run.folder))
     files = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(store))
     return RunConfig(
@@ -130,12 +130,12 @@ def _notes(run: TrainingRun) -> RunConfig:
 
 
 def _tell(run: TrainingRun, cluster: TrainingCluster, done: threading.Event) -> None:
-    """Tell now and then how the run does; the workers' own bar is on another machine."""
+    """Report the progress of the run now and then; the workers' own progress bar is on another machine."""
     before = ""
     while not done.wait(TOLD_EVERY):
         try:
             news = _starved(cluster) or _newest(run)
-        except (RuntimeError, OSError, ValueError, RayError) as error:  # the next look may do better
+        except (RuntimeError, OSError, ValueError, RayError) as error:  # the next look may succeed
             logger.warning("no look at how %s does: %s", run.folder, _line(error))
             continue
         if news not in ("", before):
@@ -144,14 +144,14 @@ def _tell(run: TrainingRun, cluster: TrainingCluster, done: threading.Event) -> 
 
 
 def _newest(run: TrainingRun) -> str:
-    """Return the newest line of the run's metrics, or nothing."""
+    """Return the newest line of the run's metrics, or "" if there is none."""
     rows = run.read_metrics() if exists(run.metrics) else []
     return ", ".join(f"{name} {value:g}" for name, value in rows[-1].items()) if rows else ""
 
 
 def _starved(cluster: TrainingCluster) -> str:
-    """Return what this job's workers wait for, or nothing. Ray Train asks for the room of all of them at once."""
-    job = ray.get_runtime_context().get_job_id()  # the end of the names of all that belongs to it
+    """Return what this job's workers wait for, or "". Ray Train asks for the room of all of them at once."""
+    job = ray.get_runtime_context().get_job_id()  # which ends the ids of all that belongs to it
     groups = placement_group_table().values()
     if not any(group["state"] == "PENDING" and group["placement_group_id"].endswith(job) for group in groups):
         return ""
