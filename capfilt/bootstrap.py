@@ -124,7 +124,7 @@ def capfilt_batch(
 def _score(rows: Sequence[Sequence[Candidate]], pixels: Tensor, models: CapFilt, clock: Stopwatch) -> list[Candidate]:
     """Return the scored candidates of B images, given a group for each image; pixels is (B, 3, S, S)."""
     read = [[clean(candidate.text) for candidate in group] for group in rows]
-    texts = [list(dict.fromkeys(group)) for group in read]  # texts of an image that are equal when cleaned: once
+    texts = [list(dict.fromkeys(group)) for group in read]  # texts that are equal when cleaned are scored once
     scores = models.filter.score(pixels, texts, models.turns("score", clock))  # B lists
     return [
         _scored(candidate, found[text], models.filter.name)

@@ -27,7 +27,7 @@ class InParts(Generic[R]):
     """
 
     def __init__(self, model: Callable[..., list[R]]) -> None:
-        """Take a model that returns a list; the lists of a batch's parts, joined, make up that of the batch."""
+        """Take a model that returns a list; the lists of a batch's parts, joined, are that of the batch."""
         self._model = model
         self._most: int | None = None  # items that fit
 

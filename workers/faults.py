@@ -28,7 +28,7 @@ class Fault:
     cause: Cause = "exception"
 
 
-class DecoderDied(Exception):  # noqa: N818, told of a process, not of this one
+class DecoderDied(Exception):  # noqa: N818, it reports on a process, not an error of this one
     """The process that decodes for a worker died, perhaps because of an image."""
 
 

@@ -16,7 +16,7 @@ from capfilt.med.model import MED
 from capfilt.memory import InParts
 
 ImageCache = MutableMapping[Tensor, Tensor]
-"""Image tokens by the very tensor of pixels that they come from: of batches that only one of two models has read."""
+"""Image tokens, keyed by the tensor of pixels that they come from, of batches that only one of two models has read."""
 
 
 def image_cache() -> ImageCache:

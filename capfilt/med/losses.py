@@ -29,7 +29,7 @@ def contrastive_loss(image: Tensor, text: Tensor, temperature: Tensor | float, p
         A scalar in nats. Independent features give about (log(B) + log(R)) / 2, perfect ones the targets' entropy.
 
     Raises:
-        ValueError: positive has not one row for each image and one column for each text.
+        ValueError: positive does not have one row for each image and one column for each text.
     """
     if positive.shape != (len(image), len(text)):
         raise ValueError(
