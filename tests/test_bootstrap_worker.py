@@ -102,7 +102,7 @@ def test_models_have_turns_of_their_own_on_a_gpu(device, apart):
     assert make_turns(device).apart == apart
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def process_as_found() -> Iterator[None]:
     interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
     yield
@@ -110,7 +110,6 @@ def process_as_found() -> Iterator[None]:
     gc.set_threshold(*thresholds)
 
 
-@pytest.mark.usefixtures("process_as_found")
 @pytest.mark.parametrize(("device", "seconds", "objects"), [(CPU, 5e-3, 700), (GPU, HANDOVER, GARBAGE)])
 def test_beside_a_gpu_threads_let_go_of_the_lock_sooner(device, seconds, objects):
     sys.setswitchinterval(5e-3)
