@@ -74,7 +74,7 @@ def test_a_row_is_the_same_to_the_bit_whatever_others_there_are():
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("top_p", [1.0, 0.9])
 @pytest.mark.parametrize("dtype", [torch.float32, HALF])
-def test_a_pen_draws_the_same_of_chunks(temperature, top_p, dtype):
+def test_a_generator_draws_the_same_from_chunks(temperature, top_p, dtype):
     settings = Sampling(top_k=12, top_p=top_p, temperature=temperature, repetition_penalty=1.2)
     generator = CaptionGenerator(None, [0], 3, settings)  # type: ignore[arg-type]  # which no model is needed for
     logits = permuted(64, dtype)
