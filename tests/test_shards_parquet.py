@@ -68,6 +68,51 @@ def test_the_image_struct_of_hf_datasets_is_read(tmp_path):
     ]
 
 
+def test_the_image_of_a_row_is_taken_from_the_column_that_holds_it(tmp_path):
+    image = pa.array([{"bytes": None, "path": "a.jpg"}] * 4 + [{"bytes": b"other", "path": None}])
+    columns = {"jpg": [b"jpg", None, b"", None, b"jpg"], "png": [None, b"png", b"png", None, b"png"], "image": image}
+    samples = read_all(written(tmp_path / "0.parquet", columns))
+
+    assert [(s.image, s.status) for s in samples] == [
+        (b"jpg", "ok"),
+        (b"png", "ok"),
+        (b"png", "ok"),
+        (b"", "no_image"),
+        (b"jpg", "ok"),
+    ]
+    assert samples[3].error == "jpg is null"
+    assert {s.metadata for s in samples} == {"{}"}  # images that were not taken are no metadata
+
+
+def test_an_image_struct_without_bytes_is_told_with_its_path(tmp_path):
+    image = pa.array([{"bytes": None, "path": "a.jpg"}], pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+
+    (sample,) = read_all(written(tmp_path / "0.parquet", {"image": image}))
+
+    assert sample.status == "no_image"
+    assert sample.error == "image holds the path 'a.jpg' alone; write the bytes of its file"
+
+
+def test_fields_of_the_json_are_the_samples_beside_the_other_columns(tmp_path):
+    """HF's copies of WebDatasets have the fields of all samples in each, most of them null."""
+    fields = {"caption": "a dog", "url": "http://x", "key": None}
+    kind = pa.struct(dict.fromkeys(fields, pa.string()))
+    columns = {"jpg": [b"x"], "json": pa.array([fields], kind), "__key__": ["000"], "key": ["7"]}
+
+    (sample,) = read_all(written(tmp_path / "0.parquet", columns))
+
+    assert (sample.key, sample.text, sample.url) == ("7", "a dog", "http://x")
+    assert json.loads(sample.metadata) == {"caption": "a dog", "url": "http://x", "__key__": "000", "key": "7"}
+
+
+def test_bytes_inside_another_column_are_no_metadata(tmp_path):
+    columns = {"image": [b"x"], "edited": pa.array([{"bytes": b"y", "path": "y.jpg"}]), "mask": [b"z"]}
+
+    (sample,) = read_all(written(tmp_path / "0.parquet", columns))
+
+    assert json.loads(sample.metadata) == {"edited": {"bytes": None, "path": "y.jpg"}}
+
+
 @pytest.mark.parametrize(
     ("images", "texts"),
     [

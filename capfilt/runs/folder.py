@@ -36,7 +36,7 @@ from capfilt.runs.plans import read_plan, write_plan
 from capfilt.runs.selection import Selection
 from capfilt.shards import find_shards
 
-CODE = "11"
+CODE = "12"
 """Version of the code that decides what the models say; raised when equal settings would give other results."""
 
 EXPORTS = "exports"

@@ -45,15 +45,15 @@ class ParquetShard:
         self.samples = stated
         self.damage = ""  # also without rows: a footer that is there and adds up is the end of a whole file
         images = [name for name, kind in columns.items() if _holds_images(kind)]
-        self._image = _first(_IMAGES, images)
-        if not self._image:
+        self._images = [name for name in _IMAGES if name in images]
+        if not self._images:
             raise ShardError(f"{url}: {_no_images(columns, images)}")
         texts = [name for name, kind in columns.items() if _holds_text(kind)]
         lists = [name for name, kind in columns.items() if _is_list(kind) and _holds_text(kind.value_type)]
         self._key = _first(_KEYS, columns)
         self._text = _first(_TEXTS, texts)
         self._several = "" if self._text else _first(_TEXTS, lists)
-        self._json = _first(_JSONS, texts)
+        self._json = _first(_JSONS, [name for name in columns if name in texts or pa.types.is_struct(columns[name])])
 
     def read(self, lo: int, hi: int) -> Iterator[Sample]:
         """Yield the samples of rows lo to hi - 1, a few of them in memory at a time.
@@ -105,29 +105,38 @@ class ParquetShard:
     def _sample(self, position: int, row: Row) -> Sample:
         faults = {name: value for name, value in row.items() if isinstance(value, Exception)}
         row |= dict.fromkeys(faults)
-        image = row.pop(self._image)
-        if isinstance(image, Mapping):  # HF datasets: {bytes, path}
-            image = image.get("bytes")
+        images = {name: row.pop(name) for name in self._images}
+        column = next((name for name, cell in images.items() if _encoded(cell)), self._images[0])
         text = row.pop(self._text, None)
         if self._several:  # the first is the sample's, as of a list; training finds all of them under this key
             row["captions"] = captions = [each for each in row.pop(self._several) or () if each is not None]
             text = captions[0].encode("utf-8") if captions else None
         key = row.get(self._key)
-        status, error = self._status(image, row)
+        status, error = _status(column, images[column], row)
         dropped = (f"{name} cannot be read and is dropped ({type(fault).__name__})" for name, fault in faults.items())
         error = "; ".join(filter(None, [error, *dropped]))
-        usable = image if status == "ok" else b""
+        usable = _encoded(images[column]) or b"" if status == "ok" else b""
         sample = Sample(position, str(position if key is None else key), usable, text="", status=status, error=error)
-        own = row.get(self._json)
-        return describe(sample, text, to_json(row) if own is None else own.encode("utf-8"))
+        own = row.pop(self._json, None)  # a string, or fields, as HF's copies of WebDatasets have them
+        return describe(sample, text, own.encode("utf-8") if isinstance(own, str) else to_json({**(own or {}), **row}))
 
-    def _status(self, image: bytes | None, row: Row) -> tuple[str, str]:
-        """Return the status of a row by its image, and what is wrong with that."""
-        if image is None:
-            return "no_image", str(row.get("error_message") or f"{self._image} is null")
-        if not image or len(image) > MAX_IMAGE_BYTES:
-            return ("too_large" if image else "empty_image"), f"{self._image} has {len(image)} bytes"
-        return "ok", ""
+
+def _status(column: str, cell: object, row: Row) -> tuple[str, str]:
+    """Return the status of a row by what its column of images holds, and what is wrong with that."""
+    image = _encoded(cell)
+    if image is None:
+        path = cell.get("path") if isinstance(cell, Mapping) else None
+        fault = f"{column} holds the path {path!r} alone; write the bytes of its file" if path else f"{column} is null"
+        return "no_image", str(row.get("error_message") or fault)
+    if not image or len(image) > MAX_IMAGE_BYTES:
+        return ("too_large" if image else "empty_image"), f"{column} has {len(image)} bytes"
+    return "ok", ""
+
+
+def _encoded(value: object) -> bytes | None:
+    """Return the image in a cell of a column of images; None if there is none."""
+    value = value.get("bytes") if isinstance(value, Mapping) else value  # HF datasets: {bytes, path}
+    return value if isinstance(value, bytes) else None
 
 
 def _first(names: Iterable[str], columns: Collection[str]) -> str:

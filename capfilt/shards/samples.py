@@ -118,9 +118,9 @@ def _nesting(value: object) -> int:
 
 
 def to_json(row: Mapping[str, object]) -> bytes:
-    """Return a table's row as the JSON of its sample. Absent values are left out."""
+    """Return a row of a table as the JSON of its sample. Absent values and bytes are left out, inside others null."""
     present = {name: value for name, value in row.items() if value is not None and not isinstance(value, bytes)}
-    return json.dumps(present, default=str).encode("utf-8")
+    return json.dumps(present, default=lambda value: None if isinstance(value, bytes) else str(value)).encode("utf-8")
 
 
 def _storable(text: str) -> str:
