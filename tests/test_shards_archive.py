@@ -1,5 +1,6 @@
 import bz2
 import gzip
+import io
 import lzma
 import os
 import tarfile
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tars import THREE, opened, read_all, tar_bytes
+from tars import THREE, opened, pairs, read_all, tar_bytes
 
 from capfilt.errors import ShardError
 from capfilt.shards import open_shard
@@ -79,8 +80,65 @@ def test_links_and_folders_are_never_followed(tmp_path):
     samples = read_all(open_shard(str(tmp_path / "0.tar")))
 
     assert [sample.status for sample in samples] == ["not_a_file"] * 3
+    assert samples[0].error.startswith("0.jpg is a symbolic link, and is not followed; pack the file that it leads to")
+    assert samples[2].error.startswith("2.jpg is a device, and is not read")
     assert samples[2].error.endswith("2.txt is cut or no file, and is not read")
     assert not any(b"secret" in sample.image or "secret" in sample.text for sample in samples)
+
+
+@pytest.mark.parametrize(
+    ("form", "folder"),
+    [
+        (tarfile.USTAR_FORMAT, "folder"),
+        (tarfile.GNU_FORMAT, "folder"),
+        (tarfile.GNU_FORMAT, "folder/" * 20 + "фото"),
+        (tarfile.PAX_FORMAT, "folder/" * 20 + "фото"),
+    ],
+)
+def test_a_hard_link_is_the_earlier_member_that_it_leads_to(tmp_path, form, folder):
+    """As tar and Python write them for files with an inode that they have packed already, here a link to a link."""
+    (tmp_path / "0.jpg").write_bytes(b"image")
+    (tmp_path / "0.txt").write_bytes(b"a dog")
+    for n in (1, 2):
+        for suffix in ("jpg", "txt"):
+            os.link(tmp_path / f"0.{suffix}", tmp_path / f"{n}.{suffix}")
+    with tarfile.open(tmp_path / "0.tar", "w", format=form) as tar:
+        for n in range(3):
+            for suffix in ("jpg", "txt"):
+                tar.add(tmp_path / f"{n}.{suffix}", f"{folder}/{n}.{suffix}")
+        assert [member.islnk() for member in tar.getmembers()] == [False, False, True, True, True, True]
+
+    shard = open_shard(str(tmp_path / "0.tar"))
+
+    assert shard.damage == ""
+    assert pairs(shard) == [(f"{folder}/{n}", b"image", "a dog") for n in range(3)]
+
+
+def test_a_hard_link_leads_to_the_last_earlier_member_of_its_archive_alone(tmp_path):
+    def archive(*members: tuple[str, str | bytes]) -> bytes:
+        with tarfile.open(tmp_path / "part", "w") as tar:
+            for name, content in members:
+                info = tarfile.TarInfo(name)
+                if isinstance(content, str):
+                    info.type, info.linkname = tarfile.LNKTYPE, content
+                else:
+                    info.size = len(content)
+                tar.addfile(info, io.BytesIO(content if isinstance(content, bytes) else b""))
+        return (tmp_path / "part").read_bytes()
+
+    first = archive(("0.jpg", "late.jpg"), ("late.jpg", b"x"), ("1.jpg", "late.jpg"), ("2.jpg", "2.jpg"))
+    samples = read_all(opened(tmp_path, first + archive(("3.jpg", "late.jpg"), ("3.txt", "/etc/passwd"))))
+
+    assert [(s.key, s.image, s.text, s.status) for s in samples] == [
+        ("0", b"", "", "not_a_file"),
+        ("late", b"x", "", "ok"),
+        ("1", b"x", "", "ok"),
+        ("2", b"", "", "not_a_file"),
+        ("3", b"", "", "not_a_file"),
+    ]
+    told = "jpg is a hard link to a file that does not stand before it in the tar; pack it by tar --hard-dereference"
+    assert samples[0].error == f"0.{told}"
+    assert samples[4].error == f"3.{told}; 3.txt is cut or no file, and is not read"
 
 
 def test_a_pickle_member_is_never_loaded(tmp_path):

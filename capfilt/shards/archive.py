@@ -11,7 +11,7 @@ from capfilt.records import Sample
 from capfilt.shards.grouping import Entry, group
 from capfilt.shards.headers import BLOCK, parse_header
 from capfilt.shards.samples import MAX_IMAGE_BYTES, MAX_METADATA_BYTES, MAX_TEXT_BYTES, NO_SAMPLES, describe
-from capfilt.shards.tar import Member, index_tar
+from capfilt.shards.tar import Kind, Member, index_tar
 from capfilt.shards.unpack import Unpacked
 from capfilt.storage import open_input, size
 
@@ -25,6 +25,12 @@ _FOREIGN = {  # how files begin that are no tar for a known reason: what they ar
     b"PK\x03\x04": ("a zip archive", "pack its files as a tar"),
     b"PARE": ("an encrypted Parquet file", "write it without encryption"),
     b"version https://git-lfs": ("a pointer of Git LFS", "fetch it again, by git lfs pull"),
+}
+_NO_FILES: dict[Kind, str] = {  # why members hold no image, and what to do
+    "sparse": "is sparse, and is not put together; pack it without --sparse",
+    "hard link": "is a hard link to a file that does not stand before it in the tar; pack it by tar --hard-dereference",
+    "symbolic link": "is a symbolic link, and is not followed; pack the file that it leads to by tar --dereference",
+    "other": "is a device, and is not read",
 }
 _EMPTY = range(2 * BLOCK, 20 * BLOCK + 1, BLOCK)  # bytes of a tar of no members: its end mark, padded to a record
 
@@ -131,10 +137,8 @@ def _image_status(entry: Entry) -> tuple[str, str]:
     image = entry.image
     if image is not None and image.kind == "cut":
         return "truncated_member", f"the file ends inside {image.name}"
-    if image is not None and image.kind == "other":
-        return "not_a_file", f"{image.name} is a link or a device, and is not followed"
-    if image is not None and image.kind == "sparse":
-        return "not_a_file", f"{image.name} is sparse, and is not put together; pack it without --sparse"
+    if image is not None and image.kind != "file":
+        return "not_a_file", f"{image.name} {_NO_FILES[image.kind]}"
     if image is not None and image.size > MAX_IMAGE_BYTES:
         return "too_large", f"{image.name} has {image.size} bytes"
     if entry.duplicate:

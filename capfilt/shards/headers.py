@@ -19,6 +19,7 @@ class Header(NamedTuple):
     size: int  # bytes of the member's data
     kind: bytes  # type flag: b"0" file, b"2" symbolic link, b"x" pax record, ...
     checksum: int
+    link: bytes  # the name that a link leads to
 
 
 def parse_header(block: bytes) -> Header | None:
@@ -30,7 +31,7 @@ def parse_header(block: bytes) -> Header | None:
     # Only POSIX headers have a prefix there; GNU headers keep time stamps in the same bytes.
     if block[MAGIC_OFFSET : MAGIC_OFFSET + 6] == b"ustar\0" and (prefix := block[345:500].partition(b"\0")[0]):
         name = prefix + b"/" + name
-    return Header(name, size, block[156:157], checksum)
+    return Header(name, size, block[156:157], checksum, block[157:257].partition(b"\0")[0])
 
 
 def header_sum(block: bytes) -> int:

@@ -15,17 +15,18 @@ _MAX_EXTENSION = 1 << 20  # bytes of a long name or a pax record; a larger one i
 _LISTED = 5  # damages told in full
 _SPARSE = b"GNU.sparse."  # how the keys begin by which a pax record tells of a file with holes
 
-Kind = Literal["file", "cut", "sparse", "other"]
+Kind = Literal["file", "cut", "sparse", "hard link", "symbolic link", "other"]
+_LINKS: dict[bytes, Kind] = {b"1": "hard link", b"2": "symbolic link"}
 
 
 class Member(NamedTuple):
     """One member of a tar and where its bytes are."""
 
     name: str
-    data: int  # offset of its bytes; its header is the block before
+    data: int  # offset of its bytes, behind a header; those of a hard link are its file's
     size: int
-    checksum: int  # of its header: on reading, the header must still be the same
-    kind: Kind  # "cut": the file ends inside it; "other": a link, a device or a folder
+    checksum: int  # of that header: on reading, the header must still be the same
+    kind: Kind  # "cut": the file ends inside it; "hard link": to no earlier member; "other": a device or a folder
     archive: int  # 0, or more for archives behind the first end mark
 
 
@@ -59,6 +60,7 @@ class _Walk:
         self.damage: list[str] = []
         self.ended = False  # the end mark, or damage that reaches to the end, was seen
         self.archive = 0
+        self.named: dict[str, Member] = {}  # the last of each name in this archive, to which a hard link leads
         self.extended: dict[bytes, bytes] = {}  # what a pax record or a long name says of the next member
 
     def step(self, offset: int) -> int:
@@ -75,9 +77,9 @@ class _Walk:
 
     def _take(self, header: Header, data: int) -> int:
         size = header.size
-        if header.kind in (b"L", b"x") and data + size <= self.size:
+        if header.kind in (b"L", b"K", b"x") and data + size <= self.size:
             self._extend(header.kind, data, size)
-        elif header.kind not in (b"K", b"g"):  # a long link target; settings of all members, which hold no names
+        elif header.kind not in (b"K", b"g"):  # settings of all members hold no names
             size = self._add(header, data)
         if data + size > self.size:
             self.damage.append(
@@ -92,7 +94,8 @@ class _Walk:
             if size > _MAX_EXTENSION:
                 raise ValueError(f"{size} bytes")
             content = self._bytes(data, size)
-            self.extended |= {b"path": content.partition(b"\0")[0]} if kind == b"L" else parse_pax(content)
+            long = {b"L": b"path", b"K": b"linkpath"}.get(kind)
+            self.extended |= {long: content.partition(b"\0")[0]} if long else parse_pax(content)
         except ValueError as error:
             self.damage.append(f"the extended header at byte {data} cannot be read ({error}): a name may be cut")
 
@@ -100,15 +103,19 @@ class _Walk:
         """Add a member and return its size, which a pax record may overrule."""
         stated = self.extended.get(b"size", b"")
         size = min(int(stated), MAX_SIZE) if stated.isdigit() and len(stated) < 20 else header.size
-        kind: Kind = "other"
+        kind = _LINKS.get(header.kind, "other")
         if header.kind in (b"0", b"\0", b"7"):
             kind = "cut" if data + size > self.size else "file"
         if header.kind == b"S" or (kind == "file" and any(key.startswith(_SPARSE) for key in self.extended)):
             kind = "sparse"  # its holes are left out: the bytes that are there are not the file's
-        elif kind == "other":  # only files have data; a link may state the size of its target
+        elif kind not in ("file", "cut"):  # only files have data; a link may state the size of its target
             size = 0
         name = _decode(self.extended.get(_SPARSE + b"name", self.extended.get(b"path", header.name)))
-        self.members.append(Member(name, data, size, header.checksum, kind, self.archive))
+        member = Member(name, data, size, header.checksum, kind, self.archive)
+        if kind == "hard link" and (target := self.named.get(_decode(self.extended.get(b"linkpath", header.link)))):
+            member = target._replace(name=name)
+        self.named[name] = member
+        self.members.append(member)
         self.extended = {}
         return size
 
@@ -120,6 +127,7 @@ class _Walk:
         if not self.ended and parse_header(self._bytes(found, BLOCK)):
             if found - offset >= 2 * BLOCK:
                 self.archive += 1
+                self.named = {}
             self.damage.append(f"more members at byte {found}, behind the end mark at byte {offset}: read too")
         return found
 
