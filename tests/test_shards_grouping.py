@@ -10,6 +10,7 @@ from capfilt.shards.grouping import split_name
         ("0001.jpg", ("0001", "image")),
         ("0001.JPEG", ("0001", "image")),
         ("a/0001.txt", ("a/0001", "text")),
+        ("0001.caption", ("0001", "text")),
         ("v1.2.photo.jpg", ("v1.2.photo", "image")),
         ("v1.2/0001.json", ("v1.2/0001", "metadata")),
         ("0001.cls", ("0001.cls", None)),
@@ -57,6 +58,17 @@ def test_every_image_has_a_position_also_under_a_key_that_is_taken(tmp_path):
         ("0", b"D", "", "duplicate_key"),
         ("1", b"F", "", "ok"),
     ]
+
+
+@pytest.mark.parametrize("suffixes", [("jpg", "caption", "txt", "text"), ("txt", "text", "caption", "jpg")])
+def test_a_txt_counts_before_texts_of_other_suffixes_wherever_it_stands(tmp_path, suffixes):
+    members = [(f"0.{suffix}", suffix.encode()) for suffix in suffixes]
+    for n, suffix in enumerate(("caption", "TEXT"), 1):
+        members += [(f"{n}.jpg", b"x"), (f"{n}.{suffix}", suffix.encode())]
+
+    samples = pairs(opened(tmp_path, tar_bytes(*members)))
+
+    assert samples == [("0", b"jpg", "txt"), ("1", b"x", "caption"), ("2", b"x", "TEXT")]
 
 
 def test_a_text_or_json_without_an_image_is_a_sample_without_one(tmp_path):

@@ -64,6 +64,23 @@ def test_the_first_of_several_captions_in_the_json_is_the_text(captions, text, s
     assert sample.metadata == f'{{"caption": {captions.decode()}}}'
 
 
+@pytest.mark.parametrize(
+    ("metadata", "text", "status"),
+    [
+        (b'{"captions": ["a cat", "two cats"]}', "a cat", "ok"),
+        (b'{"caption": null, "captions": "a cat"}', "a cat", "ok"),
+        (b'{"caption": "", "captions": ["a cat"]}', "", "empty"),
+        (b'["a cat", "two cats"]', "a cat", "ok"),
+        (b"[]", "", "missing"),
+        (b'[{"caption": "a cat"}]', "", "missing"),
+    ],
+)
+def test_captions_of_the_json_stand_in_for_the_text(metadata, text, status):
+    sample = describe(BARE, None, metadata)
+
+    assert (sample.text, sample.text_status, sample.metadata) == (text, status, metadata.decode())
+
+
 @pytest.mark.parametrize("data", [b'{"caption": "unfinished', b"\xff\xfe", b"[" * 100_000, b"1" * 5000, b""])
 def test_what_is_no_json_is_dropped_with_a_word(data):
     found = read_metadata(data)

@@ -17,7 +17,12 @@ IMAGE_SUFFIXES = (
     *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"),
     *("ppm", "pgm", "pbm", "heic", "heif", "jxl", "svg"),  # some cannot be decoded: refused, but not overlooked
 )
-_PARTS: dict[str, Part] = {**dict.fromkeys(IMAGE_SUFFIXES, "image"), "txt": "text", "json": "metadata"}
+_TEXT_SUFFIXES = ("txt", "caption", "text")  # the first counts where a key has several
+_PARTS: dict[str, Part] = {
+    **dict.fromkeys(IMAGE_SUFFIXES, "image"),
+    **dict.fromkeys(_TEXT_SUFFIXES, "text"),
+    "json": "metadata",
+}
 
 
 @dataclass(slots=True)
@@ -35,22 +40,25 @@ def group(members: Iterable[Member]) -> list[Entry]:
     """Return the samples in the order of their first members.
 
     A second image (or text, or JSON) with a key makes a second sample, marked as a duplicate: nothing is merged
-    or overlooked. Archives in one file are grouped each for itself, since each may number its samples from 0.
+    or overlooked, but texts of several suffixes, of which one counts. Archives in one file are grouped each for itself,
+    since each may number its samples from 0.
     """
-    counts: Counter[tuple[str, int, Part]] = Counter()
+    counts: Counter[tuple[str, int, str]] = Counter()
     entries: dict[tuple[str, int, int], Entry] = {}
     first: dict[str, tuple[int, int]] = {}
     for member in members:
         key, part = split_name(member.name)
         if part is None:
             continue
-        nth = counts[key, member.archive, part]
-        counts[key, member.archive, part] = nth + 1
+        kind = member.name.rpartition(".")[2].lower() if part == "text" else part
+        nth = counts[key, member.archive, kind]
+        counts[key, member.archive, kind] = nth + 1
         place = (member.archive, nth)
         entry = entries.get((key, *place))
         if entry is None:
             entry = entries[(key, *place)] = Entry(key, duplicate=first.setdefault(key, place) != place)
-        setattr(entry, part, member)
+        if part != "text" or entry.text is None or kind == _TEXT_SUFFIXES[0]:
+            setattr(entry, part, member)
     return list(entries.values())
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from capfilt.records import Sample
 
 NO_SAMPLES = "holds no samples"  # how the damage of a shard begins that is whole and empty
+_CAPTIONS = ("caption", "captions")
 MAX_TEXT = 10_000  # characters; what is longer is no caption, and is cut
 MAX_TEXT_BYTES = 4 * MAX_TEXT + 4  # holds more than MAX_TEXT characters of any script
 MAX_METADATA_BYTES = 4 << 20
@@ -83,9 +84,11 @@ def read_metadata(data: bytes | None) -> Metadata:
         return Metadata(error=f"metadata is not JSON and is dropped ({error}): {data[:40]!r}")
     if unsayable:  # pandas writes NaN for an absent value; append gave None for it, which JSON can say
         raw = json.dumps(value)
+    value = {"captions": value} if isinstance(value, list) else value
     fields = value if isinstance(value, dict) else {}
+    texts = (first for name in _CAPTIONS if (first := first_text(fields.get(name))) is not None)
     url = fields.get("url")
-    return Metadata(raw, first_text(fields.get("caption")), _storable(url) if isinstance(url, str) else "")
+    return Metadata(raw, next(texts, None), _storable(url) if isinstance(url, str) else "")
 
 
 def first_text(value: object) -> str | None:
