@@ -43,6 +43,25 @@ def test_statuses_are_those_that_a_bootstrap_gives(tmp_path):
     assert (found.shards, found.samples, found.looked_at) == (3, 63, 63)
 
 
+def test_what_was_found_is_told_of_one_sample_of_each_kind(tmp_path):
+    members = [
+        ("0.jpg", picture("red")),
+        ("0.txt", b"caf\xe9"),
+        ("1.txt", b"a"),
+        ("2.txt", b"b"),
+        ("3.jpg", picture("red")),
+    ]
+    write_tar(tmp_path / "a.tar", members)
+
+    found = look(tmp_path / "a.tar")
+
+    assert found.examples == {
+        "no_image": "a.tar: 1: no member with its key is an image",
+        "not_utf8": r"a.tar: 0: text is not UTF-8 at byte 3: b'caf\xe9'",
+    }
+    assert "\n  no_image  a.tar: 1: no member with its key is an image\n" in render_scan(found)
+
+
 def test_processes_find_the_same(tmp_path):
     mixed_shards(tmp_path / "in", shards=2)
 

@@ -20,6 +20,7 @@ _SIZES = {
     "longer to shorter": "round(greatest(width, height) / least(width, height), 2)",
     "kilobytes": "round(bytes / 1024, 1)",
 }
+_NAMED = "regexp_extract(shard, '[^/]*$') || ': ' || key"
 _WORDS = "len(string_split(text, ' '))"
 
 
@@ -51,6 +52,7 @@ def count(connection: duckdb.DuckDBPyConnection, damaged: Sequence[str], max_fai
         "looked_at": _number(samples, "count(*)"),
         "statuses": _by(samples, "status"),
         "text_statuses": _by(samples, "text_status"),
+        "examples": _examples(samples),
         "bytes": _number(samples, "sum(bytes)"),
         "formats": _by(shown, "format"),
         "scripts": _by(said, "script"),
@@ -78,6 +80,13 @@ def _by(rows: duckdb.DuckDBPyRelation, column: str) -> dict[str, int]:
     return dict(rows.aggregate(f"{column}, count(*) AS n").order(f"n DESC, {column}").fetchall())
 
 
+def _examples(samples: duckdb.DuckDBPyRelation) -> dict[str, str]:
+    """Return what was found of one sample of each status, of its text where its image is ok, the commonest first."""
+    reason, example = "if(status = 'ok', text_status, status)", f"min({_NAMED} || ': ' || error)"
+    reasons = samples.filter("error <> ''").aggregate(f"{reason} AS reason, {example} AS example, count(*) AS n")
+    return dict(reasons.order("n DESC, reason").project("reason, example").fetchall())
+
+
 def _quantiles(rows: duckdb.DuckDBPyRelation, value: str) -> dict[str, float]:
     found = rows.aggregate(quantiles_of(value)).fetchall()[0]
     return {name: float(each) for name, each in zip(QUANTILES, found, strict=True) if each is not None}
@@ -94,7 +103,6 @@ def _copies(samples: duckdb.DuckDBPyRelation) -> dict[str, int]:
 
 
 def _repeated(rows: duckdb.DuckDBPyRelation, value: str, different: str) -> list[Repeated]:
-    example = "min(regexp_extract(shard, '[^/]*$') || ': ' || key)"
-    figures = f"count(*) AS n, count(DISTINCT {different}) AS d, {example} AS example"
+    figures = f"count(*) AS n, count(DISTINCT {different}) AS d, min({_NAMED}) AS example"
     groups = rows.aggregate(f"{value} AS value, {figures}").filter("n > 1")
     return [Repeated(*row) for row in groups.order("n DESC, value").limit(LISTED).fetchall()]

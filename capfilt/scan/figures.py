@@ -31,6 +31,7 @@ class Scan:
     unread: list[str]  # why some samples could not be looked at
     statuses: dict[str, int]
     text_statuses: dict[str, int]
+    examples: dict[str, str]  # status of samples or, where that is ok, of their texts -> one of them: what was found
     bytes: int  # of the encoded images
     formats: dict[str, int]
     scripts: dict[str, int]  # of texts that are not empty

@@ -30,6 +30,7 @@ FACTS = pa.schema(
         "key": pa.string(),
         "status": pa.string(),
         "text_status": pa.string(),
+        "error": pa.string(),  # what was found, for people
         "bytes": pa.int64(),  # of the encoded image
         "width": pa.int32(),
         "height": pa.int32(),
@@ -99,6 +100,7 @@ def _row(task: Task, sample: Sample) -> dict[str, object]:
         "key": record.key,
         "status": record.status,
         "text_status": record.text_status,
+        "error": record.error,
         "bytes": len(sample.image),
         "width": record.width,
         "height": record.height,

@@ -15,7 +15,8 @@ def render_scan(found: Scan) -> str:
     """Return the figures as tables; what a bootstrap would meet stands last."""
     sections = [_shards(found), _table("samples", found.statuses, found.looked_at)]
     if found.looked_at:
-        sections += [_table("own text", found.text_statuses, found.looked_at), _images(found), _sizes(found)]
+        sections += [_table("own text", found.text_statuses, found.looked_at), *_examples(found)]
+        sections += [_images(found), _sizes(found)]
         sections += [_table("script of texts", found.scripts, sum(found.scripts.values()))]
     if found.languages:
         sections += [_table("language of texts", found.languages, sum(found.languages.values()))]
@@ -38,6 +39,12 @@ def _table(name: str, counts: Mapping[str, int], whole: int) -> str:
     rows += [[f"  {value}", count, share(count, whole)] for value, count in list(counts.items())[:_VALUES]]
     left = list(counts.values())[_VALUES:]
     return columns(rows + ([[f"  ({len(left)} others)", sum(left), share(sum(left), whole)]] if left else []))
+
+
+def _examples(found: Scan) -> list[str]:
+    rows: list[Row] = [["why", "one of them"]]
+    rows += [[f"  {reason}", one_line(example, 200)] for reason, example in found.examples.items()]
+    return [columns(rows, left=2)] if found.examples else []
 
 
 def _images(found: Scan) -> str:
