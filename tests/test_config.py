@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,26 @@ def test_an_empty_path_is_refused(file, value):
     key = value.partition("=")[0]
     with pytest.raises(ConfigError, match=rf"job\.yaml: {key}: is empty, .* give a value"):
         load(BootstrapConfig, file(needed()), [value])
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        ("run=~/runs/1", "~/"),
+        ("run=$SCRATCH", "$SCRATCH"),
+        ('input=["a.tar", "${DATA}/b.tar"]', "${DATA}/"),
+        ("captioner=~me/captioner", "~me/"),
+    ],
+)
+def test_a_path_that_only_a_shell_expands_is_refused(file, value, word):
+    """A folder of the name ~ was made in the current one, for the whole run."""
+    with pytest.raises(ConfigError, match=rf": begins with {re.escape(word)}, which only a shell expands; write"):
+        load(BootstrapConfig, file(needed()), [value])
+
+
+@pytest.mark.parametrize("run", ["a/~/b", "~b", "s3://bucket/$a", "/a~/$b"])
+def test_such_signs_elsewhere_are_taken(file, run):
+    assert load(BootstrapConfig, file(needed(run=run))).run == run
 
 
 @pytest.mark.parametrize("key", ["round", "sampling.captions", "device.threads", "batch_size"])

@@ -64,6 +64,14 @@ def test_an_input_that_matches_nothing_is_an_error(folder, given):
         names(["00000.tar", given], folder)
 
 
+@pytest.mark.parametrize("given", ["", " ", "{0.tar,}"])
+def test_an_empty_input_is_not_the_current_folder(folder, monkeypatch, given):
+    monkeypatch.chdir(folder)
+
+    with pytest.raises(ConfigError, match="is empty, as an unset variable of the shell makes it"):
+        find_shards([given])
+
+
 @pytest.fixture
 def tree(tmp_path) -> Path:
     """Return a folder of folders of shards."""

@@ -57,6 +57,18 @@ def test_all_columns_stay_in_the_metadata(folder):
     assert (sample.text, sample.url, json.loads(sample.metadata)["captions"]) == ("a", "http://x", ["a", "b"])
 
 
+def test_an_image_in_another_form_and_a_path_of_windows_are_told_with_what_to_write(folder):
+    lines = [{"image": {"path": "images/0.jpg"}}, {"image": ["images/0.jpg"]}, {"image": r"images\0.jpg"}]
+
+    samples = read_all(listed(folder, "\n".join(map(json.dumps, lines)), "l.jsonl"))
+
+    assert [sample.error for sample in samples] == [
+        "line 1: names no image; write its path as a string",
+        "line 2: names no image; write its path as a string",
+        r"images\0.jpg: FileNotFoundError; write / between folders",
+    ]
+
+
 def test_each_line_of_json_may_have_other_keys(folder):
     lines = [
         {"filename": "images/0.jpg", "text": "a"},

@@ -1,6 +1,7 @@
 """Read a YAML file and KEY=VALUE overrides into a typed, frozen config."""
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,22 +16,28 @@ from capfilt.errors import ConfigError
 
 _TOLD = 20  # problems of one config
 _SHOWN, _LOOKED_AT = 200, 2000  # characters of a value in a message, and those of it that are searched for credentials
+_UNEXPANDED = re.compile(r"~[^/]*/|\$(?:\w+|\{\w+\})(?:/|$)")
 # What PyYAML raises beside its own errors: of values such as 2026-13-01 or !!int "", and of brackets in brackets.
 _FAULTS = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
 
 class Config(BaseModel):
-    """Base of all configs: immutable; no undeclared key, no URL with credentials, no empty path."""
+    """Base of all configs: immutable; no undeclared key, no URL with credentials, no empty or unexpanded path."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     @field_validator("*")
     @classmethod
-    def _no_credentials(cls, value: object) -> object:
-        """Refuse them here, since a config is stored, sent to other machines and shown in errors."""
-        for url in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(url, str) and has_credentials(url):
+    def _no_credentials_or_shell(cls, value: object) -> object:
+        """Refuse credentials, since a config is stored, sent to other machines and shown in errors.
+
+        A path that begins with ~ or a variable would make a folder of that very name in the current one.
+        """
+        for place in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(place, str) and has_credentials(place):
                 raise ValueError(CREDENTIALS)
+            if isinstance(place, str) and (found := _UNEXPANDED.match(place)):
+                raise ValueError(f"begins with {found[0]}, which only a shell expands; write the path out")
         return value
 
     @field_validator("*")

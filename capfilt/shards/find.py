@@ -32,8 +32,8 @@ def find_shards(inputs: Sequence[str], key: str = "input") -> list[str]:
         key: the setting that they stand under, for messages.
 
     Raises:
-        ConfigError: an input matches nothing, a file of a range is missing, a folder is that of a run, or a path is no
-            UTF-8.
+        ConfigError: an input is empty or matches nothing, a file of a range is missing, a folder is that of a run, or a
+            path is no UTF-8.
     """
     found = {absolute(shard): shard for given in inputs for shard in _expand(given, key)}
     for path in found:
@@ -46,6 +46,8 @@ def _expand(given: str, key: str) -> Iterator[str]:
     names = list(_braces(given, key))
     if len(names) == 1 or exists(given):
         names = [given]
+    if not all(name.strip() for name in names):
+        raise ConfigError(f"{key}: {given!r} is empty, as an unset variable of the shell makes it; give a value")
     files = [name for name in names if name.endswith(_SUFFIXES) and not glob.has_magic(name)] if len(names) > 1 else []
     yield from _checked(files, given, key)
     checked = set(files)

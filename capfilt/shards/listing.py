@@ -52,7 +52,8 @@ class ListShard:
             yield self._sample(position, self._rows[position])
 
     def _sample(self, position: int, row: Row) -> Sample:
-        image, status, error = b"", "bad_row", f"{row.place}: {row.problem or 'names no image'}"
+        problem = row.problem or "names no image; write its path as a string"
+        image, status, error = b"", "bad_row", f"{row.place}: {problem}"
         if row.path and not row.problem:
             image, status, error = self._image(row.path)
         key = str(position) if row.path is None else _readable(row.path)
@@ -72,7 +73,8 @@ class ListShard:
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             if isinstance(error, OSError) and not isinstance(error, _ABSENT) and error.errno not in _NO_NAME:
                 raise  # the disk or the network, not the list
-            return b"", "no_image", f"{_readable(path)[:100]}: {type(error).__name__}"
+            remedy = "; write / between folders" if "\\" in path else ""
+            return b"", "no_image", f"{_readable(path)[:100]}: {type(error).__name__}{remedy}"
         if not data:
             return b"", ("too_large" if length else "empty_image"), f"{_readable(path)} has {length} bytes"
         return data, "ok", ""
