@@ -26,7 +26,7 @@ _LASTING = (
 )
 # In the names of classes of botocore and s3fs, which have none in common. FileExpired: the file was replaced.
 _LASTING_NAMES = ("Credentials", "ParamValidation", "FileExpired")
-_LASTING_CODES = (errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EROFS)
+_LASTING_CODES = (errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.ENOTSUP, errno.EROFS)
 
 # The status of an answer of a web server that says nothing of the file: it is at fault, or asks to come back later.
 _AT_FAULT = 500  # and above
@@ -73,12 +73,7 @@ def _behind(error: Exception) -> Exception:
 
 
 def may_pass(error: Exception) -> bool:
-    """Return whether a store may answer the same request differently a little later.
-
-    An OSError that stands for an error of a store's client, as naming makes them, is judged by that.
-    """
-    if isinstance(error, OSError) and error.errno == errno.EIO and isinstance(error.__cause__, Exception):
-        return may_pass(error.__cause__)
+    """Return whether a store may answer the same request differently a little later."""
     if isinstance(error, _LASTING) or any(name in type(error).__name__ for name in _LASTING_NAMES):
         return False
     return not (isinstance(error, OSError) and error.errno in _LASTING_CODES)

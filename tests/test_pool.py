@@ -1,6 +1,7 @@
 """The pool on a real Ray cluster: whatever happens to an actor, every unit is accounted for."""
 
 import errno
+import importlib.util
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import ray
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import ActorDiedError
 
+from capfilt import storage
 from capfilt.config import Cluster
 from capfilt.errors import PASSING, CheckpointError, FailedUnitsError, ShardError, WorkerError
 from capfilt.records import Shard, Unit
@@ -156,6 +158,15 @@ class TakesItsModelsAlong(Echo):
 
 def no_checkpoint() -> Echo:
     raise CheckpointError("no checkpoint at med.pt")
+
+
+def asks_without_keys(url: str) -> Echo:
+    """Look for the models on a store of which this process, unlike the driver's, knows no keys."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ |= {"HOME": "/proc", "AWS_EC2_METADATA_DISABLED": "true"}
+    storage.exists(url)
+    return Echo()
 
 
 def broken_code() -> Echo:
@@ -364,6 +375,23 @@ def test_a_worker_that_cannot_be_built_stops_the_job_with_its_own_error(cluster)
 def test_a_worker_with_broken_code_stops_the_job(cluster):
     with pytest.raises(WorkerError, match="no worker can be built: KeyError: 'encoder'"):
         list(run_units(broken_code, UNITS, cluster))
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("gs://bucket/models", "install gcsfs to access Google Storage; install it with pip, on every node"),
+        ("s3://bucket/models", "Unable to locate credentials; set them .* on every node"),
+    ],
+    ids=["package", "keys"],
+)
+def test_what_only_the_nodes_lack_for_a_store_is_an_error_to_mend_and_no_outage(cluster, url, told):
+    if url.startswith("gs") and importlib.util.find_spec("gcsfs"):
+        pytest.skip("gcsfs is installed")
+    with pytest.raises(WorkerError, match=f"no worker can be built: .*{told}") as failure:
+        list(run_units(partial(asks_without_keys, url), UNITS, cluster))
+
+    assert failure.value.exit_code == 1
 
 
 def test_workers_that_die_while_they_are_built_stop_the_job(cluster):

@@ -1,7 +1,9 @@
 import errno
+import pickle
 
 import pytest
 
+from capfilt.retries import may_pass
 from capfilt.storage.errors import naming
 
 FAR = "s3://KEY:SECRET@bucket/a.tar"
@@ -51,6 +53,31 @@ def test_an_error_of_a_stores_client_becomes_one_of_a_file_system():
         "ClientError: 403 Forbidden",
         "s3://bucket/a.tar",
     )
+
+
+class NoCredentialsError(Exception):
+    """As botocore raises it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (ClientError("500"), True),
+        (ConnectionResetError(errno.ECONNRESET, "gone"), True),
+        (NoCredentialsError("Unable to locate credentials"), False),
+        (ImportError("Install s3fs to access S3"), False),
+        (ValueError("Protocol not known: foo"), False),
+        (PermissionError("The AWS Access Key Id you provided does not exist in our records."), False),
+        (FileNotFoundError("The specified bucket does not exist"), False),
+    ],
+)
+def test_whether_it_may_pass_is_known_in_other_processes_too(error, passes):
+    """Which get neither the cause of an error nor, without the store's client, its class."""
+    found = raised(error, "s3://bucket/a.tar")
+
+    there = pickle.loads(pickle.dumps(found))
+    assert (may_pass(found), may_pass(there)) == (passes, passes)
+    assert str(there) == str(found)
 
 
 @pytest.mark.parametrize("error", [ClientError(f"cannot read {FAR}"), OSError(errno.EIO, f"of {FAR[:-1]}")])

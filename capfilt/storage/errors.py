@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from capfilt.display import redact
+from capfilt.retries import may_pass
 
 _CODES = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES, FileExistsError: errno.EEXIST}
 
@@ -22,7 +23,8 @@ def naming(path: str) -> Iterator[None]:
         if "://" not in path.removeprefix("file://"):  # a slip of the program, not of a store
             raise
         told = f"{type(error).__name__}: {error}{_remedy(error)}"
-        raise OSError(errno.EIO, redact(told), redact(path)) from error
+        # may_pass tells by the number in other processes, too: no cause is pickled, and nothing else of its class
+        raise OSError(errno.EIO if may_pass(error) else errno.ENOTSUP, redact(told), redact(path)) from error
 
 
 def _remedy(error: Exception) -> str:
