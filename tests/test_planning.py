@@ -112,9 +112,12 @@ def test_files_that_come_are_left_out_and_told(run, tmp_path, caplog):
     assert (looked_at.shards, looked_at.whole) == (planned, True)
 
 
-@pytest.mark.parametrize("given", ["in", "{folder}/in/*.tar", "{folder}/in/{{0..2}}.tar"])
+@pytest.mark.parametrize(
+    "given", ["in", "in/", "run/../in", "{folder}/link/*.tar", "{folder}/in/*.tar", "{folder}/in/{{0..2}}.tar"]
+)
 def test_a_planned_run_goes_on_with_its_shards_in_other_words(run, tmp_path, monkeypatch, given):
     planned = plan_shards(run, found(tmp_path))
+    (tmp_path / "link").symlink_to("in")
     monkeypatch.chdir(tmp_path)
     config = job_config(tmp_path, input=[given.format(folder=tmp_path)])
 

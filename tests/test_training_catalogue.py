@@ -65,6 +65,25 @@ def test_the_shards_are_the_same_by_a_path_from_another_folder(folder, monkeypat
     assert look(folder, file=file).shards == before.shards
 
 
+def test_the_shards_are_the_same_by_a_path_that_goes_up_or_through_a_link(folder, monkeypatch):
+    file = folder.parent / "shards.parquet"
+    (folder.parent / "link").symlink_to("set")
+    monkeypatch.chdir(folder)
+    before = look("../set", "../set/00001.tar", file=file)
+    monkeypatch.chdir(folder.parent)
+    for path in ("set/../set", "link/", folder):
+        again = look(path, f"{path}/00001.tar", file=file)
+        assert (again.sources, again.samples) == (before.sources, before.samples)
+        assert again.open(1).samples == 5
+
+
+def test_a_shard_that_counted_twice_by_two_paths_does_so_ever_after(folder):
+    file = folder.parent / "shards.parquet"
+    paths = folder, f"{folder}/../set"
+    before = look(*paths, file=file)
+    assert look(*paths, file=file).sources == before.sources == [[3, 4, 5], [0, 1, 2]]
+
+
 def test_shards_that_came_or_went_since_are_refused_by_name(folder):
     file = folder.parent / "shards.parquet"
     look(folder, file=file)

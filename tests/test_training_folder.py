@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 import torch
@@ -114,6 +115,29 @@ class TestSettings:
         filter_ = FinetuneConfig(**settings, schedule=Schedule(epochs=1), vision_from="captioner/checkpoint")
         begun(filter_).save(state(10))
         begun(filter_.model_copy(update={"vision_from": f"{tmp_path}/captioner/checkpoint"}))
+
+    @pytest.mark.parametrize("path", ["{folder}/web", "./web/", "run/../web", "file://{folder}/web"])
+    def test_so_are_the_shards_of_a_source(self, tmp_path, monkeypatch, path):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "run").mkdir()
+        settings = {"role": "filter", "checkpoint": "med", "output": "run", "schedule": Schedule(epochs=1)}
+        path = path.format(folder=tmp_path)
+        for ours, same, other in (
+            ({"shards": ["web"]}, {"shards": [path]}, {"shards": ["more"]}),
+            *(({"sources": [{"shards": [it], "weight": 1}]} for it in ("web", path, "more")),),
+        ):
+            begun(FinetuneConfig(**settings, data=ours)).save(state(10))
+            begun(FinetuneConfig(**settings, data=same))
+            with pytest.raises(RunError, match=rf"holds '- {tmp_path}/web' where '- {tmp_path}/more' was given"):
+                begun(FinetuneConfig(**settings, data=other))
+            rmtree(tmp_path / "run")
+
+    def test_several_paths_of_a_source_keep_their_words_by_which_its_shards_are_ordered(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        settings = {"role": "filter", "checkpoint": "med", "output": "run", "schedule": Schedule(epochs=1)}
+        begun(FinetuneConfig(**settings, data={"shards": ["web", "/more"]})).save(state(10))
+        with pytest.raises(RunError, match=rf"holds '- web' where '- {tmp_path}/web' was given"):
+            begun(FinetuneConfig(**settings, data={"shards": [f"{tmp_path}/web", "/more"]}))
 
     def test_others_are_refused_by_a_finished_run_that_has_lost_its_metrics(self, lesson):
         run = begun(lesson)

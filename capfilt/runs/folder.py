@@ -32,7 +32,7 @@ from capfilt.errors import ConfigError, RunError
 from capfilt.fingerprint import fingerprint
 from capfilt.records import Shard
 from capfilt.runs.lease import require_folder
-from capfilt.runs.plans import read_plan, write_plan
+from capfilt.runs.plans import places, read_plan, write_plan
 from capfilt.runs.selection import Selection
 from capfilt.shards import find_shards
 
@@ -222,7 +222,7 @@ def _runs_in(folder: str) -> list[str]:
 
 def _means_plan(run: Run, inputs: Sequence[str]) -> bool:
     """Return whether inputs mean the shards that a run was planned with, and no others."""
-    return run.has_plan() and {shard.url for shard in run.plan()} == {*map(storage.absolute, find_shards(inputs))}
+    return run.has_plan() and {*places([shard.url for shard in run.plan()])} == {*places(find_shards(inputs))}
 
 
 def _differences(stored: RunRecord, config: BootstrapConfig, hashes: dict[str, str]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from typing import Any, cast
 import torch
 
 from capfilt.config import Config, dump, loads
+from capfilt.config.data import DataSettings
 from capfilt.config.training import FREE
 from capfilt.errors import ConfigError, RunError
 from capfilt.med.weights import CONFIG, DAMAGE
@@ -207,6 +208,19 @@ class TrainingRun:
 
 
 def _placed(config: Config) -> Config:
-    """Return settings whose checkpoints have absolute paths, by which a loop that is submitted names its own."""
+    """Return settings whose paths are absolute, by which a loop that is submitted names its own.
+
+    Several paths of one source keep their words, which decide the order of its shards.
+    """
     given = {key: getattr(config, key, None) for key in ("checkpoint", "vision_from")}
-    return config.model_copy(update={key: absolute(path) for key, path in given.items() if path})
+    changes: dict[str, object] = {key: absolute(path) for key, path in given.items() if path}
+    data = getattr(config, "data", None)
+    if isinstance(data, DataSettings):
+        sources = [source.model_copy(update={"shards": _places(source.shards)}) for source in data.sources]
+        changes["data"] = data.model_copy(update={"shards": _places(data.shards), "sources": sources})
+    return config.model_copy(update=changes)
+
+
+def _places(shards: list[str]) -> list[str]:
+    local = local_path(shards[0]) if len(shards) == 1 else None
+    return shards if local is None else [str(local.resolve())]
