@@ -152,7 +152,7 @@ class _Job:
         warn_of_left_out(self.left_out)
         forget_broken(self.folder, self.left.broken)
         samples, left_out = self.left.total - self.left.done, [shard.url for shard in self.left_out]
-        self.folder.note("start", samples=samples, left_out=left_out)
+        self.follower.journal.note("start", samples=samples, left_out=left_out)
         return [remedy(shard) for shard in self.left_out] if self.config.damage == "fail" else []
 
     def bootstrap(self, build: Build, hashes: dict[str, str], local: bool) -> list[str]:
@@ -189,13 +189,13 @@ class _Job:
         summary = f"{shards}, {len(self.left_out):,} left out, {done} done before; "
         summary += str(self.follower.tally)
         if self.stopped:
-            self.folder.note("stop", summary=summary, failed=failed)
+            self.follower.journal.note("stop", summary=summary, failed=failed)
             raise StoppedError(summary, failed)
         if self.config.export and not failed:
             root = shlex.quote(self.folder.root)
             summary += "\n" + finish(self.folder, self.shards, settings)
             summary += f"\nnext: capfilt verify {root}, capfilt report {root}"
-        self.folder.note("end", summary=summary, failed=failed)
+        self.follower.journal.note("end", summary=summary, failed=failed)
         if failed:
             raise FailedUnitsError(failed, summary)
         return summary

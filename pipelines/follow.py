@@ -7,12 +7,13 @@ from typing import Self
 
 from capfilt.display import redact
 from capfilt.records import UnitResult
-from capfilt.runs import Run, journal_line
+from capfilt.runs import Run
+from capfilt.runs.journal import Journal, journal_line
 from capfilt.tally import Tally
 from workers.events import Event, State
 from workers.metrics import Metrics
 
-JOURNAL_EVERY = 10.0  # seconds between two additions to the journal, which on an object store is written anew by each
+JOURNAL_EVERY = 10.0  # seconds between two additions to the journal
 
 
 class Follower:
@@ -26,7 +27,7 @@ class Follower:
         """Begin with nothing done."""
         self.tally, self.state = Tally(), State()
         self.metrics: Metrics | None = None  # until there is a Ray that exports them
-        self._folder = folder
+        self.journal = Journal(folder.root)  # within the block the thread's alone
         self._lines: SimpleQueue[str] = SimpleQueue()  # of the journal, not written yet
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="journal", daemon=True)
@@ -73,4 +74,4 @@ class Follower:
     def _write(self) -> None:
         """Add what has come to the journal. This thread alone takes lines, so that they keep their order."""
         if lines := [self._lines.get() for _ in range(self._lines.qsize())]:
-            self._folder.add_notes(lines)
+            self.journal.add(lines)

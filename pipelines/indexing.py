@@ -10,6 +10,7 @@ from capfilt.planning import index_here
 from capfilt.progress import Progress
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run
+from capfilt.runs.journal import Journal
 from capfilt.runs.stop import Stop
 from workers.events import Event, State
 from workers.index_worker import IndexWorker
@@ -53,7 +54,7 @@ def index_shards(cluster: Cluster | None, stop: Stop, run: Run, shards: Sequence
             raise trouble.planning_error(error) from error
     if len(indexed) < len(shards):
         summary = f"{len(indexed)} of {len(shards)} shards are indexed, and no unit was begun"
-        run.note("stop", summary=summary, failed=[])
+        Journal(run.root).note("stop", summary=summary, failed=[])
         raise StoppedError(summary)
     return indexed
 

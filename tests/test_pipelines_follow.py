@@ -61,7 +61,7 @@ def test_outages_are_counted_and_not_noted_since_the_journal_may_lie_where_they_
     assert follower.tally.failures == {"store": 1}
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
@@ -100,14 +100,15 @@ def test_a_store_that_is_out_holds_up_nobody_and_gets_every_line_when_it_is_back
     monkeypatch.setattr(follow, "JOURNAL_EVERY", 0.05)
     run = Run(f"s3://bucket{tmp_path}", "m")
     with Follower(run) as follower:
-        with s3.misbehaving("busy", only="journal.jsonl"), s3.counting() as seen:
+        with s3.misbehaving("busy", only="/journal/"), s3.counting() as seen:
             hear(follower, range(1))
             wait_for(lambda: any(request.fault for request in seen))
             hear(follower, range(1, 5))
             assert {request.fault for request in seen} == {"busy"}  # it is still being asked
-        wait_for(lambda: storage.exists(f"{run.root}/journal.jsonl"))
+        wait_for(lambda: storage.list_files(f"{run.root}/journal"))
 
-    lines = storage.read_bytes(f"{run.root}/journal.jsonl").splitlines()
+    (file,) = storage.list_files(f"{run.root}/journal")
+    lines = storage.read_bytes(f"{run.root}/journal/{file}").splitlines()
     assert [json.loads(line)["attempt"] for line in lines] == list(range(5))
 
 

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -163,28 +162,6 @@ def test_clean_shards_of_other_selections_lie_elsewhere(tmp_path):
     assert folders[0].startswith(f"{run.root}/clean/default-")
     assert len(set(folders)) == 3
     assert folders[3] == folders[0]
-
-
-def test_the_journal_has_a_line_for_each_event(tmp_path):
-    run = start_run(config(tmp_path), CHECKPOINTS)
-
-    run.note("started", units=3)
-    run.note("failed", shard="00000")
-
-    lines = [json.loads(line) for line in Path(run.root, "journal.jsonl").read_text().splitlines()]
-    assert [line["event"] for line in lines] == ["started", "failed"]
-    assert (lines[0]["units"], lines[1]["shard"]) == (3, "00000")
-
-
-def test_a_disk_that_does_not_take_the_journal_stops_nothing_and_loses_no_event(tmp_path, caplog):
-    run = start_run(config(tmp_path), CHECKPOINTS)
-    Path(run.root, "journal.jsonl").mkdir()
-
-    run.note("failed", shard="00000")
-
-    (message,) = caplog.messages
-    assert message.startswith("not in the journal: {")
-    assert '"event": "failed", "shard": "00000"}, because of ' in message
 
 
 def test_a_file_where_a_run_is_wanted_is_told(tmp_path):

@@ -3,7 +3,7 @@
     RUN/run.yaml                             settings and checkpoint hashes, written first
     RUN/plan/shards.parquet                  the shards, as they were when the run was planned
     RUN/plan/index/SHARD.index               where the members of a tar are, so that each unit reads only its own bytes
-    RUN/journal.jsonl                        events, for people; never read back
+    RUN/journal.jsonl                        events, for people; on an object store files in RUN/journal/
     RUN/lease.json                           which driver is at work on the run, if any
     RUN/status.json                          how far the driver is; for people, never read for correctness
     RUN/stop.json                            a request to stop, for the driver that is at work
@@ -18,9 +18,6 @@
 Paths contain fingerprints of what their files depend on, so files of other settings are never mistaken for these.
 """
 
-import json
-import logging
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -43,8 +40,6 @@ EXPORTS = "exports"
 """The folder in a run's that holds one folder for each export that runs or ran."""
 
 VERSION = "version of capfilt's results"  # what messages call CODE
-
-logger = logging.getLogger(__name__)
 
 _SHOWN = 3  # runs that a message lists when a folder is not a run but contains some
 _DAMAGE = ("fail", "skip-shard", "keep-readable")  # each accepts all that the ones before it accept
@@ -102,18 +97,6 @@ class Run:
             raise RunError(f"{self.root}: the run has no plan yet; start it with capfilt bootstrap")
         return read_plan(self._plan)
 
-    def note(self, event: str, **values: object) -> None:
-        """Add an event to the journal, for people; a failure to write it stops nothing."""
-        self.add_notes([journal_line(event, **values)])
-
-    def add_notes(self, lines: Sequence[str]) -> None:
-        """Add lines to the journal at once: on an object store each addition rewrites all of it."""
-        text = "\n".join(lines)
-        try:
-            storage.append(storage.join(self.root, "journal.jsonl"), text.encode() + b"\n")
-        except OSError as error:
-            logger.warning("not in the journal: %s, because of %s", text, error)
-
     @property
     def _plan(self) -> str:
         return storage.join(self.root, "plan", "shards.parquet")
@@ -126,11 +109,6 @@ class RunRecord(Config):
     code: str
     checkpoints: dict[str, str]
     config: BootstrapConfig
-
-
-def journal_line(event: str, **values: object) -> str:
-    """Return an event that happens now as a line of the journal."""
-    return json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **values})
 
 
 def start_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:

@@ -1,14 +1,61 @@
-"""Reading the journal of a run, as lines for people."""
+"""The journal of a run: what happened, for people. Nothing depends on it.
+
+On a disk it is RUN/journal.jsonl. To a file on an object store nothing can be added. So there each driver has files of
+its own, RUN/journal/TIME-ID.jsonl, of which it writes the last one anew: what is sent does not grow with the journal,
+and no driver overwrites what another has written. The files in the order of their names are the journal. Before them
+comes RUN/journal.jsonl, which earlier versions wrote there, too.
+"""
 
 import json
+import logging
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 from capfilt import storage
 from capfilt.errors import RunError
 from capfilt.runs.standing import job_of, look_at
 
 POLL = 2.0  # seconds between two looks at a journal that is followed
+LARGEST = 64 << 10  # bytes of a file on an object store, which is sent again with each addition
+
+logger = logging.getLogger(__name__)
+
+
+class Journal:
+    """Adds events to the journal of a run; a failure to write them stops nothing."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._file, self._text = "", b""  # on an object store: the file that is written anew, and what it holds
+
+    def note(self, event: str, **values: object) -> None:
+        """Add an event that happens now."""
+        self.add([journal_line(event, **values)])
+
+    def add(self, lines: Sequence[str]) -> None:
+        """Add lines at once."""
+        text = "\n".join(lines)
+        try:
+            self._write(text.encode() + b"\n")
+        except OSError as error:
+            logger.warning("not in the journal: %s, because of %s", text, error)
+
+    def _write(self, data: bytes) -> None:
+        if storage.local_path(self._root) is not None:
+            storage.append(_file(self._root), data)
+            return
+        if not self._file or len(self._text) + len(data) > LARGEST:
+            name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex[:8]}.jsonl"
+            self._file, self._text = storage.join(_folder(self._root), name), b""
+        storage.publish(self._file, self._text + data)
+        self._text += data
+
+
+def journal_line(event: str, **values: object) -> str:
+    """Return an event that happens now as a line of a journal."""
+    return json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event, **values})
 
 
 def read_journal(root: str, follow: bool = False) -> Iterator[str]:
@@ -20,19 +67,36 @@ def read_journal(root: str, follow: bool = False) -> Iterator[str]:
         RunError: the run has no journal.
     """
     root = job_of(storage.absolute(root))
-    path = storage.join(root, "journal.jsonl")
-    if not storage.exists(path):
-        raise RunError(f"{path}: not found; capfilt bootstrap writes it, other jobs do not")
-    position = 0
+    if not _files(root):
+        raise RunError(f"{_file(root)}: not found; capfilt bootstrap writes it, other jobs do not")
+    last, position = "", 0  # the file that was read last, and how much of it is told
     while True:
         at_work = follow and look_at(root).state in ("running", "stopping")  # first, so that its last lines are read
-        data = storage.read_bytes(path, start=position)
-        whole = data[: data.rfind(b"\n") + 1]  # the last line may be incomplete
-        position += len(whole)
-        yield from map(_line, whole.decode(errors="replace").splitlines())
+        for path in _files(root):
+            if path < last:  # it grows no more: its driver has begun another, or has ended
+                continue
+            position = position if path == last else 0
+            data = storage.read_bytes(path, start=position)
+            whole = data[: data.rfind(b"\n") + 1]  # the last line may be incomplete
+            last, position = path, position + len(whole)
+            yield from map(_line, whole.decode(errors="replace").splitlines())
         if not at_work:
             return
         time.sleep(POLL)
+
+
+def _file(root: str) -> str:
+    return storage.join(root, "journal.jsonl")
+
+
+def _folder(root: str) -> str:
+    return storage.join(root, "journal")
+
+
+def _files(root: str) -> list[str]:
+    """Return the files of a journal in their order."""
+    single = [_file(root)] if storage.exists(_file(root)) else []
+    return single + [storage.join(_folder(root), name) for name in storage.list_files(_folder(root))]
 
 
 def _line(text: str) -> str:
