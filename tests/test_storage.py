@@ -121,11 +121,11 @@ def test_a_missing_file_is_named(root):
             read(path)
 
 
-def test_an_unreachable_store_is_an_os_error_with_the_path():
+def test_a_store_that_nobody_knows_is_an_os_error_with_the_path():
     with pytest.raises(OSError, match=r"nosuchstore://bucket/a") as caught:
         storage.read_bytes("nosuchstore://bucket/a")
 
-    assert caught.value.errno == errno.EIO
+    assert caught.value.errno == errno.ENOTSUP
 
 
 def test_removing_twice_is_no_error(root):
