@@ -46,7 +46,11 @@ class FileExpired(OSError):
 
 @pytest.mark.parametrize(
     "error",
-    [FileNotFoundError(), PermissionError(), ValueError(), NoCredentialsError(), FileExpired(errno.EBUSY, "expired")],
+    [
+        *(FileNotFoundError(), PermissionError(), ValueError(), NoCredentialsError()),
+        *(OSError(code, "no") for code in (errno.EROFS, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.ENOTSUP)),
+        FileExpired(errno.EBUSY, "expired"),
+    ],
 )
 def test_what_lasts_is_raised_at_once(error):
     store = Store(error)

@@ -22,21 +22,22 @@ def test_an_error_that_names_a_path_is_left_as_it_is(error):
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "code"),
+    ("error", "kind", "code", "words"),
     [
-        (OSError(errno.ENOSPC, "no space"), OSError, errno.ENOSPC),
-        (FileNotFoundError("nothing there"), FileNotFoundError, errno.ENOENT),
-        (PermissionError(), PermissionError, errno.EACCES),
-        (FileExistsError("is there"), FileExistsError, errno.EEXIST),
-        (TimeoutError(), OSError, errno.EIO),
+        (OSError(errno.ENOSPC, "no space"), OSError, errno.ENOSPC, "no space"),
+        (OSError(errno.ENOSPC, "no space", "/runs/.0f.partial"), OSError, errno.ENOSPC, "no space"),
+        (FileNotFoundError("nothing there"), FileNotFoundError, errno.ENOENT, "nothing there"),
+        (PermissionError(), PermissionError, errno.EACCES, "PermissionError"),
+        (FileExistsError("is there"), FileExistsError, errno.EEXIST, "is there"),
+        (TimeoutError(), OSError, errno.EIO, "TimeoutError"),
     ],
 )
-def test_one_that_names_none_is_given_the_path_and_keeps_its_kind(error, kind, code):
+def test_one_that_names_none_is_given_the_path_and_keeps_its_kind_and_words(error, kind, code, words):
     found = raised(error, "/runs/a.tar")
 
     assert isinstance(found, kind)
     assert (found.errno, found.filename) == (code, "/runs/a.tar")
-    assert found.strerror
+    assert found.strerror == words
     assert found.__cause__ is error
 
 
@@ -78,6 +79,23 @@ def test_whether_it_may_pass_is_known_in_other_processes_too(error, passes):
     there = pickle.loads(pickle.dumps(found))
     assert (may_pass(found), may_pass(there)) == (passes, passes)
     assert str(there) == str(found)
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (ValueError("Protocol not known: foo"), "; give a path, or a URL whose store fsspec knows, such as s3://"),
+        (ImportError("Install s3fs"), "; install it with pip, on every node"),
+        (NoCredentialsError("none"), "; set them in the environment or the files of the store's client, on every node"),
+        (ValueError("Invalid bucket name"), ""),
+        (ClientError("Protocol not known: by the store"), ""),
+    ],
+)
+def test_what_can_be_mended_is_told_with_how_and_nothing_else_is(error, remedy):
+    told, _, rest = str(raised(error, "s3://bucket/a.tar")).partition(f"{type(error).__name__}: {error}")
+
+    assert told.startswith("[Errno ")
+    assert rest.startswith(remedy or ": 's3://")
 
 
 @pytest.mark.parametrize("error", [ClientError(f"cannot read {FAR}"), OSError(errno.EIO, f"of {FAR[:-1]}")])

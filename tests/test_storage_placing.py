@@ -3,7 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from capfilt.storage.placing import place
+from capfilt.storage.placing import mode_of_new, place
+
+
+def test_asking_for_the_mode_of_a_new_file_leaves_none(tmp_path):
+    """Else what was never written would be published, as an empty file."""
+    (tmp_path / "plain").touch()
+
+    assert mode_of_new(tmp_path / "new") == (tmp_path / "plain").stat().st_mode
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_file_is_on_the_disk_before_its_name_and_its_name_before_anybody_goes_on(tmp_path, monkeypatch):

@@ -76,6 +76,26 @@ def test_looking_at_places_far_apart_takes_one_small_request_each():
     assert remote.asked == [(offset, offset + FIRST_BLOCK) for offset in range(0, 100 * MB, 10 * MB)]
 
 
+def test_going_back_is_a_jump_too():
+    remote = Remote(100 * MB)
+    file = remote.open()
+    while file.tell() < 20 * MB:
+        file.read(100_000)
+    del remote.asked[:]
+
+    file.seek(MB)
+    file.read(512)
+
+    assert remote.asked == [(MB, MB + FIRST_BLOCK)]
+
+
+def test_it_may_stand_where_a_local_file_is_expected():
+    remote = Remote(10)
+
+    with io.BufferedReader(remote.open()) as file:
+        assert (file.read(3), file.seek(8), file.read()) == (remote.data[:3], 8, remote.data[8:])
+
+
 def test_looking_at_places_close_together_reads_through():
     """As the headers of a tar of small images are: 1000 requests would take longer than the bytes between them."""
     remote = Remote(100 * MB)
