@@ -1,27 +1,37 @@
 """What stands for the dashboard of a cluster: a real server, which answers as the Jobs API does and can go away."""
 
+import hashlib
 import json
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
+from typing import Literal
 
 import ray
 
 JOB = "capfilt-bootstrap-run-000000000000-1"
-
 
 Values = dict[str, object]
 
 
 @contextmanager
 def dashboard(
-    port: int = 0, state: str = "RUNNING", status: int = 200, locked: bool = False, jobs: list[Values] | None = None
+    port: int = 0,
+    state: str = "RUNNING",
+    status: int = 200,
+    locked: bool = False,
+    jobs: list[Values] | None = None,
+    log: str = "",
+    then: Literal["close", "break", "wait"] = "close",
 ) -> Iterator[int]:
     """Yield the port of a server that knows some jobs, and answers questions after jobs with a status.
 
     Without a list it knows one job, in this state. What is submitted joins the list as a job that runs; its package is
-    there already. The first one can be stopped. A server that is locked answers nothing without a token.
+    there already. The first one can be stopped. A server that is locked answers nothing without a token. Who follows a
+    log gets this one and then the end of the connection, a broken connection, or nothing while the server is there and
+    long after.
     """
     known = [a_job(JOB, state)] if jobs is None else jobs
 
@@ -29,6 +39,8 @@ def dashboard(
         def do_GET(self) -> None:
             if self.path == "/api/version":
                 self.answer(200, {"ray_version": ray.__version__})
+            elif self.path.endswith("/logs/tail"):
+                self.tail()
             else:
                 self.answer(status, known if self.path == "/api/jobs/" else next(iter(known), {}))
 
@@ -40,6 +52,22 @@ def dashboard(
             values = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             known.append(a_job(values["submission_id"], entrypoint=values["entrypoint"], metadata=values["metadata"]))
             self.answer(200, {"job_id": values["submission_id"], "submission_id": values["submission_id"]})
+
+        def tail(self) -> None:
+            """Speak the WebSocket protocol, RFC 6455, as far as a text needs it that has less than 126 bytes."""
+            key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+            self.send_response(101)
+            for name, value in (("Upgrade", "websocket"), ("Connection", "Upgrade")):
+                self.send_header(name, value)
+            self.send_header("Sec-WebSocket-Accept", b64encode(hashlib.sha1(key.encode()).digest()).decode())
+            self.end_headers()
+            self.wfile.write(b"\x81" + bytes([len(log)]) + log.encode())
+            if then == "close":
+                self.wfile.write(b"\x88\x02" + (1000).to_bytes(2, "big"))
+                self.rfile.read(8)  # the same, masked, in return
+            if then == "wait":
+                Event().wait(60)
+            self.close_connection = True
 
         def answer(self, code: int, values: object) -> None:
             body = b"Unauthorized: Missing authentication token" if locked else json.dumps(values).encode()

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from dashboards import JOB, dashboard
+from dashboards import JOB, a_job, dashboard
 from fakes import NAMES, build_fakes, job_config, mixed_shards
 
 from capfilt.cli import cli
-from capfilt.errors import NoAnswerError
 from capfilt.runs.lease import hold_lease
 from pipelines import bootstrap
+from workers.submission import folder_id
 
 
 @pytest.fixture(autouse=True)
@@ -155,20 +155,44 @@ def test_a_dashboard_that_fails_is_told_from_one_that_refuses(config, status, co
     assert f"the cluster's Jobs API: Request failed with status code {status}" in result.output
 
 
-def test_a_log_that_breaks_off_is_told_and_the_end_of_the_job_waited_for(config, monkeypatch):
-    def follow(self, name):
-        yield "a line\n"
-        raise NoAnswerError("the cluster's Jobs API: close code 1006")
+def test_a_dashboard_that_takes_a_question_and_never_answers_is_told(config, monkeypatch):
+    monkeypatch.setattr("workers.dashboard.ANSWER", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        result = capfilt("status", config.parent, "--address", f"http://127.0.0.1:{listener.getsockname()[1]}")
 
+    assert result.exit_code == 75
+    assert "the cluster's Jobs API: " in result.output
+    assert "Read timed out" in result.output
+
+
+def test_what_a_job_writes_is_shown_and_its_end_is_that_of_the_command(config, monkeypatch):
     monkeypatch.setattr("workers.jobs.Jobs.submit", lambda *args, **options: JOB)
-    monkeypatch.setattr("workers.jobs.Jobs.follow", follow)
-    with dashboard(state="SUCCEEDED") as port:
+    with dashboard(state="SUCCEEDED", log="a line\n") as port:
         result = capfilt("submit", config, "--address", f"http://127.0.0.1:{port}", "--follow")
 
     assert result.exit_code == 0
-    assert "a line\n" in result.output
-    assert f"{JOB}: its log breaks off here, and its end is waited for (the cluster's Jobs API" in result.output
-    assert f"{JOB}: SUCCEEDED" in result.output
+    assert result.output.endswith(f"\na line\n{JOB}: SUCCEEDED\n")
+
+
+@pytest.mark.parametrize("command", ["submit", "logs"])
+def test_a_log_that_is_lost_for_good_ends_with_how_to_look_at_it_again(config, monkeypatch, command):
+    monkeypatch.setattr("workers.jobs.PATIENCE", 0)
+    monkeypatch.setattr("workers.jobs.POLL", 0)
+    folder = config.parent / "a run"
+    job = f"capfilt-bootstrap-{folder_id(str(folder))}-1"
+    words = ["submit", config, "--set", f"run={folder}"] if command == "submit" else ["logs", folder]
+    with dashboard(jobs=[] if command == "submit" else [a_job(job)], log="a line\n", then="break") as port:
+        address = f"http://127.0.0.1:{port}"
+        result = capfilt(*words, "--address", address, "--follow")
+
+    assert result.exit_code == 75
+    *_, line, warning, error = result.output.splitlines()
+    assert line == "a line"
+    assert f" WARNING {job}: the cluster's Jobs API: " in warning
+    assert error.startswith("Error: the cluster's Jobs API: ")
+    assert error.endswith(
+        f"; the job goes on if its head does; to look again: capfilt logs '{folder}' --address {address} --follow"
+    )
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8265", "ray://127.0.0.1:10001", "auto", "os.path://x"])

@@ -10,7 +10,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -92,22 +93,28 @@ def job_state(attempt: int) -> str:
     return next((job["state"] for job in state()["jobs"] if job["attempt"] == attempt), "")
 
 
-def wait_through_an_outage(monkeypatch, back: Callable[[int], AbstractContextManager[object]]) -> JobState:
-    """Wait for a job whose dashboard goes away after three answers, is away for three questions, and comes `back`."""
-    with ExitStack() as first, ExitStack() as second:
-        port = first.enter_context(dashboard())
+@contextmanager
+def an_outage(monkeypatch, back: Callable[[int], AbstractContextManager[object]], **first: object) -> Iterator[Jobs]:
+    """Give the jobs of a dashboard that goes away at the third poll, is away for three, and comes `back`."""
+    with ExitStack() as there, ExitStack() as later:
+        port = there.enter_context(dashboard(**first))
         asked = []
 
         def next_poll(seconds: float) -> None:
             asked.append(seconds)
             if len(asked) == 3:
-                first.close()
+                there.close()
             if len(asked) == 6:
-                second.enter_context(back(port))
+                later.enter_context(back(port))
 
         monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
         monkeypatch.setattr(jobs.time, "sleep", next_poll)
-        return Jobs(f"http://127.0.0.1:{port}").wait(JOB)
+        yield Jobs(f"http://127.0.0.1:{port}")
+
+
+def wait_through_an_outage(monkeypatch, back: Callable[[int], AbstractContextManager[object]]) -> JobState:
+    with an_outage(monkeypatch, back) as cluster:
+        return cluster.wait(JOB)
 
 
 def test_a_dashboard_that_restarts_does_not_end_the_wait_and_is_told_once(monkeypatch, caplog):
@@ -138,6 +145,71 @@ def test_patience_with_a_dashboard_ends(monkeypatch):
     monkeypatch.setattr(jobs, "PATIENCE", 0)
     with pytest.raises(NoAnswerError, match="the cluster's Jobs API"):
         wait_through_an_outage(monkeypatch, lambda port: nullcontext())
+
+
+def log_through_an_outage(monkeypatch, first: dict[str, object], back: dict[str, object]) -> str:
+    with an_outage(monkeypatch, lambda port: dashboard(port, **back), **first) as cluster:
+        return "".join(cluster.follow(JOB))
+
+
+@pytest.mark.parametrize("then", ["close", "break"])
+def test_a_log_that_breaks_off_is_gone_on_with_where_it_was_until_its_job_ends(monkeypatch, caplog, then):
+    """A dashboard that is ended in good order closes the connection as if the log were at its end."""
+    shown = log_through_an_outage(
+        monkeypatch, {"log": "one\ntw", "then": then}, {"log": "one\ntwo\nthree\n", "state": "SUCCEEDED"}
+    )
+
+    assert shown == "one\ntwo\nthree\n"
+    told = [message for message in caplog.messages if "asked again" in message]
+    assert len(told) == 1
+    assert told[0].startswith(f"{JOB}: the cluster's Jobs API: ")
+
+
+def followed(port: int) -> Iterator[str]:
+    return Jobs(f"http://127.0.0.1:{port}").follow(JOB)
+
+
+@pytest.fixture
+def hasty(monkeypatch) -> None:
+    """A job is looked at as soon as its log says nothing."""
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    monkeypatch.setattr(jobs, "QUIET", 0.05)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_log_whose_dashboard_is_gone_without_a_sign_is_gone_on_with(monkeypatch):
+    with ExitStack() as first, ExitStack() as second:
+        port = first.enter_context(dashboard(log="one\n", then="wait"))
+        back = partial(dashboard, port, "SUCCEEDED", log="one\ntwo\n")
+        monkeypatch.setattr(jobs.time, "sleep", lambda seconds: second.enter_context(back()))
+        log = followed(port)
+        assert next(log) == "one\n"
+        first.close()
+
+        assert "".join(log) == "two\n"
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_job_that_writes_nothing_is_no_outage(caplog):
+    with dashboard(log="one\n", then="wait") as port:
+        log = followed(port)
+
+        assert [next(log) for _ in range(4)] == ["one\n", "", "", ""]
+        log.close()
+    assert caplog.messages == []
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_log_that_stays_open_behind_the_end_of_its_job_is_at_its_end():
+    with dashboard(state="SUCCEEDED", log="one\n", then="wait") as port:
+        assert "".join(followed(port)) == "one\n"
+
+
+def test_patience_with_a_log_ends(monkeypatch):
+    """The dashboard is there, but closes each time what the log comes through."""
+    monkeypatch.setattr(jobs, "PATIENCE", 0)
+    with pytest.raises(NoAnswerError, match="the cluster's Jobs API: the log ends before its job does"):
+        log_through_an_outage(monkeypatch, {"log": "one\n"}, {})
 
 
 FOLDER = "/runs/a"

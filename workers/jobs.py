@@ -7,37 +7,25 @@ folder finds its jobs.
 
 import asyncio
 import logging
-import os
-import re
+import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
-from ray.exceptions import AuthenticationError
-from ray.job_submission import JobDetails, JobSubmissionClient
+from ray.job_submission import JobDetails
 
-from capfilt.display import CREDENTIALS, has_credentials, local_time, redact
-from capfilt.errors import ConfigError, JobError, NoAnswerError, StoppedError
-from capfilt.retries import may_pass
-from workers.address import TOKEN, require_answer
+from capfilt.display import local_time, redact
+from capfilt.errors import JobError, NoAnswerError, StoppedError
+from workers.dashboard import connect, told
 from workers.submission import Submission, attempt_of, entrypoint, staged
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")  # states that a job stays in
 POLL = 1.0  # seconds between two checks of a job that is waited for
 PATIENCE = 600.0  # seconds without an answer after which waiting for a job ends; a dashboard restarts within a few
+QUIET = 30.0  # seconds in which a log that is followed says nothing, after which the Jobs API is asked after its job
 
 _STOPPED = (StoppedError.exit_code, 129, 143)  # exit codes of a driver that was asked to end, which Ray calls failed
-# Errors of Ray that are not the request's fault: the server failed, or the connection broke.
-_PASSING = re.compile(r"Request failed with status code 5\d\d\b|WebSocket connection closed unexpectedly\b")
-_TALKATIVE = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-)
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +68,11 @@ class Jobs:
             ConfigError: the address is not that of a dashboard.
             NoAnswerError: nothing answers there.
         """
-        self._client = _connect(address)
+        self._client = connect(address)
 
     def of(self, folder: str) -> list[JobState]:
         """Return the jobs that worked on a folder, the newest first."""
-        with _told():
+        with told():
             found = [(job, attempt_of(job.submission_id or "", folder)) for job in self._client.list_jobs()]
         states = [_state(job, attempt) for job, attempt in found if attempt is not None]
         return sorted(states, key=lambda job: (job.started, job.attempt), reverse=True)
@@ -122,7 +110,7 @@ class Jobs:
                 )
         name = f"{submission.stem}-{max((job.attempt for job in before), default=0) + 1}"
         command = entrypoint(submission, python, retries, Path.cwd())
-        with staged(submission, code) as folder, _told():
+        with staged(submission, code) as folder, told():
             environment = {"working_dir": str(folder)}
             metadata = {"capfilt_job": submission.job, "capfilt_folder": submission.folder}
             self._client.submit_job(entrypoint=command, submission_id=name, runtime_env=environment, metadata=metadata)
@@ -134,59 +122,93 @@ class Jobs:
         Raises:
             NoAnswerError: the Jobs API has not answered for PATIENCE.
         """
-        silent_since = None
+        silence = _Silence(name)
         while True:
             try:
                 job = self._look(name)
             except NoAnswerError as error:
-                if silent_since is None:
-                    silent_since = time.monotonic()
-                    logger.warning("%s: %s; asked again for %.0f minutes", name, error, PATIENCE / 60)
-                elif time.monotonic() - silent_since > PATIENCE:
-                    raise
+                silence.bear(error)
             else:
-                silent_since = None
+                silence.end()
                 if job.is_over:
                     return job
             time.sleep(POLL)
 
     def _look(self, name: str) -> JobState:
-        with _told():
+        with told():
             info = self._client.get_job_info(name)
         return _state(info, int(name.rpartition("-")[2]))
 
     def log(self, name: str) -> str:
         """Return all that a job has written, fit to be shown."""
-        with _told():
+        with told():
             return redact(self._client.get_job_logs(name))
 
     def follow(self, name: str) -> Iterator[str]:
-        """Yield what a job has written and what it goes on to write, fit to be shown, until it ends."""
-        tail = self._client.tail_job_logs(name)
-        with asyncio.Runner() as runner, _told():
-            while (text := runner.run(anext(tail, None))) is not None:
-                yield redact(text)
+        """Yield what a job has written and what it goes on to write, fit to be shown, until it ends.
+
+        A log that breaks off, as it does when the dashboard restarts, is gone on with where it was.
+
+        Raises:
+            NoAnswerError: the Jobs API has not answered for PATIENCE.
+        """
+        silence, shown = _Silence(name), 0
+        while True:
+            try:
+                for text in self._tail(name, shown):
+                    silence.end()
+                    shown += len(text)
+                    yield redact(text)
+                if self._look(name).is_over:
+                    return
+                raise NoAnswerError("the cluster's Jobs API: the log ends before its job does")
+            except NoAnswerError as error:
+                silence.bear(error)
+            time.sleep(POLL)
+
+    def _tail(self, name: str, skip: int) -> Iterator[str]:
+        """Yield what comes of a job's log after its first characters; "" where nothing came, and the API answers."""
+        log, coming, over = self._client.tail_job_logs(name), None, False
+        with asyncio.Runner() as runner, told():
+            while True:
+                coming = coming or runner.get_loop().create_task(anext(log, None))
+                if not runner.run(asyncio.wait([coming], timeout=QUIET))[0]:
+                    if over:  # what was left has had its time
+                        return
+                    over = self._look(name).is_over  # a connection may be gone without a sign
+                    yield ""
+                    continue
+                text, coming = coming.result(), None
+                if text is None:
+                    return
+                if len(text) > skip:
+                    yield text[skip:]
+                skip = max(0, skip - len(text))
 
     def end(self, name: str) -> None:
         """End a job at once: its driver gets SIGTERM, and some seconds later SIGKILL."""
-        with _told():
+        with told():
             self._client.stop_job(name)
 
 
-def _connect(address: str) -> JobSubmissionClient:
-    if has_credentials(address):
-        raise ConfigError(f"--address {redact(address)}: {CREDENTIALS}")
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"--address: takes the URL of the dashboard, such as http://127.0.0.1:8265; found {address}")
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)  # else they log each upload
-    if not getproxies():  # else requests go to the proxy, not to the host itself
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        require_answer(f"{parts.hostname}:{port}", "--address", ", or open a tunnel to it (ssh -L 8265:127.0.0.1:8265)")
-    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers this to what it is given
-    with _told():
-        return JobSubmissionClient(address)
+class _Silence:
+    """The time in which the Jobs API does not answer while a job is waited for: told once, and borne for PATIENCE."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._since = name, math.inf
+
+    def bear(self, error: NoAnswerError) -> None:
+        """Take note of a question without an answer; raise its error if the last answer is PATIENCE ago."""
+        now = time.monotonic()
+        if self._since > now:
+            self._since = now
+            logger.warning("%s: %s; asked again for %.0f minutes", self._name, error, PATIENCE / 60)
+        elif now - self._since > PATIENCE:
+            raise error
+
+    def end(self) -> None:
+        """Take note of an answer."""
+        self._since = math.inf
 
 
 def _state(job: JobDetails, attempt: int) -> JobState:
@@ -202,17 +224,3 @@ def _state(job: JobDetails, attempt: int) -> JobState:
         ended=job.end_time / 1000 if job.end_time else None,
         exit_code=code,
     )
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turn a failure of the Jobs API into an error with a message of one line."""
-    try:
-        yield
-    except AuthenticationError as error:
-        raise JobError(f"the cluster's Jobs API: {error.message.splitlines()[0]}; {TOKEN}") from error
-    except (RuntimeError, OSError) as error:
-        lines = redact(str(error)).replace("\\n", "\n").strip().splitlines() or [type(error).__name__]
-        what = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
-        passing = may_pass(error) or _PASSING.match(str(error))
-        raise (NoAnswerError if passing else JobError)(f"the cluster's Jobs API: {what[:600]}") from error

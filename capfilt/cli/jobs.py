@@ -1,8 +1,10 @@
 """Jobs on a cluster, and whatever is at work on a run: capfilt submit, status, logs and stop."""
 
-import logging
+import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +25,6 @@ _address = click.option(
     metavar="URL",
     help="URL of the dashboard of a Ray cluster, such as http://127.0.0.1:8265.",
 )
-
-logger = logging.getLogger(__name__)
 
 
 @click.command(short_help="Submit a job to a Ray cluster.")
@@ -75,10 +75,11 @@ def submit(
     click.echo(f"submitted {name}")
     for command in ("status", "logs", "stop"):
         click.echo(f"  capfilt {command} {submission.folder} --address {address}")
-    if follow:
-        _show_log(jobs, name)
-    if wait or follow:
-        _exit_as(jobs.wait(name))
+    with _seen_again(submission.folder, address):
+        for text in jobs.follow(name) if follow else ():
+            click.echo(text, nl=False)
+        if wait or follow:
+            _exit_as(jobs.wait(name))
 
 
 @click.command(short_help="Show how far a run is, and who works on it.")
@@ -141,8 +142,9 @@ def logs(run: str, address: str | None, follow: bool, attempt: int | None) -> No
     if not follow:
         click.echo(jobs.log(job.id), nl=False)
         return
-    for text in jobs.follow(job.id):
-        click.echo(text, nl=False)
+    with _seen_again(folder, address):
+        for text in jobs.follow(job.id):
+            click.echo(text, nl=False)
 
 
 @click.command(short_help="Let a job finish its units in hand, and stop.")
@@ -229,15 +231,16 @@ def _jobs(address: str) -> "Jobs":
     return Jobs(address)
 
 
-def _show_log(jobs: "Jobs", name: str) -> None:
-    """Show what a job writes. A log that breaks off is not the end of the job, which is waited for all the same."""
+@contextmanager
+def _seen_again(folder: str, address: str) -> Iterator[None]:
+    """Tell how a job is looked at again where the cluster no longer answers."""
     from capfilt.errors import NoAnswerError
 
     try:
-        for text in jobs.follow(name):
-            click.echo(text, nl=False)
+        yield
     except NoAnswerError as error:
-        logger.warning("%s: its log breaks off here, and its end is waited for (%s)", name, error)
+        command = f"capfilt logs {shlex.quote(folder)} --address {address} --follow"
+        raise NoAnswerError(f"{error}; the job goes on if its head does; to look again: {command}") from None
 
 
 def _exit_as(job: "JobState") -> None:

@@ -1,0 +1,66 @@
+"""The dashboard of a cluster: a connection to its Jobs API, whose failures are told in a line."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from aiohttp import ClientError
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobSubmissionClient
+
+from capfilt.display import CREDENTIALS, has_credentials, redact
+from capfilt.errors import ConfigError, JobError, NoAnswerError
+from capfilt.retries import may_pass
+from workers.address import TOKEN, require_answer
+
+ANSWER = 60.0  # seconds that the Jobs API may take for an answer, or for the next part of it
+
+# Errors of Ray that are not the request's fault: the server failed, or the connection broke.
+_PASSING = re.compile(r"Request failed with status code 5\d\d\b|WebSocket (connection closed|error)\b")
+_TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+
+
+class _Client(JobSubmissionClient):  # type: ignore[misc]
+    """Ray's own, which would wait for an answer for ever."""
+
+    def _do_request(self, method: str, endpoint: str, **options: object) -> object:
+        return super()._do_request(method, endpoint, **{"timeout": ANSWER} | options)
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """Return a client of the Jobs API of a cluster. Errors as in Jobs."""
+    if has_credentials(address):
+        raise ConfigError(f"--address {redact(address)}: {CREDENTIALS}")
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"--address: takes the URL of the dashboard, such as http://127.0.0.1:8265; found {address}")
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)  # else they log each upload
+    if not getproxies():  # else requests go to the proxy, not to the host itself
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        require_answer(f"{parts.hostname}:{port}", "--address", ", or open a tunnel to it (ssh -L 8265:127.0.0.1:8265)")
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers this to what it is given
+    with told():
+        return _Client(address)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn a failure of the Jobs API into an error with a message of one line."""
+    try:
+        yield
+    except AuthenticationError as error:
+        raise JobError(f"the cluster's Jobs API: {error.message.splitlines()[0]}; {TOKEN}") from error
+    except (RuntimeError, OSError, ClientError) as error:
+        lines = redact(str(error)).replace("\\n", "\n").strip().splitlines() or [type(error).__name__]
+        what = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
+        passing = may_pass(error) or _PASSING.match(str(error))
+        raise (NoAnswerError if passing else JobError)(f"the cluster's Jobs API: {what[:600]}") from error
