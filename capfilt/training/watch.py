@@ -102,7 +102,7 @@ class Watch:
             "gradient_norm": float(taken.norm),
             **self._inside(taken.step),
             "samples_per_second": self._speed(taken.step),
-            "memory_gib": _memory(),
+            "memory_gib": _memory(taken.losses.device),
         }
         self._tracker.add(taken.step, tuple(by_name), {name: _rounded(value) for name, value in values.items()})
 
@@ -123,10 +123,10 @@ class Watch:
         return (step + 1 - before) * self._course.schedule.batch_size / (self._since[1] - since)
 
 
-def _memory() -> float:
-    """Return the most memory taken up to now, in GiB: of the GPU, or of the process where there is none."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
+def _memory(device: torch.device) -> float:
+    """Return the most memory taken up to now, in GiB: of the GPU, or of the process where that trains on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
