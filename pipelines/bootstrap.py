@@ -81,7 +81,7 @@ def run(
     found = find_shards(config.input)  # first, so that a slip in the inputs leaves no run behind
     root = storage.absolute(config.run)
     with everywhere(run=root), _held(root, force, stop) as (lease, stop):
-        config = settled(config, build, local)
+        config = settled(config, build, local, stop)
         folder = start_run(config, hashes)
         settings = ExportConfig(run=config.run, policy=config.policy)
         with (

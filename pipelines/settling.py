@@ -9,17 +9,19 @@ from capfilt.config import BootstrapConfig
 from capfilt.hardware import require_gpus
 from capfilt.med.settled import settle
 from capfilt.runs import begun_with
+from capfilt.runs.stop import Stop
 from workers.bootstrap_worker import try_batch_sizes
 from workers.session import on_a_worker
 
 logger = logging.getLogger(__name__)
 
 
-def settled(config: BootstrapConfig, build: Build, local: bool) -> BootstrapConfig:
+def settled(config: BootstrapConfig, build: Build, local: bool, stop: Stop) -> BootstrapConfig:
     """Decide what a config leaves to the machine: as the run began with, or else as suits the machine.
 
     Raises:
         ConfigError: the models are to be on GPUs, and no worker has one.
+        StoppedError: it was asked to stop before a worker had found the batch size.
     """
     if not local:
         require_gpus(config.device.kind, config.cluster.gpus_per_worker)
@@ -27,7 +29,7 @@ def settled(config: BootstrapConfig, build: Build, local: bool) -> BootstrapConf
     if config.batch_size:
         return config
     work = partial(try_batch_sizes, build, placed(config))
-    size = work() if local else on_a_worker(work, config.cluster)
+    size = work() if local else on_a_worker(work, config.cluster, stop)
     logger.info("batch_size: %d, found by trial; the run keeps it", size)
     return config.model_copy(update={"batch_size": size})
 

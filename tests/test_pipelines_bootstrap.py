@@ -279,11 +279,11 @@ def hasty(monkeypatch) -> None:
     monkeypatch.setattr(stops, "POLL", 0.02)
 
 
-def stop_after_the_first_unit(folder: Path) -> threading.Thread:
-    """Ask a job to stop from another thread, when its first unit is committed."""
+def stop_after(folder: Path, file: str) -> threading.Thread:
+    """Ask a job to stop from another thread, when its run has a file that matches a pattern."""
 
     def ask() -> None:
-        while not list((folder / "run").glob("ledger/*/*/*.json")):
+        while not list((folder / "run").glob(file)):
             time.sleep(0.01)
         request_stop(str(folder / "run"))
 
@@ -293,9 +293,21 @@ def stop_after_the_first_unit(folder: Path) -> threading.Thread:
 
 
 @pytest.mark.usefixtures("hasty", "ray_cluster")
+def test_a_stop_ends_a_trial_that_finds_no_room(folder):
+    config = job_config(folder, batch_size=0)
+    nowhere = config.cluster.model_copy(update={"labels": {"pool": "spot"}})
+    asking = stop_after(folder, "lease.json")
+    with pytest.raises(StoppedError, match=r"to go on, run the same again\na worker was being tried"):
+        bootstrap.run(config.model_copy(update={"cluster": nowhere}), build_fakes, NAMES)
+    asking.join()
+
+    assert list((folder / "run").iterdir()) == []
+
+
+@pytest.mark.usefixtures("hasty", "ray_cluster")
 @pytest.mark.parametrize("local", [True, False])
 def test_a_stop_commits_what_is_in_hand_and_the_run_goes_on_to_the_same_bytes(folder, undisturbed, local):
-    asking = stop_after_the_first_unit(folder)
+    asking = stop_after(folder, "ledger/*/*/*.json")  # its first unit is committed
     with pytest.raises(StoppedError, match=r"to go on, run the same again\n3 shards, 0 left out, 0 samples d") as stop:
         bootstrap.run(job_config(folder, export=True), partial(build_fakes, delay=0.3), NAMES, local=local)
     asking.join()

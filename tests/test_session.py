@@ -3,8 +3,10 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -12,7 +14,8 @@ import pytest
 import ray
 
 from capfilt.config import Cluster
-from capfilt.errors import PASSING, CheckpointError, WorkerError
+from capfilt.errors import PASSING, CheckpointError, StoppedError, WorkerError
+from capfilt.runs.stop import Stop
 from workers import session as session_module
 from workers.session import allows, nodes, on_a_worker, session
 
@@ -87,6 +90,43 @@ def test_a_wait_for_room_is_told(monkeypatch):
     monkeypatch.setattr(session_module.logger, "warning", tell)
     with pytest.raises(EnoughError, match=r"or finds no room; .*\b0\.5 CPUs .* nodes with pool: spot; free: "):
         on_a_worker(os.getpid, HALF.model_copy(update={"labels": {"pool": "spot"}}))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_stop_ends_a_wait_for_room():
+    stop = Stop()
+    stop.ask()
+    with pytest.raises(StoppedError, match="a worker was being tried, or found no room, and no unit was begun"):
+        on_a_worker(os.getpid, HALF.model_copy(update={"labels": {"pool": "spot"}}), stop)
+
+
+def write_pid_and_stay(file: Path) -> None:
+    file.with_suffix(".part").write_text(str(os.getpid()))
+    file.with_suffix(".part").rename(file)
+    time.sleep(600)
+
+
+class StopsOnceThereIs(Stop):
+    """Is asked for when a file appears."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+
+    @property
+    def asked(self) -> bool:
+        return self.file.exists()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_stop_ends_the_process_that_is_at_the_work(tmp_path):
+    with pytest.raises(StoppedError):
+        on_a_worker(partial(write_pid_and_stay, tmp_path / "pid"), HALF, StopsOnceThereIs(tmp_path / "pid"))
+
+    pid, deadline = (tmp_path / "pid").read_text(), time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, "the work goes on"
+        time.sleep(0.1)
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar, cast
@@ -18,7 +19,8 @@ from ray.exceptions import AuthenticationError, NodeDiedError, RayError, RayTask
 
 from capfilt.config import Cluster
 from capfilt.display import counted, devices, on_nodes_with
-from capfilt.errors import ConfigError, NoAnswerError, WorkerError
+from capfilt.errors import ConfigError, NoAnswerError, StoppedError, WorkerError
+from capfilt.runs.stop import Stop
 from workers.address import TOKEN, require_answer
 from workers.attempts import MOST_LOSSES
 from workers.signals import exit_on_sigterm
@@ -28,6 +30,7 @@ R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
+LOOK = 1.0  # seconds between two looks for a request to stop
 PATIENCE = 60.0  # seconds without a result of work on a worker after which a warning says so
 STORE_BYTES = 100 * 2**20  # of a private cluster's object store, which holds only units and their results,
 PIXEL_BYTES = 750 * 2**20  # plus this for each worker whose batches of pixels pass through it
@@ -122,15 +125,17 @@ def _without_handlers_of_ray() -> Iterator[None]:
         ray_utils.set_sigterm_handler = own
 
 
-def on_a_worker(work: Callable[[], R], cluster: Cluster) -> R:
+def on_a_worker(work: Callable[[], R], cluster: Cluster, stop: Stop | None = None) -> R:
     """Call work in a process with the resources of an actor, again if its node is lost, and return its result.
 
     Args:
         work: pickled, so its modules must be installed on every node.
         cluster: where it runs.
+        stop: once it is asked for, work that has no result yet is given up, whether it waits for room or is at it.
 
     Raises:
         CapfiltError: the one that work raised.
+        StoppedError: it was asked to stop.
         WorkerError: work raised something else (see unbuilt), its process died, or node after node was lost (PASSING).
     """
     with session(cluster):
@@ -140,12 +145,17 @@ def on_a_worker(work: Callable[[], R], cluster: Cluster) -> R:
             label_selector=cluster.labels,
             max_retries=0,
         )
-        losses = 0
+        losses, patience = 0, time.monotonic() + PATIENCE
         while True:
             try:
                 result = task.remote(work)
-                while not ray.wait([result], timeout=PATIENCE, fetch_local=False)[0]:
-                    logger.warning("a worker is being tried, or finds no room; %s", asked_and_free(cluster))
+                while not ray.wait([result], timeout=LOOK, fetch_local=False)[0]:
+                    if stop is not None and stop.asked:
+                        ray.cancel(result, force=True)
+                        raise StoppedError("a worker was being tried, or found no room, and no unit was begun")
+                    if time.monotonic() > patience:
+                        patience = time.monotonic() + PATIENCE
+                        logger.warning("a worker is being tried, or finds no room; %s", asked_and_free(cluster))
                 return cast("R", ray.get(result))
             except RayTaskError as error:
                 raise unbuilt(error.cause, "tried") from None
