@@ -316,6 +316,31 @@ def test_a_unit_that_was_done_before_its_actor_died_is_not_blamed_for_that(clust
     assert sorted(done) == list("02345")
 
 
+class LosesItsDevice(Marked):
+    """One unit spoils the GPU when the next one is in hand, too, which then waits for it and does not come back."""
+
+    def act(self, unit: Unit) -> None:
+        if unit.shard.id == "3":
+            while not (self.notes / "4").exists():
+                time.sleep(0.01)
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        if self.first_time(unit):
+            time.sleep(3600)
+
+
+def test_a_unit_that_spoils_the_gpu_has_its_actor_replaced_and_takes_no_other_along(cluster, tmp_path):
+    done, single = [], cluster.model_copy(update={"workers": 1, "attempts": 1, "deadline_seconds": 60.0})
+
+    with pytest.raises(FailedUnitsError) as failure:
+        done.extend(run_units(partial(LosesItsDevice, tmp_path, "34"), UNITS, single))
+
+    assert failure.value.failed == [
+        "3.tar, samples 0 to 8: tried once: RuntimeError: CUDA error: device-side assert triggered"
+    ]
+    assert sorted(done) == list("01245")
+    assert len(set(pids(tmp_path, "4"))) == 2
+
+
 def test_a_unit_past_its_deadline_is_ended_and_tried_again(cluster, tmp_path):
     hasty = cluster.model_copy(update={"deadline_seconds": 2.0})
 
@@ -397,6 +422,23 @@ def test_what_only_the_nodes_lack_for_a_store_is_an_error_to_mend_and_no_outage(
 def test_workers_that_die_while_they_are_built_stop_the_job(cluster):
     with pytest.raises(WorkerError, match="no worker can be built, 3 died while trying"):
         list(run_units(dies_while_built, UNITS, cluster))
+
+
+class DiesInEverySecondBuild(DiesOnce):
+    def __init__(self, notes: Path, shards: str) -> None:
+        super().__init__(notes, shards)
+        build = len(list(notes.glob("build*")))
+        (notes / f"build{build}").touch()
+        if build % 2:
+            os._exit(1)
+
+
+def test_workers_that_die_while_they_are_built_now_and_then_stop_no_job(single, tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "MOST_BUILDS", 2)
+    make = partial(DiesInEverySecondBuild, tmp_path, "0123")
+
+    assert sorted(run_units(make, UNITS, single)) == list("012345")
+    assert len(list(tmp_path.glob("build*"))) >= 1 + 2 * pool.MOST_BUILDS
 
 
 @pytest.fixture

@@ -1,8 +1,11 @@
+import re
+
 import pytest
 
 from capfilt.config import Cluster
 from capfilt.errors import ConfigError, NoAnswerError
 from workers.room import find_room
+from workers.session import Node
 
 
 def test_cpu_workers_find_room_on_this_machine_without_ray():
@@ -29,6 +32,34 @@ def test_a_cluster_is_asked_for_what_its_nodes_have():
     )
     with pytest.raises(ConfigError, match=r"2 workers of 1 CPU and 1 GPU each, at auto there is room for 0;"):
         find_room(Cluster(address="auto", workers=2, gpus_per_worker=1))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_cpus_that_a_cluster_lacks_are_a_problem():
+    with pytest.raises(ConfigError, match=r"5 workers of 0\.5 CPUs and 0 GPUs each, at auto there is room for 4;"):
+        find_room(Cluster(address="auto", workers=5, cpus_per_worker=0.5))
+
+
+def room_for(monkeypatch, nodes: list[Node], **asked: float) -> int:
+    """Return how many workers find room on some nodes."""
+    monkeypatch.setattr("workers.session.nodes", lambda cluster: nodes)
+    monkeypatch.setattr("workers.room.require_answer", lambda address: None)
+    with pytest.raises(ConfigError) as told:
+        find_room(Cluster(address="head:6379", workers=99, **asked))
+    return int(re.search(r"there is room for (\d+);", str(told.value))[1])
+
+
+def test_a_worker_has_all_its_share_on_one_node(monkeypatch):
+    nodes = [Node({"CPU": 7.0, "GPU": 1.0}, True), Node({"CPU": 7.0, "GPU": 3.0}, True), Node({"CPU": 64.0}, True)]
+    assert room_for(monkeypatch, nodes, cpus_per_worker=4, gpus_per_worker=1) == 2
+    assert room_for(monkeypatch, nodes, cpus_per_worker=4, gpus_per_worker=1.5) == 1
+    assert room_for(monkeypatch, nodes, cpus_per_worker=0, gpus_per_worker=1) == 4
+
+
+def test_decoding_finds_its_cpus_on_any_node_beside_those_of_the_workers(monkeypatch):
+    nodes = [Node({"CPU": 8.0, "GPU": 8.0}, True), Node({"CPU": 12.0}, False)]
+    assert room_for(monkeypatch, nodes, cpus_per_worker=1, gpus_per_worker=1, decode_cpus=1) == 8
+    assert room_for(monkeypatch, nodes, cpus_per_worker=1, gpus_per_worker=1, decode_cpus=3) == 5
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -82,14 +82,18 @@ class EnoughError(Exception):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_wait_for_room_is_told(monkeypatch):
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [({"labels": {"pool": "spot"}}, "0 GPUs on nodes with pool: spot"), ({"gpus_per_worker": 1.0}, "1 GPU")],
+)
+def test_a_wait_for_room_is_told(monkeypatch, asked, told):
     def tell(words: str, *values: object) -> None:
         raise EnoughError(words % values)
 
     monkeypatch.setattr(session_module, "PATIENCE", 0.1)
     monkeypatch.setattr(session_module.logger, "warning", tell)
-    with pytest.raises(EnoughError, match=r"or finds no room; .*\b0\.5 CPUs .* nodes with pool: spot; free: "):
-        on_a_worker(os.getpid, HALF.model_copy(update={"labels": {"pool": "spot"}}))
+    with pytest.raises(EnoughError, match=rf"or finds no room; .*\b0\.5 CPUs and {told}; free: "):
+        on_a_worker(os.getpid, HALF.model_copy(update=asked))
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -260,6 +264,29 @@ def test_a_machine_that_is_not_what_was_asked_for_is_refused_and_its_ray_ended()
     assert told[0].startswith("cluster: it takes 99 GPUs for 99 workers, this machine has ")
     assert told[2].startswith("cluster.labels: this machine is not {'pool': 'spot'}; ")
     assert told[1::2] == ["False", "False"]
+
+
+SIZED = """
+import ray
+from capfilt.config import Cluster
+from workers.session import session
+
+start = ray.init
+ray.init = lambda *words, num_gpus, **more: start(*words, num_gpus=2 if num_gpus is None else num_gpus, **more)
+for cluster in (Cluster(workers=3, cpus_per_worker=0.4, decode_cpus=0.3), Cluster(workers=2, gpus_per_worker=1)):
+    with session(cluster):
+        print(*(ray.cluster_resources().get(kind, 0) for kind in ("CPU", "GPU")))
+"""
+
+
+def test_a_private_cluster_has_what_the_workers_need_and_those_that_decode():
+    """On a machine that has two GPUs, as Ray is told."""
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    told = subprocess.run(
+        [sys.executable, "-c", SIZED], env=environment, capture_output=True, text=True, timeout=300, check=True
+    ).stdout.splitlines()
+
+    assert told[-2:] == ["3.0 0", "2.0 2.0"]
 
 
 LOSING = """

@@ -1,6 +1,7 @@
 import os
 import re
 import threading
+import time
 
 import pytest
 import ray
@@ -57,6 +58,33 @@ def test_an_actor_is_told_by_its_place_and_has_the_threads_and_the_log_of_its_jo
     assert slot.node == ray.nodes()[0]["NodeID"]
     assert re.fullmatch(rf"pid {pid} on [\d.]+", str(slot))
     assert (found, fields) == (threads, {"run": "/runs/a"})
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("asked", [{"gpus_per_worker": 1.0}, {"cpus_per_worker": 3.0}, {"labels": {"pool": "spot"}}])
+def test_an_actor_waits_for_a_node_that_has_what_its_job_asks_for(asked):
+    """Here none has. That others, which were asked for later, are there shows that it had its chance."""
+    small = Cluster(cpus_per_worker=0.1)
+    waiting = start_actor(Looks, small.model_copy(update=asked))
+    for _ in range(2):
+        other = start_actor(Looks, small)
+        ray.get(other.building)
+        ray.kill(other.actor)
+
+    assert ray.wait([waiting.building], timeout=0)[0] == []
+    ray.kill(waiting.actor)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_an_actor_waits_before_it_builds_its_worker():
+    slot = start_actor(Looks, Cluster(cpus_per_worker=0.1))
+    ray.get(slot.building)  # its process is there
+    begun = time.monotonic()
+    ray.get(slot.actor.build.remote(Looks, 0.1, LogSettings.here(), 0.5))
+    took = time.monotonic() - begun
+    ray.kill(slot.actor)
+
+    assert took >= 0.5
 
 
 @pytest.mark.usefixtures("ray_cluster")
