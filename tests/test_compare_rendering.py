@@ -10,8 +10,9 @@ def lines_of(text):
 
 def test_the_text_shows_what_differs(tmp_path):
     hostile = "\x1b[31ma <b>dog</b>\u202e"
-    records = [record(0), record(1), record(2)]
-    first = run_of(tmp_path, records, [web(0, 0.9), synthetic(1, 0.2, hostile), web(2)])
+    records = [record(0), record(1, key="\x1b[2Jkey\u202e1"), record(2)]
+    texts = [web(0, 0.9), synthetic(1, 0.2, hostile)._replace(key=records[1].key), web(2)]
+    first = run_of(tmp_path, records, texts)
     second = run_of(tmp_path, records[:2], [web(0, 0.25), synthetic(1, 0.75, hostile + " x")], round_=1)
 
     text = render_comparison(compared(first, second))
@@ -26,7 +27,7 @@ def test_the_text_shows_what_differs(tmp_path):
         "synthetic 1 100.0 % 0.0 % 0 1 0 0 0",
         "web itm 1 -0.6500 -0.6500 -0.6500 -0.6500 -0.6500 -0.6500",
         "gained: kept by the second alone",
-        "synthetic of s0/1 (key1), rejected once as low_itm",
+        "synthetic of s0/1 ([2Jkey1), rejected once as low_itm",
         "itm 0.200 [31ma dog",
         "itm 0.750 [31ma dog x",
         "web of s0/0 (key0), rejected once as low_itm",

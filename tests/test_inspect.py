@@ -1,5 +1,6 @@
 """What a terminal gets to see: never a command of a web text."""
 
+import io
 import json
 import os
 import pty
@@ -12,8 +13,12 @@ import pytest
 from click.testing import CliRunner
 from galleries import ESCAPES, LONG, SCRIPT, gallery_run
 from ledgers import new_run
+from PIL import Image
 
 from capfilt.cli import cli
+from capfilt.config import ImageLimits
+from capfilt.inspect import SHOWN, as_plain, thumbnail
+from capfilt.query.cards import Card, CardText
 
 SGR = re.compile(r"\x1b\[[0-9;]*m")  # sets colours, and can do nothing else
 
@@ -78,6 +83,50 @@ def test_no_text_of_the_web_commands_the_terminal(root, screen, colours):
 
     assert {c for c in text if unicodedata.category(c) in ("Cc", "Cf")} == {"\n"}
     assert "<U+001B>[2J" in text.replace("\n", "")
+
+
+def card(text: str = "a dog", itm: float | None = 0.25, **changes: str) -> Card:
+    """Return a sample with one rejected text."""
+    values = {"key": "key7", "image_sha256": "", "url": "", "status": "ok", "error": "", **changes}
+    texts = [CardText("web", text, itm, None, kept=False, reason="low_itm", admitted=True, same=0)]
+    return Card(shard="00000", position=7, width=None, height=None, texts=texts, **values)
+
+
+@pytest.mark.parametrize("field", ["key", "url", "error", "text"])
+def test_nothing_that_came_with_a_sample_commands_the_terminal(field):
+    (shown,) = as_plain([card(**({"status": "truncated"} | {field: "\x1b[2J\u202egnp.exe"}))])
+
+    assert "<U+001B>[2J<U+202E>gnp.exe" in shown
+    assert shown.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(("field", "most"), [("url", 120), ("error", SHOWN)])
+def test_of_a_url_and_an_error_the_beginning_is_shown(field, most):
+    whole, cut = ("".join(as_plain([card(status="truncated", **{field: "x" * n})])) for n in (most, most + 1))
+
+    assert "x" * most in whole
+    assert "x" * (most - 1) + "…" in cut
+
+
+def test_a_text_without_a_score_says_so_and_one_that_fits_is_whole():
+    (shown,) = as_plain([card(text="x" * SHOWN, itm=None)])
+
+    assert shown == f"key7  00000:7\n  ✗ web          none  low_itm    {'x' * SHOWN}\n\n"
+
+
+def test_a_cell_shows_two_pixels_and_the_last_row_of_an_odd_height_stands_alone():
+    small = Image.new("RGB", (2, 3))
+    for y, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
+        for x in range(2):
+            small.putpixel((x, y), colour)
+    file = io.BytesIO()
+    small.save(file, "PNG")
+
+    drawn = thumbnail(file.getvalue(), ImageLimits())
+
+    assert drawn.plain == "▀▀\n▀▀"
+    colours = {str(span.style) for span in drawn.spans}
+    assert colours == {"#ff0000 on #00ff00", "#0000ff on #0000ff"}
 
 
 def test_no_color_leaves_the_marks(root):

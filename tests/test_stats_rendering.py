@@ -73,6 +73,18 @@ def test_slices_show_parts_others_and_all(opened):
     assert lines[5] == "all 5 2 60.0 % 1 ####"
 
 
+def test_a_domain_cannot_steer_the_terminal_nor_push_the_figures_out_of_it(tmp_path):
+    run = new_run(tmp_path)
+    urls = [f"http://a\x1b[2J\u202egpj.{'b' * 60}.example/1", "", "", ""]
+    complete(run, SHARD, [record(n, url=url) for n, url in enumerate(urls)], [web(0, 0.9)])
+
+    with open_run(run.root) as opened:
+        table = render_slices(cut(opened, ["domain"])).partition("\n\n")[2]
+
+    assert not {"\x1b", "\u202e"} & set(table)
+    assert f"a[2jgpj.{'b' * 29}...  " in table
+
+
 def test_texts_from_the_web_cannot_steer_the_terminal(tmp_path):
     run = new_run(tmp_path)
     hostile = "\x1b[2J\u202e<b>red</b>\nnext" + "x" * 99
