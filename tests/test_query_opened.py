@@ -114,6 +114,18 @@ def test_a_sample_knows_how_many_of_its_texts_are_kept(run):
     ]
 
 
+def test_a_sample_knows_the_best_score_of_its_own_texts_and_of_its_captions(tmp_path):
+    run = new_run(tmp_path)
+    texts = [web(0, 0.0), synthetic(0, 0.25), synthetic(0, 0.75, index=1), synthetic(0, 0.5, index=2)]
+    texts += [web(1, None), synthetic(1, None), synthetic(1, 0.0, index=1), web(2, 1.0), synthetic(2, None)]
+    complete(run, SHARD, [record(n) for n in range(4)], texts)
+
+    with capfilt.open_run(run.root) as found:
+        scores = found.samples.project("own_itm, synthetic_itm").fetchall()
+
+    assert scores == [(0.0, 0.75), (None, 0.0), (1.0, None), (None, None)]
+
+
 def test_a_failed_sample_is_an_outcome_without_a_text(run):
     with capfilt.open_run(run.root) as found:
         failed = found.outcomes.filter("status <> 'ok'").project("shard, position, key, source, text, kept, status")

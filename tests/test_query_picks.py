@@ -2,12 +2,17 @@ import hashlib
 
 import pytest
 from galleries import SCORES, gallery_run
+from ledgers import CHECKPOINTS, SHARD, complete, config, new_run, record, synthetic, web
 
 from capfilt.config import Policy
 from capfilt.errors import QueryError
 from capfilt.query import open_run
 from capfilt.query.cards import load_cards
 from capfilt.query.picks import Pick, pick
+from capfilt.records import Candidate
+from capfilt.runs import start_run
+
+PLACES = [(f"0000{shard}", position) for shard in range(3) for position in range(8)]
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +26,14 @@ def places(opened, limit=100, seed=0, **asked):
 
 
 def test_all_samples_are_there_once(opened):
-    assert sorted(places(opened)) == [(f"0000{shard}", n) for shard in range(3) for n in range(8)]
+    assert sorted(places(opened)) == PLACES
     assert places(opened, order="position") == sorted(places(opened))
 
 
 def test_a_draw_is_repeatable_and_another_seed_draws_others(opened):
     assert places(opened, limit=5) == places(opened, limit=24)[:5]
     for seed in (0, 1):
-        everything = [(f"0000{shard}", n) for shard in range(3) for n in range(8)]
-        by_chance = sorted(everything, key=lambda p: hashlib.md5(f"{seed}/{p[0]}/{p[1]}".encode()).hexdigest())
+        by_chance = sorted(PLACES, key=lambda p: hashlib.md5(f"{seed}/{p[0]}/{p[1]}".encode()).hexdigest())
         assert places(opened, limit=5, seed=seed) == by_chance[:5]
 
 
@@ -47,6 +51,39 @@ def test_the_order_is_by_score(opened, order, first):
     found = places(opened, limit=3, source="web", where="shard = '00002'", order=order)
 
     assert [position for _, position in found] == first
+
+
+@pytest.mark.parametrize(
+    ("order", "positions"), [("best", [3, 1, 0, 2]), ("worst", [0, 1, 3, 2]), ("near", [1, 3, 0, 2])]
+)
+def test_whatever_the_order_texts_without_a_score_come_last(tmp_path, order, positions):
+    run = new_run(tmp_path)
+    complete(run, SHARD, [record(n) for n in range(4)], [web(0, 0.125), web(1, 0.5), web(2, None), web(3, 0.75)])
+
+    with open_run(run.root) as opened:
+        assert [position for _, position in places(opened, order=order)] == positions
+
+
+def test_as_many_samples_come_as_are_asked_for_however_many_texts_the_first_ones_have(tmp_path):
+    run = new_run(tmp_path)
+    texts = [synthetic(n, 0.9 - n / 10 + index / 1000, index=index) for n in range(4) for index in range(5)]
+    complete(run, SHARD, [record(n) for n in range(4)], texts)
+
+    with open_run(run.root) as opened:
+        assert [position for _, position in places(opened, limit=3, order="best")] == [0, 1, 2]
+        assert [position for _, position in places(opened, limit=3, source="synthetic", order="worst")] == [3, 2, 1]
+
+
+def test_texts_of_people_are_held_against_their_own_cut(tmp_path):
+    run = start_run(config(tmp_path, source="human", policy={"human_itm": 0.25}), CHECKPOINTS)
+    run.write_plan([SHARD])
+    human = [Candidate(n, f"key{n}", "human", 0, f"text {n}", itm=itm) for n, itm in enumerate((0.1, 0.25, 0.31, 0.9))]
+    texts = [text for n in range(4) for text in (human[n], synthetic(n, 0.1 if n else 0.9))]
+    complete(run, SHARD, [record(n) for n in range(4)], texts)
+
+    with open_run(run.root) as opened:
+        assert sorted(position for _, position in places(opened, source="human", near=True)) == [1]
+        assert sorted(position for _, position in places(opened, disagree=True)) == [0, 1, 2, 3]
 
 
 def test_near_the_cut_asks_for_the_cut_of_the_source(tmp_path):
@@ -68,6 +105,8 @@ def test_disagreement_is_between_a_samples_own_text_and_its_best_caption(opened)
         own, captions = ([t.itm for t in card.texts if (t.source == "web") == web] for web in (True, False))
         gaps.append(round(abs(max(own) - max(captions)), 2))
     assert gaps == [0.9, 0.9, 0.9, 0.9, 0.7]
+    # one sample has captions alone, and two have no text
+    assert set(PLACES) - set(places(opened, order="disagreement")) == {("00001", n) for n in (2, 6, 7)}
 
 
 def test_sides_disagree_when_one_alone_meets_the_thresholds(opened):
