@@ -33,6 +33,15 @@ def test_a_file_that_cannot_be_read_names_the_line(tmp_path, text, message):
         read_labels(file)
 
 
+def test_of_labels_that_contradict_each_other_the_same_one_is_named_each_time(tmp_path):
+    labels = [Label(f"key{n}", "a dog", match) for n in range(9, -1, -1) for match in (True, False)]
+
+    with open_run(new_run(tmp_path).root) as opened:
+        found = match_labels(opened, labels)
+
+    assert [label.key for label in found.contradicting] == [f"key{n}" for n in range(10)]
+
+
 def test_a_label_speaks_of_the_scored_texts_of_one_sample_that_read_as_it_does(tmp_path):
     run = new_run(tmp_path)
     candidates = [

@@ -117,6 +117,19 @@ def test_a_share_of_mismatches_is_shown_only_where_the_controls_are_enough(tmp_p
     assert ("; 1 control pair\n" in text) == ("web: 1 control pair is too few" in text) == (controls == 1)
 
 
+def test_a_source_without_controls_keeps_its_threshold_beside_one_that_has_them(tmp_path):
+    texts = [text for n in range(100) for text in (web(n, n / 100), synthetic(n, 0.9), control(n, n / 200))]
+    with opened(tmp_path, texts, policy=Policy(synthetic_itm=0.625)) as run:
+        found = calibrate(run, 0.05)
+
+    captions = by_source(found)["synthetic"]
+    assert (captions.controls, captions.proposed, captions.least, captions.most) == (0, None, None, None)
+    assert (captions.noise_at_most, captions.in_force.wrong_at_most) == (None, None)
+    assert (found.policy.web_itm, found.policy.synthetic_itm) == (0.4701, 0.625)
+    assert found.warnings == ["synthetic: no control pairs, so no threshold is proposed"]
+    assert "synthetic: no threshold is proposed" in render_calibration(found)
+
+
 def test_where_mismatches_score_one_no_threshold_is_proposed(tmp_path):
     with opened(tmp_path, [web(n, 0.5) for n in range(100)] + [control(n, 1.0) for n in range(100)]) as run:
         found = calibrate(run, 0.05)

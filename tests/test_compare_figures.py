@@ -63,6 +63,20 @@ def test_samples_are_matched_by_their_image_alone(rounds):
     assert (found.kept_by_both, found.gained, found.lost) == (2, 0, 1)
 
 
+def test_what_the_other_order_loses_and_lacks_is_gained_and_its_own(rounds):
+    found, back = compared(*rounds), compared(*reversed(rounds))
+
+    assert (back.kept_by_both, back.gained, back.lost) == (2, 1, 0)
+    assert back.statuses == [("undecodable", "ok", 1)]
+    for name, there in found.sources.items():
+        here = back.sources[name]
+        assert (here.matched, here.changed, here.kept_by_both) == (there.matched, there.changed, there.kept_by_both)
+        assert (here.gained, here.lost) == (there.lost, there.gained)
+        assert (here.only_first, here.only_second) == (there.only_second, there.only_first)
+        assert here.shifts["itm"].mean == -there.shifts["itm"].mean
+    assert [example.texts for example in back.gained_examples] == [e.texts[::-1] for e in found.lost_examples]
+
+
 def test_texts_are_matched_by_source_and_caption_index(rounds):
     found = compared(*rounds).sources
 
@@ -147,6 +161,25 @@ def test_a_text_without_a_score_has_no_shift(tmp_path):
 
     assert list(found.sources["web"].shifts) == ["itc"]
     assert found.lost_examples[0].itm == (pytest.approx(0.9), None)
+
+
+def test_examples_of_equal_difference_stand_in_the_order_of_the_first_run_and_unscored_ones_last(tmp_path):
+    pairs = [(0.75, None), (0.75, 0.25), (0.75, 0.125), (0.75, 0.25)]
+    first, second = (
+        run_of(tmp_path, [record(n) for n in range(4)], [web(n, pair[turn]) for n, pair in enumerate(pairs)], turn)
+        for turn in (0, 1)
+    )
+
+    assert [example.positions for example in compared(first, second).lost_examples] == [(2, 2), (1, 1), (3, 3), (0, 0)]
+
+
+def test_texts_that_both_reject_count_as_agreement(tmp_path):
+    first = run_of(tmp_path, [record(n) for n in range(4)], [web(n, itm) for n, itm in enumerate((0.9, 0.1, 0.2, 0.3))])
+    second = run_of(tmp_path, [record(n) for n in range(4)], [web(n, 0.25) for n in range(4)], round_=1)
+
+    found = compared(first, second).sources["web"]
+
+    assert (found.kept_by_both, found.rejected_by_both, found.lost, found.agreement) == (0, 3, 1, 0.75)
 
 
 def test_the_json_holds_every_figure(rounds):

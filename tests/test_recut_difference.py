@@ -78,6 +78,24 @@ def test_examples_are_drawn_by_the_seed_and_stay_when_the_cut_moves(tmp_path):
     assert [position for position in lost(1) if position < 100] == lost(0.5)[: sum(p < 100 for p in lost(1))]
 
 
+def test_examples_are_drawn_evenly_from_all_shards_and_fewer_are_the_first_of_more(tmp_path):
+    shards = [Shard(f"0000{n}", f"in/0000{n}.tar", 1000, "d16e57", 50) for n in range(2)]
+    run = new_run(tmp_path, shards)
+    for shard in shards:
+        complete(run, shard, [record(n) for n in range(50)], [web(n, 0.5, f"text {n}") for n in range(50)])
+
+    def gained(examples: int) -> list[tuple[str, int]]:
+        found = difference(run, Policy(web_itm=1), Policy(web_itm=0.5), examples=examples)
+        return [(example.shard, example.position) for example in found.gained]
+
+    everything = gained(1000)
+    assert sorted(everything) == [(shard.id, n) for shard in shards for n in range(50)]
+    assert gained(20) == everything[:20]
+    first, second = ([n for shard, n in everything if shard == each.id] for each in shards)
+    assert first != second  # each shard has chances of its own
+    assert 5 <= sum(shard == "00000" for shard, _ in everything[:20]) <= 15
+
+
 def test_a_shard_in_work_is_left_out_and_said(tmp_path):
     shards = [input_shard(tmp_path, [image(n) for n in range(2)], id_=id_) for id_ in ("00000", "00001")]
     run = new_run(tmp_path, shards)

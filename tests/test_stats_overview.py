@@ -126,6 +126,19 @@ def test_bands_count_every_score_once(run):
     assert sum(bands["itm"]) == sum(bands["itc"]) == 4
 
 
+@pytest.mark.parametrize("where", [None, "true"])
+def test_statuses_and_reasons_stand_in_the_order_of_their_names(tmp_path, where):
+    run, shard = new_run(tmp_path, [replace(SHARD, samples=8)]), replace(SHARD, samples=8)
+    statuses = ["undecodable", "too_large", "ok", "ok", "ok", "missing", "truncated", "bomb"]
+    texts = [web(2, text=""), web(3, 0.1), web(4, itc=None)]
+    complete(run, shard, [record(n, status=status) for n, status in enumerate(statuses)], texts)
+
+    stats = of(run, Policy(web_itc=0.0), where)
+
+    assert list(stats.statuses) == ["bomb", "missing", "ok", "too_large", "truncated", "undecodable"]
+    assert list(stats.sources["web"].rejected) == ["low_itm", "not_scored", "too_short"]
+
+
 def test_a_condition_limits_texts_and_the_samples_that_they_belong_to(run):
     stats = of(run, where="itm < 0.5")
 
