@@ -226,6 +226,8 @@ def test_all_figures_are_told_in_text_and_json(run):
     assert "proposed: web_itm: 0.4701 (the wished rate is met from 0." in shown
     assert "false accepts: 5.00 % (5 of 100; 95 % interval 2.15 % to 11.18 %)" in shown
     assert "in force" in shown
+    rows = [" ".join(line.split()) for line in shown.splitlines()]
+    assert any(row.startswith("0.4701 proposed 5.00 % # 52.00 % ######## ") for row in rows)
     values = json.loads(json.dumps(found.to_json()))
     assert values["sources"][0]["proposed"]["false_accepts"] == {
         "part": 5,

@@ -11,7 +11,7 @@ def lines_of(text):
 def test_the_text_shows_what_differs(tmp_path):
     hostile = "\x1b[31ma <b>dog</b>\u202e"
     records = [record(0), record(1, key="\x1b[2Jkey\u202e1"), record(2)]
-    texts = [web(0, 0.9), synthetic(1, 0.2, hostile)._replace(key=records[1].key), web(2)]
+    texts = [web(0, 0.9), synthetic(1, 0.2, hostile)._replace(key=records[1].key), synthetic(1, 0.1, index=1), web(2)]
     first = run_of(tmp_path, records, texts)
     second = run_of(tmp_path, records[:2], [web(0, 0.25), synthetic(1, 0.75, hostile + " x")], round_=1)
 
@@ -24,7 +24,7 @@ def test_the_text_shows_what_differs(tmp_path):
         "only in the first 1",
         "gained 1 50.0 %",
         "web 1 0.0 % 0.0 % 0 0 1 0 0",
-        "synthetic 1 100.0 % 0.0 % 0 1 0 0 0",
+        "synthetic 1 100.0 % 0.0 % 0 1 0 1 0",
         "web itm 1 -0.6500 -0.6500 -0.6500 -0.6500 -0.6500 -0.6500",
         "gained: kept by the second alone",
         "synthetic of s0/1 ([2Jkey1), rejected once as low_itm",

@@ -47,6 +47,19 @@ def test_samples_come_and_go_with_their_last_text(run):
     assert {move.after for move in found.moves} == {None, "mix"}
 
 
+def test_the_tables_show_what_comes_and_goes_the_most_texts_first(run):
+    shown = render_difference(difference(run, Policy(), Policy(mix="synthetic_only", synthetic_itm=0.3)))
+
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    for line in (
+        "web 3 3 100.0 % 0 0.0 % 0 3",
+        "synthetic 2 1 50.0 % 2 100.0 % 1 0",
+        "samples with a kept text 6 3 50.0 % 2 33.3 % 0 1",
+    ):
+        assert line in lines
+    assert lines.index("web kept mix 3") + 1 == lines.index("synthetic low_itm kept 1")
+
+
 def test_the_counts_are_those_of_the_policy(run):
     policies = Policy(min_words=2, web_itm=0), Policy(mix="best")
     found = difference(run, *policies)
