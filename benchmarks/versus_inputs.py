@@ -21,9 +21,9 @@ from capfilt.config import ImageLimits
 from capfilt.images import decode, resize
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
-from capfilt.med.exported import save_transformers
 from capfilt.med.model import MED
 from capfilt.med.tokens import SPECIAL, Tokens
+from capfilt.med.transformers_layout import save_transformers
 from capfilt.med.vision import normalise
 from capfilt.med.weights import CONFIG, VOCABULARY
 from capfilt.shards import write_tar

@@ -4,8 +4,8 @@ from functools import partial
 
 from capfilt.config.tasks import NLVR2Config
 from capfilt.med.checkpoints import NLVR2Checkpoint, load, save
+from capfilt.med.downstream import nlvr2_from
 from capfilt.med.fetch import fetch
-from capfilt.med.successors import nlvr2_from
 from capfilt.training.job import Job
 from capfilt.training.passes import Passes
 from capfilt.training.reasoning import Reasoning

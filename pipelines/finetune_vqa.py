@@ -4,8 +4,8 @@ from functools import partial
 
 from capfilt.config.tasks import VQAConfig
 from capfilt.med.checkpoints import VQACheckpoint, load, save
+from capfilt.med.downstream import vqa_from
 from capfilt.med.fetch import fetch
-from capfilt.med.successors import vqa_from
 from capfilt.training.answering import Answering
 from capfilt.training.job import Job
 from capfilt.training.passes import Passes

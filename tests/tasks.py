@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from capfilt.med.checkpoints import NLVR2Checkpoint, VQACheckpoint
+from capfilt.med.downstream import nlvr2_from, vqa_from
 from capfilt.med.nlvr2 import NLVR2
 from capfilt.med.published import from_published, infer_nlvr2, infer_vqa
-from capfilt.med.successors import nlvr2_from, vqa_from
 from capfilt.med.tokens import Tokens
 from capfilt.med.vqa import VQA
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from capfilt.errors import CheckpointError
 from capfilt.med.checkpoints import Checkpoint, checkpoint_hash, load, require, save
-from capfilt.med.exported import save_transformers
 from capfilt.med.published import POSITIONS
+from capfilt.med.transformers_layout import save_transformers
 from capfilt.med.vision import resize_positions
 from capfilt.storage import publish
 

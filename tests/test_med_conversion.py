@@ -14,7 +14,7 @@ from capfilt.cli import cli
 from capfilt.cli.checkpoint import LAYOUTS
 from capfilt.config.momentum import MomentumSettings
 from capfilt.errors import CheckpointError
-from capfilt.med import exported
+from capfilt.med import transformers_layout
 from capfilt.med.checkpoints import Checkpoint, checkpoint_hash, load, load_any, save
 from capfilt.med.momentum import MOMENTUM, Momentum, save_momentum
 from capfilt.med.vision import resize_positions
@@ -51,7 +51,7 @@ def original(shared, tmp_path):
 
 
 def test_the_choice_of_layouts_is_what_is_written():
-    assert ("med", *exported.LAYOUTS) == LAYOUTS
+    assert ("med", *transformers_layout.LAYOUTS) == LAYOUTS
 
 
 @pytest.mark.parametrize("layout", [CAPTIONING, RETRIEVAL])

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from capfilt.med.config import TextConfig
+from capfilt.med.cpu import MATRIX_UNITS
 from capfilt.med.gpu import few_suit, heads_suit, listed_attention
-from capfilt.med.processor import MATRIX_UNITS
 from capfilt.med.ragged import Listed, Places
 from capfilt.med.residual import post_norm
 

@@ -6,9 +6,9 @@ import torch
 
 from capfilt.errors import CheckpointError
 from capfilt.med.checkpoints import MEANINGS, AnyCheckpoint, Checkpoint, checkpoint_hash, load_any, save
-from capfilt.med.exported import LAYOUTS, save_transformers
 from capfilt.med.momentum import MOMENTUM
 from capfilt.med.published import Heads
+from capfilt.med.transformers_layout import LAYOUTS, save_transformers
 from capfilt.med.weights import load_tensors
 
 
@@ -18,7 +18,7 @@ def convert(source: Path, target: Path, to: str, image_size: int | None = None, 
     Args:
         source: what load_any reads.
         target: a folder that is not there, or empty.
-        to: "med", capfilt's own layout, or one of exported.LAYOUTS.
+        to: "med", capfilt's own layout, or one of transformers_layout.LAYOUTS.
         image_size: pixels; when it is not the source's own, the position table is interpolated.
         heads: attention heads, for a .pth file of another width than the published ones.
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from capfilt.config import Device
+from capfilt.med.cpu import MATRIX_UNITS
 from capfilt.med.gpu import keep_float32, kernels_run, send, warn_of_emulation
 from capfilt.med.linear import replace_linear
 from capfilt.med.packed import packing_suits_images
-from capfilt.med.processor import MATRIX_UNITS
 from capfilt.med.text import TextBlock, TextStack
 from capfilt.med.vision import VisionTower, normalise
 from capfilt.med.weights import on_meta

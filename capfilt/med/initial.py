@@ -14,11 +14,11 @@ from torch import Tensor
 from capfilt.config.initial import InitialWeights
 from capfilt.config.model import ModelSettings
 from capfilt.errors import CheckpointError
-from capfilt.med.bert import read_bert
+from capfilt.med.bert_weights import read_bert
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.model import BERT_WIDTH, MED
 from capfilt.med.tokens import Tokens
-from capfilt.med.vit import read_vit
+from capfilt.med.vit_weights import read_vit
 from capfilt.med.weights import misfits
 
 logger = logging.getLogger(__name__)

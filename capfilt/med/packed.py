@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from capfilt.med.processor import maker
+from capfilt.med.cpu import maker
 
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}  # relative to the largest value: a few roundings of each type
 ROWS = 512  # of input that the layout is chosen for; it works for any number

@@ -3,8 +3,8 @@
 import torch
 
 from capfilt.config import Device
+from capfilt.med.cpu import MATRIX_UNITS
 from capfilt.med.packed import packing_suits
-from capfilt.med.processor import MATRIX_UNITS
 
 
 def settle(device: Device, before: Device | None = None) -> Device:

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from capfilt.errors import CheckpointError
 from capfilt.med.checkpoints import Checkpoint, load
 from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
-from capfilt.med.exported import LAYOUTS, save_transformers, to_transformers
 from capfilt.med.model import MED
 from capfilt.med.published import translate
 from capfilt.med.tokens import Tokens
+from capfilt.med.transformers_layout import LAYOUTS, save_transformers, to_transformers
 from capfilt.med.vision import normalise
 
 transformers = pytest.importorskip("transformers")
@@ -197,7 +197,7 @@ def test_an_export_that_was_cut_short_is_no_checkpoint(checkpoint, tmp_path, mon
     def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("capfilt.med.exported.save_file", die)
+    monkeypatch.setattr("capfilt.med.transformers_layout.save_file", die)
     with pytest.raises(KeyboardInterrupt):
         save_transformers(checkpoint, tmp_path / "out", CAPTIONING, "med")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from capfilt.med import processor
-from capfilt.med.processor import maker
+from capfilt.med import cpu
+from capfilt.med.cpu import maker
 
 
 @pytest.mark.parametrize(
@@ -18,5 +18,5 @@ from capfilt.med.processor import maker
 def test_the_maker_is_read_from_what_linux_tells(tmp_path, monkeypatch, cpuinfo, expected):
     if cpuinfo:
         (tmp_path / "cpuinfo").write_text(cpuinfo)
-    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
     assert maker() == expected

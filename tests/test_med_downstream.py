@@ -7,8 +7,8 @@ import torch
 from models import small_checkpoint, small_config
 
 from capfilt.errors import CheckpointError
+from capfilt.med.downstream import nlvr2_from, vqa_from
 from capfilt.med.model import MED
-from capfilt.med.successors import nlvr2_from, vqa_from
 
 
 @pytest.fixture
