@@ -38,8 +38,8 @@ from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.decoding import Generated
 from capfilt.med.model import MED
-from capfilt.med.reading import Reading
 from capfilt.med.tokens import SPECIAL, Tokens
+from capfilt.med.unpadded import UnpaddedTexts
 from capfilt.planning import plan_shards
 from capfilt.records import Unit
 from capfilt.runs import start_run
@@ -110,9 +110,9 @@ class Filter(MEDFilter):
     def _project(self, image: Tensor) -> Any:
         return image
 
-    def _judge(self, seen: Any, reading: Reading) -> Tensor:
+    def _judge(self, seen: Any, texts: UnpaddedTexts) -> Tensor:
         self._device.work(self._seconds * len(seen), FILTER_WAITS, FILTER_CALLS)
-        return torch.zeros(len(reading.starts), 2)
+        return torch.zeros(len(texts.starts), 2)
 
 
 def make_checkpoint(folder: Path) -> Checkpoint:

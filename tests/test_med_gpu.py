@@ -29,11 +29,11 @@ def there(dtype: torch.dtype = HALF, head: int = 64) -> Any:
 
 @torch.inference_mode()
 @pytest.mark.parametrize(
-    ("width", "kernels", "lists"), [(64, True, True), (80, False, True), (12, False, False), (512, False, False)]
+    ("width", "kernels", "varlen"), [(64, True, True), (80, False, True), (12, False, False), (512, False, False)]
 )
-def test_heads_of_some_widths_alone_are_taken(width, kernels, lists):
+def test_heads_of_some_widths_alone_are_taken(width, kernels, varlen):
     assert gpu.heads_suit(there(), width) is kernels
-    assert gpu.lists_suit(there(), width) is lists
+    assert gpu.varlen_suits(there(), width) is varlen
 
 
 @torch.inference_mode()
@@ -45,7 +45,7 @@ def test_queries_and_keys_have_one_type(q, keys, suits):
 
 def test_nothing_is_taken_in_training_or_on_a_cpu():
     assert not gpu.kernels_suit(there())
-    assert not gpu.lists_suit(there(), 64)
+    assert not gpu.varlen_suits(there(), 64)
     with torch.inference_mode():
         assert gpu.kernels_suit(there())
         assert not gpu.kernels_suit(torch.ones(1))

@@ -24,7 +24,7 @@ from capfilt.med.graphs import Recorder
 from capfilt.med.image_encoder import ImageEncoder
 from capfilt.med.inference import on_device, shape
 from capfilt.med.model import MED
-from capfilt.med.reading import Reading
+from capfilt.med.unpadded import UnpaddedTexts
 
 VOCABULARY, IMAGES = 300, 3
 
@@ -55,14 +55,14 @@ def model(device, watch, flash, monkeypatch) -> Iterator[MED]:
     """
     texts = torch.zeros((6, 9), dtype=torch.long), torch.arange(9) < torch.tensor([9, 4, 9, 2, 9, 9])[:, None]  # (R, L)
     owners = torch.tensor([0, 0, 0, 2, 2, 2])
-    known = {"of": Reading.of(*texts, owners, IMAGES), "listed": Reading.listed(*texts, owners, IMAGES, 17)}
+    known = {"of": UnpaddedTexts.of(*texts, owners, IMAGES), "varlen": UnpaddedTexts.varlen(*texts, owners, IMAGES, 17)}
     with torch.device("meta"):
         model = shape(MED(small_config(VOCABULARY)).eval(), device)
     with FakeTensorMode() as mode, torch.inference_mode():
         to_gpu(model)
-        for name, reading in known.items():
-            without_values = tree_map_only(Tensor, mode.from_tensor, reading)
-            monkeypatch.setattr(Reading, name, partial(lambda found, *_: found, without_values))
+        for name, unpadded in known.items():
+            without_values = tree_map_only(Tensor, mode.from_tensor, unpadded)
+            monkeypatch.setattr(UnpaddedTexts, name, partial(lambda found, *_: found, without_values))
         monkeypatch.setattr(Tensor, "pin_memory", pin)
         with watch:
             yield model
@@ -99,8 +99,9 @@ def test_only_the_copy_of_pixels_is_waited_for_as_their_memory_may_go_while_a_st
 def test_texts_are_read_on_the_gpu_without_waiting_for_it(model, device, watch):
     image = model.project_image(see(model, device))
     ids, keep = torch.zeros((6, 9), dtype=torch.long), torch.ones((6, 9), dtype=torch.bool)
-    reading = model.lay_out(ids, keep, torch.zeros(6, dtype=torch.long), IMAGES, 17)
-    logits, features = model.itm_head(model.text.read(reading, image))[:6], model.features(model.text.read(reading))[:6]
+    unpadded = model.unpad(ids, keep, torch.zeros(6, dtype=torch.long), IMAGES, 17)
+    logits = model.itm_head(model.text.first_states(unpadded, image))[:6]
+    features = model.features(model.text.first_states(unpadded))[:6]
     for found, width in ((logits, 2), (features, 16)):
         assert (found.device, found.dtype, found.shape) == (GPU, torch.float32, (6, width))
     assert watch.waits == []
@@ -120,8 +121,8 @@ def test_what_the_filter_records_does_not_wait(model, device, watch, itc):
     judge.model, judge.device, judge.settings = model, device, FilterSettings(itc=itc)
     judge.tokens = SimpleNamespace(cls=2)
     ids, keep = torch.zeros((6, 9), dtype=torch.long), torch.ones((6, 9), dtype=torch.bool)
-    reading = model.lay_out(ids, keep, torch.zeros(6, dtype=torch.long), IMAGES, 17)
-    scores = judge._judge(judge._project(see(model, device)), reading)
+    unpadded = model.unpad(ids, keep, torch.zeros(6, dtype=torch.long), IMAGES, 17)
+    scores = judge._judge(judge._project(see(model, device)), unpadded)
     assert (scores.device, scores.dtype, scores.shape[1]) == (GPU, torch.float32, 1 + itc)
     assert watch.waits == []
 

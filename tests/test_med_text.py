@@ -10,9 +10,9 @@ from torch import Tensor
 
 from capfilt.med import attention
 from capfilt.med.model import MED
-from capfilt.med.ragged import Listed
-from capfilt.med.reading import Reading
+from capfilt.med.ragged import Varlen
 from capfilt.med.text import TextStack
+from capfilt.med.unpadded import UnpaddedTexts
 
 ROWS, LENGTH = 4, 6
 
@@ -77,35 +77,35 @@ def test_padding_never_reaches_a_real_token(model, ids, image, mode):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def one_by_one(q: Tensor, keys: Tensor, values: Tensor, listed: Listed) -> Tensor:
+def one_by_one(q: Tensor, keys: Tensor, values: Tensor, varlen: Varlen) -> Tensor:
     """Attention within groups of a list, as a GPU has it; what belongs to no group is no number."""
     found = torch.full_like(q, torch.nan)
-    queries, seen = (list(pairwise(spans.cu_seqlens.tolist())) for spans in listed)
+    queries, seen = (list(pairwise(spans.cu_seqlens.tolist())) for spans in varlen)
     for (lo, hi), (first, end) in zip(queries, seen, strict=True):
-        assert hi - lo <= listed.queries.max_seqlen
-        assert end - first <= listed.seen.max_seqlen
+        assert hi - lo <= varlen.queries.max_seqlen
+        assert end - first <= varlen.seen.max_seqlen
         group = (each.transpose(0, 1) for each in (q[lo:hi], keys[first:end], values[first:end]))  # (H, L, K) each
         found[lo:hi] = F.scaled_dot_product_attention(*group).transpose(0, 1)
     return found
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("listed", [False, True], ids=["padded", "listed"])
+@pytest.mark.parametrize("varlen", [False, True], ids=["padded", "varlen"])
 @pytest.mark.parametrize("owners", [[0, 1, 2, 3], [0, 0, 0, 1], [0, 1, 1, 2], [1, 1, 1, 1]], ids=str)
 @pytest.mark.parametrize("mode", ["text", "match"])
 def test_reading_without_padding_gives_the_first_states_of_the_padded_texts(
-    model, ids, mode, owners, listed, monkeypatch
+    model, ids, mode, owners, varlen, monkeypatch
 ):
     """For any number of texts an image, none included, and with padding that no text needs."""
-    monkeypatch.setattr(attention, "listed_attention", one_by_one)
+    monkeypatch.setattr(attention, "varlen_attention", one_by_one)
     keep = torch.arange(LENGTH).expand(ROWS, -1) < torch.tensor([[3], [5], [1], [4]])
     images = torch.randn(4, 17, 32, generator=torch.Generator().manual_seed(2))
     of = torch.tensor(owners)
     projected = model.text.project_image(images) if mode == "match" else None
 
-    reading = Reading.listed(ids, keep, of, 4, 17) if listed else Reading.of(ids, keep, of, 4)
-    assert not listed or (len(reading.ids), len(reading.starts)) == (512, 128)
-    found = model.text.read(reading, projected)[:ROWS]
+    unpadded = UnpaddedTexts.varlen(ids, keep, of, 4, 17) if varlen else UnpaddedTexts.of(ids, keep, of, 4)
+    assert not varlen or (len(unpadded.ids), len(unpadded.starts)) == (512, 128)
+    found = model.text.first_states(unpadded, projected)[:ROWS]
 
     expected = states(model.text, mode, ids, keep, images[of])[:, 0]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

@@ -15,8 +15,8 @@ from capfilt.med.gpu import own_stream
 from capfilt.med.graphs import recorder
 from capfilt.med.image_encoder import ImageCache, ImageEncoder
 from capfilt.med.inference import ready
-from capfilt.med.reading import Reading
 from capfilt.med.settled import settle
+from capfilt.med.unpadded import UnpaddedTexts
 from capfilt.memory import InParts
 from capfilt.texts import normalise as normalise_text
 from capfilt.turns import UNSHARED, Turn
@@ -75,23 +75,23 @@ class MEDFilter:
         if not rows:
             return [[] for _ in texts]
         owners = torch.tensor([i for i, group in enumerate(texts) for _ in group])  # (R,)
-        reading = self.model.lay_out(*self.tokens.batch(rows), owners, *image.shape[:2])
+        unpadded = self.model.unpad(*self.tokens.batch(rows), owners, *image.shape[:2])
         seen = self._recorder.start(image)
-        values = self._recorder.go_on(self._judge, seen, reading)[: len(rows)].tolist()
+        values = self._recorder.go_on(self._judge, seen, unpadded)[: len(rows)].tolist()
         scores = iter(Scores(itm, *(itc or [None])) for itm, *itc in values)
         return [list(islice(scores, len(group))) for group in texts]
 
     def _project(self, image: Tensor) -> Seen:
         return Seen(image, self.model.project_image(image))
 
-    def _judge(self, seen: Seen, reading: Reading) -> Tensor:
+    def _judge(self, seen: Seen, texts: UnpaddedTexts) -> Tensor:
         """Return P(match) of R texts, (R, 1), or with the ITC cosine, if it is asked for, (R, 2)."""
-        logits = self.model.itm_head(self.model.text.read(reading, seen.projected)).float()  # (R, 2)
+        logits = self.model.itm_head(self.model.text.first_states(texts, seen.projected)).float()  # (R, 2)
         match = logits.softmax(dim=1)[:, 1:]  # (R, 1)
         if not self.settings.itc:
             return match  # type: ignore[no-any-return]
-        alone = reading._replace(ids=reading.ids.index_fill(0, reading.starts, self.tokens.cls))
-        features = self.model.features(self.model.text.read(alone)).float()  # (R, E)
+        alone = texts._replace(ids=texts.ids.index_fill(0, texts.starts, self.tokens.cls))
+        features = self.model.features(self.model.text.first_states(alone)).float()  # (R, E)
         images = self.model.image_features(seen.image).float()  # (B, E)
-        cosine: Tensor = (features * images[reading.owners]).sum(dim=1, keepdim=True)  # (R, 1)
+        cosine: Tensor = (features * images[texts.owners]).sum(dim=1, keepdim=True)  # (R, 1)
         return torch.cat([match, cosine], dim=1)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from capfilt.med.config import TextConfig
 from capfilt.med.cpu import MATRIX_UNITS
-from capfilt.med.gpu import few_suit, heads_suit, listed_attention
-from capfilt.med.ragged import Listed, Places
+from capfilt.med.gpu import few_suit, heads_suit, varlen_attention
+from capfilt.med.ragged import Places, Varlen
 from capfilt.med.residual import post_norm
 
 KeysValues = tuple[Tensor, Tensor]  # each (B, H, M, K)
@@ -64,12 +64,12 @@ class Heads(nn.Module):
         return self._split(self.key(context)), self._split(self.value(context))  # (B, H, M, K) each
 
     def project_all(
-        self, x: Tensor, places: Places | Listed | None = None, rows: Tensor | None = None
+        self, x: Tensor, places: Places | Varlen | None = None, rows: Tensor | None = None
     ) -> tuple[Tensor, KeysValues]:
         """Return the queries, and the keys and values, of tokens that look at each other.
 
         Args:
-            x: (R, L, D), or a list (T, D), whose keys and values are returned padded (Places) or as one row (Listed).
+            x: (R, L, D), or a list (T, D), whose keys and values are returned padded (Places) or as one row (Varlen).
             places: how the list is grouped; None for x (R, L, D).
             rows: indices of the listed tokens whose queries are needed; all by default.
         """
@@ -88,18 +88,18 @@ class Heads(nn.Module):
         context: KeysValues,
         mask: Tensor | None = None,
         causal: bool = False,
-        places: Places | Listed | None = None,
+        places: Places | Varlen | None = None,
     ) -> Tensor:
         """Return the output (R, L, D) of queries q (R, L, D) over the context; R may be a multiple of its B.
 
         Rows that share a context are folded into the query dimension, so that the keys and values of an
         image are never copied for its texts. With places, images may have different numbers of rows: q is
-        then (T, D) or (T, 1, D), and so is the result. Listed places need no mask: nothing is padded.
+        then (T, D) or (T, 1, D), and so is the result. Varlen places need no mask: nothing is padded.
         """
         keys, values = context
-        if isinstance(places, Listed):
+        if isinstance(places, Varlen):
             keys, values = (each.transpose(1, 2).flatten(0, 1) for each in context)  # (S, H, K) each
-            seen = listed_attention(q.view(len(q), self.heads, -1), keys, values, places)  # (T, H, K)
+            seen = varlen_attention(q.view(len(q), self.heads, -1), keys, values, places)  # (T, H, K)
             return self.out(seen.flatten(1))  # type: ignore[no-any-return]  # (T, D)
         groups = q.view(len(keys), -1, q.shape[-1]) if places is None else places.pad(q.flatten(0, -2))  # (B, Q, D)
         if mask is None and not causal and groups.shape[1] <= FEW and few_suit(groups, keys):
@@ -130,7 +130,7 @@ class Attention(Heads):
         context: KeysValues,
         mask: Tensor | None = None,
         causal: bool = False,
-        places: Places | Listed | None = None,
+        places: Places | Varlen | None = None,
         q: Tensor | None = None,
     ) -> Tensor:
         """Map x (R, L, D) to (R, L, D), or (T, D) to (T, D); q are its queries, if computed; the rest as in attend."""

@@ -8,7 +8,7 @@ from subprocess import SubprocessError
 import torch
 from torch import Tensor
 
-from capfilt.med.ragged import Listed
+from capfilt.med.ragged import Varlen
 from capfilt.med.sampling import CHUNK
 from capfilt.memory import out_of_memory_told
 
@@ -65,8 +65,8 @@ def chunks_suit(logits: Tensor, k: int) -> bool:
     return 0 < k * CHUNK < words and words % CHUNK == 0 and kernels_suit(logits)
 
 
-def lists_suit(x: Tensor, width: int) -> bool:
-    """Return whether attention with heads of this width may take x in lists: in bfloat16, on a CAPABLE GPU."""
+def varlen_suits(x: Tensor, width: int) -> bool:
+    """Return whether attention with heads of this width may take x unpadded: in bfloat16, on a CAPABLE GPU."""
     fits = width % 8 == 0 and width <= MOST_HEAD and x.dtype == torch.bfloat16
     return fits and x.is_cuda and torch.is_inference_mode_enabled() and _capable()
 
@@ -115,17 +115,17 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def listed_attention(q: Tensor, keys: Tensor, values: Tensor, listed: Listed) -> Tensor:
+def varlen_attention(q: Tensor, keys: Tensor, values: Tensor, varlen: Varlen) -> Tensor:
     """Return softmax(q keys^T / sqrt(K)) values within each group, (T, H, K).
 
     Args:
         q: (T, H, K), the queries of all G groups, one group after the other.
         keys: (S, H, K), likewise.
         values: (S, H, K).
-        listed: where the groups lie.
+        varlen: where the groups lie.
     """
     # The public torch.nn.attention.varlen does the same from torch 2.10 on, but costs the host more time for each call.
-    cu_seqlens, max_seqlen = zip(*listed, strict=True)
+    cu_seqlens, max_seqlen = zip(*varlen, strict=True)
     attend = torch.ops.aten._flash_attention_forward
     return attend(q, keys, values, *cu_seqlens, *max_seqlen, 0.0, False, False)[0]  # type: ignore[no-any-return]
 

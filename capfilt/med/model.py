@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from capfilt.med.attention import KeysValues
 from capfilt.med.config import MEDConfig
-from capfilt.med.gpu import lists_suit
-from capfilt.med.reading import Reading
+from capfilt.med.gpu import varlen_suits
 from capfilt.med.text import TextStack
+from capfilt.med.unpadded import UnpaddedTexts
 from capfilt.med.vision import VisionTower
 
 INITIAL_TEMPERATURE = 0.07
@@ -76,8 +76,8 @@ class MED(nn.Module):
         """Map last states (R, D) of [CLS] in mode "text" to contrastive features (R, E) of length 1."""
         return F.normalize(self.text_proj(states), dim=-1)
 
-    def lay_out(self, ids: Tensor, keep: Tensor, owners: Tensor, images: int, tokens: int) -> Reading:
-        """Return the layout of texts for inference, on the model's device, which is not waited for.
+    def unpad(self, ids: Tensor, keep: Tensor, owners: Tensor, images: int, tokens: int) -> UnpaddedTexts:
+        """Return texts without padding for inference, on the model's device, which is not waited for.
 
         Args:
             ids: int64 (R, L); on the host also for a model on a GPU, which would else be waited for.
@@ -92,9 +92,9 @@ class MED(nn.Module):
         words, sizes = self.text.embeddings.words.weight, self.config.text
         if ids.shape[1] > sizes.positions:
             raise ValueError(f"text has {ids.shape[1]} tokens, the model takes {sizes.positions}; truncate it")
-        if not lists_suit(words, sizes.width // sizes.heads):
-            return Reading.of(ids, keep, owners, images).to(words.device)
-        return Reading.listed(ids, keep, owners, images, tokens).to(words.device)
+        if not varlen_suits(words, sizes.width // sizes.heads):
+            return UnpaddedTexts.of(ids, keep, owners, images).to(words.device)
+        return UnpaddedTexts.varlen(ids, keep, owners, images, tokens).to(words.device)
 
     def match(self, ids: Tensor, keep: Tensor, image: list[KeysValues]) -> Tensor:
         """Map texts that start with [ENC], ids and keep (R, L), R / B for each image, to ITM logits (R, 2).
@@ -113,5 +113,5 @@ class MED(nn.Module):
             return self.text.encode(ids, keep, image)[:, 0]  # (R, D)
         images, tokens = (len(image[0][0]), image[0][0].shape[2]) if image else (len(ids), 1)
         owners = torch.arange(len(ids), device=ids.device) // (len(ids) // images)  # (R,)
-        reading = self.lay_out(ids, keep, owners, images, tokens)
-        return self.text.read(reading, image)[: len(ids)]  # (R, D)
+        texts = self.unpad(ids, keep, owners, images, tokens)
+        return self.text.first_states(texts, image)[: len(ids)]  # (R, D)

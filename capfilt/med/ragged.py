@@ -64,8 +64,8 @@ class Spans(NamedTuple):
         return self._replace(max_seqlen=-(-self.max_seqlen // step) * step)
 
 
-class Listed(NamedTuple):
-    """Where groups of queries, and the groups of keys that they look at, lie in their lists: nothing is padded."""
+class Varlen(NamedTuple):
+    """Where groups of queries and the groups of keys that they look at lie, for attention of variable lengths."""
 
     queries: Spans
     seen: Spans

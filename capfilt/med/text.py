@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from capfilt.med.attention import Attention, KeysValues, SelfCache
 from capfilt.med.config import TextConfig
 from capfilt.med.ragged import Places
-from capfilt.med.reading import Layout, Reading
 from capfilt.med.residual import post_norm
+from capfilt.med.unpadded import Grouping, UnpaddedTexts
 
 
 class Mlp(nn.Module):
@@ -67,14 +67,16 @@ class TextBlock(nn.Module):
             x = self.cross_attn(x, image)  # (R, L, D)
         return self.mlp(x)  # type: ignore[no-any-return]
 
-    def read(self, x: Tensor, q: Tensor, text: KeysValues, image: KeysValues | None, layout: Layout) -> Tensor:
+    def encode_unpadded(
+        self, x: Tensor, q: Tensor, text: KeysValues, image: KeysValues | None, grouping: Grouping
+    ) -> Tensor:
         """Map x (T, D), some of the tokens, to (T, D), as encode does but without padding.
 
         q are the queries of x, text the keys and values of all tokens.
         """
-        x = self.encoder_attn(x, text, layout.mask, places=layout.texts, q=q)  # (T, D)
+        x = self.encoder_attn(x, text, grouping.mask, places=grouping.texts, q=q)  # (T, D)
         if image is not None:
-            x = self.cross_attn(x, image, places=layout.images)  # (T, D)
+            x = self.cross_attn(x, image, places=grouping.images)  # (T, D)
         return self.mlp(x)  # type: ignore[no-any-return]
 
     def decode(
@@ -159,21 +161,22 @@ class TextStack(nn.Module):
             x = block.encode(x, mask, image[layer] if image else None)  # (R, L, D)
         return x
 
-    def read(self, reading: Reading, image: list[KeysValues] | None = None) -> Tensor:
+    def first_states(self, texts: UnpaddedTexts, image: list[KeysValues] | None = None) -> Tensor:
         """Return the last state of each text's first token, (R, D), as encode does, but without computing the padding.
 
         The last block computes the first tokens only.
 
         Args:
-            reading: of R texts, on this device.
-            image: keys and values of the images that it was laid out for; None for mode "text".
+            texts: of R texts, on this device.
+            image: keys and values of the images that they belong to; None for mode "text".
         """
-        x: Tensor = self.embeddings.at(reading.ids, reading.positions)  # (T, D)
+        x: Tensor = self.embeddings.at(texts.ids, texts.positions)  # (T, D)
         for layer, block in enumerate(self._blocks()):
             last = layer + 1 == len(self.blocks)
-            rows, layout = (reading.starts, reading.firsts) if last else (None, reading.tokens)
-            q, text = block.encoder_attn.project_all(x, reading.tokens.texts, rows)
-            x = block.read(x if rows is None else x[rows], q, text, image[layer] if image else None, layout)  # (T, D)
+            rows, grouping = (texts.starts, texts.firsts) if last else (None, texts.tokens)
+            q, text = block.encoder_attn.project_all(x, texts.tokens.texts, rows)
+            seen = image[layer] if image else None
+            x = block.encode_unpadded(x if rows is None else x[rows], q, text, seen, grouping)  # (T, D)
         return x
 
     def decode(

@@ -1,4 +1,4 @@
-"""The layout of texts that are read, not written: one list of their real tokens, grouped for attention.
+"""Texts to be encoded in inference, without their padding: one list of their real tokens, grouped for attention.
 
 Shapes: B images, R texts, T real tokens of all of them, L tokens of the longest.
 """
@@ -11,20 +11,20 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from capfilt.med.gpu import send
-from capfilt.med.ragged import Listed, Places, Spans
+from capfilt.med.ragged import Places, Spans, Varlen
 
 LIST, TEXTS, GROUP = 512, 128, 128  # lengths of lists of tokens, of lists of texts and of groups are multiples of these
 
 
-class Layout(NamedTuple):
+class Grouping(NamedTuple):
     """How listed tokens are grouped for attention: by text for self-attention, by image for cross-attention."""
 
-    texts: Places | Listed  # of R texts
-    images: Places | Listed  # of B images
+    texts: Places | Varlen  # of R texts
+    images: Places | Varlen  # of B images
     mask: Tensor | None = None  # bool (R, 1, 1, L), True for the real tokens of each text; only with Places
 
 
-class Reading(NamedTuple):
+class UnpaddedTexts(NamedTuple):
     """Texts as a list of their T real tokens; the last block computes only the first token of each of the R texts.
 
     For attention, tokens are grouped in padded rectangles or, for a GPU, which needs no padding, in lists.
@@ -34,12 +34,12 @@ class Reading(NamedTuple):
     positions: Tensor  # int64 (T,), in the text
     owners: Tensor  # int64 (R,), the image of each text
     starts: Tensor  # int64 (R,), index of each text's first token in the list
-    tokens: Layout
-    firsts: Layout
+    tokens: Grouping
+    firsts: Grouping
 
     @classmethod
-    def of(cls, ids: Tensor, keep: Tensor, owners: Tensor, images: int) -> "Reading":
-        """Lay out texts in rectangles.
+    def of(cls, ids: Tensor, keep: Tensor, owners: Tensor, images: int) -> "UnpaddedTexts":
+        """List the real tokens of texts, grouped in rectangles.
 
         Args:
             ids: int64 (R, L).
@@ -47,21 +47,21 @@ class Reading(NamedTuple):
             owners: int64 (R,), the image of each text, non-decreasing.
             images: B.
         """
-        rows, texts, places = cls._list(keep)
+        rows, texts, places = cls._real_tokens(keep)
         inner = Places.of(texts, len(keep))
         mask = keep[:, None, None, : inner.width]  # (R, 1, 1, L)
-        tokens = Layout(inner, Places.of(owners[texts], images), mask)
-        firsts = Layout(Places.of(rows, len(keep)), Places.of(owners, images), mask)
+        tokens = Grouping(inner, Places.of(owners[texts], images), mask)
+        firsts = Grouping(Places.of(rows, len(keep)), Places.of(owners, images), mask)
         return cls(ids[keep], places, owners, torch.searchsorted(texts, rows), tokens, firsts)
 
     @classmethod
-    def listed(cls, ids: Tensor, keep: Tensor, owners: Tensor, images: int, tokens: int) -> "Reading":
-        """Lay out texts in lists, for images of so many tokens each; the other arguments are those of `of`.
+    def varlen(cls, ids: Tensor, keep: Tensor, owners: Tensor, images: int, tokens: int) -> "UnpaddedTexts":
+        """List the real tokens of texts, grouped in lists, for images of so many tokens; the rest is as in `of`.
 
         The lengths of lists and of their longest groups are rounded up, so that few different ones occur. The padding
         belongs to no group, and its results are meaningless.
         """
-        rows, texts, places = cls._list(keep)
+        rows, texts, places = cls._real_tokens(keep)
         more_tokens, more_texts = -len(texts) % LIST, -len(keep) % TEXTS
         whole = Spans.of(texts, len(keep) + more_texts).rounded(GROUP)
         single = Spans.of(rows, len(keep) + more_texts)
@@ -72,17 +72,17 @@ class Reading(NamedTuple):
             positions=F.pad(places, (0, more_tokens)),
             owners=F.pad(owners, (0, more_texts)),
             starts=F.pad(torch.searchsorted(texts, rows), (0, more_texts)),
-            tokens=Layout(Listed(whole, whole), Listed(at_images, seen)),
-            firsts=Layout(Listed(single, whole), Listed(firsts_at_images, seen)),
+            tokens=Grouping(Varlen(whole, whole), Varlen(at_images, seen)),
+            firsts=Grouping(Varlen(single, whole), Varlen(firsts_at_images, seen)),
         )
 
     @staticmethod
-    def _list(keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _real_tokens(keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the indices of the texts (R,), and for each real token its text (T,) and its position there (T,)."""
         texts, places = keep.nonzero().unbind(1)
         return torch.arange(len(keep), device=keep.device), texts, places
 
-    def to(self, device: torch.device) -> "Reading":
+    def to(self, device: torch.device) -> "UnpaddedTexts":
         """Return the same on a device, without waiting for it."""
         leaves, form = tree_flatten(self)
         there = [send(leaf, device) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
