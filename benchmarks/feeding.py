@@ -31,8 +31,9 @@ from PIL import Image
 from capfilt import images
 from capfilt.batches import prepare
 from capfilt.config import BootstrapConfig
-from capfilt.prefetch import Stopwatch, prefetch
+from capfilt.prefetch import prefetch
 from capfilt.records import Sample
+from capfilt.stopwatch import Stopwatch
 
 SIZES = ((512, 384), (640, 480), (1024, 768), (2048, 1536))
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)

@@ -16,7 +16,7 @@ from capfilt.examine import examine
 from capfilt.images import resize
 from capfilt.indexing import open_planned
 from capfilt.ledger.quarantine import QUARANTINED
-from capfilt.med.gpu import arrived
+from capfilt.med.gpu import copy_to_gpu
 from capfilt.prefetch import prefetch
 from capfilt.records import Sample, SampleRecord, Unit
 from capfilt.runs import Run
@@ -35,11 +35,11 @@ class Prepared:
     for_filter: np.ndarray  # the same for the filter; the same array where the sizes are equal
 
 
-ReadyBatches = Callable[[Unit, Sides], Generator[list[Prepared], None, None]]
+BatchReader = Callable[[Unit, Sides], Generator[list[Prepared], None, None]]
 """Yields the samples of a unit, made ready, in batches."""
 
 
-def ready_batches(config: BootstrapConfig, run: Run, unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
+def read_batches(config: BootstrapConfig, run: Run, unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
     """Yield batches of a unit's samples, made ready for the models; reading and decoding run ahead in threads."""
     samples = _hold(open_planned(run, unit.shard).read(unit.lo, unit.hi), unit)
     return prefetch(samples, config.batch_size, partial(prepare, sides, config), config.decode_threads)
@@ -57,7 +57,7 @@ def prepare(sides: Sides, config: BootstrapConfig, sample: Sample) -> Prepared:
     return Prepared(record, sample.text, *(pixels[side] for side in sides))
 
 
-def together(images: Sequence[np.ndarray], device: Device) -> Tensor:
+def stack_pixels(images: Sequence[np.ndarray], device: Device) -> Tensor:
     """Return images (3, S, S) as the pixels of a batch, uint8 (B, 3, S, S), where the models want them.
 
     For a GPU they pass through pinned memory, which is used again: fresh memory costs a page fault for each 4 KiB,
@@ -66,7 +66,7 @@ def together(images: Sequence[np.ndarray], device: Device) -> Tensor:
     gpu = device.kind == "cuda" and torch.cuda.is_available()
     batch = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=gpu)
     np.stack(images, out=batch.numpy())
-    return arrived(batch) if gpu else batch
+    return copy_to_gpu(batch) if gpu else batch
 
 
 def _hold(samples: Iterable[Sample], unit: Unit) -> Iterator[Sample]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from capfilt.batches import Prepared, ReadyBatches, Sides, ready_batches, together
+from capfilt.batches import BatchReader, Prepared, Sides, read_batches, stack_pixels
 from capfilt.captioners import Captioner, require_likely
 from capfilt.config import BootstrapConfig, Policy
 from capfilt.controls import add_controls
@@ -27,9 +27,9 @@ from capfilt.filters import Filter, Scores, require_numbers
 from capfilt.ledger import candidates_table, read_unit, write_unit
 from capfilt.ledger.quarantine import quarantine
 from capfilt.policy import select
-from capfilt.prefetch import Stopwatch
 from capfilt.records import Candidate, Caption, SampleRecord, Unit, UnitResult
 from capfilt.runs import Run
+from capfilt.stopwatch import Stopwatch
 from capfilt.texts import clean
 from capfilt.turns import Turns
 from capfilt.units import check_failures
@@ -54,7 +54,7 @@ Build = Callable[[BootstrapConfig], CapFilt]
 
 
 def capfilt_unit(
-    unit: Unit, models: CapFilt, config: BootstrapConfig, run: Run, read: ReadyBatches | None = None
+    unit: Unit, models: CapFilt, config: BootstrapConfig, run: Run, reader: BatchReader | None = None
 ) -> UnitResult:
     """Caption and score the samples of a unit and commit them. A unit that is committed already is left as it is.
 
@@ -65,7 +65,7 @@ def capfilt_unit(
         models: both models.
         config: the job.
         run: where the ledger lies.
-        read: where batches come from; by default they are read and decoded here.
+        reader: where batches come from; by default they are read and decoded here.
 
     Raises:
         ShardError: the shard cannot be read, is not the one that was planned, or too many samples failed.
@@ -80,8 +80,8 @@ def capfilt_unit(
     clock = Stopwatch()
     records: list[SampleRecord] = []
     tables = [candidates_table(unit.shard.id, [])]
-    ready = (read or partial(ready_batches, config, run))(unit, models.sides)
-    with closing(ready) as batches:
+    reader = reader or partial(read_batches, config, run)
+    with closing(reader(unit, models.sides)) as batches:
         for batch in clock.each("read", batches):
             tables.append(candidates_table(unit.shard.id, capfilt_batch(batch, models, config, clock)))
             records += [prepared.record for prepared in batch]
@@ -109,7 +109,7 @@ def capfilt_batch(
     if all(prepared.record.status != "ok" for prepared in batch):
         return []
     noise = [noise_seed(config, prepared.record.image_sha256) for prepared in batch]
-    pixels = together([p.for_captioner for p in batch], config.device)  # (B, 3, S, S)
+    pixels = stack_pixels([p.for_captioner for p in batch], config.device)  # (B, 3, S, S)
     captions = models.captioner.caption(pixels, noise, models.turns("caption", clock))  # B lists
     rows = [
         _unscored(prepared, written, seed, models.captioner.name, config)
@@ -117,7 +117,7 @@ def capfilt_batch(
     ]
     rows = add_controls(rows, [p.record for p in batch], [p.text for p in batch], config)
     if models.filter.image_size != models.captioner.image_size:
-        pixels = together([p.for_filter for p in batch], config.device)  # (B, 3, S, S)
+        pixels = stack_pixels([p.for_filter for p in batch], config.device)  # (B, 3, S, S)
     return _score(rows, pixels, models, clock)
 
 

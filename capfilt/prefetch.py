@@ -1,11 +1,9 @@
-"""Make batches ready ahead of the models, and measure where the time goes."""
+"""Make batches ready ahead of the models."""
 
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice
 from typing import TypeVar
@@ -53,33 +51,3 @@ def prefetch(items: Iterable[T], size: int, prepare: Callable[[T], U], threads: 
             closed.set()
             reader.shutdown(cancel_futures=True)
             pool.shutdown(cancel_futures=True)
-
-
-class Stopwatch:
-    """Seconds spent, by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Add the time of a block to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(stage, time.perf_counter() - start)
-
-    def add(self, stage: str, seconds: float) -> None:
-        """Add seconds to a stage."""
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-
-    def each(self, stage: str, items: Iterable[T]) -> Iterator[T]:
-        """Yield items, adding the time spent waiting for each to a stage."""
-        source = iter(items)
-        while True:
-            with self(stage):
-                found = list(islice(source, 1))
-            if not found:
-                return
-            yield found[0]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
-from capfilt.prefetch import Stopwatch
+from capfilt.stopwatch import Stopwatch
 
 Stage = Literal["caption", "score"]
 Turn = AbstractContextManager[object]

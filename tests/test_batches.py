@@ -10,7 +10,7 @@ from fakes import job_config, picture
 from PIL import Image
 
 from capfilt import batches
-from capfilt.batches import prepare, together
+from capfilt.batches import prepare, stack_pixels
 from capfilt.config import Device
 from capfilt.images import decode, resize
 from capfilt.records import Sample
@@ -57,7 +57,7 @@ def test_a_batch_for_a_gpu_goes_there_from_memory_that_it_reads_itself(monkeypat
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "empty", pinned)
-    monkeypatch.setattr(batches, "arrived", lambda pixels: asked.append("arrived") or pixels)
+    monkeypatch.setattr(batches, "copy_to_gpu", lambda pixels: asked.append("copy_to_gpu") or pixels)
     for kind in ("cuda", "cpu"):
-        assert np.array_equal(together(images, Device(kind=kind)), np.stack(images))
-    assert asked == [True, "arrived", False]
+        assert np.array_equal(stack_pixels(images, Device(kind=kind)), np.stack(images))
+    assert asked == [True, "copy_to_gpu", False]

@@ -15,7 +15,7 @@ from drivers import tables
 from fakes import NAMES, build_fakes, job_config, mixed_shards
 from ray._private.state import actors
 
-from capfilt.batches import Prepared, ready_batches
+from capfilt.batches import Prepared, read_batches
 from capfilt.errors import ConfigError, ShardError, WorkerError
 from capfilt.planning import plan_shards
 from capfilt.records import Held, Unit
@@ -53,7 +53,7 @@ def content(batches: list[list[Prepared]]) -> list[list[tuple[object, ...]]]:
 
 def test_batches_are_those_that_the_worker_would_make_itself(tmp_path, planned):
     (run, unit), config = planned, job_config(tmp_path, cluster=APART)
-    expected = list(ready_batches(config, run, unit, SIDES))
+    expected = list(read_batches(config, run, unit, SIDES))
 
     found = list(start_decoders(config, run)(unit, SIDES))
 

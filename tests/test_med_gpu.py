@@ -115,8 +115,8 @@ def test_pixels_for_which_a_gpu_has_no_room_stay_where_they_are(monkeypatch, err
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
     monkeypatch.setattr(gpu, "_copies", lambda: None)
     there, full = SimpleNamespace(to=lambda device: f"on {device}"), SimpleNamespace(to=fail)
-    assert gpu.arrived(there) == "on cuda"  # type: ignore[arg-type]
-    assert gpu.arrived(full) is full  # type: ignore[arg-type]
+    assert gpu.copy_to_gpu(there) == "on cuda"  # type: ignore[arg-type]
+    assert gpu.copy_to_gpu(full) is full  # type: ignore[arg-type]
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from capfilt.prefetch import AHEAD, Stopwatch, prefetch
+from capfilt.prefetch import AHEAD, prefetch
 
 
 @pytest.mark.parametrize(
@@ -121,19 +121,3 @@ def test_what_is_left_of_a_piece_is_not_prepared_for_nobody(monkeypatch):
     batches.close()
 
     assert prepared == list(range(101))
-
-
-def test_a_stopwatch_adds_up_stages_and_waiting(monkeypatch):
-    clock, now = Stopwatch(), [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-
-    def items():
-        for n in range(3):
-            now[0] += 1.0
-            yield n
-
-    for _ in clock.each("read", items()):
-        with clock("score"):
-            now[0] += 2.0
-
-    assert clock.seconds == {"read": 3.0, "score": 6.0}

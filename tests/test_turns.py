@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from capfilt import turns
-from capfilt.prefetch import Stopwatch
+from capfilt.stopwatch import Stopwatch
 from capfilt.turns import Turns
 
 

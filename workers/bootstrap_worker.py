@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from capfilt.batch_size import find_batch_size
-from capfilt.batches import ReadyBatches
+from capfilt.batches import BatchReader
 from capfilt.bootstrap import Build, CapFilt, capfilt_unit
 from capfilt.config import BootstrapConfig, Device
 from capfilt.ledger.completion import complete_if_covered
@@ -31,7 +31,7 @@ class BootstrapWorker:
         build: Build,
         config: BootstrapConfig,
         run: Run,
-        decoders: Callable[[BootstrapConfig, Run], ReadyBatches] | None = None,
+        start_reader: Callable[[BootstrapConfig, Run], BatchReader] | None = None,
     ) -> None:
         """Take what builds the models and, if images are decoded in other processes, what starts these.
 
@@ -40,7 +40,8 @@ class BootstrapWorker:
             ConfigError: as in start_decoders.
             WorkerError: likewise.
         """
-        self._batches = decoders(config, run) if decoders else None  # first, as refusing them takes less than models
+        # Before the models, since these take longer to load than it takes to find no room for decoders.
+        self._reader = start_reader(config, run) if start_reader else None
         self._models = built(build, config)
         self._config, self._run = config, run
 
@@ -50,7 +51,7 @@ class BootstrapWorker:
         Several may run at once: one reads, decodes, detokenizes or writes while the others have the models.
         """
         with bound(shard=unit.shard.id, unit=unit.name):
-            result = capfilt_unit(unit, self._models, self._config, self._run, self._batches)
+            result = capfilt_unit(unit, self._models, self._config, self._run, self._reader)
             if unit.trial:
                 return result
             return replace(result, completes=complete_if_covered(self._run, unit.shard, self._config))

@@ -16,7 +16,7 @@ from ray._private.state import actors
 from ray.actor import ActorHandle
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
-from capfilt.batches import Prepared, ReadyBatches, Sides, ready_batches
+from capfilt.batches import BatchReader, Prepared, Sides, read_batches
 from capfilt.config import BootstrapConfig
 from capfilt.errors import CapfiltError, ConfigError, WorkerError
 from capfilt.logs import LogSettings, bound
@@ -44,10 +44,10 @@ class _Decoder:
 
     def batches(self, unit: Unit, sides: Sides) -> Generator[list[Prepared], None, None]:
         with bound(shard=unit.shard.id, unit=unit.name):
-            yield from ready_batches(self._config, self._run, unit, sides)
+            yield from read_batches(self._config, self._run, unit, sides)
 
 
-def start_decoders(config: BootstrapConfig, run: Run) -> ReadyBatches:
+def start_decoders(config: BootstrapConfig, run: Run) -> BatchReader:
     """Start the decoders of this process, which has to run on Ray, and return the source of their batches.
 
     Raises:

@@ -96,7 +96,7 @@ def own_stream(kind: str, urgent: bool = False) -> AbstractContextManager[object
     return torch.cuda.stream(stream)
 
 
-def arrived(pixels: Tensor) -> Tensor:
+def copy_to_gpu(pixels: Tensor) -> Tensor:
     """Copy pixels from pinned memory to the GPU, and wait for the copy, so that any stream may read them.
 
     If there is no room, they are returned as they are, and a model copies a part at a time.
