@@ -89,7 +89,7 @@ def run(
             nullcontext() if force else swept(lease, partial(_sweep, folder, settings if config.export else None)),
             nullcontext() if local else session(config.cluster),
         ):
-            workers = None if local else _without_gpus(config.cluster, local)
+            workers = None if local else _without_gpus(config.cluster)
             shards = plan_shards(folder, found, partial(index_shards, workers, stop))
             if retry_quarantined:
                 _release(folder, shards)
@@ -161,16 +161,15 @@ class _Job:
 
     def _results(self, build: Build, local: bool) -> Results:
         """Return what does the units, in this process or on Ray, and yields the result of each."""
-        config = self.config
-        apart = start_decoders if config.cluster.decode_cpus and not local else None
-        make = partial(BootstrapWorker, build, placed(config), self.folder, apart)
-        tries, most, follower = config.cluster.attempts, config.max_quarantined, self.follower
+        config, follower = self.config, self.follower
+        start_reader = start_decoders if config.cluster.decode_cpus and not local else None
+        make = partial(BootstrapWorker, build, placed(config), self.folder, start_reader)
+        tries = 1 if local else config.cluster.attempts
+        isolation = Isolation(config.batch_size, tries, config.max_quarantined, follower)
         if local:
-            isolation = Isolation(config.batch_size, 1, most, follower)
             return run_local(make, self.left, isolation, self.stop, follower)
         follower.metrics = Metrics(self.folder.root, self.left.total, self.left.done)
         metered = partial(Metered, make, self.folder.root)
-        isolation = Isolation(config.batch_size, tries, most, follower)
         return run_units(metered, self.left, config.cluster, isolation, self.stop, follower)
 
     def export(self, settings: ExportConfig, local: bool) -> list[str]:
@@ -179,7 +178,8 @@ class _Job:
         self.board.set_phase("export")
         complete, clean = complete_shards(self.folder), self.folder.clean(settings)
         ready = [shard for shard in self.shards if shard.id in complete]
-        failed = export_shards(self.folder, ready, settings, _without_gpus(self.config.cluster, local), self.stop)
+        workers = Cluster(workers=1) if local else _without_gpus(self.config.cluster)
+        failed = export_shards(self.folder, ready, settings, workers, self.stop)
         self.stopped = self.stop.asked and bool({shard.id for shard in ready} - finished_shards(clean))
         return failed
 
@@ -233,11 +233,10 @@ class _Job:
         return []
 
 
-def _without_gpus(cluster: Cluster, local: bool) -> Cluster:
-    """Return the same workers without their GPUs, on any node, or one in this process."""
+def _without_gpus(cluster: Cluster) -> Cluster:
+    """Return the same workers without their GPUs, on any node."""
     cpus = min(1.0, cluster.cpus_per_worker)  # what a private cluster has
-    changes = {"gpus_per_worker": 0.0, "cpus_per_worker": cpus, "labels": {}}
-    return Cluster() if local else cluster.model_copy(update=changes)
+    return cluster.model_copy(update={"gpus_per_worker": 0.0, "cpus_per_worker": cpus, "labels": {}})
 
 
 def remedy(shard: Shard) -> str:
