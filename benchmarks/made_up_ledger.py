@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from capfilt import storage
 from capfilt.config import BootstrapConfig
 from capfilt.controls import CAPTION, OWN
-from capfilt.ledger import CANDIDATES, SAMPLES, count_values, record_path, write_tables
+from capfilt.ledger import CANDIDATES, SAMPLES, commit_path, count_values, write_tables
 from capfilt.ledger.commits import Commit, write_commit
 from capfilt.records import CONTROL, Shard
 from capfilt.runs import Run, start_run
@@ -35,7 +35,7 @@ def make(folder: str, candidates: int) -> Run:
     shards = [Shard(f"{n:05d}", f"in/{n:05d}.tar", 1, f"{n:06x}", SAMPLES_PER_SHARD) for n in range(count)]
     run.write_plan(shards)
     for number, shard in enumerate(shards):
-        if not storage.exists(record_path(run, shard)):
+        if not storage.exists(commit_path(run, shard)):
             _write(run, shard, np.random.default_rng(number))
     return run
 
@@ -62,7 +62,7 @@ def _write(run: Run, shard: Shard, rng: np.random.Generator) -> None:
         sha256=write_tables(run, run.parts(shard), tables),
         units=[f"{0:08d}-{shard.samples:08d}"],
     )
-    write_commit(record_path(run, shard), commit)
+    write_commit(commit_path(run, shard), commit)
 
 
 def _samples(shard: Shard, rng: np.random.Generator) -> pa.Table:

@@ -14,7 +14,7 @@ from capfilt import storage
 from capfilt.errors import FailedUnitsError, RunError
 from capfilt.ledger import committed_units, read_candidates, read_samples, write_unit
 from capfilt.ledger.commits import seal
-from capfilt.ledger.quarantine import quarantine, quarantined, record_of, release
+from capfilt.ledger.quarantine import quarantine, quarantine_path, quarantined, release
 from capfilt.records import Held, Shard, Unit
 from capfilt.runs import Run, load_run
 from capfilt.verify import verify
@@ -208,7 +208,7 @@ def test_what_is_on_record_stays_and_what_is_not_is_added(tmp_path):
 )
 def test_what_is_no_record_of_its_sample_is_refused(tmp_path, content, why):
     run = new_run(tmp_path)
-    path = Path(record_of(run, SHARD, 1))
+    path = Path(quarantine_path(run, SHARD, 1))
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
 

@@ -16,8 +16,8 @@ from capfilt.ledger import (
     fold,
     is_complete,
     read_candidates,
-    read_record,
     read_samples,
+    read_shard_commit,
     write_unit,
 )
 from capfilt.ledger.commits import read_commit
@@ -99,7 +99,7 @@ def test_rows_come_back_as_they_were(run):
 def test_the_record_counts_and_adds_up(run):
     fold(run, SHARD, commit(run, SHARD, CUTS, RECORDS, CANDIDATES))
 
-    done = read_record(run, SHARD)
+    done = read_shard_commit(run, SHARD)
 
     assert (done.lo, done.hi, done.size, done.digest) == (0, 4, 1000, "d16e57")
     assert done.statuses == {"decode_error": 1, "ok": 3}

@@ -15,7 +15,7 @@ import time
 from capfilt import storage
 from capfilt.errors import RunError
 from capfilt.ledger.commits import seal, unseal
-from capfilt.ledger.tables import record_path
+from capfilt.ledger.tables import commit_path
 from capfilt.records import Held, SampleRecord, Shard, Unit
 from capfilt.runs import Run
 
@@ -31,7 +31,7 @@ def quarantine(run: Run, unit: Unit, records: list[SampleRecord]) -> None:
         records: of all samples of the unit, by position.
     """
     for held in unit.held:
-        path = record_of(run, unit.shard, held.position)
+        path = quarantine_path(run, unit.shard, held.position)
         if storage.exists(path):
             continue
         record = records[held.position - unit.lo]
@@ -70,7 +70,7 @@ def release(run: Run, shard: Shard) -> None:
     has written its marker, leaves no marker of the old state. The records go last: if a release is cut short, the shard
     comes out as it was.
     """
-    storage.remove(record_path(run, shard))
+    storage.remove(commit_path(run, shard))
     for name in storage.list_files(run.parts(shard)):
         if name.endswith(".json"):  # before the tables that they vouch for
             storage.remove(storage.join(run.parts(shard), name))
@@ -82,7 +82,7 @@ def release(run: Run, shard: Shard) -> None:
     storage.remove_folder(storage.join(run.quarantine, shard.id))
 
 
-def record_of(run: Run, shard: Shard, position: int) -> str:
+def quarantine_path(run: Run, shard: Shard, position: int) -> str:
     """Return the path of a sample's record."""
     return storage.join(run.quarantine, shard.id, f"{position:08d}.json")
 

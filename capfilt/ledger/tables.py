@@ -73,7 +73,7 @@ def read_unit(run: Run, unit: Unit) -> tuple[Commit, pa.Table] | None:
 def committed_units(run: Run, shard: Shard) -> set[str]:
     """Return the names of a shard's committed units."""
     if is_complete(run, shard):
-        return set(read_record(run, shard).units)
+        return set(read_shard_commit(run, shard).units)
     return recorded(storage.list_files(run.parts(shard)))
 
 
@@ -89,7 +89,7 @@ def recorded(names: Iterable[str]) -> set[str]:
 
 def is_complete(run: Run, shard: Shard) -> bool:
     """Return whether all units of a shard are committed and folded."""
-    return storage.exists(record_path(run, shard))
+    return storage.exists(commit_path(run, shard))
 
 
 def fold(run: Run, shard: Shard, units: Sequence[Unit]) -> None:
@@ -127,20 +127,20 @@ def read_candidates(run: Run, shard: Shard) -> pa.Table:
     return _read_table(run, shard, "candidates")
 
 
-def read_record(run: Run, shard: Shard) -> Commit:
+def read_shard_commit(run: Run, shard: Shard) -> Commit:
     """Return the commit record of a complete shard."""
-    return read_commit(record_path(run, shard))
+    return read_commit(commit_path(run, shard))
 
 
 def table_hashes(run: Run, shard: Shard) -> dict[str, str]:
     """Return the hash of each table of a complete shard, by name; empty if it is not complete."""
     try:
-        return read_record(run, shard).sha256
+        return read_shard_commit(run, shard).sha256
     except FileNotFoundError:
         return {}
 
 
-def record_path(run: Run, shard: Shard) -> str:
+def commit_path(run: Run, shard: Shard) -> str:
     """Return the path of a shard's commit record."""
     return f"{run.parts(shard)}.json"
 
@@ -219,13 +219,13 @@ def _fold(run: Run, shard: Shard, stems: Sequence[str]) -> None:
     }
     if not np.array_equal(tables["samples"]["position"].to_numpy(), np.arange(shard.samples)):
         raise RunError(f"{shard.url}: its units do not hold each of its {shard.samples} samples once")
-    write_commit(record_path(run, shard), merge(commits, write_tables(run, run.parts(shard), tables)))
+    write_commit(commit_path(run, shard), merge(commits, write_tables(run, run.parts(shard), tables)))
 
 
 def _read_table(run: Run, shard: Shard, name: str) -> pa.Table:
     if not is_complete(run, shard):
         raise RunError(f"{shard.url}: its ledger is not complete; bootstrap the run {run.root} to the end")
-    return checked_table(table_path(run.parts(shard), name), read_record(run, shard).sha256[name])
+    return checked_table(table_path(run.parts(shard), name), read_shard_commit(run, shard).sha256[name])
 
 
 def _check_unit(unit: Unit, records: Sequence[SampleRecord], candidates: pa.Table) -> None:

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from capfilt import storage
 from capfilt.errors import RunError
-from capfilt.ledger.quarantine import QUARANTINED, quarantined, record_of
+from capfilt.ledger.quarantine import QUARANTINED, quarantine_path, quarantined
 from capfilt.records import Shard
 from capfilt.runs import Run
 
@@ -22,7 +22,7 @@ def verify_quarantine(run: Run, shard: Shard, path: str, samples: pa.Table, lo: 
     chosen = samples.filter(pc.equal(samples["status"], QUARANTINED))
     rows = dict(zip(chosen["position"].to_pylist(), chosen["error"].to_pylist(), strict=True))
     for position in sorted(records.keys() | rows.keys()):
-        record = record_of(run, shard, position)
+        record = quarantine_path(run, shard, position)
         if position not in rows:
             yield f"{record}: is of a sample that is not quarantined in {path}; bootstrap with --retry-quarantined"
         elif position not in records:
