@@ -33,9 +33,9 @@ from torch import Tensor
 from capfilt.bootstrap import CapFilt
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import BootstrapConfig, Cluster, Device, FilterSettings, Sampling
+from capfilt.config.sizes import MEDConfig, TextConfig, VisionConfig
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.decoding import Generated
 from capfilt.med.model import MED
 from capfilt.med.tokens import SPECIAL, Tokens

@@ -20,8 +20,8 @@ from pathlib import Path
 import yaml
 from machine import describe
 
+from capfilt.config.sizes import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.checkpoints import Checkpoint, save
-from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.model import MED
 from capfilt.med.tokens import SPECIAL, Tokens
 from capfilt.world.noise import NoiseRates

@@ -10,7 +10,7 @@ from plain_step import PADDED, Queues
 from torch import Tensor
 
 from capfilt.config.momentum import MomentumSettings
-from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
+from capfilt.config.sizes import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.model import MED
 from capfilt.med.tokens import SPECIAL, Tokens
 from capfilt.training.data import Batch

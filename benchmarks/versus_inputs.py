@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from capfilt.config import ImageLimits
+from capfilt.config.sizes import MEDConfig, TextConfig, VisionConfig
 from capfilt.images import decode, resize
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.model import MED
 from capfilt.med.tokens import SPECIAL, Tokens
 from capfilt.med.transformers_layout import save_transformers

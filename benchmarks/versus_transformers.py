@@ -41,7 +41,7 @@ from versus_sides import DOCUMENTED, NEW, Ours, Side, Theirs, sampling
 from versus_work import captioner_work, filter_work, matrix_rates, profile_stages, subtract_stages
 
 from capfilt.config import Device
-from capfilt.med.config import MEDConfig
+from capfilt.config.sizes import MEDConfig
 from capfilt.med.inference import on_device
 
 CASES = ("caption-1", "both-1", "shard-1", "caption-4", "both-4", "shard-4", "caption-10", "both-10", "shard-10",

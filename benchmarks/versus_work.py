@@ -20,7 +20,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 from versus_sides import LENGTH, NEW
 
-from capfilt.med.config import MEDConfig
+from capfilt.config.sizes import MEDConfig
 from capfilt.med.model import MED
 
 CALL = "the call that is traced"

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from capfilt.config import Sampling
 from capfilt.config.model import ModelSettings
+from capfilt.config.sizes import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.attention import KeysValues
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.decoding import Generated, TextDecoder
 from capfilt.med.generation import CaptionGenerator, generate
 from capfilt.med.model import MED

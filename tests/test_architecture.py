@@ -68,12 +68,24 @@ def test_a_driver_does_without_timm(driver):
     assert not {name for name in loaded if "timm" in tops(names[name])}
 
 
-def test_the_model_knows_nothing_of_the_pipeline():
+@pytest.mark.parametrize(
+    ("package", "known"),
+    [
+        ("capfilt/config/", ("config", "display", "errors")),
+        ("capfilt/med/", ("config", "errors", "med", "memory", "storage")),
+    ],
+)
+def test_a_package_near_the_ground_knows_few_others(package, known):
     """MED can be read, tested and taken elsewhere without captioners, filters, ledger or jobs."""
-    known = ("capfilt.med", "capfilt.config", "capfilt.errors", "capfilt.memory", "capfilt.storage")
-    for module in (module for module in MODULES if module.startswith("capfilt/med/")):
-        others = {name for name in imported(module) if name.startswith("capfilt.") and not name.startswith(known)}
+    for module in (module for module in MODULES if module.startswith(package)):
+        others = {name.split(".")[1] for name in imported(module) if name.startswith("capfilt.")} - set(known)
         assert not others, f"{module} imports {others}"
+
+
+def test_nothing_imports_the_command_line():
+    """A driver on a cluster is started as a process of its own, since its exit code tells how it ended."""
+    others = [module for module in MODULES if not module.startswith("capfilt/cli/")]
+    assert not [module for module in others if any(name.startswith("capfilt.cli") for name in imported(module))]
 
 
 def test_every_package_is_listed_for_installation():

@@ -10,10 +10,10 @@ from capfilt.config import BootstrapConfig, Cluster, Config, ExportConfig, Sampl
 from capfilt.config.bootstrap import RESULTS
 from capfilt.config.demo import DemoConfig
 from capfilt.config.loading import section_of
+from capfilt.config.sizes import MEDConfig, VisionConfig
 from capfilt.config.tasks import NLVR2Config
 from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.errors import ConfigError
-from capfilt.med.config import MEDConfig, VisionConfig
 
 ROOT = Path(__file__).parent.parent
 NEEDED = {"input": ["x.tar"], "run": "run", "captioner": "a", "filter": "b"}

@@ -82,7 +82,7 @@ def test_a_folder_that_is_not_there_is_told(drivers, tmp_path, capsys):
 
 def test_the_driver_is_the_command_line_with_a_code_of_its_own_for_what_nobody_foresaw(tmp_path):
     code = (
-        "import sys, click; from capfilt.cli import cli; from workers.entrypoint import drive\n"
+        "import sys, click; from capfilt.cli import cli; from capfilt.cli.driver import drive\n"
         "@cli.command()\ndef surprise():\n    raise KeyError('encoder')\n"
         "drive(sys.argv[1:])"
     )

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from capfilt.config.sizes import TextConfig
 from capfilt.med import attention
-from capfilt.med.config import TextConfig
 from capfilt.med.ragged import Places
 
 KIND = "cuda" if torch.cuda.is_available() else "cpu"

@@ -10,9 +10,9 @@ from models import small_checkpoint, write_vocabulary
 from PIL import Image
 from safetensors.torch import load_file
 
+from capfilt.config.sizes import MEDConfig, TextConfig, VisionConfig
 from capfilt.errors import CheckpointError
 from capfilt.med.checkpoints import Checkpoint, load
-from capfilt.med.config import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.model import MED
 from capfilt.med.published import translate
 from capfilt.med.tokens import Tokens

@@ -4,7 +4,7 @@ import pytest
 import torch
 from models import lively_checkpoint
 
-from capfilt.med.config import VisionConfig
+from capfilt.config.sizes import VisionConfig
 from capfilt.med.model import MED
 from capfilt.med.vision import MEAN, STD, VisionTower, normalise, resize_positions
 

@@ -10,8 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from without_gpu import GPU, Watch, pin, to_gpu
 
 from capfilt.config.momentum import MomentumSettings
+from capfilt.config.sizes import NLVR2Sizes, VQASizes
 from capfilt.config.training import Schedule
-from capfilt.med.config import NLVR2Sizes, VQASizes
 from capfilt.med.model import MED
 from capfilt.med.nlvr2 import NLVR2
 from capfilt.med.tokens import Tokens

@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from capfilt.errors import StoppedError
 from capfilt.runs.stop import stop_requested
 from workers.signals import exit_on_sigterm
 
-CRASHED = 70  # exit code of a driver that met an unforeseen error, as in sysexits.h
 FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0  # seconds before the driver is started again; doubled with each
 
 _ENDS = (0, 1, 2, 3, StoppedError.exit_code)
@@ -45,17 +43,6 @@ def main(arguments: Sequence[str]) -> int:
         _say(f"{args.folder} is not on this machine; relative paths in the settings start from {Path.cwd()}")
     with exit_on_sigterm():
         return _drive([args.job, str(settings), *flags], args.asked_in, args.retries)
-
-
-def drive(arguments: Sequence[str]) -> None:
-    """Be the driver: the command line itself, except that an unforeseen error gets an exit code of its own."""
-    from capfilt.cli import cli
-
-    try:
-        cli(list(arguments))
-    except Exception:  # of whatever type: only by the code does _drive tell a crash, to be retried, from an end
-        traceback.print_exc()
-        sys.exit(CRASHED)
 
 
 def _drive(arguments: Sequence[str], asked_in: str, retries: int) -> int:
@@ -88,7 +75,7 @@ def _run(arguments: Sequence[str]) -> int:
         return driver.wait()
 
 
-_DRIVER = "import sys; from workers.entrypoint import drive; drive(sys.argv[1:])"
+_DRIVER = "import sys; from capfilt.cli.driver import drive; drive(sys.argv[1:])"
 
 
 def _stopping(asked_in: str) -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from capfilt.config.loading import Config
-from capfilt.med.config import MEDConfig
+from capfilt.config.sizes import MEDConfig
 
 Size = Annotated[int, Field(gt=0, le=1 << 18)]  # so that the bytes of a tensor are a number that torch can count
 Depth = Annotated[int, Field(gt=0, le=1000)]  # blocks; millions would be laid out for hours before memory ends

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from capfilt.med.config import TextConfig
+from capfilt.config.sizes import TextConfig
 from capfilt.med.cpu import MATRIX_UNITS
 from capfilt.med.gpu import few_suit, heads_suit, varlen_attention
 from capfilt.med.ragged import Places, Varlen

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from capfilt.config.sizes import TextConfig
 from capfilt.errors import CheckpointError
-from capfilt.med.config import TextConfig
 from capfilt.med.published import translate
 from capfilt.med.tokens import Tokens
 from capfilt.med.weights import load_json, load_tensors, weights_file, words_file

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from capfilt.config.sizes import MEDConfig, NLVR2Sizes, Sizes, TextConfig, VisionConfig, VQASizes
 from capfilt.errors import CheckpointError
-from capfilt.med.config import MEDConfig, NLVR2Sizes, Sizes, TextConfig, VisionConfig, VQASizes
 from capfilt.med.fetch import require_place
 from capfilt.med.model import INITIAL_TEMPERATURE, MED
 from capfilt.med.nlvr2 import NLVR2

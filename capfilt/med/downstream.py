@@ -11,8 +11,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from capfilt.config.sizes import NLVR2Sizes, VisionConfig, VQASizes
 from capfilt.errors import CheckpointError
-from capfilt.med.config import NLVR2Sizes, VisionConfig, VQASizes
 from capfilt.med.model import BERT_STD, BERT_WIDTH, MED
 from capfilt.med.nlvr2 import NLVR2
 from capfilt.med.vqa import VQA

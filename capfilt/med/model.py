@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from capfilt.config.sizes import MEDConfig
 from capfilt.med.attention import KeysValues
-from capfilt.med.config import MEDConfig
 from capfilt.med.gpu import varlen_suits
 from capfilt.med.text import TextStack
 from capfilt.med.unpadded import UnpaddedTexts

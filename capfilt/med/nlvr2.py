@@ -13,8 +13,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from capfilt.config.sizes import NLVR2Sizes, TextConfig
 from capfilt.med.attention import Attention, Heads
-from capfilt.med.config import NLVR2Sizes, TextConfig
 from capfilt.med.residual import post_norm
 from capfilt.med.text import Embeddings, Mlp
 from capfilt.med.vision import VisionTower

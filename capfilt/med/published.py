@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from capfilt.config.sizes import MEDConfig, NLVR2Sizes, Sizes, TextConfig, VisionConfig, VQASizes
 from capfilt.errors import CheckpointError
-from capfilt.med.config import MEDConfig, NLVR2Sizes, Sizes, TextConfig, VisionConfig, VQASizes
 from capfilt.med.vision import is_square, resize_positions
 
 logger = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from capfilt.config.sizes import TextConfig
 from capfilt.med.attention import Attention, KeysValues, SelfCache
-from capfilt.med.config import TextConfig
 from capfilt.med.ragged import Places
 from capfilt.med.residual import post_norm
 from capfilt.med.unpadded import Grouping, UnpaddedTexts

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from safetensors.torch import save_file
 from torch import Tensor
 
+from capfilt.config.sizes import MEDConfig
 from capfilt.errors import CheckpointError
 from capfilt.med.checkpoints import Checkpoint, require
-from capfilt.med.config import MEDConfig
 from capfilt.med.losses import LABEL_SMOOTHING
 from capfilt.med.model import BERT_STD
 from capfilt.med.published import ATTENTION, NAMES

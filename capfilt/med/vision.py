@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from capfilt.med.config import VisionConfig
+from capfilt.config.sizes import VisionConfig
 from capfilt.med.residual import pre_norm
 
 # The statistics of CLIP's training images, which BLIP keeps (arXiv 2103.00020).

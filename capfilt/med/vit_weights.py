@@ -12,8 +12,8 @@ import torch
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from capfilt.config.sizes import VisionConfig
 from capfilt.errors import CheckpointError
-from capfilt.med.config import VisionConfig
 from capfilt.med.vision import is_square, resize_positions
 from capfilt.med.weights import DAMAGE, OUTAGE, check_unpacked, load_tensors, on_meta, weights_file
 

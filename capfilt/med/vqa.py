@@ -10,8 +10,8 @@ Source: BLIP, arXiv 2201.12086, section 5.3 and figure 5.
 
 from torch import Tensor, nn
 
+from capfilt.config.sizes import VQASizes
 from capfilt.med.attention import KeysValues
-from capfilt.med.config import VQASizes
 from capfilt.med.text import TextStack
 from capfilt.med.vision import VisionTower
 
