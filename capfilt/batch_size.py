@@ -72,7 +72,8 @@ def _fill(models: CapFilt, size: int) -> None:
     with ThreadPoolExecutor(2) as pool:
         captioning = pool.submit(models.captioner.caption, others, range(size))
         scoring = pool.submit(models.filter.score, for_filter, [[WEB_TEXT] * 2] * size)
-        captioning.result(), scoring.result()
+        captioning.result()
+        scoring.result()
 
 
 def _pixels(models: CapFilt, size: int) -> list[Tensor]:

@@ -213,7 +213,8 @@ def _row(sample: Row, candidates: list[Row]) -> Row:
     best = sorted(candidates, key=lambda c: (-c["itm"], SOURCES.index(c["source"]), c["caption_index"]))
     texts = [clean(candidate["text"]) for candidate in best]
     sources = [candidate["source"] for candidate in best]
-    by_origin = {source == "synthetic": text for source, text in zip(sources[::-1], texts[::-1], strict=True)}
+    own = [text for text, source in zip(texts, sources, strict=True) if source != "synthetic"]
+    synthetic = [text for text, source in zip(texts, sources, strict=True) if source == "synthetic"]
     return {
         "key": f"{sample['shard']}{sample['position']:09d}",  # the original may be a path, or not unique
         "original_key": sample["key"],
@@ -223,8 +224,8 @@ def _row(sample: Row, candidates: list[Row]) -> Row:
         "width": sample["width"],
         "height": sample["height"],
         "format": sample["format"],
-        "web_caption": by_origin.get(False, ""),
-        "syn_caption": by_origin.get(True, ""),
+        "web_caption": own[0] if own else "",
+        "syn_caption": synthetic[0] if synthetic else "",
         "texts": texts,
         "sources": sources,
         "scores": [candidate["itm"] for candidate in best],

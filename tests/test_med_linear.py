@@ -8,7 +8,7 @@ from models import lively_checkpoint
 from torch import nn
 
 from capfilt.config import Device
-from capfilt.med.inference import round_products, shape
+from capfilt.med.inference import convert_layers, round_products
 from capfilt.med.linear import replace_linear
 from capfilt.med.model import MED
 from capfilt.med.packed import PackedLinear
@@ -57,8 +57,8 @@ def test_a_model_in_the_form_for_a_gpu_says_what_it_said(plain, stem):
     """All of it but the kernels works on a CPU, where an activation within a product is exact."""
     config = plain.config.model_copy(update={"vision": plain.config.vision.model_copy(update={"stem": stem})})
     model = MED(config).initialise(0).eval()
-    shaped = shape(deepcopy(model), Device(kind="cuda", dtype="bfloat16", linear="plain"))
-    shaped = shape(shaped, Device(kind="cuda", dtype="bfloat16", linear="plain"))  # as for a second use of it
+    shaped = convert_layers(deepcopy(model), Device(kind="cuda", dtype="bfloat16", linear="plain"))
+    shaped = convert_layers(shaped, Device(kind="cuda", dtype="bfloat16", linear="plain"))  # as for a second use of it
     rounded = round_products(model) or model
     replace_linear(rounded, "cpu", packed=False)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).bfloat16()

@@ -22,7 +22,7 @@ from capfilt.med.decoding import DecodingState
 from capfilt.med.generation import CaptionGenerator
 from capfilt.med.graphs import Recorder
 from capfilt.med.image_encoder import ImageEncoder
-from capfilt.med.inference import on_device, shape
+from capfilt.med.inference import convert_layers, on_device
 from capfilt.med.model import MED
 from capfilt.med.unpadded import UnpaddedTexts
 
@@ -57,7 +57,7 @@ def model(device, watch, flash, monkeypatch) -> Iterator[MED]:
     owners = torch.tensor([0, 0, 0, 2, 2, 2])
     known = {"of": UnpaddedTexts.of(*texts, owners, IMAGES), "varlen": UnpaddedTexts.varlen(*texts, owners, IMAGES, 17)}
     with torch.device("meta"):
-        model = shape(MED(small_config(VOCABULARY)).eval(), device)
+        model = convert_layers(MED(small_config(VOCABULARY)).eval(), device)
     with FakeTensorMode() as mode, torch.inference_mode():
         to_gpu(model)
         for name, unpadded in known.items():

@@ -56,13 +56,13 @@ class MEDCaptioner:
 
     def caption(self, pixels: Tensor, noise: Sequence[int], turn: Turn = UNSHARED) -> list[list[Caption]]:
         """Return the captions of each image of pixels, uint8 (B, 3, S, S); noise is one seed for each image."""
-        numbers = self._draw(noise)
+        numbers = self._random_numbers(noise)
         with turn, self._stream:
             written = self._in_parts(self._image_encoder(pixels), numbers)
-        captions = iter(self._read(list(chain.from_iterable(written))))
+        captions = iter(self._to_captions(list(chain.from_iterable(written))))
         return [list(islice(captions, len(group))) for group in written]
 
-    def _draw(self, noise: Sequence[int]) -> Tensor:
+    def _random_numbers(self, noise: Sequence[int]) -> Tensor:
         """Return the random numbers for sampling each image's captions, float64 (B, n, T); (B, 0) without sampling."""
         if self.settings.method != "nucleus":
             return torch.empty(len(noise), 0)
@@ -91,7 +91,7 @@ class MEDCaptioner:
     def _begin(self, image: Tensor, noise: Tensor | None) -> DecodingState:
         return self._generator.begin(self.model.project_image(image), noise, fixed=self._recorder.records)
 
-    def _read(self, rows: list[Row]) -> list[Caption]:
+    def _to_captions(self, rows: list[Row]) -> list[Caption]:
         generated = [ids[len(self.prompt) :] for ids, _ in rows]
         end, texts = self.tokens.end, self.tokens.decode_all(generated)
         lengths = [ids.index(end) + 1 if end in ids else len(ids) for ids in generated]

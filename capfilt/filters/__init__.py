@@ -14,7 +14,7 @@ class Scores(NamedTuple):
     """What a filter says of one (image, text) pair."""
 
     itm: float  # P(match), in [0, 1]
-    itc: float | None  # cosine of the contrastive features, in [-1, 1]; None when the filter has none
+    itc: float | None = None  # cosine of the contrastive features, in [-1, 1]; None when the filter has none
 
 
 class Filter(Protocol):

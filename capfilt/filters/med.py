@@ -77,9 +77,9 @@ class MEDFilter:
         owners = torch.tensor([i for i, group in enumerate(texts) for _ in group])  # (R,)
         unpadded = self.model.unpad(*self.tokens.batch(rows), owners, *image.shape[:2])
         seen = self._recorder.start(image)
-        values = self._recorder.go_on(self._judge, seen, unpadded)[: len(rows)].tolist()
-        scores = iter(Scores(itm, *(itc or [None])) for itm, *itc in values)
-        return [list(islice(scores, len(group))) for group in texts]
+        scores = self._recorder.go_on(self._judge, seen, unpadded)[: len(rows)].tolist()
+        each = iter(Scores(*row) for row in scores)
+        return [list(islice(each, len(group))) for group in texts]
 
     def _project(self, image: Tensor) -> Seen:
         return Seen(image, self.model.project_image(image))

@@ -27,6 +27,7 @@ class Finished:
 
     beams: int
     captions: list[tuple[float, float, list[int]]] = field(default_factory=list)  # score, summed log-probability, ids
+    closed: bool = False  # no open beam can still rank among them
 
     def add(self, total: float, ids: list[int], length: int) -> None:
         """Keep a caption if it is among the best; length counts the prompt but not the end token."""
@@ -34,9 +35,10 @@ class Finished:
         self.captions.sort(key=lambda caption: -caption[0])
         del self.captions[self.beams :]
 
-    def settled(self, best_open: float, length: int) -> bool:
-        """Return whether no open beam, at its present score, can still rank among the best."""
-        return len(self.captions) == self.beams and self.captions[-1][0] >= best_open / length
+    def close_if_best(self, best_open: float, length: int) -> None:
+        """Take no more captions if no open beam, at its present score, can still rank among these."""
+        full = len(self.captions) == self.beams
+        self.closed = self.closed or (full and self.captions[-1][0] >= best_open / length)
 
 
 @torch.inference_mode()
@@ -60,27 +62,26 @@ def beam_search(
     totals = logits.new_full((images, beams), NEVER, dtype=torch.float32)  # (B, K)
     totals[:, 0] = 0.0
     finished = [Finished(beams) for _ in range(images)]
-    settled = [False] * images
     for length in range(len(prompt), settings.max_length):
         scores = penalise(logits.float().log_softmax(dim=1), ids, settings.repetition_penalty)  # (R, V)
         if length < settings.min_length:
             scores = ban(scores, end)
-        rows, tokens, totals = _advance(scores, totals, ids, end, finished, settled)
+        rows, tokens, totals = _advance(scores, totals, ids, end, finished)
         ids = torch.cat([ids[rows], tokens[:, None]], dim=1)  # (R, length + 1)
-        if all(settled) or length + 1 == settings.max_length:
+        if all(found.closed for found in finished) or length + 1 == settings.max_length:
             break
         for cache in caches:
             cache.reorder(rows)
         logits = next_logits(model, ids[:, -1:], image, caches, length, seen)  # (R, V)
     for i in range(images):
-        if not settled[i]:
+        if not finished[i].closed:
             for k in range(beams):
                 finished[i].add(float(totals[i, k]), ids[i * beams + k].tolist(), ids.shape[1])
     return _best(finished, settings.max_length, ids.device)
 
 
 def _advance(
-    scores: Tensor, totals: Tensor, ids: Tensor, end: int, finished: list[Finished], settled: list[bool]
+    scores: Tensor, totals: Tensor, ids: Tensor, end: int, finished: list[Finished]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Choose the beams of the next step: the rows they continue (R,), their new tokens (R,) and totals (B, K).
 
@@ -98,11 +99,11 @@ def _advance(
             row, token = i * beams + spot // width, spot % width
             if token != end:
                 chosen.append((row, token, value))
-            elif rank < beams and not settled[i]:
+            elif rank < beams and not finished[i].closed:
                 finished[i].add(value, [*ids[row].tolist(), end], ids.shape[1])
             if len(chosen) == beams:
                 break
-        settled[i] = settled[i] or finished[i].settled(values[0], ids.shape[1])
+        finished[i].close_if_best(values[0], ids.shape[1])
         rows += [row for row, _, _ in chosen]
         tokens += [token for _, token, _ in chosen]
         kept.append([value for _, _, value in chosen])

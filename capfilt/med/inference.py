@@ -22,7 +22,7 @@ def ready(model: M, device: Device) -> M:
     if on_meta():
         return model.eval().requires_grad_(False)
     keep_float32()
-    model = shape(model.to(device.kind).eval().requires_grad_(False), device)
+    model = convert_layers(model.to(device.kind).eval().requires_grad_(False), device)
     if device.kind == "cuda":
         kernels_run()  # now, when a lack of memory is waited out and another process tries again
         if device.dtype == "bfloat16":
@@ -30,7 +30,7 @@ def ready(model: M, device: Device) -> M:
     return model
 
 
-def shape(model: M, device: Device) -> M:
+def convert_layers(model: M, device: Device) -> M:
     """Convert a model, in place, to the types and layers that a settled device computes with."""
     if device.dtype == "bfloat16":
         round_products(model)
