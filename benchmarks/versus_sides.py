@@ -26,8 +26,8 @@ from capfilt.bootstrap import CapFilt, capfilt_unit
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import BootstrapConfig, Device, FilterSettings, Sampling
 from capfilt.filters.med import MEDFilter
+from capfilt.med.auto import resolve_auto
 from capfilt.med.checkpoints import load
-from capfilt.med.settled import settle
 from capfilt.med.vision import normalise
 from capfilt.planning import plan_shards
 from capfilt.prefetch import prefetch
@@ -63,7 +63,7 @@ class Ours:
 
     def __init__(self, folders: Folders, device: Device) -> None:
         self.name = f"capfilt {device.dtype}"
-        self.folders, self.device = folders, settle(device)
+        self.folders, self.device = folders, resolve_auto(device)
         self._captioner: tuple[Sampling, MEDCaptioner] | None = None
         self._filters: dict[bool, MEDFilter] = {}
 

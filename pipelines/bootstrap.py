@@ -30,7 +30,7 @@ from capfilt.shards.samples import NO_SAMPLES
 from pipelines.export import export_shards, finish
 from pipelines.follow import Follower
 from pipelines.indexing import index_shards
-from pipelines.settling import placed, settled
+from pipelines.resolving import placed, resolved
 from workers.bootstrap_worker import BootstrapWorker
 from workers.decoder import start_decoders
 from workers.isolation import Isolation
@@ -81,7 +81,7 @@ def run(
     found = find_shards(config.input)  # first, so that a slip in the inputs leaves no run behind
     root = storage.absolute(config.run)
     with everywhere(run=root), _held(root, force, stop) as (lease, stop):
-        config = settled(config, build, local, stop)
+        config = resolved(config, build, local, stop)
         folder = start_run(config, hashes)
         settings = ExportConfig(run=config.run, policy=config.policy)
         with (

@@ -18,7 +18,7 @@ from capfilt.runs.lease import require_free
 from capfilt.shards import find_shards
 from capfilt.units import unit_size
 from pipelines.bootstrap import ONE_FOR_BOTH, remedy
-from pipelines.settling import as_begun
+from pipelines.resolving import as_begun
 from workers.room import find_room
 
 LEDGER_BYTES = 2000  # of a sample and a few texts, at most; metadata of many kilobytes are rare

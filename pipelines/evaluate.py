@@ -25,10 +25,10 @@ from capfilt.evaluation.retrieval import evaluate_retrieval
 from capfilt.evaluation.vqa import evaluate_vqa, read_candidates
 from capfilt.filters.med import MEDFilter
 from capfilt.hardware import require_device
+from capfilt.med.auto import resolve_auto
 from capfilt.med.checkpoints import load, load_nlvr2, load_vqa, require
 from capfilt.med.fetch import fetch
 from capfilt.med.gpu import keep_float32
-from capfilt.med.settled import settle
 from capfilt.storage import join, local_path, publish
 from capfilt.training.passes import Draw
 from capfilt.training.questions import Questions
@@ -50,7 +50,7 @@ def run(config: EvaluateConfig) -> dict[str, object]:
     require_device(config.device.kind, "set device.kind: cpu")
     torch.set_num_threads(config.device.threads)
     keep_float32()
-    config = config.model_copy(update={"device": settle(config.device)})
+    config = config.model_copy(update={"device": resolve_auto(config.device)})
     started = time.monotonic()
     measured = _prepared(config).measure()
     result = report(config, measured, time.monotonic() - started)

@@ -8,7 +8,7 @@ from capfilt.forecast import Forecast, Pace, Rehearsal, forecast, measured, pace
 from capfilt.forecast.survey import Survey
 from capfilt.hardware import require_device
 from pipelines.bootstrap_dry_run import Hashes, look
-from pipelines.settling import as_begun
+from pipelines.resolving import as_begun
 from workers.slots import units_in_hand
 
 

@@ -7,7 +7,7 @@ from capfilt import storage
 from capfilt.bootstrap import Build
 from capfilt.config import BootstrapConfig
 from capfilt.hardware import require_gpus
-from capfilt.med.settled import settle
+from capfilt.med.auto import resolve_auto
 from capfilt.runs import begun_with
 from capfilt.runs.stop import Stop
 from workers.bootstrap_worker import try_batch_sizes
@@ -16,7 +16,7 @@ from workers.session import on_a_worker
 logger = logging.getLogger(__name__)
 
 
-def settled(config: BootstrapConfig, build: Build, local: bool, stop: Stop) -> BootstrapConfig:
+def resolved(config: BootstrapConfig, build: Build, local: bool, stop: Stop) -> BootstrapConfig:
     """Decide what a config leaves to the machine: as the run began with, or else as suits the machine.
 
     Raises:
@@ -37,7 +37,7 @@ def settled(config: BootstrapConfig, build: Build, local: bool, stop: Stop) -> B
 def as_begun(config: BootstrapConfig) -> BootstrapConfig:
     """Return a config with the device and batch size that its run began with; a new run has no batch size yet."""
     begun = begun_with(config.run)
-    device = settle(config.device, begun.device if begun else None)
+    device = resolve_auto(config.device, begun.device if begun else None)
     size = config.batch_size or (begun.batch_size if begun else 0)
     return config.model_copy(update={"device": device, "batch_size": size})
 

@@ -27,7 +27,7 @@ from capfilt.runs.stop import Stop, heed_stop
 from capfilt.storage import absolute, exists, join
 from capfilt.training.folder import TrainingRun
 from pipelines import bootstrap, bootstrap_dry_run, finetune, pretrain
-from pipelines.settling import as_begun
+from pipelines.resolving import as_begun
 from workers.signals import end_process, exit_on_sigterm
 
 C = TypeVar("C", FinetuneConfig, PretrainConfig)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from capfilt.config import Device, Sampling
 from capfilt.errors import ConfigError
+from capfilt.med.auto import resolve_auto
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.decoding import DecodingState, Generated
@@ -18,7 +19,6 @@ from capfilt.med.graphs import recorder
 from capfilt.med.image_encoder import ImageCache, ImageEncoder
 from capfilt.med.inference import ready
 from capfilt.med.sampling import uniforms
-from capfilt.med.settled import settle
 from capfilt.memory import InParts
 from capfilt.records import Caption
 from capfilt.turns import UNSHARED, Turn
@@ -35,7 +35,7 @@ class MEDCaptioner:
     ) -> None:
         """Take a checkpoint and, if the filter has the same vision tower, the cache of image tokens that both share."""
         self.name = name
-        self.device = settle(device)
+        self.device = resolve_auto(device)
         self.model = ready(checkpoint.model, self.device)
         self.tokens = checkpoint.tokens
         self.settings = settings

@@ -10,12 +10,12 @@ from torch import Tensor
 from capfilt.config import Device, FilterSettings
 from capfilt.filters import Scores
 from capfilt.med.attention import KeysValues
+from capfilt.med.auto import resolve_auto
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.gpu import own_stream
 from capfilt.med.graphs import recorder
 from capfilt.med.image_encoder import ImageCache, ImageEncoder
 from capfilt.med.inference import ready
-from capfilt.med.settled import settle
 from capfilt.med.unpadded import UnpaddedTexts
 from capfilt.memory import InParts
 from capfilt.texts import normalise as normalise_text
@@ -42,7 +42,7 @@ class MEDFilter:
     ) -> None:
         """Take a checkpoint and, if the captioner has the same vision tower, the cache of image tokens both share."""
         self.name = name
-        self.device = settle(device)
+        self.device = resolve_auto(device)
         self.model = ready(checkpoint.model, self.device)
         self.tokens = checkpoint.tokens
         self.settings = settings

@@ -58,7 +58,7 @@ def rehearse(build: Build, config: BootstrapConfig, units: Sequence[Unit], image
 
     Args:
         build: loads the models.
-        config: the job, its device settled. Nothing of its own run is read or written.
+        config: the job, its device resolved. Nothing of its own run is read or written.
         units: of which the samples are drawn, by the job's seed.
         images: samples of a repeat; rounded up to whole batches.
         repeats: on other samples each, where there are so many.

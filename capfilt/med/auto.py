@@ -7,12 +7,12 @@ from capfilt.med.cpu import MATRIX_UNITS
 from capfilt.med.packed import packing_suits
 
 
-def settle(device: Device, before: Device | None = None) -> Device:
-    """Return a device with each "auto" settled: as when the run began, or as suits this machine.
+def resolve_auto(device: Device, before: Device | None = None) -> Device:
+    """Return a device with each "auto" resolved: as when the run began, or as suits this machine.
 
     Args:
         device: the setting.
-        before: the settled device of the run that is resumed, if any.
+        before: the resolved device of the run that is resumed, if any.
     """
     if before is not None:
         begun = {key: getattr(before, key) for key in ("dtype", "linear") if getattr(device, key) == "auto"}

@@ -28,7 +28,7 @@ class ImageEncoder:
     """A model's vision tower, on its device."""
 
     def __init__(self, model: MED, device: Device, cache: ImageCache | None = None) -> None:
-        """Take a model that is ready on a settled device and, if another has the same tower, the cache they share."""
+        """Take a model that is ready on a resolved device and, if another has the same tower, the cache they share."""
         self._model, self._device, self._cache = model, device, cache
         self._in_parts = InParts(self._encode)
         self._recorder = recorder(self._see, device.kind)

@@ -18,7 +18,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def ready(model: M, device: Device) -> M:
-    """Move a model to a settled device, in place, for inference alone; on the meta device it stays where it is."""
+    """Move a model to a resolved device, in place, for inference alone; on the meta device it stays where it is."""
     if on_meta():
         return model.eval().requires_grad_(False)
     keep_float32()
@@ -31,7 +31,7 @@ def ready(model: M, device: Device) -> M:
 
 
 def convert_layers(model: M, device: Device) -> M:
-    """Convert a model, in place, to the types and layers that a settled device computes with."""
+    """Convert a model, in place, to the types and layers that a resolved device computes with."""
     if device.dtype == "bfloat16":
         round_products(model)
     if device.linear == "packed" or device.dtype == "bfloat16":
