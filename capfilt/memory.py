@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-ALONE = threading.Lock()  # held to record or drop graphs or to release memory: torch fails if another thread records
+ALONE = threading.Lock()  # held to capture or drop graphs or to release memory: torch fails if another thread captures
 SHORT = (
     *("CUDA error: out of memory", "CUDA driver error: out of memory", "Triton Error [CUDA]: out of memory"),
     *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),

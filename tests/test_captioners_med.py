@@ -5,9 +5,9 @@ from itertools import chain
 
 import pytest
 import torch
+from capturing import Steps
 from fakes import events
 from models import lively_checkpoint
-from recording import Steps
 from torch import Tensor
 
 from capfilt.captioners.med import MEDCaptioner
@@ -15,7 +15,7 @@ from capfilt.config import Device, Sampling
 from capfilt.errors import ConfigError
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.graphs import Recorder
+from capfilt.med.graphs import GraphRunner
 from capfilt.med.model import MED
 from capfilt.med.tokens import Tokens
 from capfilt.med.vision import normalise
@@ -81,13 +81,13 @@ def test_an_image_is_captioned_alike_in_any_batch(captioner, pixels, method):
     ],
     ids=["nucleus", "greedy", "no prompt", "one token"],
 )
-def test_recorded_as_on_a_gpu_batches_have_the_captions_of_others(captioner, pixels, settings):
+def test_captured_as_on_a_gpu_batches_have_the_captions_of_others(captioner, pixels, settings):
     steps = Steps()
-    plain, recorded = captioner(**settings), captioner(**settings)
-    recorded._recorder = Recorder(recorded._begin, lambda: steps)
-    recorded._image_encoder._recorder = Recorder(recorded._image_encoder._see, lambda: steps)
+    plain, captured = captioner(**settings), captioner(**settings)
+    captured._runner = GraphRunner(captured._begin, lambda: steps)
+    captured._image_encoder._runner = GraphRunner(captured._image_encoder._see, lambda: steps)
     for chosen, seeds in ((pixels, SEEDS), (pixels.flip(0), SEEDS), (pixels[:2], SEEDS[:2]), (pixels, SEEDS[::-1])):
-        found, expected = recorded.caption(chosen, seeds), plain.caption(chosen, seeds)
+        found, expected = captured.caption(chosen, seeds), plain.caption(chosen, seeds)
         for mine, its in zip(chain(*found), chain(*expected), strict=True):
             assert (mine.text, mine.tokens) == (its.text, its.tokens)
             assert mine.logprob == pytest.approx(its.logprob, abs=1e-4)

@@ -4,9 +4,9 @@ from itertools import chain
 
 import pytest
 import torch
+from capturing import Steps
 from fakes import events
 from models import lively_checkpoint
-from recording import Steps
 from torch import Tensor
 
 from capfilt.config import Device, FilterSettings
@@ -14,7 +14,7 @@ from capfilt.errors import ConfigError
 from capfilt.filters import Scores
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.graphs import Recorder
+from capfilt.med.graphs import GraphRunner
 from capfilt.med.model import MED
 from capfilt.med.tokens import Tokens
 from capfilt.med.vision import normalise
@@ -80,11 +80,11 @@ def test_a_score_does_not_depend_on_what_is_scored_with_it(judge, pixels, groups
             assert near(score, one(judge, pixels[i], text)), (i, text)
 
 
-def test_recorded_as_on_a_gpu_batches_have_the_scores_of_others(checkpoint, judge, pixels):
+def test_captured_as_on_a_gpu_batches_have_the_scores_of_others(checkpoint, judge, pixels):
     steps = Steps()
-    recorded = MEDFilter("hash", checkpoint, FilterSettings(), CPU)
-    recorded._recorder = Recorder(recorded._project, lambda: steps)
-    recorded._image_encoder._recorder = Recorder(recorded._image_encoder._see, lambda: steps)
+    captured = MEDFilter("hash", checkpoint, FilterSettings(), CPU)
+    captured._runner = GraphRunner(captured._project, lambda: steps)
+    captured._image_encoder._runner = GraphRunner(captured._image_encoder._see, lambda: steps)
     for chosen, groups in (
         (pixels, [TEXTS[:2]] * 3),
         (pixels.flip(0), [TEXTS[2:4]] * 3),
@@ -92,10 +92,10 @@ def test_recorded_as_on_a_gpu_batches_have_the_scores_of_others(checkpoint, judg
         (pixels[:2], [TEXTS[:1]] * 2),
         (pixels.flip(0), [TEXTS[:2]] * 3),
     ):
-        found, expected = recorded.score(chosen, groups), judge.score(chosen, groups)
+        found, expected = captured.score(chosen, groups), judge.score(chosen, groups)
         assert all(map(near, chain(*found), chain(*expected)))
     # One batch is small, and of the others' texts those of the last have the lengths of the first's.
-    assert (steps.recorded, steps.replayed) == (2 + 1, 2 * 4 + 1)
+    assert (steps.captured, steps.replayed) == (2 + 1, 2 * 4 + 1)
 
 
 def test_scores_differ_by_text_and_by_image_so_that_a_mixed_up_order_shows(judge, pixels):

@@ -9,8 +9,8 @@ from weakref import finalize
 
 import pytest
 import torch
+from capturing import Steps
 from models import lively_checkpoint
-from recording import Steps
 
 from capfilt.config import Device, Sampling
 from capfilt.med import generation
@@ -18,7 +18,7 @@ from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.decoding import DecodingState, Generated
 from capfilt.med.generation import CaptionGenerator
 from capfilt.med.gpu import own_stream
-from capfilt.med.graphs import Recorder, graphs
+from capfilt.med.graphs import GraphRunner, graph_capture
 from capfilt.med.image_encoder import ImageEncoder
 from capfilt.med.inference import ready
 from capfilt.med.sampling import uniforms
@@ -43,8 +43,8 @@ class Captioning:
         self.device, self.project = device, checkpoint.model.project_image
         prompt = [checkpoint.tokens.dec, *checkpoint.tokens.pieces("a picture of")]
         self.generator = CaptionGenerator(checkpoint.model, prompt, checkpoint.tokens.end, self.settings)
-        record = (lambda: steps) if steps else graphs if device == "cuda" else None
-        self.recorder = Recorder(self._begin, record)
+        capture = (lambda: steps) if steps else graph_capture if device == "cuda" else None
+        self.runner = GraphRunner(self._begin, capture)
 
     def _begin(self, states: torch.Tensor, noise: torch.Tensor | None) -> DecodingState:
         return self.generator.begin(self.project(states), noise, fixed=True)
@@ -57,9 +57,9 @@ class Captioning:
         return states, uniforms(list(numbers), self.settings.captions, self.settings.max_length).to(self.device)
 
     @torch.inference_mode()
-    def recorded(self, numbers: range) -> Generated:
-        state = self.recorder.start(*self.given(numbers))
-        return generation.generate(self.generator, state, partial(self.recorder.go_on, self.generator.go_on, state))
+    def captured(self, numbers: range) -> Generated:
+        state = self.runner.start(*self.given(numbers))
+        return generation.generate(self.generator, state, partial(self.runner.go_on, self.generator.go_on, state))
 
     @torch.inference_mode()
     def plain(self, numbers: range) -> Generated:
@@ -79,71 +79,71 @@ def test_batch_after_batch_on_the_same_tensors_gives_the_captions_of_each(checkp
     captioning = Captioning(checkpoint, steps, **settings)
     for first in (0, 6, 0):
         numbers = range(first, first + 6)
-        same(captioning.recorded(numbers), captioning.plain(numbers))
-    assert 2 < steps.recorded <= 1 + 4  # the prompt with the first token, and four ranges of four tokens
-    assert 3 < steps.replayed <= 3 + 2 * (steps.recorded - 1)  # those ranges, the second time
+        same(captioning.captured(numbers), captioning.plain(numbers))
+    assert 2 < steps.captured <= 1 + 4  # the prompt with the first token, and four ranges of four tokens
+    assert 3 < steps.replayed <= 3 + 2 * (steps.captured - 1)  # those ranges, the second time
 
 
 @pytest.mark.parametrize("images", [4, 7])
 def test_a_batch_of_another_size_is_written_too(checkpoint, images):
     captioning = Captioning(checkpoint, Steps())
     for numbers in (range(6), range(images), range(6)):
-        same(captioning.recorded(numbers), captioning.plain(numbers))
+        same(captioning.captured(numbers), captioning.plain(numbers))
 
 
 def test_a_smaller_batch_does_not_take_the_tape_of_the_whole_ones(checkpoint):
     steps = Steps()
     captioning = Captioning(checkpoint, steps, min_length=20)
-    recorded = []
+    captured = []
     for images in (6, 6, 2, 6):
-        captioning.recorded(range(images))
-        recorded.append(steps.recorded)
-    assert recorded == [1] + [1 + 15] * 3  # the prompt with the first token, and each of those behind it
+        captioning.captured(range(images))
+        captured.append(steps.captured)
+    assert captured == [1] + [1 + 15] * 3  # the prompt with the first token, and each of those behind it
 
 
 def test_once_all_captions_are_finished_no_step_is_taken(checkpoint, monkeypatch):
     steps = Steps()
     captioning = Captioning(checkpoint, steps, min_length=20)
     for _ in range(2):
-        captioning.recorded(range(6))
+        captioning.captured(range(6))
     looks = iter([True, False])
     monkeypatch.setattr(DecodingState, "shrink", lambda self, step: next(looks))
     before = steps.replayed
-    captioning.recorded(range(6))
+    captioning.captured(range(6))
     assert steps.replayed - before == 2
 
 
 def test_what_is_given_to_a_step_may_have_another_shape_each_time():
     steps = Steps()
-    recorder = Recorder(lambda batch: batch * 2, lambda: steps)
-    recorded = []
+    runner = GraphRunner(lambda batch: batch * 2, lambda: steps)
+    captured = []
     for number, rows in enumerate((3, 5, 3, 5, 3)):
-        state = recorder.start(torch.full((4,), float(number)))
+        state = runner.start(torch.full((4,), float(number)))
         given = torch.full((rows,), 1.0 + number)
-        assert recorder.go_on(add, state, (given, 10)).tolist() == [2.0 * number + 1 + number + 10] * rows
+        assert runner.go_on(add, state, (given, 10)).tolist() == [2.0 * number + 1 + number + 10] * rows
         assert state.tolist() == [2.0 * number] * 4
-        recorded.append(steps.recorded)
-    assert recorded == [1, 1, 2, 3, 3]  # each shape when it is met again
+        captured.append(steps.captured)
+    assert captured == [1, 1, 2, 3, 3]  # each shape when it is met again
 
 
 def test_steps_of_too_many_shapes_are_forgotten(monkeypatch):
     monkeypatch.setattr("capfilt.med.graphs.MOST", 2)
     monkeypatch.setattr("capfilt.med.graphs.MANY", 3)
     steps = Steps()
-    recorder = Recorder(lambda batch: batch, lambda: steps)
-    state = recorder.start(torch.ones(4))
-    recorded = []
+    runner = GraphRunner(lambda batch: batch, lambda: steps)
+    state = runner.start(torch.ones(4))
+    captured = []
     for rows in (1, 2, 3, 1, 2, 3, 3, 1, 4, 1):
-        recorder.go_on(add, state, (torch.ones(rows), 0))
-        recorded.append(steps.recorded - 1)
-    assert recorded == [0, 0, 0, 1, 2, 3, 3, 4, 4, 4]
+        runner.go_on(add, state, (torch.ones(rows), 0))
+        captured.append(steps.captured - 1)
+    assert captured == [0, 0, 0, 1, 2, 3, 3, 4, 4, 4]
 
 
-def test_without_a_recorder_steps_are_taken_as_they_are():
-    recorder = Recorder(lambda batch: batch + 1, None)
-    state = recorder.start(torch.zeros(2))
+def test_without_graphs_steps_are_taken_as_they_are():
+    runner = GraphRunner(lambda batch: batch + 1, None)
+    state = runner.start(torch.zeros(2))
     assert state.tolist() == [1, 1]
-    assert recorder.go_on(add, state, (torch.ones(1), 5)).tolist() == [7]
+    assert runner.go_on(add, state, (torch.ones(1), 5)).tolist() == [7]
 
 
 def test_a_step_that_finds_no_memory_gives_back_what_the_batch_holds():
@@ -154,17 +154,17 @@ def test_a_step_that_finds_no_memory_gives_back_what_the_batch_holds():
             raise torch.OutOfMemoryError
         return state + given
 
-    recorder = Recorder(lambda batch: batch.clone(), lambda: steps)
-    in_parts = InParts(lambda batch: recorder.go_on(fill, recorder.start(batch), 1).tolist())
+    runner = GraphRunner(lambda batch: batch.clone(), lambda: steps)
+    in_parts = InParts(lambda batch: runner.go_on(fill, runner.start(batch), 1).tolist())
     for _ in range(3):
         assert in_parts(torch.arange(8.0)) == list(range(1, 9))
-    assert steps.recorded == 1 + 2  # the start of eight, then that of four with its step
+    assert steps.captured == 1 + 2  # the start of eight, then that of four with its step
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError(), RuntimeError("CUDA error: out of memory")])
 @pytest.mark.parametrize("fails", ["start", "step"])
 def test_a_smaller_batch_that_finds_no_memory_gives_back_what_whole_ones_hold(fails, error):
-    """From then on parts are the whole batches: they are recorded, and the tensors of larger ones are not kept."""
+    """From then on parts are the whole batches: they are captured, and the tensors of larger ones are not kept."""
     steps, room = Steps(), {"start": 8, "step": 8}
 
     def check(place: str, rows: int) -> None:
@@ -179,8 +179,8 @@ def test_a_smaller_batch_that_finds_no_memory_gives_back_what_whole_ones_hold(fa
         check("step", len(state))
         return state + 1
 
-    recorder = Recorder(first, lambda: steps)
-    in_parts = InParts(lambda batch: recorder.go_on(add_one, recorder.start(batch), 0).tolist())
+    runner = GraphRunner(first, lambda: steps)
+    in_parts = InParts(lambda batch: runner.go_on(add_one, runner.start(batch), 0).tolist())
     assert in_parts(torch.arange(8.0)) == list(range(1, 9))
     room[fails] = 3
     assert in_parts(torch.arange(6.0)) == list(range(1, 7))
@@ -190,9 +190,9 @@ def test_a_smaller_batch_that_finds_no_memory_gives_back_what_whole_ones_hold(fa
 
 
 @pytest.mark.parametrize("make", [torch.OutOfMemoryError, lambda: RuntimeError("CUDA error: out of memory")])
-@pytest.mark.parametrize("fails_at", [1, 2], ids=["taken", "recorded"])
-def test_what_was_recorded_goes_while_no_other_thread_records(make, fails_at):
-    """The traceback of an error holds it as well; torch fails where a graph goes while another is recorded."""
+@pytest.mark.parametrize("fails_at", [1, 2], ids=["taken", "captured"])
+def test_what_was_captured_goes_while_no_other_thread_captures(make, fails_at):
+    """The traceback of an error holds it as well; torch fails where a graph goes while another is captured."""
     alone: list[bool] = []
     steps = count(1)
 
@@ -200,7 +200,7 @@ def test_what_was_recorded_goes_while_no_other_thread_records(make, fails_at):
         def __init__(self) -> None:
             finalize(self, lambda: alone.append(ALONE.locked()))
 
-    def record(step: Callable[[], Any]) -> tuple[Any, Callable[[], object]]:
+    def capture(step: Callable[[], Any]) -> tuple[Any, Callable[[], object]]:
         return step(), partial(lambda graph: None, Graph())
 
     def fail(state: torch.Tensor, given: int) -> list[int]:
@@ -208,8 +208,8 @@ def test_what_was_recorded_goes_while_no_other_thread_records(make, fails_at):
             raise make()
         return [given]
 
-    recorder = Recorder(lambda batch: batch.clone(), lambda: record)
-    in_parts = InParts(lambda batch: recorder.go_on(fail, recorder.start(batch), 1))
+    runner = GraphRunner(lambda batch: batch.clone(), lambda: capture)
+    in_parts = InParts(lambda batch: runner.go_on(fail, runner.start(batch), 1))
     for _ in range(fails_at - 1):
         in_parts(torch.arange(1.0))
     with pytest.raises(torch.OutOfMemoryError):
@@ -229,13 +229,13 @@ def test_graphs_on_a_gpu_give_the_captions_of_steps_without(tmp_path):
     with own_stream("cuda"):
         for first in (0, 6, 0):
             numbers = range(first, first + 6)
-            same(captioning.recorded(numbers), captioning.plain(numbers))
+            same(captioning.captured(numbers), captioning.plain(numbers))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @torch.inference_mode()
-def test_pixels_may_go_while_another_thread_records(tmp_path):
-    """An event on a stream that is recorded would fail whoever asks for pinned memory next."""
+def test_pixels_may_go_while_another_thread_captures(tmp_path):
+    """An event on a stream that is captured would fail whoever asks for pinned memory next."""
     device = Device(kind="cuda", dtype="float32", linear="plain")
     encoder = ImageEncoder(ready(lively_checkpoint(tmp_path).model, device), device)
     pixels = [torch.zeros((2, 3, 32, 32), dtype=torch.uint8, pin_memory=True)]
@@ -250,6 +250,6 @@ def test_pixels_may_go_while_another_thread_records(tmp_path):
     with own_stream("cuda"):
         encoder(pixels[0])
         one = torch.ones(1, device="cuda")
-        graphs()(step)
+        graph_capture()(step)
     assert not pixels
     assert torch.empty(1, pin_memory=True).is_pinned()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from capturing import Steps
 from models import lively_checkpoint
-from recording import Steps
 from torch import Tensor
 
 from capfilt.build import build_models, outline_models
@@ -14,7 +14,7 @@ from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import BootstrapConfig, Device, FilterSettings, Sampling
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import Checkpoint, save
-from capfilt.med.graphs import Recorder
+from capfilt.med.graphs import GraphRunner
 from capfilt.med.image_encoder import ImageCache, ImageEncoder, image_cache
 from capfilt.med.vision import VisionTower
 
@@ -91,14 +91,14 @@ def test_batches_between_each_other_are_not_mixed_up(checkpoint, pixels, kept):
     expected = [judge.score(each, TEXTS) for each in (pixels, other)]
     captioner, judge = models(checkpoint, kept)
     for model in (captioner, judge):
-        model._image_encoder._recorder = Recorder(model._image_encoder._see, lambda: steps)
+        model._image_encoder._runner = GraphRunner(model._image_encoder._see, lambda: steps)
     captioner.caption(pixels, SEEDS), captioner.caption(other, SEEDS)
     assert [judge.score(each, TEXTS) for each in (pixels, other)] == expected
-    assert steps.recorded == 1
+    assert steps.captured == 1
 
 
-@pytest.mark.parametrize(("recorded", "expected_sizes"), [(False, [5, 3, 2, 2, 1]), (True, [5, 3, 2, 2, 2, 2, 1])])
-def test_a_batch_that_does_not_fit_is_seen_in_parts(checkpoint, monkeypatch, recorded, expected_sizes):
+@pytest.mark.parametrize(("captured", "expected_sizes"), [(False, [5, 3, 2, 2, 1]), (True, [5, 3, 2, 2, 2, 2, 1])])
+def test_a_batch_that_does_not_fit_is_seen_in_parts(checkpoint, monkeypatch, captured, expected_sizes):
     """Each image as itself, also where parts go through the same tensors, as on a GPU."""
     pixels = torch.randint(256, (5, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     expected = ImageEncoder(checkpoint.model, CPU)(pixels)
@@ -112,8 +112,8 @@ def test_a_batch_that_does_not_fit_is_seen_in_parts(checkpoint, monkeypatch, rec
 
     monkeypatch.setattr(VisionTower, "forward", small)
     encoder = ImageEncoder(checkpoint.model, CPU)
-    if recorded:
-        encoder._recorder = Recorder(encoder._see, lambda: Steps())
+    if captured:
+        encoder._runner = GraphRunner(encoder._see, lambda: Steps())
     torch.testing.assert_close(encoder(pixels), expected)
     assert sizes == expected_sizes
 

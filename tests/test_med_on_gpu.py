@@ -20,7 +20,7 @@ from capfilt.med import gpu
 from capfilt.med.attention import KeysValues
 from capfilt.med.decoding import DecodingState
 from capfilt.med.generation import CaptionGenerator
-from capfilt.med.graphs import Recorder
+from capfilt.med.graphs import GraphRunner
 from capfilt.med.image_encoder import ImageEncoder
 from capfilt.med.inference import convert_layers, on_device
 from capfilt.med.model import MED
@@ -88,9 +88,9 @@ def test_images_are_seen_on_the_gpu_in_the_type_of_the_products(model, device, w
     assert watch.waits == []
 
 
-def test_only_the_copy_of_pixels_is_waited_for_as_their_memory_may_go_while_a_step_is_recorded(model, device, watch):
+def test_only_the_copy_of_pixels_is_waited_for_as_their_memory_may_go_while_a_step_is_captured(model, device, watch):
     encoder = ImageEncoder(model, device)
-    encoder._recorder = Recorder(encoder._see, None)
+    encoder._runner = GraphRunner(encoder._see, None)
     image = encoder(pin(torch.zeros((IMAGES, 3, 32, 32), dtype=torch.uint8)))
     assert (image.device, image.dtype) == (GPU, getattr(torch, device.dtype))
     assert watch.waits == ["to"]
@@ -116,7 +116,7 @@ def test_texts_of_a_retrieval_are_laid_out_on_the_host_and_waited_for_once(model
 
 
 @pytest.mark.parametrize("itc", [True, False])
-def test_what_the_filter_records_does_not_wait(model, device, watch, itc):
+def test_what_the_filter_captures_does_not_wait(model, device, watch, itc):
     judge = object.__new__(MEDFilter)  # a checkpoint has values
     judge.model, judge.device, judge.settings = model, device, FilterSettings(itc=itc)
     judge.tokens = SimpleNamespace(cls=2)
@@ -127,11 +127,11 @@ def test_what_the_filter_records_does_not_wait(model, device, watch, itc):
     assert watch.waits == []
 
 
-def test_what_the_captioner_records_does_not_wait(model, device, watch):
+def test_what_the_captioner_captures_does_not_wait(model, device, watch):
     captioner = object.__new__(MEDCaptioner)
     captioner.model, captioner.device = model, device
     captioner._generator = CaptionGenerator(model, [5, 6, 7], 2, Sampling(captions=2))
-    captioner._recorder = Recorder(captioner._begin, lambda: None)
+    captioner._runner = GraphRunner(captioner._begin, lambda: None)
     state = captioner._begin(see(model, device), torch.zeros((IMAGES * 2, 20), dtype=torch.float64, device=GPU))
     captioner._generator.go_on(state, range(4, 8))
     assert state.fixed

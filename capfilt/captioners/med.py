@@ -15,7 +15,7 @@ from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.decoding import DecodingState, Generated
 from capfilt.med.generation import CaptionGenerator, generate, logprobs
 from capfilt.med.gpu import own_stream, send
-from capfilt.med.graphs import recorder
+from capfilt.med.graphs import graph_runner
 from capfilt.med.image_encoder import ImageCache, ImageEncoder
 from capfilt.med.inference import ready
 from capfilt.med.sampling import uniforms
@@ -46,7 +46,7 @@ class MEDCaptioner:
         self.image_size = self.model.config.vision.image_size
         self.prompt = [self.tokens.dec, *self.tokens.pieces(settings.prompt)]
         self._generator = CaptionGenerator(self.model, self.prompt, self.tokens.end, settings)
-        self._recorder = recorder(self._begin, self.device.kind)
+        self._runner = graph_runner(self._begin, self.device.kind)
         positions = self.model.config.text.positions
         if not len(self.prompt) < settings.max_length <= positions:
             raise ConfigError(
@@ -85,11 +85,11 @@ class MEDCaptioner:
             # The search sums scores with the repetition penalty; a caption's logprob is the model's own.
             return written._replace(logprobs=logprobs(self.model, projected, written.ids, len(self.prompt), end))
         noise = send(numbers.flatten(0, 1), image.device) if settings.method == "nucleus" else None  # (B * n, T)
-        state = self._recorder.start(image, noise)
-        return generate(self._generator, state, partial(self._recorder.go_on, self._generator.go_on, state))
+        state = self._runner.start(image, noise)
+        return generate(self._generator, state, partial(self._runner.go_on, self._generator.go_on, state))
 
     def _begin(self, image: Tensor, noise: Tensor | None) -> DecodingState:
-        return self._generator.begin(self.model.project_image(image), noise, fixed=self._recorder.records)
+        return self._generator.begin(self.model.project_image(image), noise, fixed=self._runner.captures)
 
     def _to_captions(self, rows: list[Row]) -> list[Caption]:
         generated = [ids[len(self.prompt) :] for ids, _ in rows]

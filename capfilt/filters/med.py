@@ -13,7 +13,7 @@ from capfilt.med.attention import KeysValues
 from capfilt.med.auto import resolve_auto
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.gpu import own_stream
-from capfilt.med.graphs import recorder
+from capfilt.med.graphs import graph_runner
 from capfilt.med.image_encoder import ImageCache, ImageEncoder
 from capfilt.med.inference import ready
 from capfilt.med.unpadded import UnpaddedTexts
@@ -49,7 +49,7 @@ class MEDFilter:
         self._image_encoder = ImageEncoder(self.model, self.device, cache)
         self._in_parts = InParts(self._score_all)
         self._stream = own_stream(self.device.kind)
-        self._recorder = recorder(self._project, self.device.kind)
+        self._runner = graph_runner(self._project, self.device.kind)
         self.image_size = self.model.config.vision.image_size
         self.model.config.require_room("scoring.max_tokens", settings.max_tokens)
         self.first = self.tokens.enc if settings.first_token == "[ENC]" else self.tokens.cls
@@ -76,8 +76,8 @@ class MEDFilter:
             return [[] for _ in texts]
         owners = torch.tensor([i for i, group in enumerate(texts) for _ in group])  # (R,)
         unpadded = self.model.unpad(*self.tokens.batch(rows), owners, *image.shape[:2])
-        seen = self._recorder.start(image)
-        scores = self._recorder.go_on(self._judge, seen, unpadded)[: len(rows)].tolist()
+        seen = self._runner.start(image)
+        scores = self._runner.go_on(self._judge, seen, unpadded)[: len(rows)].tolist()
         each = iter(Scores(*row) for row in scores)
         return [list(islice(each, len(group))) for group in texts]
 

@@ -29,7 +29,7 @@ from capfilt.runs import Run, start_run
 from capfilt.shards import open_shard, write_tar
 from capfilt.tally import Tally
 
-WARM_UP = {"cpu": 1, "cuda": 2}  # batches; on a GPU steps are recorded when they are met again (med/graphs.py)
+WARM_UP = {"cpu": 1, "cuda": 2}  # batches; on a GPU steps are captured when they are met again (med/graphs.py)
 PLACES = 16  # units that samples are drawn from; their neighbours in a shard cost one request with them
 
 
@@ -72,7 +72,7 @@ def rehearse(build: Build, config: BootstrapConfig, units: Sequence[Unit], image
         load = time.perf_counter() - started
         if not config.batch_size:
             config = config.model_copy(update={"batch_size": find_batch_size(models)})
-            del models  # on a GPU they record the steps of none but the largest batches that they met
+            del models  # on a GPU they capture the steps of none but the largest batches that they met
             models = build(config)
         batch = _batch(config, units)
         each = math.ceil(images / batch) * batch

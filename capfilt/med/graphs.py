@@ -1,4 +1,4 @@
-"""The steps of a batch through a model, recorded as CUDA graphs: one launch in place of hundreds.
+"""The steps of a batch through a model, captured as CUDA graphs: one launch in place of hundreds.
 
 Python takes longer to launch the kernels of a decoding step, or of the texts of a batch, than a GPU takes to run them,
 and may wait for other Python threads at each launch. A graph reads and writes fixed addresses, so a tape keeps its
@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from capfilt.memory import ALONE, out_of_memory_told
 
 MOST = 64  # graphs of a tape, one for each step and shape of input; each takes some megabytes
-MANY = 4096  # shapes that are remembered, so that those that occur again are recorded
+MANY = 4096  # shapes that are remembered, so that those that occur again are captured
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -27,35 +27,35 @@ Batch = tuple[Tensor, *tuple[Tensor | None, ...]]  # all of equally many rows
 Replay = Callable[[], object]
 
 
-class Record(Protocol):
-    """Records steps."""
+class Capture(Protocol):
+    """Captures steps."""
 
     def __call__(self, step: Callable[[], T], /) -> tuple[T, Replay]:
         """Take a step; return its result, and a function that takes it again, with the result in the same place."""
         ...
 
 
-class Recorder(Generic[S]):
+class GraphRunner(Generic[S]):
     """Takes batches through a first step, which makes a state of each, and through further steps on that state.
 
-    The steps of the largest batches so far, which are the full ones, are recorded; those of smaller batches are
+    The steps of the largest batches so far, which are the full ones, are captured; those of smaller batches are
     launched kernel by kernel.
     """
 
-    def __init__(self, first: Callable[..., S], record: Callable[[], Record] | None) -> None:
-        """Take the first step, and what makes a Record for the steps of one tape; with None, no step is recorded."""
-        self._first, self._record = first, record
-        self.records = record is not None
+    def __init__(self, first: Callable[..., S], capture: Callable[[], Capture] | None) -> None:
+        """Take the first step, and what makes a Capture for the steps of one tape; with None, no step is captured."""
+        self._first, self._capture = first, capture
+        self.captures = capture is not None
         self._tape: Tape[S] | None = None
 
     def start(self, *batch: *Batch) -> S:
         """Return the state of a batch of tensors, which may be None but for the first; a full batch overwrites it."""
         with self._giving_back():
-            if self._record is None or (self._tape is not None and len(batch[0]) < self._tape.size):
+            if self._capture is None or (self._tape is not None and len(batch[0]) < self._tape.size):
                 return self._first(*batch)
             if self._tape is None or len(batch[0]) > self._tape.size:
                 self._forget()
-                self._tape = Tape(self._first, batch, self._record())
+                self._tape = Tape(self._first, batch, self._capture())
             return self._tape.start(batch)
 
     def go_on(self, step: Callable[[S, X], T], state: S, given: X) -> T:
@@ -84,10 +84,10 @@ class Recorder(Generic[S]):
 class Tape(Generic[S]):
     """The steps of batches of one size, on tensors whose addresses stay the same."""
 
-    def __init__(self, first: Callable[..., S], batch: Batch, record: Record) -> None:
+    def __init__(self, first: Callable[..., S], batch: Batch, capture: Capture) -> None:
         self.size = len(batch[0])
-        self._record = record
-        self._start = Step(first, batch, record)
+        self._capture = capture
+        self._start = Step(first, batch, capture)
         self.state: S = self._start.result
         self._steps: dict[object, Step[Any]] = {}
         self._met: set[object] = set()
@@ -98,7 +98,7 @@ class Tape(Generic[S]):
         return self.state
 
     def go_on(self, step: Callable[[S, X], T], given: X) -> T:
-        """Return the result of a step on the state and the given input; it is recorded when its shapes occur again."""
+        """Return the result of a step on the state and the given input; it is captured when its shapes occur again."""
         leaves, _ = tree_flatten(given)
         key = step, *(leaf.shape if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         if key not in self._steps:
@@ -110,18 +110,18 @@ class Tape(Generic[S]):
             if len(self._steps) == MOST:
                 with ALONE:
                     self._steps.clear()
-            self._steps[key] = Step(partial(step, self.state), (given,), self._record)
+            self._steps[key] = Step(partial(step, self.state), (given,), self._capture)
         return self._steps[key]((given,))  # type: ignore[no-any-return]
 
 
 class Step(Generic[T]):
-    """A recorded function of tensors of fixed shapes."""
+    """A captured function of tensors of fixed shapes."""
 
-    def __init__(self, function: Callable[..., T], inputs: tuple[object, ...], record: Record) -> None:
+    def __init__(self, function: Callable[..., T], inputs: tuple[object, ...], capture: Capture) -> None:
         leaves, form = tree_flatten(inputs)
         self._inputs = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         fixed = tree_unflatten(self._inputs, form)
-        self.result, self._replay = record(lambda: function(*fixed))
+        self.result, self._replay = capture(lambda: function(*fixed))
 
     def __call__(self, inputs: tuple[object, ...]) -> T:
         """Return the function's result, which lies where the last one lay."""
@@ -132,22 +132,22 @@ class Step(Generic[T]):
         return self.result
 
 
-def recorder(first: Callable[..., S], kind: str) -> Recorder[S]:
+def graph_runner(first: Callable[..., S], kind: str) -> GraphRunner[S]:
     """Return what takes batches through a first step and others; on a device of the kind `cuda` these become graphs."""
-    return Recorder(first, graphs if kind == "cuda" else None)
+    return GraphRunner(first, graph_capture if kind == "cuda" else None)
 
 
-def graphs() -> Record:
-    """Return what records steps as graphs; they share memory, since they are replayed one after the other."""
+def graph_capture() -> Capture:
+    """Return what captures steps as graphs; they share memory, since they are replayed one after the other."""
     pool = torch.cuda.graph_pool_handle()
 
-    def record(step: Callable[[], T]) -> tuple[T, Replay]:
+    def capture(step: Callable[[], T]) -> tuple[T, Replay]:
         step()  # kernels are compiled and libraries initialised at the first call
-        captured = torch.cuda.CUDAGraph()
-        # Other threads may go on using the GPU, but recording begins by waiting for all of the GPU's work.
-        recording = torch.cuda.graph(captured, pool, torch.cuda.current_stream(), capture_error_mode="thread_local")
-        with ALONE, recording:
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may go on using the GPU, but capturing begins by waiting for all of the GPU's work.
+        capturing = torch.cuda.graph(graph, pool, torch.cuda.current_stream(), capture_error_mode="thread_local")
+        with ALONE, capturing:
             result = step()
-        return result, captured.replay
+        return result, graph.replay
 
-    return record
+    return capture

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from capfilt.config import Device
-from capfilt.med.graphs import recorder
+from capfilt.med.graphs import graph_runner
 from capfilt.med.inference import on_device
 from capfilt.med.model import MED
 from capfilt.memory import InParts
@@ -31,7 +31,7 @@ class ImageEncoder:
         """Take a model that is ready on a resolved device and, if another has the same tower, the cache they share."""
         self._model, self._device, self._cache = model, device, cache
         self._in_parts = InParts(self._encode)
-        self._recorder = recorder(self._see, device.kind)
+        self._runner = graph_runner(self._see, device.kind)
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -46,9 +46,9 @@ class ImageEncoder:
 
     def _encode(self, pixels: Tensor) -> list[Tensor]:
         # The host waits for this copy. Else torch would note the stream on the pinned pixels and query it when they are
-        # freed, which a thread that is done with a batch may do while another one records.
-        image = self._recorder.start(pixels.to(self._device.kind))
-        return [image.clone()]  # the recorder's own tensor is overwritten by the next part or batch
+        # freed, which a thread that is done with a batch may do while another one captures.
+        image = self._runner.start(pixels.to(self._device.kind))
+        return [image.clone()]  # the graph's own tensor is overwritten by the next part or batch
 
     def _see(self, pixels: Tensor) -> Tensor:
         return self._model.encode_image(on_device(pixels, self._device))

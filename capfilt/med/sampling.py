@@ -67,7 +67,7 @@ def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
     if top_k:
         values, ids = scores.topk(min(top_k, scores.shape[1]), dim=1)  # (R, k), (R, k)
         probabilities = values.softmax(dim=1)  # (R, k)
-    elif top_p == 1.0 or scores.is_cuda:  # a look at values would make a GPU wait, and cannot be recorded
+    elif top_p == 1.0 or scores.is_cuda:  # a look at values would make a GPU wait, and cannot be captured
         probabilities, ids = _all_likely(scores)  # (R, V), (R, V)
     else:
         values, ids = scores.topk(min(LIKELY, scores.shape[1]), dim=1)  # (R, k), (R, k)

@@ -1,4 +1,4 @@
-"""Steps of a model recorded as on a GPU, without one."""
+"""Steps of a model captured as on a GPU, without one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,20 +11,20 @@ from capfilt.med.graphs import Replay
 
 
 class Steps:
-    """Records steps as a GPU does: from then on they are done again on the same tensors, whatever is passed."""
+    """Captures steps as a GPU does: from then on they are done again on the same tensors, whatever is passed."""
 
     def __init__(self) -> None:
-        self.recorded = self.replayed = 0
+        self.captured = self.replayed = 0
 
     def __call__(self, step: Callable[[], Any]) -> tuple[Any, Replay]:
-        self.recorded += 1
+        self.captured += 1
         step()  # a GPU's libraries set themselves up
         first = step()
 
         def replay() -> None:
             self.replayed += 1
             for mine, its in zip(tensors(first), tensors(step()), strict=True):
-                mine.copy_(its)  # what a graph makes lies where it lay when it was recorded
+                mine.copy_(its)  # what a graph makes lies where it lay when it was captured
 
         return first, replay
 
