@@ -3,7 +3,6 @@
 import logging
 
 import torch
-from torch import nn
 
 from capfilt.bootstrap import CapFilt
 from capfilt.captioners.med import MEDCaptioner
@@ -14,7 +13,7 @@ from capfilt.med.checkpoints import checkpoint_hash, load, require
 from capfilt.med.fetch import fetch
 from capfilt.med.image_encoder import image_cache
 from capfilt.med.model import MED
-from capfilt.med.weights import on_meta
+from capfilt.med.weights import count_parameters, on_meta
 
 logger = logging.getLogger(__name__)
 
@@ -51,15 +50,10 @@ def describe_models(config: BootstrapConfig) -> list[str]:
     models = outline_models(config)
     parts = (("captioner", config.captioner, models.captioner), ("filter", config.filter, models.filter))
     return [
-        f"{role} {place}: {parameters(model.model):,} parameters, {model.image_size} pixels"
+        f"{role} {place}: {count_parameters(model.model):,} parameters, {model.image_size} pixels"
         for role, place, model in parts
         if isinstance(model, MEDCaptioner | MEDFilter)
     ]
-
-
-def parameters(model: nn.Module) -> int:
-    """Return how many numbers a model learns."""
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _put_together(config: BootstrapConfig, hashes: dict[str, str]) -> CapFilt:

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from models import small_checkpoint
 
-from capfilt.build import build_models, checkpoint_hashes, describe_models, outline_models, parameters
+from capfilt.build import build_models, checkpoint_hashes, describe_models, outline_models
 from capfilt.config import BootstrapConfig, Device
 from capfilt.errors import CheckpointError
 from capfilt.med.checkpoints import save
+from capfilt.med.weights import count_parameters
 
 
 @pytest.fixture
@@ -37,12 +38,12 @@ def test_an_outline_has_the_sizes_of_the_models_and_no_weights(config):
     for role in ("captioner", "filter"):
         whole, outline = getattr(found, role), getattr(outlined, role)
         assert outline.image_size == whole.image_size
-        assert parameters(outline.model) == parameters(whole.model)
+        assert count_parameters(outline.model) == count_parameters(whole.model)
         assert {parameter.device.type for parameter in outline.model.parameters()} == {"meta"}
 
 
 def test_both_are_described_in_a_line(config):
-    captioner, judge = (parameters(getattr(build_models(config), role).model) for role in ("captioner", "filter"))
+    captioner, judge = (count_parameters(getattr(build_models(config), role).model) for role in ("captioner", "filter"))
 
     assert describe_models(config) == [
         f"captioner {config.captioner}: {captioner:,} parameters, 32 pixels",

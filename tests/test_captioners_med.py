@@ -15,7 +15,7 @@ from capfilt.config import Device, Sampling
 from capfilt.errors import ConfigError
 from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.graphs import GraphRunner
+from capfilt.med.graphs import CAPTURES
 from capfilt.med.model import MED
 from capfilt.med.tokens import Tokens
 from capfilt.med.vision import normalise
@@ -81,11 +81,10 @@ def test_an_image_is_captioned_alike_in_any_batch(captioner, pixels, method):
     ],
     ids=["nucleus", "greedy", "no prompt", "one token"],
 )
-def test_captured_as_on_a_gpu_batches_have_the_captions_of_others(captioner, pixels, settings):
-    steps = Steps()
-    plain, captured = captioner(**settings), captioner(**settings)
-    captured._runner = GraphRunner(captured._begin, lambda: steps)
-    captured._image_encoder._runner = GraphRunner(captured._image_encoder._see, lambda: steps)
+def test_captured_as_on_a_gpu_batches_have_the_captions_of_others(captioner, pixels, settings, monkeypatch):
+    steps, plain = Steps(), captioner(**settings)
+    monkeypatch.setitem(CAPTURES, "cpu", lambda: steps)
+    captured = captioner(**settings)
     for chosen, seeds in ((pixels, SEEDS), (pixels.flip(0), SEEDS), (pixels[:2], SEEDS[:2]), (pixels, SEEDS[::-1])):
         found, expected = captured.caption(chosen, seeds), plain.caption(chosen, seeds)
         for mine, its in zip(chain(*found), chain(*expected), strict=True):

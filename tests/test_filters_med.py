@@ -14,7 +14,7 @@ from capfilt.errors import ConfigError
 from capfilt.filters import Scores
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import Checkpoint
-from capfilt.med.graphs import GraphRunner
+from capfilt.med.graphs import CAPTURES
 from capfilt.med.model import MED
 from capfilt.med.tokens import Tokens
 from capfilt.med.vision import normalise
@@ -80,11 +80,10 @@ def test_a_score_does_not_depend_on_what_is_scored_with_it(judge, pixels, groups
             assert near(score, one(judge, pixels[i], text)), (i, text)
 
 
-def test_captured_as_on_a_gpu_batches_have_the_scores_of_others(checkpoint, judge, pixels):
+def test_captured_as_on_a_gpu_batches_have_the_scores_of_others(checkpoint, judge, pixels, monkeypatch):
     steps = Steps()
+    monkeypatch.setitem(CAPTURES, "cpu", lambda: steps)
     captured = MEDFilter("hash", checkpoint, FilterSettings(), CPU)
-    captured._runner = GraphRunner(captured._project, lambda: steps)
-    captured._image_encoder._runner = GraphRunner(captured._image_encoder._see, lambda: steps)
     for chosen, groups in (
         (pixels, [TEXTS[:2]] * 3),
         (pixels.flip(0), [TEXTS[2:4]] * 3),

@@ -14,7 +14,7 @@ from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import BootstrapConfig, Device, FilterSettings, Sampling
 from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import Checkpoint, save
-from capfilt.med.graphs import GraphRunner
+from capfilt.med.graphs import CAPTURES, GraphRunner
 from capfilt.med.image_encoder import ImageCache, ImageEncoder, image_cache
 from capfilt.med.vision import VisionTower
 
@@ -111,9 +111,9 @@ def test_a_batch_that_does_not_fit_is_seen_in_parts(checkpoint, monkeypatch, cap
         return whole(self, images)
 
     monkeypatch.setattr(VisionTower, "forward", small)
-    encoder = ImageEncoder(checkpoint.model, CPU)
     if captured:
-        encoder._runner = GraphRunner(encoder._see, lambda: Steps())
+        monkeypatch.setitem(CAPTURES, "cpu", Steps)
+    encoder = ImageEncoder(checkpoint.model, CPU)
     torch.testing.assert_close(encoder(pixels), expected)
     assert sizes == expected_sizes
 

@@ -78,6 +78,7 @@ class MEDCaptioner:
         return [rows[i : i + each] for i in range(0, len(rows), each)]
 
     def _write(self, image: Tensor, numbers: Tensor) -> Generated:
+        """Write the R = B * n captions of image tokens (B, M, D); numbers, float64 (B, n, T), are read in sampling."""
         settings = self.settings
         if settings.method == "beam":
             projected, end = self.model.project_image(image), self.tokens.end
@@ -89,9 +90,11 @@ class MEDCaptioner:
         return generate(self._generator, state, partial(self._runner.go_on, self._generator.go_on, state))
 
     def _begin(self, image: Tensor, noise: Tensor | None) -> DecodingState:
+        """Write the first token of each caption of image tokens (B, M, D); noise is (R, T), None without sampling."""
         return self._generator.begin(self.model.project_image(image), noise, fixed=self._runner.captures)
 
     def _to_captions(self, rows: list[Row]) -> list[Caption]:
+        """Turn ids into texts without their prompt, and count the tokens that were generated."""
         generated = [ids[len(self.prompt) :] for ids, _ in rows]
         end, texts = self.tokens.end, self.tokens.decode_all(generated)
         lengths = [ids.index(end) + 1 if end in ids else len(ids) for ids in generated]

@@ -158,7 +158,7 @@ class SelfCache:
     values: Tensor  # (R, H, L_max, K)
 
     def extend(self, new: KeysValues, start: int) -> KeysValues:
-        """Write the keys and values of the tokens from position start on, and return those of all so far."""
+        """Write keys and values, (R, H, L, K) each, of tokens from position start on; return those of all so far."""
         end = start + new[0].shape[2]
         self.keys[:, :, start:end], self.values[:, :, start:end] = new
         return self.keys[:, :, :end], self.values[:, :, :end]

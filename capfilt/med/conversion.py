@@ -9,7 +9,7 @@ from capfilt.med.checkpoints import MEANINGS, AnyCheckpoint, Checkpoint, checkpo
 from capfilt.med.momentum import MOMENTUM
 from capfilt.med.published import Heads
 from capfilt.med.transformers_layout import LAYOUTS, save_transformers
-from capfilt.med.weights import load_tensors
+from capfilt.med.weights import count_parameters, load_tensors
 
 
 def convert(source: Path, target: Path, to: str, image_size: int | None = None, heads: Heads = (None, None)) -> str:
@@ -62,7 +62,7 @@ def describe(path: Path) -> dict[str, object]:
         "path": str(path),
         "hash": checkpoint_hash(path),
         "roles": roles(checkpoint),
-        "parameters": sum(parameter.numel() for parameter in checkpoint.model.parameters()),
+        "parameters": count_parameters(checkpoint.model),
         **sizes.model_dump(),
     }
 

@@ -133,8 +133,8 @@ class Step(Generic[T]):
 
 
 def graph_runner(first: Callable[..., S], kind: str) -> GraphRunner[S]:
-    """Return what takes batches through a first step and others; on a device of the kind `cuda` these become graphs."""
-    return GraphRunner(first, graph_capture if kind == "cuda" else None)
+    """Return what takes batches through a first step and others on a kind of device, "cpu" or "cuda"."""
+    return GraphRunner(first, CAPTURES.get(kind))
 
 
 def graph_capture() -> Capture:
@@ -151,3 +151,7 @@ def graph_capture() -> Capture:
         return result, graph.replay
 
     return capture
+
+
+CAPTURES: dict[str, Callable[[], Capture]] = {"cuda": graph_capture}
+"""By kind of device, what captures steps there; on others they are launched kernel by kernel."""

@@ -10,12 +10,12 @@ import numpy as np
 import timm
 import torch
 from timm.models.vision_transformer import Block, VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from capfilt.config.sizes import VisionConfig
 from capfilt.errors import CheckpointError
 from capfilt.med.vision import is_square, resize_positions
-from capfilt.med.weights import DAMAGE, OUTAGE, check_unpacked, load_tensors, on_meta, weights_file
+from capfilt.med.weights import DAMAGE, OUTAGE, check_unpacked, count_parameters, load_tensors, on_meta, weights_file
 
 CLASSIFIER = re.compile(r"(head|pre_logits)[./].+")
 
@@ -103,7 +103,7 @@ def _from_npz(path: Path) -> ViT:
         )
         with torch.device("meta"):  # a few small arrays may claim sizes beyond any memory
             least = build(depth=1)
-        numbers = _numbers(least) + (depth - 1) * _numbers(least.blocks)
+        numbers = count_parameters(least) + (depth - 1) * count_parameters(least.blocks)
         if numbers > (size := path.stat().st_size):
             raise ValueError(f"its tower has {numbers} numbers, the file {size} bytes")
         tower = build(depth=depth)
@@ -113,10 +113,6 @@ def _from_npz(path: Path) -> ViT:
             raise
         raise CheckpointError(f"{path}: is no ViT in the layout of the ImageNet-21k files ({error})") from None
     return ViT(tower.state_dict(), heads, [name for name in names if CLASSIFIER.fullmatch(name)])
-
-
-def _numbers(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _check(source: str, vit: ViT, sizes: VisionConfig) -> None:

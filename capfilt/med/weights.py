@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from capfilt.errors import CheckpointError
 
@@ -132,6 +132,11 @@ def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list
         if expected[name].shape != found[name].shape
     ]
     return sorted(problems)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return how many numbers a module learns."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def load_json(path: Path) -> dict[str, object]:
