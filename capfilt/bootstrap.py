@@ -111,25 +111,26 @@ def capfilt_batch(
     noise = [noise_seed(config, prepared.record.image_sha256) for prepared in batch]
     pixels = stack_pixels([p.for_captioner for p in batch], config.device)  # (B, 3, S, S)
     captions = models.captioner.caption(pixels, noise, models.turns("caption", clock))  # B lists
-    rows = [
+    groups = [
         _unscored(prepared, written, seed, models.captioner.name, config)
         for prepared, written, seed in zip(batch, captions, noise, strict=True)
     ]
-    rows = add_controls(rows, [p.record for p in batch], [p.text for p in batch], config)
+    groups = add_controls(groups, [p.record for p in batch], [p.text for p in batch], config)
     if models.filter.image_size != models.captioner.image_size:
         pixels = stack_pixels([p.for_filter for p in batch], config.device)  # (B, 3, S, S)
-    return _score(rows, pixels, models, clock)
+    return _score(groups, pixels, models, clock)
 
 
-def _score(rows: Sequence[Sequence[Candidate]], pixels: Tensor, models: CapFilt, clock: Stopwatch) -> list[Candidate]:
+def _score(groups: Sequence[Sequence[Candidate]], pixels: Tensor, models: CapFilt, clock: Stopwatch) -> list[Candidate]:
     """Return the scored candidates of B images, given a group for each image; pixels is (B, 3, S, S)."""
-    read = [[clean(candidate.text) for candidate in group] for group in rows]
-    texts = [list(dict.fromkeys(group)) for group in read]  # texts that are equal when cleaned are scored once
+    cleaned = [[clean(candidate.text) for candidate in group] for group in groups]
+    texts = [list(dict.fromkeys(group)) for group in cleaned]  # texts that are equal when cleaned are scored once
     scores = models.filter.score(pixels, texts, models.turns("score", clock))  # B lists
+    by_text = [dict(zip(group, found, strict=True)) for group, found in zip(texts, scores, strict=True)]
     return [
-        _scored(candidate, found[text], models.filter.name)
-        for group, seen, found in zip(rows, read, map(_by_text, texts, scores), strict=True)
-        for candidate, text in zip(group, seen, strict=True)
+        _scored(candidate, scores_of[text], models.filter.name)
+        for group, group_texts, scores_of in zip(groups, cleaned, by_text, strict=True)
+        for candidate, text in zip(group, group_texts, strict=True)
     ]
 
 
@@ -164,10 +165,6 @@ def _unscored(
         )
         for index, caption in enumerate(captions)
     ]
-
-
-def _by_text(texts: Sequence[str], scores: Sequence[Scores]) -> dict[str, Scores]:
-    return dict(zip(texts, scores, strict=True))
 
 
 def _scored(candidate: Candidate, scores: Scores, judge: str) -> Candidate:
