@@ -38,7 +38,7 @@ from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.decoding import Generated
 from capfilt.med.model import MED
-from capfilt.med.tokens import SPECIAL, Tokens
+from capfilt.med.tokenizer import SPECIAL, Tokenizer
 from capfilt.med.unpadded import UnpaddedTexts
 from capfilt.planning import plan_shards
 from capfilt.records import Unit
@@ -96,8 +96,8 @@ class Captioner(MEDCaptioner):
 
     def _made_up(self, draw: random.Random) -> list[int]:
         words = [draw.randrange(len(SPECIAL), len(SPECIAL) + 2000) for _ in range(draw.randint(*CAPTION))]
-        row = [*self.prompt, *words, self.tokens.end][: self.settings.max_length]
-        return row + [self.tokens.pad] * (self.settings.max_length - len(row))
+        row = [*self.prompt, *words, self.tokenizer.end][: self.settings.max_length]
+        return row + [self.tokenizer.pad] * (self.settings.max_length - len(row))
 
 
 class Filter(MEDFilter):
@@ -118,10 +118,10 @@ class Filter(MEDFilter):
 def make_checkpoint(folder: Path) -> Checkpoint:
     """Return a model that is never asked, and a tokenizer of made-up words."""
     (folder / "vocab.txt").write_text("\n".join([*SPECIAL, *(f"w{number}" for number in range(WORDS))]) + "\n")
-    tokens = Tokens(folder / "vocab.txt")
+    tokenizer = Tokenizer(folder / "vocab.txt")
     vision = VisionConfig(image_size=8, patch_size=8, width=8, depth=1, heads=1)
-    text = TextConfig(vocabulary=len(tokens), width=8, depth=1, heads=1, mlp_width=8, positions=40)
-    return Checkpoint(MED(MEDConfig(vision=vision, text=text, projection=8)), tokens)
+    text = TextConfig(vocabulary=len(tokenizer), width=8, depth=1, heads=1, mlp_width=8, positions=40)
+    return Checkpoint(MED(MEDConfig(vision=vision, text=text, projection=8)), tokenizer)
 
 
 def once(folder: Path, captions: int, in_hand: int, options: argparse.Namespace) -> dict[str, float]:

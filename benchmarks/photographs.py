@@ -30,7 +30,7 @@ import yaml
 
 from capfilt.evaluation.agreement import auc
 from capfilt.ledger import read_candidates, read_samples
-from capfilt.med.tokens import SPECIAL, Tokens
+from capfilt.med.tokenizer import SPECIAL, Tokenizer
 from capfilt.runs import load_run
 from capfilt.shards import write_tar
 
@@ -95,11 +95,11 @@ def build_shards(data: Path, work: Path) -> None:
 
 def used_pieces(vocabulary: Path, texts: list[str]) -> list[str]:
     """Return the pieces of a vocabulary that some texts use, and single characters: a small language head."""
-    tokens = Tokens(vocabulary)
-    used = {piece for text in texts for piece in tokens.pieces(text)}
+    tokenizer = Tokenizer(vocabulary)
+    used = {piece for text in texts for piece in tokenizer.pieces(text)}
     return [
         word
-        for number, word in enumerate(tokens.vocabulary)
+        for number, word in enumerate(tokenizer.vocabulary)
         if number in used or word in SPECIAL or (len(word.removeprefix("##")) == 1 and word.isascii())
     ]
 

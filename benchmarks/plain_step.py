@@ -21,7 +21,7 @@ from capfilt.config.momentum import MomentumSettings
 from capfilt.med.attention import Heads
 from capfilt.med.losses import IGNORE, LABEL_SMOOTHING, draw
 from capfilt.med.model import MED
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.med.vision import normalise
 from capfilt.training.data import Batch
 
@@ -47,14 +47,14 @@ class PlainStep:
     def __init__(
         self,
         model: MED,
-        tokens: Tokens,
+        tokenizer: Tokenizer,
         settings: MomentumSettings,
         queues: Queues,
         levers: frozenset[str] = frozenset(),
         choose: Callable[[Tensor, int], Tensor] = draw,
     ) -> None:
         self.model, self.copy = model, deepcopy(model).requires_grad_(False)
-        self.tokens, self.settings, self.choose, self.levers = tokens, settings, choose, levers
+        self.tokenizer, self.settings, self.choose, self.levers = tokenizer, settings, choose, levers
         self.queues, self.pointer = Queues(*(queue.clone() for queue in queues)), 0
         self.optimiser = AdamW(
             model.parameters(), lr=3e-4, weight_decay=0.05, fused="fused_adamw" in levers, foreach=False
@@ -135,7 +135,7 @@ class PlainStep:
     def _match(self, batch: Batch, seen: Image, weights: tuple[Tensor, Tensor]) -> Tensor:
         """Return ITM from a pass over the true pairs and one, twice as large, over the false ones."""
         ids, keep, count = batch.ids.clone(), batch.keep, len(batch.ids)
-        ids[:, 0] = self.tokens.enc
+        ids[:, 0] = self.tokenizer.enc
         true = self._states(self.model, ids, keep, seen)[:, 0]  # (B, D)
         images, texts = self._negatives(weights[1]), self._negatives(weights[0])  # (B,), (B,)
         both = torch.cat([images, torch.arange(count, device=images.device)])  # (2B,)
@@ -151,7 +151,7 @@ class PlainStep:
 
     def _decode(self, batch: Batch, seen: Image) -> Tensor:
         ids = batch.ids.clone()
-        ids[:, 0] = self.tokens.dec
+        ids[:, 0] = self.tokenizer.dec
         logits = self.model.text.logits(self._states(self.model, ids, batch.keep, seen, causal=True))  # (B, L, V)
         labels = ids.masked_fill(~batch.keep, IGNORE)[:, 1:]  # (B, L - 1)
         return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels.flatten(), label_smoothing=LABEL_SMOOTHING)

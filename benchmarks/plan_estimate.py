@@ -23,7 +23,7 @@ from machine import describe
 from capfilt.config.sizes import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.checkpoints import Checkpoint, save
 from capfilt.med.model import MED
-from capfilt.med.tokens import SPECIAL, Tokens
+from capfilt.med.tokenizer import SPECIAL, Tokenizer
 from capfilt.world.noise import NoiseRates
 from capfilt.world.shards import World, write_world
 from capfilt.world.vocabulary import vocabulary
@@ -59,14 +59,14 @@ def prepare(options: argparse.Namespace, folder: Path) -> Path:
     """Write shards, checkpoints and the config of a job, and return the path of the config."""
     write_world(folder / "web", World(0, "web", NoiseRates(), 2 * options.image), options.samples, options.shard)
     (folder / "vocab.txt").write_text("\n".join([*SPECIAL, *vocabulary()]) + "\n", encoding="utf-8")
-    tokens = Tokens(folder / "vocab.txt")
+    tokenizer = Tokenizer(folder / "vocab.txt")
     heads = max(1, options.width // 64)
     sizes = MEDConfig(
         vision=VisionConfig(
             image_size=options.image, patch_size=16, width=options.width, depth=options.depth, heads=heads
         ),
         text=TextConfig(
-            vocabulary=len(tokens),
+            vocabulary=len(tokenizer),
             width=options.width,
             depth=options.depth,
             heads=heads,
@@ -75,7 +75,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> Path:
         ),
     )
     for seed, name in enumerate(("captioner", "filter")):
-        save(Checkpoint(MED(sizes).initialise(seed).eval(), tokens), folder / name)
+        save(Checkpoint(MED(sizes).initialise(seed).eval(), tokenizer), folder / name)
     cuda = options.device == "cuda"
     job = {
         "input": [f"{folder}/web"],

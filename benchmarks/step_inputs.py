@@ -12,7 +12,7 @@ from torch import Tensor
 from capfilt.config.momentum import MomentumSettings
 from capfilt.config.sizes import MEDConfig, TextConfig, VisionConfig
 from capfilt.med.model import MED
-from capfilt.med.tokens import SPECIAL, Tokens
+from capfilt.med.tokenizer import SPECIAL, Tokenizer
 from capfilt.training.data import Batch
 
 SHORTEST = 5  # tokens
@@ -53,12 +53,12 @@ def random_batch(options: argparse.Namespace) -> Batch:
     return Batch(*(part.to(options.device) for part in parts))
 
 
-def made_up_tokens(vocabulary: int) -> Tokens:
+def made_up_tokenizer(vocabulary: int) -> Tokenizer:
     """Return a tokenizer of made-up words; [DEC] and [ENC] are the last two ids."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "vocab.txt")
         path.write_text("\n".join([*SPECIAL, *(f"w{number}" for number in range(vocabulary - len(SPECIAL) - 2))]))
-        return Tokens(path)
+        return Tokenizer(path)
 
 
 def momentum(options: argparse.Namespace) -> MomentumSettings:

@@ -24,7 +24,7 @@ from importlib.metadata import version
 from types import SimpleNamespace
 
 import torch
-from step_inputs import build, made_up_tokens, momentum, random_batch, random_queues
+from step_inputs import build, made_up_tokenizer, momentum, random_batch, random_queues
 from training_step import SIZES, OurStep
 
 GIB = 2**30
@@ -52,7 +52,7 @@ def measure(options: argparse.Namespace, blocks: int) -> dict[str, float]:
     """Return what a step takes with so many blocks recomputed: GiB at most, on a GPU GiB held before it, seconds."""
     torch.set_num_threads(options.threads)
     given = SimpleNamespace(
-        tokens=made_up_tokens(options.vocabulary), settings=momentum(options), queues=random_queues(options)
+        tokenizer=made_up_tokenizer(options.vocabulary), settings=momentum(options), queues=random_queues(options)
     )
     step = OurStep(build(options, dropout=0.1), given, getattr(torch, options.dtype), blocks)
     batch = random_batch(options)

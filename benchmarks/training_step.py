@@ -20,14 +20,14 @@ from statistics import median
 import torch
 from machine import describe
 from plain_step import LEVERS, PlainStep
-from step_inputs import build, likeliest, made_up_tokens, momentum, random_batch, random_queues
+from step_inputs import build, likeliest, made_up_tokenizer, momentum, random_batch, random_queues
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from capfilt.config.training import Schedule, TrainingDevice
 from capfilt.med.losses import draw
 from capfilt.med.model import MED
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.training.data import Batch
 from capfilt.training.objectives import Choose, Pretraining
 from capfilt.training.optimiser import adamw, update
@@ -52,7 +52,7 @@ class OurStep:
     def __init__(
         self, model: MED, plain: PlainStep, dtype: torch.dtype, recomputed: int = 0, choose: Choose = draw
     ) -> None:
-        self.objective = Pretraining(model, plain.tokens, 0.0, plain.settings, choose=choose)
+        self.objective = Pretraining(model, plain.tokenizer, 0.0, plain.settings, choose=choose)
         self.device, self.dtype = next(model.parameters()).device, dtype
         self.objective.to(self.device).train()
         self.objective.momentum.image_queue.copy_(plain.queues.image)
@@ -72,9 +72,9 @@ class OurStep:
 def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads or torch.get_num_threads())
-    tokens, batch = made_up_tokens(options.vocabulary), random_batch(options)
-    difference = check(options, tokens)
-    steps = forms(options, tokens)
+    tokenizer, batch = made_up_tokenizer(options.vocabulary), random_batch(options)
+    difference = check(options, tokenizer)
+    steps = forms(options, tokenizer)
     seconds, memory = measure(steps, batch, options)
     flops = count(next(step for step in steps.values() if isinstance(step, OurStep)), batch)
     peaks = {dtype: matmul_rate(options.device, getattr(torch, dtype)) for dtype in options.dtypes}
@@ -94,11 +94,11 @@ def main() -> None:
         Path(options.json).write_text(json.dumps(found, indent=2) + "\n")
 
 
-def check(options: argparse.Namespace, tokens: Tokens) -> float:
+def check(options: argparse.Namespace, tokenizer: Tokenizer) -> float:
     """Return by how much a plain step and ours differ, relatively, after making sure that it is rounding alone."""
     model = build(options, dropout=0.0)
     batch = random_batch(options)
-    plain = PlainStep(deepcopy(model), tokens, momentum(options), random_queues(options), choose=likeliest)
+    plain = PlainStep(deepcopy(model), tokenizer, momentum(options), random_queues(options), choose=likeliest)
     ours = OurStep(model, plain, torch.float32, choose=likeliest)
     worst = 0.0
     for done in (0.5, 0.6):  # the second step meets what the first left in weights, copies and queues
@@ -113,7 +113,7 @@ def check(options: argparse.Namespace, tokens: Tokens) -> float:
     return worst
 
 
-def forms(options: argparse.Namespace, tokens: Tokens) -> dict[str, PlainStep | OurStep]:
+def forms(options: argparse.Namespace, tokenizer: Tokenizer) -> dict[str, PlainStep | OurStep]:
     """Return all steps that are compared, each with weights of its own that start equal."""
     model, settings, queues = build(options, dropout=0.1), momentum(options), random_queues(options)
     levers = {"plain": frozenset()}
@@ -121,7 +121,7 @@ def forms(options: argparse.Namespace, tokens: Tokens) -> dict[str, PlainStep | 
         levers |= {f"plain, {name}": frozenset([name]) for name in LEVERS}
         levers["plain, all levers"] = frozenset(LEVERS)
     steps: dict[str, PlainStep | OurStep] = {
-        name: PlainStep(deepcopy(model), tokens, settings, queues, chosen) for name, chosen in levers.items()
+        name: PlainStep(deepcopy(model), tokenizer, settings, queues, chosen) for name, chosen in levers.items()
     }
     for dtype in options.dtypes:
         steps[f"ours, {dtype}"] = OurStep(deepcopy(model), steps["plain"], getattr(torch, dtype))

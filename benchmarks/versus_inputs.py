@@ -22,7 +22,7 @@ from capfilt.config.sizes import MEDConfig, TextConfig, VisionConfig
 from capfilt.images import decode, resize
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.model import MED
-from capfilt.med.tokens import SPECIAL, Tokens
+from capfilt.med.tokenizer import SPECIAL, Tokenizer
 from capfilt.med.transformers_layout import save_transformers
 from capfilt.med.vision import normalise
 from capfilt.med.weights import CONFIG, VOCABULARY
@@ -72,24 +72,24 @@ def write_models(config: MEDConfig, folder: Path, inputs: Inputs) -> Folders:
     """Write the two checkpoints, unless they lie there already; P(match) of the inputs is then 0.5 in the median."""
     folders = Folders(folder / "captioner", folder / "filter")
     if not all((path / CONFIG).exists() for path in folders):
-        tokens = write_tokens(config, folder)
-        model = centre(draw(MED(config), tokens).eval(), tokens, inputs.first(2))
+        tokenizer = write_tokenizer(config, folder)
+        model = centre(draw(MED(config), tokenizer).eval(), tokenizer, inputs.first(2))
         for layout, path in zip(("transformers-captioning", "transformers-retrieval"), folders, strict=True):
-            save_transformers(Checkpoint(model, tokens), path, layout, "the drawn model")
+            save_transformers(Checkpoint(model, tokenizer), path, layout, "the drawn model")
             model.vision.vit.cls_token.data[0, 0, 0] += APART
     return folders
 
 
-def write_tokens(config: MEDConfig, folder: Path) -> Tokens:
+def write_tokenizer(config: MEDConfig, folder: Path) -> Tokenizer:
     """Return a tokenizer of made-up words, each of them one token."""
     folder.mkdir(parents=True, exist_ok=True)
     known = [*SPECIAL, *PROMPT]
     made_up = [f"w{number}" for number in range(config.text.vocabulary - len(known) - 2)]
     (folder / VOCABULARY).write_text("\n".join([*known, *made_up]) + "\n")
-    return Tokens(folder / VOCABULARY)
+    return Tokenizer(folder / VOCABULARY)
 
 
-def draw(model: MED, tokens: Tokens) -> MED:
+def draw(model: MED, tokenizer: Tokenizer) -> MED:
     """Draw lively weights, and biases other than 0, so that a lost one shows."""
     generator = torch.Generator().manual_seed(0)
 
@@ -107,17 +107,17 @@ def draw(model: MED, tokens: Tokens) -> MED:
     fill(model.vision.vit.pos_embed, 0.5)
     fill(model.vision.vit.cls_token, 0.5)
     model.text.head.norm.weight.data.fill_(LOGITS)
-    special = [*(tokens.vocabulary.index(token) for token in SPECIAL), tokens.dec, tokens.enc]
+    special = [*(tokenizer.vocabulary.index(token) for token in SPECIAL), tokenizer.dec, tokenizer.enc]
     model.text.head.bias.data[special] = NEVER
     return model
 
 
 @torch.inference_mode()
-def centre(model: MED, tokens: Tokens, inputs: Inputs) -> MED:
+def centre(model: MED, tokenizer: Tokenizer, inputs: Inputs) -> MED:
     """Shift the ITM head so that half of the inputs' texts match: decisions then lie where rounding can turn them."""
-    rows = [tokens.encode(text, tokens.enc, 35) for texts in inputs.texts for text in texts]
+    rows = [tokenizer.encode(text, tokenizer.enc, 35) for texts in inputs.texts for text in texts]
     image = model.project_image(model.encode_image(normalise(inputs.pixels)))
-    logits = model.match(*tokens.batch(rows), image)  # (R, 2)
+    logits = model.match(*tokenizer.batch(rows), image)  # (R, 2)
     model.itm_head.bias.data[1] -= (logits[:, 1] - logits[:, 0]).quantile(0.5)  # between two texts, so on none
     return model
 

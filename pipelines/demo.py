@@ -13,7 +13,7 @@ from capfilt.config.demo import DemoConfig
 from capfilt.config.training import FinetuneConfig, PretrainConfig, Schedule
 from capfilt.dry_run import DryRun
 from capfilt.errors import RunError, StoppedError
-from capfilt.med.tokens import SPECIAL
+from capfilt.med.tokenizer import SPECIAL
 from capfilt.query import open_run
 from capfilt.runs import Run, begun_with, find_run, load_run
 from capfilt.runs.stop import Stop

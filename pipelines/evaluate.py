@@ -139,12 +139,12 @@ def _agreement(config: EvaluateConfig, data: EvaluationData, judged: Judged) -> 
 
 
 def _vqa(config: EvaluateConfig, data: QuestionData, settings: VQASettings) -> _Task:
-    model, tokens = load_vqa(fetch(config.checkpoint), config.image_size)
+    model, tokenizer = load_vqa(fetch(config.checkpoint), config.image_size)
     model.config.require_room("questions.max_tokens", data.max_tokens)
     if settings.method == "generate":
         model.config.require_room("vqa.max_length", settings.max_length)
     read_candidates(settings)
-    questions = Questions(data, tokens, model.config.vision.image_size)
+    questions = Questions(data, tokenizer, model.config.vision.image_size)
     files = [name for file in data.files for name in (file.questions, file.annotations) if name]
     files += filter(None, [settings.candidates])
 
@@ -157,9 +157,9 @@ def _vqa(config: EvaluateConfig, data: QuestionData, settings: VQASettings) -> _
 
 
 def _nlvr2(config: EvaluateConfig, data: SentenceData) -> _Task:
-    model, tokens = load_nlvr2(fetch(config.checkpoint), config.image_size)
+    model, tokenizer = load_nlvr2(fetch(config.checkpoint), config.image_size)
     model.config.require_room("sentences.max_tokens", data.max_tokens)
-    sentences = Statements(data, tokens, model.config.vision.image_size)
+    sentences = Statements(data, tokenizer, model.config.vision.image_size)
     files = [file.annotations for file in data.files]
 
     def measure() -> Measured:

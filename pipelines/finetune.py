@@ -111,4 +111,4 @@ def only(role: str, checkpoint: Checkpoint, drop_path: float | None = None) -> C
     model = MED(sizes.model_copy(update={"vision": vision, **parts}))
     weights = checkpoint.model.state_dict()
     model.load_state_dict({name: weights[name] for name in model.state_dict()})
-    return Checkpoint(model, checkpoint.tokens)
+    return Checkpoint(model, checkpoint.tokenizer)

@@ -14,9 +14,9 @@ from capfilt.training.statements import StatementBatch, Statements
 
 def prepare(config: NLVR2Config) -> Job[StatementBatch]:
     """Return all that is trained, from the checkpoint it starts with."""
-    med, tokens = load(fetch(config.checkpoint), config.image_size)
+    med, tokenizer = load(fetch(config.checkpoint), config.image_size)
     model = nlvr2_from(med, config.merge_from, config.drop_path, config.seed, config.checkpoint)
     model.config.require_room("data.max_tokens", config.data.max_tokens)
-    statements = Statements(config.data, tokens, model.config.vision.image_size, config.augmentation)
+    statements = Statements(config.data, tokenizer, model.config.vision.image_size, config.augmentation)
     data = Passes(statements, config.schedule, config.seed, config.data.workers)
-    return Job(Reasoning(model), data, partial(save, NLVR2Checkpoint(model, tokens)))
+    return Job(Reasoning(model), data, partial(save, NLVR2Checkpoint(model, tokenizer)))

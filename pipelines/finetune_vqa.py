@@ -14,10 +14,10 @@ from capfilt.training.questions import QuestionBatch, Questions
 
 def prepare(config: VQAConfig) -> Job[QuestionBatch]:
     """Return all that is trained, from the checkpoint it starts with."""
-    med, tokens = load(fetch(config.checkpoint), config.image_size)
+    med, tokenizer = load(fetch(config.checkpoint), config.image_size)
     model = vqa_from(med, config.drop_path, config.seed, config.checkpoint)
     model.config.require_room("data.max_tokens", config.data.max_tokens)
-    questions = Questions(config.data, tokens, model.config.vision.image_size, config.augmentation)
+    questions = Questions(config.data, tokenizer, model.config.vision.image_size, config.augmentation)
     questions.require_answers()
     data = Passes(questions, config.schedule, config.seed, config.data.workers)
-    return Job(Answering(model), data, partial(save, VQACheckpoint(model, tokens)))
+    return Job(Answering(model), data, partial(save, VQACheckpoint(model, tokenizer)))

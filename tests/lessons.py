@@ -23,7 +23,7 @@ from capfilt.config.momentum import MomentumSettings
 from capfilt.config.training import Schedule, Tracking, TrainingCluster, TrainingDevice
 from capfilt.med.checkpoints import Checkpoint, save
 from capfilt.med.model import MED
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.training.data import Batch
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Job
@@ -104,10 +104,10 @@ def kill_once(lesson: Lesson, objective: Objective[Batch]) -> None:
 
 
 def checkpoint(lesson: Lesson) -> Checkpoint:
-    tokens = Tokens(write_vocabulary(Path(lesson.words or Path(lesson.output).with_name("words"))))
-    sizes = small_config(len(tokens), encoder=lesson.objective == "pretraining")
+    tokenizer = Tokenizer(write_vocabulary(Path(lesson.words or Path(lesson.output).with_name("words"))))
+    sizes = small_config(len(tokenizer), encoder=lesson.objective == "pretraining")
     text = sizes.text.model_copy(update={"dropout": lesson.dropout})
-    return Checkpoint(MED(sizes.model_copy(update={"text": text})).initialise(lesson.seed), tokens)
+    return Checkpoint(MED(sizes.model_copy(update={"text": text})).initialise(lesson.seed), tokenizer)
 
 
 def job(lesson: Lesson) -> Job[Batch]:

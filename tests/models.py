@@ -15,7 +15,7 @@ from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.decoding import Generated, TextDecoder
 from capfilt.med.generation import CaptionGenerator, generate
 from capfilt.med.model import MED
-from capfilt.med.tokens import SPECIAL, Tokens
+from capfilt.med.tokenizer import SPECIAL, Tokenizer
 
 WORDS = ("a", "picture", "of", "red", "blue", "dog", "cat", "on", "the", "grass", "two", "##s", *"bcdefgh")
 RESIDUAL = ("out.weight", "down.weight", "attn.proj.weight", "fc2.weight")
@@ -58,8 +58,8 @@ def small_config(vocabulary: int, encoder: bool = True, decoder: bool = True) ->
 
 
 def small_checkpoint(folder: Path, seed: int = 0, encoder: bool = True, decoder: bool = True) -> Checkpoint:
-    tokens = Tokens(write_vocabulary(folder))
-    return Checkpoint(MED(small_config(len(tokens), encoder, decoder)).initialise(seed).eval(), tokens)
+    tokenizer = Tokenizer(write_vocabulary(folder))
+    return Checkpoint(MED(small_config(len(tokenizer), encoder, decoder)).initialise(seed).eval(), tokenizer)
 
 
 def lively_checkpoint(folder: Path, seed: int = 0, encoder: bool = True, decoder: bool = True) -> Checkpoint:

@@ -12,7 +12,7 @@ from capfilt.config.momentum import MomentumSettings
 from capfilt.med.model import MED
 from capfilt.med.momentum import resume_published
 from capfilt.med.published import from_published, infer_config, translate
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.training.data import Batch
 from capfilt.training.objectives import Filtering, Pretraining
 
@@ -46,7 +46,7 @@ class Reference:
         self.ranks = json.loads((folder / "dist2_meta.json").read_text())
         self.tensors, self.rank_tensors = _read(folder / "tensors"), _read(folder / "dist2_tensors")
         self.state = _read(folder / "pretrain_state")
-        self.tokens = Tokens(folder / "vocab.txt")
+        self.tokenizer = Tokenizer(folder / "vocab.txt")
 
     def settings(self, **changes: object) -> MomentumSettings:
         size = self.state["image_queue"].shape[1]
@@ -66,13 +66,13 @@ class Reference:
         return model
 
     def pretraining(self, **changes: object) -> Pretraining:
-        objective = Pretraining(self.model(True), self.tokens, 0.0, self.settings(**changes), choose=Largest())
+        objective = Pretraining(self.model(True), self.tokenizer, 0.0, self.settings(**changes), choose=Largest())
         resume_published(objective.momentum, self.state, "reference")
         return objective.train()
 
     def filtering(self, images: Tensor | None = None, **changes: object) -> Filtering:
         """Return the retrieval fine-tune; images (Q,) are the numbers in its queue, nobody's by default."""
-        objective = Filtering(self.model(False), self.tokens, self.settings(**changes), choose=Largest())
+        objective = Filtering(self.model(False), self.tokenizer, self.settings(**changes), choose=Largest())
         named = {} if images is None else {"idx_queue": images}
         resume_published(objective.momentum, {**self.state, **named}, "reference")
         return objective.train()
@@ -80,8 +80,8 @@ class Reference:
     def rank_batch(self, rank: int, length: int) -> Batch:
         """Return what a rank of two holds, its texts padded to a length."""
         mine = slice(4 * rank, 4 * rank + 4)
-        texts = [self.tokens.encode(text, self.tokens.cls, length) for text in self.ranks["captions"][mine]]
-        ids, keep = self.tokens.batch(texts)
+        texts = [self.tokenizer.encode(text, self.tokenizer.cls, length) for text in self.ranks["captions"][mine]]
+        ids, keep = self.tokenizer.batch(texts)
         padding = (0, length - ids.shape[1])
         images = torch.tensor(self.ranks["idx"][mine])
         return Batch(self.rank_tensors["in.pixel_values"][mine], F.pad(ids, padding), F.pad(keep, padding), images)

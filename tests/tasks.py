@@ -14,7 +14,7 @@ from capfilt.med.checkpoints import NLVR2Checkpoint, VQACheckpoint
 from capfilt.med.downstream import nlvr2_from, vqa_from
 from capfilt.med.nlvr2 import NLVR2
 from capfilt.med.published import from_published, infer_nlvr2, infer_vqa
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.med.vqa import VQA
 
 HEADS = (4, 4)
@@ -26,7 +26,7 @@ class Reference(NamedTuple):
 
     meta: dict
     tensors: dict[str, Tensor]
-    tokens: Tokens
+    tokenizer: Tokenizer
 
     def text(self, name: str, first: int) -> Tensor:
         """Return ids whose first token is the one that was trained."""
@@ -41,7 +41,7 @@ def read_reference(shared: Path) -> Reference:
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in load_file(folder / "tensors.safetensors").items()
     }
-    return Reference(json.loads((folder / "meta.json").read_text()), tensors, Tokens(folder / "vocab.txt"))
+    return Reference(json.loads((folder / "meta.json").read_text()), tensors, Tokenizer(folder / "vocab.txt"))
 
 
 def reference_vqa(shared: Path) -> VQA:
@@ -60,12 +60,12 @@ def reference_nlvr2(shared: Path) -> NLVR2:
 
 def small_vqa(folder: Path) -> VQACheckpoint:
     start = lively_checkpoint(folder)
-    return VQACheckpoint(vqa_from(start.model, drop_path=0.0, seed=0).eval(), start.tokens)
+    return VQACheckpoint(vqa_from(start.model, drop_path=0.0, seed=0).eval(), start.tokenizer)
 
 
 def small_nlvr2(folder: Path) -> NLVR2Checkpoint:
     start = lively_checkpoint(folder)
-    return NLVR2Checkpoint(nlvr2_from(start.model, merge_from=1, drop_path=0.0, seed=0).eval(), start.tokens)
+    return NLVR2Checkpoint(nlvr2_from(start.model, merge_from=1, drop_path=0.0, seed=0).eval(), start.tokenizer)
 
 
 def write_images(folder: Path, *names: str) -> None:

@@ -10,7 +10,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 from plain_step import LEVERS, PlainStep
-from step_inputs import build, likeliest, made_up_tokens, momentum, random_batch, random_queues
+from step_inputs import build, likeliest, made_up_tokenizer, momentum, random_batch, random_queues
 from training_step import OurStep
 
 OPTIONS = argparse.Namespace(
@@ -21,7 +21,7 @@ EXACT = [lever for lever in LEVERS if lever != "bfloat16"]
 
 def plain(levers: frozenset[str] = frozenset()) -> PlainStep:
     torch.set_num_threads(1)
-    model, tokens = build(OPTIONS, dropout=0.0), made_up_tokens(OPTIONS.vocabulary)
+    model, tokens = build(OPTIONS, dropout=0.0), made_up_tokenizer(OPTIONS.vocabulary)
     return PlainStep(model, tokens, momentum(OPTIONS), random_queues(OPTIONS), levers, likeliest)
 
 

@@ -17,7 +17,7 @@ from capfilt.med.beam import beam_search
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.graphs import CAPTURES
 from capfilt.med.model import MED
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.med.vision import normalise
 
 CPU = Device(kind="cpu", dtype="float32")  # whatever units the machine has
@@ -55,7 +55,7 @@ def test_the_same_seeds_give_the_same_captions_and_others_others(captioner, pixe
 
 
 def test_another_batch_has_the_model_while_the_texts_of_one_are_made(captioner, pixels, monkeypatch):
-    happened = events(monkeypatch, (MED, "encode_image"), (Tokens, "decode_all"))
+    happened = events(monkeypatch, (MED, "encode_image"), (Tokenizer, "decode_all"))
 
     captioner().caption(pixels, SEEDS, happened.turn())
 
@@ -113,7 +113,7 @@ def test_tokens_count_the_end_and_not_the_prompt(captioner, pixels):
 
 def test_the_prompt_is_read_and_not_part_of_the_text(captioner, checkpoint, pixels):
     found = captioner(method="greedy")
-    assert found.prompt == [checkpoint.tokens.dec, *checkpoint.tokens.pieces("a picture of")]
+    assert found.prompt == [checkpoint.tokenizer.dec, *checkpoint.tokenizer.pieces("a picture of")]
     texts = [group[0].text for group in found.caption(pixels, SEEDS)]
     others = [group[0].text for group in captioner(method="greedy", prompt="two").caption(pixels, SEEDS)]
     assert texts != others
@@ -124,7 +124,7 @@ def test_the_prompt_is_read_and_not_part_of_the_text(captioner, checkpoint, pixe
 def test_the_logprob_of_a_beam_is_the_models_own_without_the_penalty(checkpoint, captioner, pixels):
     """So that captions of any two settings can be compared in the ledger."""
     beam = captioner(method="beam", repetition_penalty=1.8)
-    model, end = checkpoint.model, checkpoint.tokens.end
+    model, end = checkpoint.model, checkpoint.tokenizer.end
     image = model.project_image(model.encode_image(normalise(pixels)))
     searched = beam_search(model, image, beam.prompt, end, beam.settings)
     logits = model.decode(searched.ids[:, :-1], image).log_softmax(2)

@@ -25,7 +25,7 @@ from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.model import MED
 from capfilt.med.published import from_published, infer_config
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 
 
 class Reference(NamedTuple):
@@ -42,7 +42,7 @@ def reference(shared: Path) -> Reference:
     weights = from_published(load_file(folder / "pretrain_state.safetensors"), "fixture")
     model = MED(infer_config(weights, None, (meta["config"]["vh"], meta["config"]["ta"])))
     model.load_state_dict(weights)
-    checkpoint = Checkpoint(model.eval(), Tokens(folder / "vocab.txt"))
+    checkpoint = Checkpoint(model.eval(), Tokenizer(folder / "vocab.txt"))
     floats = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     return Reference(meta, floats, MEDFilter("fixture", checkpoint, FilterSettings(), Device(dtype="float32")))
 
@@ -83,7 +83,7 @@ def test_clips_have_the_features_and_logits_of_the_original(reference):
 
 def each_pair(judge: MEDFilter, tokens: Tensor, texts: list[str]) -> Tensor:
     """Return the ITM logits (N, R, 2) of each image with each text, one pair after the other."""
-    rows = [judge.tokens.batch([judge.tokens.encode(text, judge.tokens.enc, 35)]) for text in texts]
+    rows = [judge.tokenizer.batch([judge.tokenizer.encode(text, judge.tokenizer.enc, 35)]) for text in texts]
     projected = [judge.model.project_image(image[None]) for image in tokens]
     return torch.stack([torch.cat([judge.model.match(*row, image) for row in rows]) for image in projected])
 

@@ -16,7 +16,7 @@ def asked(shared):
     reference, model = read_reference(shared), reference_vqa(shared)
     keep = reference.tensors["in.vqa.question_mask"].bool()
     with torch.inference_mode():
-        ids = reference.text("vqa.question_ids_raw", reference.tokens.enc)
+        ids = reference.text("vqa.question_ids_raw", reference.tokenizer.enc)
         return reference, model, model.ask(reference.tensors["in.pixel_values"], ids, keep), keep
 
 
@@ -30,17 +30,17 @@ def test_the_reference_s_candidates_are_chosen(asked, top_k):
 
 def test_the_reference_s_answers_are_written(asked):
     reference, model, question, keep = asked
-    written = generate_answers(model, question, keep, reference.tokens, VQASettings(method="generate"))
+    written = generate_answers(model, question, keep, reference.tokenizer, VQASettings(method="generate"))
     assert written.tolist() == reference.tensors["out.vqa.generate_ids"].tolist()
 
 
 def test_hidden_padding_makes_an_answer_independent_of_its_batch(asked):
     reference, model, question, keep = asked
     settings = VQASettings(method="generate", see_padding=False)
-    together = generate_answers(model, question, keep, reference.tokens, settings)
+    together = generate_answers(model, question, keep, reference.tokenizer, settings)
     row = 2  # seven tokens of fourteen
     short = [(keys[row : row + 1, :, :7], values[row : row + 1, :, :7]) for keys, values in question]
-    alone = generate_answers(model, short, keep[row : row + 1, :7], reference.tokens, settings)
+    alone = generate_answers(model, short, keep[row : row + 1, :7], reference.tokenizer, settings)
     assert together[row].tolist() == alone[0].tolist()
 
 
@@ -48,7 +48,7 @@ def test_with_one_candidate_left_the_likeliest_first_token_wins(asked):
     reference, model, question, keep = asked
     candidates, real = reference.tensors["in.vqa.cand_ids"], reference.tensors["in.vqa.cand_mask"].bool()
     with torch.inference_mode():
-        starts = torch.full((len(keep), 1), reference.tokens.dec)
+        starts = torch.full((len(keep), 1), reference.tokenizer.dec)
         first = model.decode(starts, question, keep)[:, 0].softmax(dim=1)[:, candidates[:, 1]]
     best = rank_answers(model, question, keep, candidates, real, 1)
     assert torch.equal(first.gather(1, best[:, None]).squeeze(1), first.amax(dim=1))
@@ -76,8 +76,8 @@ def small(tmp_path):
     ]
     del entries[4]["answer"]
     file = QuestionFile(questions=write_json(tmp_path / "q.json", entries), images=f"{tmp_path}/{{image}}")
-    model, tokens = small_vqa(tmp_path)
-    return model, Questions(QuestionData(files=[file]), tokens, image_size=32)
+    model, tokenizer = small_vqa(tmp_path)
+    return model, Questions(QuestionData(files=[file]), tokenizer, image_size=32)
 
 
 @pytest.mark.parametrize("method", ["rank", "generate"])
@@ -93,9 +93,9 @@ def test_answers_do_not_depend_on_the_batch_size(small, tmp_path, method):
 
 def test_candidates_become_tokens_once_however_many_batches_there_are(small, tmp_path, monkeypatch):
     model, questions = small
-    encode, encoded = questions.tokens.encode_all, []
+    encode, encoded = questions.tokenizer.encode_all, []
     monkeypatch.setattr(
-        questions.tokens, "encode_all", lambda texts, *rest: encoded.append(texts) or encode(texts, *rest)
+        questions.tokenizer, "encode_all", lambda texts, *rest: encoded.append(texts) or encode(texts, *rest)
     )
     answers = ["dog", "two dogs"]
     evaluate_vqa(model, questions, VQASettings(candidates=write_json(tmp_path / "a.json", answers), batch_size=1))

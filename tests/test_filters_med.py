@@ -16,7 +16,7 @@ from capfilt.filters.med import MEDFilter
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.graphs import CAPTURES
 from capfilt.med.model import MED
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.med.vision import normalise
 
 CPU = Device(kind="cpu", dtype="float32")  # whatever units the machine has
@@ -50,13 +50,13 @@ def near(found: Scores, expected: Scores) -> bool:
 
 @torch.no_grad()  # in which texts are read with their padding: by the other way through the model
 def test_the_scores_are_those_of_the_model_on_the_pair(judge, checkpoint, pixels):
-    model, tokens = checkpoint
+    model, tokenizer = checkpoint
     for i in range(3):
         image = model.encode_image(normalise(pixels[i : i + 1]))
         for text in TEXTS:
-            ids, keep = tokens.batch([tokens.encode(text, tokens.enc, 35)])
+            ids, keep = tokenizer.batch([tokenizer.encode(text, tokenizer.enc, 35)])
             itm = model.match(ids, keep, model.project_image(image)).softmax(1)[0, 1].item()
-            ids[:, 0] = tokens.cls
+            ids[:, 0] = tokenizer.cls
             itc = (model.image_features(image) @ model.text_features(ids, keep).T).item()
             assert near(one(judge, pixels[i], text), Scores(itm, itc))
 
@@ -157,7 +157,7 @@ def test_a_limit_over_the_models_positions_is_refused_at_the_start(checkpoint):
 
 
 def test_another_batch_has_the_model_while_the_texts_of_one_are_read(judge, pixels, monkeypatch):
-    happened = events(monkeypatch, (Tokens, "encode_all"), (MED, "encode_image"))
+    happened = events(monkeypatch, (Tokenizer, "encode_all"), (MED, "encode_image"))
 
     judge.score(pixels, [TEXTS] * 3, happened.turn())
 

@@ -88,7 +88,7 @@ def test_a_bert_without_language_head_leaves_it_to_the_seed(settings, tmp_path, 
     small_bert("BertModel").save_pretrained(tmp_path / "bare")
     checkpoint = start(settings, InitialWeights(), 0)
 
-    taken, drawn, left_out = take_text(checkpoint.model, checkpoint.tokens, str(tmp_path / "bare"))
+    taken, drawn, left_out = take_text(checkpoint.model, checkpoint.tokenizer, str(tmp_path / "bare"))
 
     assert {name.split(".")[1] for name in taken} == {"blocks", "embeddings"}
     assert {name for name in drawn if ".cross_attn." not in name} == {

@@ -25,7 +25,7 @@ def test_a_saved_folder_loads_back_to_the_same_bits(tmp_path, kind):
     assert json.loads((tmp_path / "saved" / "config.json").read_text())["model_type"] == kind
     assert type(found) is type(checkpoint)
     assert found.model.config == checkpoint.model.config
-    assert found.tokens.vocabulary == checkpoint.tokens.vocabulary
+    assert found.tokenizer.vocabulary == checkpoint.tokenizer.vocabulary
     expected = checkpoint.model.state_dict()
     assert found.model.state_dict().keys() == expected.keys()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.model.state_dict().items())
@@ -55,7 +55,7 @@ def published(shared, tmp_path):
         state = load_file(shared / "fixtures" / "a" / f"{kind.removesuffix('2')}_state.safetensors")
         state = {name: tensor for name, tensor in {**state, **changes}.items() if tensor is not None}
         torch.save({"model": state}, tmp_path / "model.pth")
-        (tmp_path / "vocab.txt").write_text("\n".join(read_reference(shared).tokens.vocabulary) + "\n")
+        (tmp_path / "vocab.txt").write_text("\n".join(read_reference(shared).tokenizer.vocabulary) + "\n")
         return state
 
     return write

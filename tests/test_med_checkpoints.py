@@ -38,7 +38,7 @@ def test_a_saved_checkpoint_comes_back_to_the_same_bits(tmp_path, roles):
     after = load(tmp_path / "med")
 
     assert after.model.config == before.model.config
-    assert after.tokens.vocabulary == before.tokens.vocabulary
+    assert after.tokenizer.vocabulary == before.tokenizer.vocabulary
     expected, found = before.model.state_dict(), after.model.state_dict()
     assert expected.keys() == found.keys()
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())

@@ -100,7 +100,7 @@ def test_an_original_file_becomes_a_transformers_folder_that_scores_as_the_origi
     pixels = reference["in.pixel_values"].float()
     with torch.inference_mode():
         cosine = model(input_ids=ids, pixel_values=pixels, attention_mask=mask, use_itm_head=False).itm_score
-        ids[:, 0] = load(tmp_path / "hf").tokens.enc
+        ids[:, 0] = load(tmp_path / "hf").tokenizer.enc
         first = model(input_ids=ids[:4], pixel_values=pixels, attention_mask=mask[:4]).itm_score
     torch.testing.assert_close(cosine, reference["out.itc_sim"], rtol=0, atol=1e-5)
     expected = torch.stack([reference["out.itm_logits_enc"][i, i] for i in range(4)])

@@ -29,7 +29,7 @@ def checkpoint(tmp_path_factory) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def prompt(checkpoint: Checkpoint) -> list[int]:
-    return [checkpoint.tokens.dec, *checkpoint.tokens.pieces("a picture of")]
+    return [checkpoint.tokenizer.dec, *checkpoint.tokenizer.pieces("a picture of")]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def write(checkpoint, prompt):
     """Return a function that writes captions of the images of some numbers."""
 
     def run(settings: Sampling, numbers: list[int] | range = range(IMAGES)) -> Generated:
-        image, end = project(checkpoint, numbers), checkpoint.tokens.end
+        image, end = project(checkpoint, numbers), checkpoint.tokenizer.end
         if settings.method == "beam":
             return beam_search(checkpoint.model, image, prompt, end, settings)
         noise = uniforms(list(numbers), settings.captions, settings.max_length)
@@ -111,7 +111,7 @@ def test_where_looking_makes_the_device_wait_it_is_done_now_and_then(write, monk
 
 @pytest.mark.parametrize("settings", [Sampling(captions=3), GREEDY, BEAM], ids=lambda s: s.method)
 def test_a_row_is_the_prompt_then_tokens_then_the_end_then_padding(write, checkpoint, prompt, settings):
-    end = checkpoint.tokens.end
+    end = checkpoint.tokenizer.end
     for row in write(settings).ids.tolist():
         assert row[: len(prompt)] == prompt
         assert len(row) == settings.max_length
@@ -124,7 +124,7 @@ def test_a_row_is_the_prompt_then_tokens_then_the_end_then_padding(write, checkp
 def test_a_model_that_would_end_at_once_ends_at_min_length(tmp_path, prompt, method, least, most):
     """Lengths count the prompt of 4 and not the end token, for which there is no room at max_length."""
     eager = lively_checkpoint(tmp_path)
-    end = eager.tokens.end
+    end = eager.tokenizer.end
     eager.model.text.head.bias.data[end] = 50.0
     settings = Sampling(method=method, min_length=least, max_length=most)
     arguments = eager.model, project(eager, range(3)), prompt, end, settings
@@ -133,7 +133,7 @@ def test_a_model_that_would_end_at_once_ends_at_min_length(tmp_path, prompt, met
 
 
 def test_captions_do_end_by_themselves_so_the_tests_of_lengths_can_fail(write, checkpoint):
-    lengths = {len(row) for row in captions(write(Sampling(captions=4, min_length=0)), checkpoint.tokens.end)}
+    lengths = {len(row) for row in captions(write(Sampling(captions=4, min_length=0)), checkpoint.tokenizer.end)}
     assert min(lengths) < 9 < 14 < max(lengths)
 
 
@@ -145,7 +145,7 @@ def test_captions_do_end_by_themselves_so_the_tests_of_lengths_can_fail(write, c
 def test_the_logprob_is_the_sum_over_the_generated_tokens_read_at_once(write, checkpoint, prompt, settings):
     """The model's own, without temperature, nucleus or penalty; the end token counts, the prompt does not."""
     written = write(settings)
-    for i, row in enumerate(captions(written, checkpoint.tokens.end)):
+    for i, row in enumerate(captions(written, checkpoint.tokenizer.end)):
         table = steps(checkpoint, torch.tensor(row), i // settings.captions)
         expected = sum(float(table[at - 1, row[at]]) for at in range(len(prompt), len(row)))
         assert written.logprobs[i].item() == pytest.approx(expected, abs=1e-3)
@@ -154,13 +154,15 @@ def test_the_logprob_is_the_sum_over_the_generated_tokens_read_at_once(write, ch
 def test_logprobs_reads_written_captions_again(write, checkpoint, prompt):
     written = write(Sampling(captions=2))
     found = logprobs(
-        checkpoint.model, project(checkpoint, range(IMAGES)), written.ids, len(prompt), checkpoint.tokens.end
+        checkpoint.model, project(checkpoint, range(IMAGES)), written.ids, len(prompt), checkpoint.tokenizer.end
     )
     torch.testing.assert_close(found, written.logprobs, rtol=0, atol=1e-3)
 
 
 def test_greedy_takes_the_likeliest_token_at_every_step(write, checkpoint, prompt):
-    for number, row in enumerate(captions(write(GREEDY.model_copy(update={"min_length": 0})), checkpoint.tokens.end)):
+    for number, row in enumerate(
+        captions(write(GREEDY.model_copy(update={"min_length": 0})), checkpoint.tokenizer.end)
+    ):
         best = steps(checkpoint, torch.tensor(row), number).argmax(1).tolist()
         assert row[len(prompt) :] == best[len(prompt) - 1 :]
 
@@ -172,7 +174,7 @@ def test_greedy_is_nucleus_sampling_of_the_single_likeliest_token(write):
 @torch.inference_mode()
 def test_every_sampled_token_is_in_the_nucleus_after_the_penalty(write, checkpoint, prompt):
     settings = Sampling(top_k=5, top_p=0.8, repetition_penalty=1.5, min_length=0)
-    for number, row in enumerate(captions(write(settings), checkpoint.tokens.end)):
+    for number, row in enumerate(captions(write(settings), checkpoint.tokenizer.end)):
         logits = checkpoint.model.decode(torch.tensor([row[:-1]]), project(checkpoint, [number]))[0]
         for at in range(len(prompt), len(row)):
             scores = penalise(logits[at - 1 : at], torch.tensor([row[:at]]), 1.5)[0]
@@ -192,7 +194,7 @@ def test_sampled_first_tokens_come_as_often_as_the_model_says(checkpoint, prompt
     image, count = project(checkpoint, [3]), 4000
     changes = {"captions": count, "max_length": len(prompt) + 1, "min_length": 0, "temperature": temperature}
     settings = PLAIN.model_copy(update=changes)
-    written = sample(checkpoint.model, image, prompt, checkpoint.tokens.end, settings, uniforms([3], count, 20))
+    written = sample(checkpoint.model, image, prompt, checkpoint.tokenizer.end, settings, uniforms([3], count, 20))
     shares = (steps(checkpoint, torch.tensor([*prompt, 0]), 3)[-1] / temperature).softmax(0)
 
     found = written.ids[:, -1].bincount(minlength=len(shares)) / count

@@ -41,8 +41,8 @@ class Captioning:
     ) -> None:
         self.settings = SETTINGS.model_copy(update=settings)
         self.device, self.project = device, checkpoint.model.project_image
-        prompt = [checkpoint.tokens.dec, *checkpoint.tokens.pieces("a picture of")]
-        self.generator = CaptionGenerator(checkpoint.model, prompt, checkpoint.tokens.end, self.settings)
+        prompt = [checkpoint.tokenizer.dec, *checkpoint.tokenizer.pieces("a picture of")]
+        self.generator = CaptionGenerator(checkpoint.model, prompt, checkpoint.tokenizer.end, self.settings)
         capture = (lambda: steps) if steps else graph_capture if device == "cuda" else None
         self.runner = GraphRunner(self._begin, capture)
 

@@ -12,7 +12,7 @@ def test_logits_and_loss_of_the_reference(shared):
     tensors = reference.tensors
     images = torch.stack([tensors["in.pixel_values"], tensors["in.nlvr.pixel_values_1"]], dim=1)
 
-    ids = reference.text("nlvr.input_ids_raw", reference.tokens.enc)
+    ids = reference.text("nlvr.input_ids_raw", reference.tokenizer.enc)
     logits = model.judge(images, ids, tensors["in.nlvr.mask"].bool())
 
     torch.testing.assert_close(logits, tensors["out.nlvr.logits"], rtol=0, atol=TOLERANCE)
@@ -27,9 +27,9 @@ def test_the_last_blocks_of_the_reference_merge_by_weights(shared):
 
 @torch.inference_mode()
 def test_what_pads_a_sentence_changes_nothing(tmp_path):
-    model, tokens = small_nlvr2(tmp_path)
+    model, tokenizer = small_nlvr2(tmp_path)
     images = torch.randn(1, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    ids = torch.tensor([[tokens.enc, 7, tokens.end, 0, 0]])
+    ids = torch.tensor([[tokenizer.enc, 7, tokenizer.end, 0, 0]])
 
     padded, alone = model.judge(images, ids, ids > 0), model.judge(images, ids[:, :3], ids[:, :3] > 0)
 
@@ -39,9 +39,9 @@ def test_what_pads_a_sentence_changes_nothing(tmp_path):
 
 @torch.inference_mode()
 def test_both_images_are_looked_at(tmp_path):
-    model, tokens = small_nlvr2(tmp_path)
+    model, tokenizer = small_nlvr2(tmp_path)
     images = torch.randn(1, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    ids = torch.tensor([[tokens.enc, 7, tokens.end]])
+    ids = torch.tensor([[tokenizer.enc, 7, tokenizer.end]])
     logits = model.judge(images, ids, ids > 0)
 
     for side in (0, 1):

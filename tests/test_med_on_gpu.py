@@ -119,7 +119,7 @@ def test_texts_of_a_retrieval_are_laid_out_on_the_host_and_waited_for_once(model
 def test_what_the_filter_captures_does_not_wait(model, device, watch, itc):
     judge = object.__new__(MEDFilter)  # a checkpoint has values
     judge.model, judge.device, judge.settings = model, device, FilterSettings(itc=itc)
-    judge.tokens = SimpleNamespace(cls=2)
+    judge.tokenizer = SimpleNamespace(cls=2)
     ids, keep = torch.zeros((6, 9), dtype=torch.long), torch.ones((6, 9), dtype=torch.bool)
     unpadded = model.unpad(ids, keep, torch.zeros(6, dtype=torch.long), IMAGES, 17)
     scores = judge._judge(judge._project(see(model, device)), unpadded)

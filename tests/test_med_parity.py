@@ -18,7 +18,7 @@ from capfilt.med.losses import language_loss
 from capfilt.med.model import MED
 from capfilt.med.published import fit_positions, from_published, infer_config
 from capfilt.med.sampling import ban, nucleus, penalise
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 
 HEADS = (4, 4)
 
@@ -28,7 +28,7 @@ class Fixture(NamedTuple):
     tensors: dict[str, Tensor]
     state: dict[str, Tensor]
     model: MED
-    tokens: Tokens
+    tokenizer: Tokenizer
 
     def tolerance(self, name: str) -> float:
         """Ten times the numerical noise that the reference itself shows between float32 and float64."""
@@ -49,7 +49,7 @@ def reference(shared: Path) -> Fixture:
     }
     state = load_file(folder / "pretrain_state.safetensors")
     return Fixture(
-        json.loads((folder / "meta.json").read_text()), tensors, state, build(state), Tokens(folder / "vocab.txt")
+        json.loads((folder / "meta.json").read_text()), tensors, state, build(state), Tokenizer(folder / "vocab.txt")
     )
 
 
@@ -94,7 +94,7 @@ def test_matching_logits_of_every_pair(
 ) -> None:
     ids, keep = texts[0].clone(), texts[1]
     if first == "enc":
-        ids[:, 0] = reference.tokens.enc
+        ids[:, 0] = reference.tokenizer.enc
     rows, keeps = ids.repeat(len(image), 1), keep.repeat(len(image), 1)
     logits = reference.model.match(rows, keeps, reference.model.project_image(image)).view(len(image), len(ids), 2)
     reference.check(f"itm_logits_{first}", logits)
@@ -104,7 +104,7 @@ def test_matching_logits_of_every_pair(
 @torch.inference_mode()
 def test_states_of_the_image_grounded_encoder(reference: Fixture, image: Tensor, texts: tuple[Tensor, Tensor]) -> None:
     ids, keep = texts[0].clone(), texts[1]
-    ids[:, 0] = reference.tokens.enc
+    ids[:, 0] = reference.tokenizer.enc
     states = reference.model.text.encode(ids, keep, reference.model.project_image(image[:1]))
     reference.check("multimodal_hidden_img0", states, keep)
 
@@ -142,7 +142,7 @@ def test_positions_are_resized_to_a_larger_image(reference: Fixture) -> None:
 def test_greedy_ids(reference: Fixture, image: Tensor) -> None:
     settings = Sampling(method="greedy", repetition_penalty=1.0, max_length=20, min_length=5)
     prompt = reference.tensors["in.samp_prefix_ids"][0].tolist()
-    written = sample(reference.model, reference.model.project_image(image), prompt, reference.tokens.end, settings)
+    written = sample(reference.model, reference.model.project_image(image), prompt, reference.tokenizer.end, settings)
     assert written.ids.tolist() == reference.tensors["out.gen.greedy_max20_min5.ids"].tolist()
 
 
@@ -160,11 +160,13 @@ def test_beam_ids_and_scores(reference: Fixture, image: Tensor, name: str) -> No
         min_length=kwargs["min_length"],
     )
     prompt = reference.tensors["in.samp_prefix_ids"][0].tolist()
-    written = beam_search(reference.model, reference.model.project_image(image), prompt, reference.tokens.end, settings)
+    written = beam_search(
+        reference.model, reference.model.project_image(image), prompt, reference.tokenizer.end, settings
+    )
     expected = reference.tensors[f"out.gen.{name}.ids"]
     assert written.ids[:, : expected.shape[1]].tolist() == expected.tolist()
     # The reference gives log-probability over length; length leaves the end token out.
-    lengths = ((expected != 0) & (expected != reference.tokens.end)).sum(1)
+    lengths = ((expected != 0) & (expected != reference.tokenizer.end)).sum(1)
     torch.testing.assert_close(
         written.logprobs / lengths, reference.tensors[f"out.gen.{name}.sequence_scores"], rtol=0, atol=1e-4
     )
@@ -177,7 +179,7 @@ def test_logits_after_the_prompt_and_the_sampling_filters(reference: Fixture, im
     logits = next_logits(reference.model, prompt, projected, reference.model.text.caches(len(image), 20), 0)
     torch.testing.assert_close(logits, reference.tensors["out.samp.next_logits"], rtol=0, atol=5e-4)
 
-    scores = ban(penalise(reference.tensors["out.samp.next_logits"], prompt, 1.1), reference.tokens.end)
+    scores = ban(penalise(reference.tensors["out.samp.next_logits"], prompt, 1.1), reference.tokenizer.end)
     torch.testing.assert_close(scores, reference.tensors["out.samp.after_processors"], rtol=0, atol=1e-5)
     for top_k, name in ((50, "after_topk50_topp0.9"), (0, "after_topp0.9_only")):
         probabilities, ids = nucleus(scores, top_k, 0.9)
@@ -187,11 +189,11 @@ def test_logits_after_the_prompt_and_the_sampling_filters(reference: Fixture, im
 
 def test_tokenizer_cases(reference: Fixture) -> None:
     for case in reference.meta["tokenizer_cases"]:
-        assert reference.tokens.encode(case["text"], reference.tokens.cls, 512) == case["ids"], case["text"]
+        assert reference.tokenizer.encode(case["text"], reference.tokenizer.cls, 512) == case["ids"], case["text"]
 
 
 def test_a_saved_folder_loads_back_to_the_same_bits(reference: Fixture, tmp_path: Path) -> None:
-    save(Checkpoint(reference.model, reference.tokens), tmp_path / "med")
+    save(Checkpoint(reference.model, reference.tokenizer), tmp_path / "med")
     model = load(tmp_path / "med").model
     assert model.config == reference.model.config
     for name, tensor in reference.model.state_dict().items():

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from capfilt.errors import CheckpointError
 from capfilt.med.checkpoints import load, load_any
 from capfilt.med.published import from_published, infer_config, translate
-from capfilt.med.tokens import SPECIAL
+from capfilt.med.tokenizer import SPECIAL
 
 transformers = pytest.importorskip("transformers")
 

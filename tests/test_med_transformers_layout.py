@@ -15,7 +15,7 @@ from capfilt.errors import CheckpointError
 from capfilt.med.checkpoints import Checkpoint, load
 from capfilt.med.model import MED
 from capfilt.med.published import translate
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.med.transformers_layout import LAYOUTS, save_transformers, to_transformers
 from capfilt.med.vision import normalise
 
@@ -33,17 +33,17 @@ SHAPES = {
 def checkpoint(request, tmp_path) -> Checkpoint:
     """A model in which every tensor differs from its neighbours, norms and biases included."""
     torch.manual_seed(0)
-    shape, tokens = request.param, Tokens(write_vocabulary(tmp_path))
+    shape, tokenizer = request.param, Tokenizer(write_vocabulary(tmp_path))
     vision, text = (dict(zip(("width", "depth", "heads"), shape[half], strict=True)) for half in ("vision", "text"))
     sizes = MEDConfig(
         vision=VisionConfig(image_size=shape["image_size"], patch_size=8, **vision),
-        text=TextConfig(vocabulary=len(tokens), mlp_width=shape["mlp_width"], positions=30, dropout=0.0, **text),
+        text=TextConfig(vocabulary=len(tokenizer), mlp_width=shape["mlp_width"], positions=30, dropout=0.0, **text),
         projection=shape["projection"],
     )
     model = MED(sizes).initialise(0).eval()
     for parameter in model.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
-    return Checkpoint(model, tokens)
+    return Checkpoint(model, tokenizer)
 
 
 def exported(checkpoint: Checkpoint, folder, layout: str):
@@ -65,7 +65,7 @@ def test_transformers_writes_the_same_captions(checkpoint, tmp_path):
     theirs, _ = exported(checkpoint, tmp_path, CAPTIONING)
     model = checkpoint.model
     pixels, ids = inputs(checkpoint)
-    ids[:, 0] = checkpoint.tokens.dec
+    ids[:, 0] = checkpoint.tokenizer.dec
 
     image = model.project_image(model.encode_image(pixels))
     expected = model.decode(ids, image)
@@ -74,10 +74,10 @@ def test_transformers_writes_the_same_captions(checkpoint, tmp_path):
     written = ids[:, :3]
     for _ in range(6):
         written = torch.cat([written, model.decode(written, image)[:, -1:].argmax(dim=-1)], dim=1)
-    prompt = torch.cat([ids[:, :3], torch.full((2, 1), checkpoint.tokens.end)], dim=1)  # generate cuts the last one
+    prompt = torch.cat([ids[:, :3], torch.full((2, 1), checkpoint.tokenizer.end)], dim=1)  # generate cuts the last one
     found = theirs.generate(pixel_values=pixels, input_ids=prompt, max_new_tokens=6, do_sample=False)
     for row, caption in zip(found.tolist(), written.tolist(), strict=True):
-        end = caption.index(checkpoint.tokens.end) if checkpoint.tokens.end in caption else len(caption)
+        end = caption.index(checkpoint.tokenizer.end) if checkpoint.tokenizer.end in caption else len(caption)
         assert row[:end] == caption[:end]
 
 
@@ -89,12 +89,12 @@ def test_transformers_gives_texts_the_same_scores(checkpoint, tmp_path):
     keep = torch.tensor([[True] * 7, [True] * 5 + [False] * 2])
     image = model.encode_image(pixels)
 
-    ids[:, 0] = checkpoint.tokens.cls
+    ids[:, 0] = checkpoint.tokenizer.cls
     cosine = theirs(input_ids=ids, pixel_values=pixels, attention_mask=keep.long(), use_itm_head=False).itm_score
     torch.testing.assert_close(
         cosine, model.image_features(image) @ model.text_features(ids, keep).T, rtol=0, atol=1e-4
     )
-    ids[:, 0] = checkpoint.tokens.enc
+    ids[:, 0] = checkpoint.tokenizer.enc
     matching = theirs(input_ids=ids, pixel_values=pixels, attention_mask=keep.long()).itm_score
     torch.testing.assert_close(matching, model.match(ids, keep, model.project_image(image)), rtol=0, atol=1e-4)
 
@@ -111,7 +111,7 @@ def test_what_was_exported_comes_back_to_the_same_bits(checkpoint, tmp_path, lay
     assert after.text.model_copy(update={"dropout": 0.0}) == before.text
     assert {"encoder": after.encoder, "decoder": after.decoder} == role
     assert layout == CAPTIONING or after.projection == before.projection
-    assert back.tokens.vocabulary == checkpoint.tokens.vocabulary
+    assert back.tokenizer.vocabulary == checkpoint.tokenizer.vocabulary
     state = checkpoint.model.state_dict()
     assert all(torch.equal(t, state[name]) for name, t in back.model.state_dict().items() if name != "temperature")
 
@@ -126,7 +126,7 @@ def test_a_folder_that_transformers_saved_comes_back_without_a_vocab_txt(checkpo
     before, back = load(tmp_path / layout), load(tmp_path / "saved")
 
     assert back.model.config.text.model_copy(update={"dropout": 0.0}) == checkpoint.model.config.text
-    assert back.tokens.vocabulary == checkpoint.tokens.vocabulary
+    assert back.tokenizer.vocabulary == checkpoint.tokenizer.vocabulary
     assert all(torch.equal(t, back.model.state_dict()[name]) for name, t in before.model.state_dict().items())
 
 
@@ -138,12 +138,12 @@ def test_transformers_processor_reads_images_and_texts_alike(checkpoint, tmp_pat
 
     found = processor(images=Image.fromarray(pixels), text=text, return_tensors="pt")
 
-    tokens = checkpoint.tokens
-    assert found.input_ids.tolist() == [tokens.encode(text, tokens.cls, 30)]
+    tokenizer = checkpoint.tokenizer
+    assert found.input_ids.tolist() == [tokenizer.encode(text, tokenizer.cls, 30)]
     expected = normalise(torch.from_numpy(pixels).permute(2, 0, 1)[None])
     torch.testing.assert_close(found.pixel_values, expected, rtol=0, atol=1e-6)
-    assert processor.tokenizer.bos_token_id == tokens.dec
-    assert processor.tokenizer.convert_tokens_to_ids(["[DEC]", "[ENC]"]) == [tokens.dec, tokens.enc]
+    assert processor.tokenizer.bos_token_id == tokenizer.dec
+    assert processor.tokenizer.convert_tokens_to_ids(["[DEC]", "[ENC]"]) == [tokenizer.dec, tokenizer.enc]
     assert processor(images=Image.new("RGB", (90, 50)), return_tensors="pt").pixel_values.shape == (1, 3, side, side)
 
 
@@ -186,11 +186,11 @@ class TestWhatCannotBeExported:
         assert not (tmp_path / "out").exists()
 
     def test_a_convolutional_stem(self, tmp_path):
-        tokens = Tokens(write_vocabulary(tmp_path))
+        tokenizer = Tokenizer(write_vocabulary(tmp_path))
         sizes = small_checkpoint(tmp_path).model.config
         conv = sizes.model_copy(update={"vision": sizes.vision.model_copy(update={"stem": "conv"})})
         with pytest.raises(CheckpointError, match=r"^m: has stem: conv, which BlipForConditionalGeneration lacks$"):
-            save_transformers(Checkpoint(MED(conv), tokens), tmp_path / "out", CAPTIONING, "m")
+            save_transformers(Checkpoint(MED(conv), tokenizer), tmp_path / "out", CAPTIONING, "m")
 
 
 def test_an_export_that_was_cut_short_is_no_checkpoint(checkpoint, tmp_path, monkeypatch):

@@ -14,11 +14,11 @@ def test_the_loss_of_the_reference(shared):
         reference.tensors["in.vqa.question_mask"].bool(),
         reference.tensors["in.vqa.answer_mask"].bool(),
     )
-    ids = reference.text("vqa.answer_ids_raw", reference.tokens.dec)
+    ids = reference.text("vqa.answer_ids_raw", reference.tokenizer.dec)
     owners = torch.repeat_interleave(torch.arange(4), torch.tensor(reference.meta["vqa_n"]))
 
     asked = model.ask(
-        reference.tensors["in.pixel_values"], reference.text("vqa.question_ids_raw", reference.tokens.enc), questions
+        reference.tensors["in.pixel_values"], reference.text("vqa.question_ids_raw", reference.tokenizer.enc), questions
     )
     each = [(keys[owners], values[owners]) for keys, values in asked]
     losses = language_loss(model.decode(ids, each, questions[owners]), ids, answers, reduction="none").sum(1)
@@ -30,8 +30,8 @@ def test_the_loss_of_the_reference(shared):
 @pytest.fixture
 def asked(tmp_path):
     """A model, an image and a question of which three tokens are real."""
-    model, tokens = small_vqa(tmp_path)
-    ids = torch.tensor([[tokens.enc, 7, tokens.end, 0, 0]])
+    model, tokenizer = small_vqa(tmp_path)
+    ids = torch.tensor([[tokenizer.enc, 7, tokenizer.end, 0, 0]])
     return model, torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)), ids, ids > 0
 
 

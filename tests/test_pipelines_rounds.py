@@ -26,7 +26,7 @@ from capfilt.config.rounds import RoundsConfig
 from capfilt.config.training import PretrainConfig
 from capfilt.errors import StoppedError
 from capfilt.med.checkpoints import checkpoint_hash
-from capfilt.med.tokens import SPECIAL
+from capfilt.med.tokenizer import SPECIAL
 from capfilt.rounds import rounds
 from capfilt.runs import load_run
 from capfilt.runs.lease import find_driver, hold_lease

@@ -27,7 +27,7 @@ from capfilt.med import initial
 from capfilt.med.checkpoints import Checkpoint, checkpoint_hash, load, load_any, require, save
 from capfilt.med.model import MED
 from capfilt.med.momentum import MOMENTUM, NOBODY
-from capfilt.med.tokens import SPECIAL
+from capfilt.med.tokenizer import SPECIAL
 from capfilt.runs.lease import hold_lease
 from capfilt.training.folder import TrainingRun
 from capfilt.world.shards import World, write_world
@@ -245,7 +245,7 @@ def test_image_numbers_of_another_training_set_are_not_inherited(shared, tmp_pat
 def test_captions_that_with_their_prompt_are_longer_than_the_model_takes_are_refused(start, root):
     checkpoint = finetune.only("captioner", load(start))
     positions, prompt = checkpoint.model.config.text.positions, "a red dog "
-    longest = positions - len(checkpoint.tokens.pieces(prompt))
+    longest = positions - len(checkpoint.tokenizer.pieces(prompt))
     config = finetuning(root, "captioner", start, prompt=prompt)
     fits = config.data.model_copy(update={"max_tokens": longest})
     over = config.data.model_copy(update={"max_tokens": longest + 1})

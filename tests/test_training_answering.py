@@ -11,7 +11,7 @@ from tasks import TOLERANCE, read_reference, reference_vqa, small_vqa, write_ima
 from capfilt.config.data import Augmentation
 from capfilt.config.tasks import QuestionData, QuestionFile
 from capfilt.errors import AnnotationError
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.training.answering import Answering
 from capfilt.training.augment import PLAIN
 from capfilt.training.passes import Draw
@@ -22,10 +22,10 @@ from capfilt.training.questions import QuestionBatch, Questions
 def questions(tmp_path):
     """Three questions: one with two answers, one with one that weighs less, one with none."""
     checkpoint = small_vqa(tmp_path)
-    return checkpoint.model, ask(tmp_path, checkpoint.tokens)
+    return checkpoint.model, ask(tmp_path, checkpoint.tokenizer)
 
 
-def ask(tmp_path: Path, tokens: Tokens, augmentation: Augmentation = PLAIN, **changes: object) -> Questions:
+def ask(tmp_path: Path, tokenizer: Tokenizer, augmentation: Augmentation = PLAIN, **changes: object) -> Questions:
     entries = [
         {"question_id": 1, "question": "A dog?!", "answer": ["cat", "cat", "dog", "cat"], "image": "0.png"},
         {"question": "on the grass", "answer": "two dogs", "image": "1.png"},
@@ -33,7 +33,7 @@ def ask(tmp_path: Path, tokens: Tokens, augmentation: Augmentation = PLAIN, **ch
     ]
     write_images(tmp_path, "0.png", "1.png", "2.png")
     file = QuestionFile(questions=write_json(tmp_path / "q.json", entries), images=f"{tmp_path}/{{image}}")
-    return Questions(QuestionData(files=[file], **changes), tokens, 32, augmentation)
+    return Questions(QuestionData(files=[file], **changes), tokenizer, 32, augmentation)
 
 
 def collate(data: Questions, *numbers: int) -> QuestionBatch:
@@ -42,28 +42,28 @@ def collate(data: Questions, *numbers: int) -> QuestionBatch:
 
 def test_a_batch_holds_each_answer_once_with_its_weight_and_question(questions):
     _, data = questions
-    tokens, batch = data.tokens, collate(data, 0, 1)
+    tokenizer, batch = data.tokenizer, collate(data, 0, 1)
 
     assert batch.pixels.shape == (2, 3, 32, 32)
-    assert batch.ids[:, 0].tolist() == [tokens.enc] * 2
-    assert batch.ids[0, 1:3].tolist() == tokens.pieces("a dog")
-    assert [tokens.decode(row) for row in batch.answers.tolist()] == ["cat", "dog", "two dogs"]
-    assert batch.answers[:, 0].tolist() == [tokens.dec] * 3
+    assert batch.ids[:, 0].tolist() == [tokenizer.enc] * 2
+    assert batch.ids[0, 1:3].tolist() == tokenizer.pieces("a dog")
+    assert [tokenizer.decode(row) for row in batch.answers.tolist()] == ["cat", "dog", "two dogs"]
+    assert batch.answers[:, 0].tolist() == [tokenizer.dec] * 3
     assert batch.answers_keep.sum(1).tolist() == [3, 3, 5]
     assert batch.weights.tolist() == pytest.approx([0.75, 0.25, 0.2])
     assert batch.owners.tolist() == [0, 0, 1]
 
 
 def test_long_questions_and_answers_are_cut(questions, tmp_path):
-    tokens = questions[1].tokens
-    words, both = ask(tmp_path, tokens, max_words=2), ask(tmp_path, tokens, max_tokens=3)
-    assert collate(words, 1).ids[0].tolist() == [tokens.enc, *tokens.pieces("on the"), tokens.end]
-    assert collate(both, 1).ids[0].tolist() == [tokens.enc, *tokens.pieces("on"), tokens.end]
-    assert collate(both, 1).answers[0].tolist() == [tokens.dec, *tokens.pieces("two"), tokens.end]
+    tokenizer = questions[1].tokenizer
+    words, both = ask(tmp_path, tokenizer, max_words=2), ask(tmp_path, tokenizer, max_tokens=3)
+    assert collate(words, 1).ids[0].tolist() == [tokenizer.enc, *tokenizer.pieces("on the"), tokenizer.end]
+    assert collate(both, 1).ids[0].tolist() == [tokenizer.enc, *tokenizer.pieces("on"), tokenizer.end]
+    assert collate(both, 1).answers[0].tolist() == [tokenizer.dec, *tokenizer.pieces("two"), tokenizer.end]
 
 
 def test_each_draw_has_a_view_of_its_own(questions, tmp_path):
-    data = ask(tmp_path, questions[1].tokens, Augmentation(flip=True))
+    data = ask(tmp_path, questions[1].tokenizer, Augmentation(flip=True))
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "0.png")
     first, *others = (data[Draw(0, 0, number)].pixels for number in range(20))
@@ -106,9 +106,9 @@ def test_the_objective_gives_the_loss_of_the_reference(shared, monkeypatch):
     tensors = reference.tensors
     batch = QuestionBatch(
         tensors["in.pixel_values"],
-        reference.text("vqa.question_ids_raw", reference.tokens.enc),
+        reference.text("vqa.question_ids_raw", reference.tokenizer.enc),
         tensors["in.vqa.question_mask"].bool(),
-        reference.text("vqa.answer_ids_raw", reference.tokens.dec),
+        reference.text("vqa.answer_ids_raw", reference.tokenizer.dec),
         tensors["in.vqa.answer_mask"].bool(),
         tensors["in.vqa.weights"],
         torch.repeat_interleave(torch.arange(4), torch.tensor(reference.meta["vqa_n"])),

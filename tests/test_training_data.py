@@ -53,7 +53,7 @@ def joined(data: TrainingData, shares: Iterable[Batch]) -> Batch:
     shares = list(shares)
     rows = [ids[keep].tolist() for batch in shares for ids, keep in zip(batch.ids, batch.keep, strict=True)]
     pixels, images = (torch.cat([getattr(batch, name) for batch in shares]) for name in ("pixels", "images"))
-    return Batch(pixels, *data.prepare.tokens.batch(rows), images)
+    return Batch(pixels, *data.prepare.tokenizer.batch(rows), images)
 
 
 def same(some: list[Batch], others: list[Batch]) -> bool:
@@ -122,19 +122,21 @@ class TestBatch:
             for image, ids, keep, number in zip(*batch[:3], batch.images.tolist(), strict=True):
                 assert torch.equal(image, pixels(number, 32))
                 text = sample(number)["txt"].decode()
-                assert ids[keep].tolist() == data.prepare.tokens.encode(text, data.prepare.tokens.cls, 30)
+                assert ids[keep].tolist() == data.prepare.tokenizer.encode(text, data.prepare.tokenizer.cls, 30)
 
     def test_the_texts_of_an_image_stand_next_to_each_other(self, tmp_path):
         write_shard(tmp_path / "set", [with_texts(i, [f"{word} dog", f"{word} cat"]) for i, word in enumerate("bcde")])
         data = open_set(tmp_path / "set", texts=2)
         for batch in run(data):
-            texts = [data.prepare.tokens.decode(row) for row in batch.ids[:, 1:].tolist()]
+            texts = [data.prepare.tokenizer.decode(row) for row in batch.ids[:, 1:].tolist()]
             for place, number in enumerate(batch.images.tolist()):
                 assert {*texts[2 * place : 2 * place + 2]} == {f"{'bcde'[number]} dog", f"{'bcde'[number]} cat"}
 
     def test_one_text_is_drawn_anew_each_time(self, folder):
         data = open_set(folder, in_memory=True)
-        texts = Counter(data.prepare.tokens.decode(row) for b in run(data, stop=300) for row in b.ids[:, 1:].tolist())
+        texts = Counter(
+            data.prepare.tokenizer.decode(row) for b in run(data, stop=300) for row in b.ids[:, 1:].tolist()
+        )
         assert set(texts) == {"red dog", "two cats", "blue cat"}
         assert all(abs(count - 400) < 5 * (1200 * 2 / 9) ** 0.5 for count in texts.values())
 
@@ -221,8 +223,8 @@ class TestFormats:
         data = open_set(tmp_path, 2, texts=2, shards=[finished.clean(ExportConfig(run=finished.root))])
         kept = {"a web text", "a caption"}
         for batch in run(data, stop=5):
-            assert {data.prepare.tokens.decode(row) for row in batch.ids[:, 1:].tolist()} <= {
-                data.prepare.tokens.decode(data.prepare.tokens.pieces(text)) for text in kept
+            assert {data.prepare.tokenizer.decode(row) for row in batch.ids[:, 1:].tolist()} <= {
+                data.prepare.tokenizer.decode(data.prepare.tokenizer.pieces(text)) for text in kept
             }
         assert sum(data.catalogue.samples) == len({*images(run(data, stop=5))}) == len(data) > 2
 
@@ -241,7 +243,7 @@ class TestFormats:
         data = open_set(folder, 2, texts=2)
         (batch,) = run(data, stop=1)
         assert sorted(batch.images.tolist()) == [0, 1]
-        words = [data.prepare.tokens.decode(row[1:]) for row in batch.ids.tolist()]
+        words = [data.prepare.tokenizer.decode(row[1:]) for row in batch.ids.tolist()]
         assert [sorted(words[:2]), sorted(words[2:])] == [["cat", "dog"]] * 2
 
     def test_shards_of_img2dataset(self, shared, tmp_path):

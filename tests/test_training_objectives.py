@@ -31,8 +31,8 @@ def make(checkpoint):
 
     def run(*groups: list[str]) -> Batch:
         pixels = torch.randint(0, 256, (len(groups), 3, 32, 32), generator=torch.Generator().manual_seed(0))
-        rows = [checkpoint.tokens.encode(text, checkpoint.tokens.cls, 30) for group in groups for text in group]
-        return Batch(pixels.to(torch.uint8), *checkpoint.tokens.batch(rows), torch.arange(len(groups)))
+        rows = [checkpoint.tokenizer.encode(text, checkpoint.tokenizer.cls, 30) for group in groups for text in group]
+        return Batch(pixels.to(torch.uint8), *checkpoint.tokenizer.batch(rows), torch.arange(len(groups)))
 
     return run
 
@@ -50,7 +50,7 @@ def itm(checkpoint: Checkpoint, batch: Batch, image: int, row: int) -> Tensor:
     """Return the ITM logits of one pair, computed alone."""
     pair = one(batch, image, row)
     ids = pair.ids.clone()
-    ids[:, 0] = checkpoint.tokens.enc
+    ids[:, 0] = checkpoint.tokenizer.enc
     tokens = checkpoint.model.encode_image(normalise(pair.pixels))
     return checkpoint.model.match(ids, pair.keep, checkpoint.model.project_image(tokens))[0]
 
@@ -67,8 +67,8 @@ def untouched(checkpoint: Checkpoint) -> set[str]:
 class TestCaptioning:
     def test_it_is_the_mean_over_all_tokens_behind_the_prompt(self, checkpoint, make):
         batch = make(["a red dog"], ["two cats on the grass"], ["b"])
-        model, tokens = checkpoint
-        front = [tokens.dec, *tokens.pieces(PROMPT)]
+        model, tokenizer = checkpoint
+        front = [tokenizer.dec, *tokenizer.pieces(PROMPT)]
 
         total, count = 0.0, 0
         for i in range(3):
@@ -78,7 +78,7 @@ class TestCaptioning:
             each = language_loss(logits, ids, torch.ones_like(ids).bool(), reduction="none")[0, len(front) - 1 :]
             total, count = total + each.sum().item(), count + len(each)
 
-        losses = Captioning(model, tokens, PROMPT)(batch, 0.0)
+        losses = Captioning(model, tokenizer, PROMPT)(batch, 0.0)
         assert list(losses) == ["lm"]
         assert losses["lm"].item() == pytest.approx(total / count, rel=1e-5)
 
@@ -136,7 +136,7 @@ class TestPretraining:
     def test_without_a_prompt_every_token_is_scored(self, checkpoint, make):
         batch = make(["a red dog on the grass"])
         ids = batch.ids.clone()
-        ids[:, 0] = checkpoint.tokens.dec
+        ids[:, 0] = checkpoint.tokenizer.dec
         model = checkpoint.model
         logits = model.decode(ids, model.project_image(model.encode_image(normalise(batch.pixels))))
         found = Pretraining(*checkpoint, 0.5)(batch, 0.0)["lm"]
@@ -177,7 +177,7 @@ class TestLevers:
     def test_shared_keys_and_folded_passes_are_the_three_passes_one_by_one(self, checkpoint, make):
         """The plain form of ITM and LM: each pass projects its images anew, and each pair has a row of its own."""
         batch = make(["a red dog", "b"], ["two cats", "a cat on the grass"], ["c d", "e"])
-        model, tokens = checkpoint
+        model, tokenizer = checkpoint
         chosen: list[Tensor] = []
 
         def choose(weights: Tensor, count: int) -> Tensor:
@@ -193,13 +193,13 @@ class TestLevers:
 
         def logits(images: Tensor, texts: Tensor) -> Tensor:
             ids = batch.ids[texts].clone()
-            ids[:, 0] = tokens.enc
+            ids[:, 0] = tokenizer.enc
             return model.match(ids, batch.keep[texts], model.project_image(image[images]))
 
         false = torch.cat([logits(own, texts.flatten()), logits(images[:, 0], rows)])
         itm = matching_loss(logits(own, rows), false, torch.ones(12).bool())
         ids = batch.ids.clone()
-        ids[:, 0] = tokens.dec
+        ids[:, 0] = tokenizer.dec
         lm = language_loss(model.decode(ids, model.project_image(image[own])), ids, batch.keep)
         (itm + lm).backward()
 

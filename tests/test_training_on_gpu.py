@@ -14,7 +14,7 @@ from capfilt.config.sizes import NLVR2Sizes, VQASizes
 from capfilt.config.training import Schedule
 from capfilt.med.model import MED
 from capfilt.med.nlvr2 import NLVR2
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.med.vqa import VQA
 from capfilt.training.answering import Answering
 from capfilt.training.data import Batch
@@ -50,14 +50,14 @@ def watch(monkeypatch) -> Iterator[Watch]:
         yield watch
 
 
-def make(name: str, tokens: Tokens) -> Objective:
-    model, momentum = MED(small_config(len(tokens))), MomentumSettings(queue=16)
+def make(name: str, tokenizer: Tokenizer) -> Objective:
+    model, momentum = MED(small_config(len(tokenizer))), MomentumSettings(queue=16)
     vision, text = model.config.vision, model.config.text
     return {
-        "captioning": lambda: Captioning(model, tokens, "a picture of"),
-        "filtering": lambda: Filtering(model, tokens),
-        "filtering with momentum": lambda: Filtering(model, tokens, momentum),
-        "pretraining": lambda: Pretraining(model, tokens, 0.0, momentum),
+        "captioning": lambda: Captioning(model, tokenizer, "a picture of"),
+        "filtering": lambda: Filtering(model, tokenizer),
+        "filtering with momentum": lambda: Filtering(model, tokenizer, momentum),
+        "pretraining": lambda: Pretraining(model, tokenizer, 0.0, momentum),
         "answering": lambda: Answering(VQA(VQASizes(vision=vision, text=text))),
         "reasoning": lambda: Reasoning(NLVR2(NLVR2Sizes(vision=vision, text=text, merge_from=1))),
     }[name]()
@@ -79,7 +79,7 @@ def batch(objective: Objective) -> Batch | QuestionBatch | StatementBatch:
     "name", ["captioning", "filtering", "filtering with momentum", "pretraining", "answering", "reasoning"]
 )
 def test_neither_a_batch_nor_its_losses_make_the_host_wait(tmp_path, request, where, name):
-    objective = make(name, Tokens(write_vocabulary(tmp_path))).train()
+    objective = make(name, Tokenizer(write_vocabulary(tmp_path))).train()
     watch = request.getfixturevalue("watch")  # behind the model's making, which needs values
     new = to_gpu(objective)
     if (momentum := getattr(objective, "momentum", None)) is not None:

@@ -73,7 +73,7 @@ def test_a_run_does_not_go_on_with_as_many_entries_that_say_other_things(tmp_pat
     def passes(answer: str) -> Passes:
         entry = {"image": "0.png", "question": "What?", "answer": answer}
         files = [QuestionFile(questions=write_json(tmp_path / "q.json", [entry]), images="{image}")]
-        return Passes(Questions(QuestionData(files=files), checkpoint.tokens, 32), schedule, 7, 0)
+        return Passes(Questions(QuestionData(files=files), checkpoint.tokenizer, 32), schedule, 7, 0)
 
     state = passes("a dog").state_dict()
     passes("a dog").load_state_dict(state)

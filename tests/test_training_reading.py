@@ -10,7 +10,7 @@ from pairs import open_set, pixels, png, sample, write_shard
 
 from capfilt.config.data import Augmentation, DataSettings
 from capfilt.errors import ConfigError, ShardError
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.records import Sample, Shard
 from capfilt.training.augment import Views
 from capfilt.training.order import DRAWS, Place, chance
@@ -29,13 +29,13 @@ from capfilt.training.reading import (
 
 def preparation(folder: Path, **changes: object) -> Preparation:
     settings = DataSettings.model_validate({"shards": ["x"], **changes})
-    return Preparation(settings, Tokens(write_vocabulary(folder)), Views(16, settings.augmentation))
+    return Preparation(settings, Tokenizer(write_vocabulary(folder)), Views(16, settings.augmentation))
 
 
 def texts(prepare: Preparation, **values: object) -> list[str]:
     found = prepare(Sample(**{"position": 0, "key": "k", "image": png(), "text": "", **values}), "a.tar")
     assert isinstance(found, Usable)
-    return [prepare.tokens.decode(ids[1:]) for ids in found.texts]
+    return [prepare.tokenizer.decode(ids[1:]) for ids in found.texts]
 
 
 def test_json_that_is_too_deep_where_the_stack_is_deep_leaves_the_own_text():
@@ -75,7 +75,7 @@ class TestPreparation:
         assert texts(preparation(tmp_path, max_words=3), text=long) == ["a red dog"]
         prepare = preparation(tmp_path, max_tokens=5)
         found = prepare(Sample(0, "k", png(), long), "a.tar")
-        assert found.texts == [[prepare.tokens.cls, *prepare.tokens.pieces("a red dog"), prepare.tokens.end]]
+        assert found.texts == [[prepare.tokenizer.cls, *prepare.tokenizer.pieces("a red dog"), prepare.tokenizer.end]]
 
     def test_an_image_is_kept_as_its_only_view_or_as_it_was_decoded(self, tmp_path):
         one = Sample(0, "k", sample(13)["png"], "dog")

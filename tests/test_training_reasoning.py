@@ -13,9 +13,9 @@ from capfilt.training.statements import StatementBatch
 
 
 def test_a_model_that_guesses_has_a_loss_of_log_two_and_every_weight_learns(tmp_path):
-    model, tokens = small_nlvr2(tmp_path)
+    model, tokenizer = small_nlvr2(tmp_path)
     pixels = torch.randint(256, (2, 2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    ids = torch.tensor([[tokens.enc, 6, tokens.end], [tokens.enc, tokens.end, 0]])
+    ids = torch.tensor([[tokenizer.enc, 6, tokenizer.end], [tokenizer.enc, tokenizer.end, 0]])
     batch = StatementBatch(pixels, ids, ids > 0, torch.tensor([1, 0]))
 
     Reasoning(model)(batch, 0.0)["nlvr2"].backward()
@@ -29,10 +29,10 @@ def test_blocks_that_run_again_give_the_same_gradients_for_less_memory(tmp_path)
     kept = []
     gradients = []
     for blocks in (0, 2):
-        model, tokens = small_nlvr2(tmp_path)
+        model, tokenizer = small_nlvr2(tmp_path)
         recompute(model, TrainingDevice(recompute_text=blocks))
         pixels = torch.full((1, 2, 3, 32, 32), 100, dtype=torch.uint8)
-        ids = torch.tensor([[tokens.enc, 6, tokens.end]])
+        ids = torch.tensor([[tokenizer.enc, 6, tokenizer.end]])
         saved: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, s=saved: s.append(t.numel()) or t, lambda t: t):
             loss = Reasoning(model)(StatementBatch(pixels, ids, ids > 0, torch.tensor([1])), 0.0)["nlvr2"]
@@ -50,7 +50,7 @@ def test_the_objective_gives_the_loss_of_the_reference(shared, monkeypatch):
     tensors = reference.tensors
     batch = StatementBatch(
         torch.stack([tensors["in.pixel_values"], tensors["in.nlvr.pixel_values_1"]], dim=1),
-        reference.text("nlvr.input_ids_raw", reference.tokens.enc),
+        reference.text("nlvr.input_ids_raw", reference.tokenizer.enc),
         tensors["in.nlvr.mask"].bool(),
         tensors["in.nlvr.targets"],
     )

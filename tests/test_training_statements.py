@@ -8,7 +8,7 @@ from tasks import write_images, write_json
 
 from capfilt.config.tasks import SentenceData, SentenceFile
 from capfilt.errors import AnnotationError
-from capfilt.med.tokens import SPECIAL, Tokens
+from capfilt.med.tokenizer import SPECIAL, Tokenizer
 from capfilt.training.passes import Draw
 from capfilt.training.statements import Statements, mirrored, read_statements
 
@@ -31,7 +31,7 @@ def file(tmp_path):
 def statements(tmp_path, file: SentenceFile, **changes: object) -> Statements:
     vocabulary = tmp_path / "vocab.txt"
     vocabulary.write_text("\n".join([*SPECIAL, "the", "dog", "is", "on", "left", "right", "two", "cats"]) + "\n")
-    return Statements(SentenceData(files=[file], **changes), Tokens(vocabulary), image_size=32)
+    return Statements(SentenceData(files=[file], **changes), Tokenizer(vocabulary), image_size=32)
 
 
 def test_the_published_lines(tmp_path, file):
@@ -70,7 +70,7 @@ def test_a_file_without_a_sentence_is_refused(tmp_path):
 def test_a_long_sentence_is_cut_to_words_and_tokens(tmp_path, file):
     for change in ({"max_words": 2}, {"max_tokens": 4}):
         data = statements(tmp_path, file, swap=False, **change)
-        assert data[Draw(0, 0, 0)].ids == [data.tokens.enc, *data.tokens.pieces("the dog"), data.tokens.end]
+        assert data[Draw(0, 0, 0)].ids == [data.tokenizer.enc, *data.tokenizer.pieces("the dog"), data.tokenizer.end]
 
 
 def test_a_batch_holds_both_images_in_their_order(tmp_path, file):
@@ -78,14 +78,14 @@ def test_a_batch_holds_both_images_in_their_order(tmp_path, file):
     batch = data.collate([data[Draw(index, 0, index)] for index in (0, 1)])
     assert batch.pixels.shape == (2, 2, 3, 32, 32)
     assert batch.pixels[:, :, 0, 0, 0].tolist() == [[0, 40], [0, 40]]
-    assert batch.ids[:, 0].tolist() == [data.tokens.enc] * 2
+    assert batch.ids[:, 0].tolist() == [data.tokenizer.enc] * 2
     assert batch.labels.tolist() == [1, 0]
 
 
 def test_images_and_sides_are_swapped_together_in_about_every_second_draw(tmp_path, file):
     data = statements(tmp_path, file)
     straight, swapped = (
-        data.tokens.encode(f"the dog is on the {side}", data.tokens.enc, 64) for side in ("left", "right")
+        data.tokenizer.encode(f"the dog is on the {side}", data.tokenizer.enc, 64) for side in ("left", "right")
     )
     assert straight != swapped
     swaps = 0

@@ -37,15 +37,15 @@ class MEDCaptioner:
         self.name = name
         self.device = resolve_auto(device)
         self.model = ready(checkpoint.model, self.device)
-        self.tokens = checkpoint.tokens
+        self.tokenizer = checkpoint.tokenizer
         self.settings = settings
         self._image_encoder = ImageEncoder(self.model, self.device, cache)
         self._in_parts = InParts(self._caption)
         # Its steps are many and small, and should not queue behind the large products of the filter.
         self._stream = own_stream(self.device.kind, urgent=True)
         self.image_size = self.model.config.vision.image_size
-        self.prompt = [self.tokens.dec, *self.tokens.pieces(settings.prompt)]
-        self._generator = CaptionGenerator(self.model, self.prompt, self.tokens.end, settings)
+        self.prompt = [self.tokenizer.dec, *self.tokenizer.pieces(settings.prompt)]
+        self._generator = CaptionGenerator(self.model, self.prompt, self.tokenizer.end, settings)
         self._runner = graph_runner(self._begin, self.device.kind)
         positions = self.model.config.text.positions
         if not len(self.prompt) < settings.max_length <= positions:
@@ -81,7 +81,7 @@ class MEDCaptioner:
         """Write the R = B * n captions of image tokens (B, M, D); numbers, float64 (B, n, T), are read in sampling."""
         settings = self.settings
         if settings.method == "beam":
-            projected, end = self.model.project_image(image), self.tokens.end
+            projected, end = self.model.project_image(image), self.tokenizer.end
             written = beam_search(self.model, projected, self.prompt, end, settings)
             # The search sums scores with the repetition penalty; a caption's logprob is the model's own.
             return written._replace(logprobs=logprobs(self.model, projected, written.ids, len(self.prompt), end))
@@ -96,6 +96,6 @@ class MEDCaptioner:
     def _to_captions(self, rows: list[Row]) -> list[Caption]:
         """Turn ids into texts without their prompt, and count the tokens that were generated."""
         generated = [ids[len(self.prompt) :] for ids, _ in rows]
-        end, texts = self.tokens.end, self.tokens.decode_all(generated)
+        end, texts = self.tokenizer.end, self.tokenizer.decode_all(generated)
         lengths = [ids.index(end) + 1 if end in ids else len(ids) for ids in generated]
         return [Caption(text, length, row[1]) for text, length, row in zip(texts, lengths, rows, strict=True)]

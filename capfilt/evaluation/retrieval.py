@@ -57,9 +57,9 @@ def evaluate_retrieval(judge: MEDFilter, images: ImageSet) -> dict[str, object]:
 
 def encode_texts(judge: MEDFilter, texts: Sequence[str]) -> Texts:
     """Return captions in BLIP's normal form as token ids, padded to the longest."""
-    tokens, most = judge.tokens, judge.settings.max_tokens
+    tokenizer, most = judge.tokenizer, judge.settings.max_tokens
     words = [normalise_text(text, judge.settings.max_words) for text in texts]
-    return Texts(*tokens.batch(tokens.encode_all(words, tokens.cls, most)))
+    return Texts(*tokenizer.batch(tokenizer.encode_all(words, tokenizer.cls, most)))
 
 
 @torch.inference_mode()

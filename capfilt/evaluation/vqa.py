@@ -20,7 +20,7 @@ from capfilt.evaluation.vqa_accuracy import answer_accuracy
 from capfilt.med.attention import KeysValues
 from capfilt.med.beam import beam_search
 from capfilt.med.losses import language_loss
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.med.vision import normalise
 from capfilt.med.vqa import VQA
 from capfilt.training.passes import in_order
@@ -42,11 +42,11 @@ def evaluate_vqa(model: VQA, questions: Questions, settings: VQASettings) -> dic
         AnnotationError: the candidates cannot be read.
     """
     device = next(model.parameters()).device
-    candidates = _encode(read_candidates(settings), questions.tokens, model, device)
+    candidates = _encode(read_candidates(settings), questions.tokenizer, model, device)
     answers: list[str] = []
     for batch in in_order(questions, settings.batch_size, 0, questions.settings.workers):
         moved = QuestionBatch(*(tensor.to(device) for tensor in batch))
-        answers += _answers(model, questions.tokens, moved, settings, candidates)
+        answers += _answers(model, questions.tokenizer, moved, settings, candidates)
     figures: dict[str, object] = {"questions": len(answers)}
     scores: dict[str, list[float]] = defaultdict(list)
     for question, answer in zip(questions.questions, answers, strict=True):
@@ -103,7 +103,7 @@ def rank_answers(
 
 
 def generate_answers(
-    model: VQA, question: list[KeysValues], seen: Tensor, tokens: Tokens, settings: VQASettings
+    model: VQA, question: list[KeysValues], seen: Tensor, tokenizer: Tokenizer, settings: VQASettings
 ) -> Tensor:
     """Return an answer to each question by beam search, int64 (B, T), [DEC] first; arguments as in rank_answers."""
     search = Sampling(
@@ -114,24 +114,26 @@ def generate_answers(
         min_length=settings.min_length,
     )
     visible = None if settings.see_padding else seen
-    return beam_search(model, question, [tokens.dec], tokens.end, search, visible).ids
+    return beam_search(model, question, [tokenizer.dec], tokenizer.end, search, visible).ids
 
 
-def _encode(texts: list[str], tokens: Tokens, model: VQA, device: torch.device) -> _Candidates | None:
+def _encode(texts: list[str], tokenizer: Tokenizer, model: VQA, device: torch.device) -> _Candidates | None:
     """Return the answers to choose from as the model reads them; None where they are written freely."""
     if not texts:
         return None
-    ids, keep = tokens.batch(tokens.encode_all(texts, tokens.dec, model.config.text.positions))  # (N, T), (N, T)
+    ids, keep = tokenizer.batch(
+        tokenizer.encode_all(texts, tokenizer.dec, model.config.text.positions)
+    )  # (N, T), (N, T)
     return _Candidates(texts, ids.to(device), keep.to(device))
 
 
 @torch.inference_mode()
 def _answers(
-    model: VQA, tokens: Tokens, batch: QuestionBatch, settings: VQASettings, candidates: _Candidates | None
+    model: VQA, tokenizer: Tokenizer, batch: QuestionBatch, settings: VQASettings, candidates: _Candidates | None
 ) -> list[str]:
     question = model.ask(normalise(batch.pixels), batch.ids, batch.keep)
     if candidates is None:
-        written = generate_answers(model, question, batch.keep, tokens, settings)
-        return tokens.decode_all(written.tolist())
+        written = generate_answers(model, question, batch.keep, tokenizer, settings)
+        return tokenizer.decode_all(written.tolist())
     best = rank_answers(model, question, batch.keep, candidates.ids, candidates.keep, settings.top_k)
     return [candidates.texts[index] for index in best.tolist()]

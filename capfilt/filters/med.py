@@ -44,7 +44,7 @@ class MEDFilter:
         self.name = name
         self.device = resolve_auto(device)
         self.model = ready(checkpoint.model, self.device)
-        self.tokens = checkpoint.tokens
+        self.tokenizer = checkpoint.tokenizer
         self.settings = settings
         self._image_encoder = ImageEncoder(self.model, self.device, cache)
         self._in_parts = InParts(self._score_all)
@@ -52,7 +52,7 @@ class MEDFilter:
         self._runner = graph_runner(self._project, self.device.kind)
         self.image_size = self.model.config.vision.image_size
         self.model.config.require_room("scoring.max_tokens", settings.max_tokens)
-        self.first = self.tokens.enc if settings.first_token == "[ENC]" else self.tokens.cls
+        self.first = self.tokenizer.enc if settings.first_token == "[ENC]" else self.tokenizer.cls
 
     def score(self, pixels: Tensor, texts: Sequence[Sequence[str]], turn: Turn = UNSHARED) -> list[list[Scores]]:
         """Return the scores of texts[i], which belong to pixels[i]; pixels are uint8 (B, 3, S, S)."""
@@ -65,7 +65,7 @@ class MEDFilter:
     def _encode(self, texts: Sequence[Sequence[str]]) -> list[list[list[int]]]:
         """Return the token ids of each text of each image."""
         normal = [normalise_text(text, self.settings.max_words) for group in texts for text in group]
-        encoded = iter(self.tokens.encode_all(normal, self.first, self.settings.max_tokens))
+        encoded = iter(self.tokenizer.encode_all(normal, self.first, self.settings.max_tokens))
         return [list(islice(encoded, len(group))) for group in texts]
 
     @torch.inference_mode()
@@ -75,7 +75,7 @@ class MEDFilter:
         if not rows:
             return [[] for _ in texts]
         owners = torch.tensor([i for i, group in enumerate(texts) for _ in group])  # (R,)
-        unpadded = self.model.unpad(*self.tokens.batch(rows), owners, *image.shape[:2])
+        unpadded = self.model.unpad(*self.tokenizer.batch(rows), owners, *image.shape[:2])
         seen = self._runner.start(image)
         scores = self._runner.go_on(self._judge, seen, unpadded)[: len(rows)].tolist()
         each = iter(Scores(*row) for row in scores)
@@ -90,7 +90,7 @@ class MEDFilter:
         match = logits.softmax(dim=1)[:, 1:]  # (R, 1)
         if not self.settings.itc:
             return match  # type: ignore[no-any-return]
-        alone = texts._replace(ids=texts.ids.index_fill(0, texts.starts, self.tokens.cls))
+        alone = texts._replace(ids=texts.ids.index_fill(0, texts.starts, self.tokenizer.cls))
         features = self.model.features(self.model.text.first_states(alone)).float()  # (R, E)
         images = self.model.image_features(seen.image).float()  # (B, E)
         cosine: Tensor = (features * images[texts.owners]).sum(dim=1, keepdim=True)  # (R, 1)

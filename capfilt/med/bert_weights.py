@@ -8,7 +8,7 @@ from torch import Tensor
 from capfilt.config.sizes import TextConfig
 from capfilt.errors import CheckpointError
 from capfilt.med.published import translate
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.med.weights import load_json, load_tensors, weights_file, words_file
 
 # BLIP has no token types and no next-sentence head; the decoder's matrix is the word embedding under a second name.
@@ -19,7 +19,7 @@ LEFT_OUT = re.compile(
 POSITIONS = "text.embeddings.positions.weight"
 
 
-def read_bert(folder: Path, sizes: TextConfig, tokens: Tokens) -> tuple[dict[str, Tensor], list[str]]:
+def read_bert(folder: Path, sizes: TextConfig, tokenizer: Tokenizer) -> tuple[dict[str, Tensor], list[str]]:
     """Return a BERT's weights under MED's names, the same for both self-attentions, and the names that are left out.
 
     A name that MED lacks is kept unchanged. If there are more positions than asked for, the first are taken.
@@ -27,7 +27,7 @@ def read_bert(folder: Path, sizes: TextConfig, tokens: Tokens) -> tuple[dict[str
     Args:
         folder: with config.json, model.safetensors or pytorch_model.bin, and vocab.txt or tokenizer.json.
         sizes: of the text stack that the weights are for.
-        tokens: its vocabulary must be the BERT's.
+        tokenizer: its vocabulary must be the BERT's.
 
     Raises:
         CheckpointError: there is no BERT, or its sizes or words differ; the message says what to set.
@@ -36,7 +36,7 @@ def read_bert(folder: Path, sizes: TextConfig, tokens: Tokens) -> tuple[dict[str
         raise CheckpointError(f"no BERT at {folder}; give a folder with config.json, model.safetensors and vocab.txt")
     _check(folder, load_json(folder / "config.json"), sizes)
     vocabulary = words_file(folder)
-    if Tokens(vocabulary).vocabulary != tokens.vocabulary:
+    if Tokenizer(vocabulary).vocabulary != tokenizer.vocabulary:
         raise CheckpointError(
             f"{folder}: its words are not those of model.vocabulary; set model.vocabulary: {vocabulary}"
         )

@@ -17,7 +17,7 @@ from capfilt.med.fetch import require_place
 from capfilt.med.model import INITIAL_TEMPERATURE, MED
 from capfilt.med.nlvr2 import NLVR2
 from capfilt.med.published import Heads, fit_positions, from_published, infer_config, infer_nlvr2, infer_vqa, kind_of
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.med.vision import NORM_EPS
 from capfilt.med.vqa import VQA
 from capfilt.med.weights import CONFIG, VOCABULARY, WEIGHTS, load_json, load_tensors, misfits, weights_file, words_file
@@ -31,21 +31,21 @@ class Checkpoint(NamedTuple):
     """A model and the tokenizer it was trained with."""
 
     model: MED
-    tokens: Tokens
+    tokenizer: Tokenizer
 
 
 class VQACheckpoint(NamedTuple):
     """A model that answers questions, and its tokenizer."""
 
     model: VQA
-    tokens: Tokens
+    tokenizer: Tokenizer
 
 
 class NLVR2Checkpoint(NamedTuple):
     """A model that judges sentences about two images, and its tokenizer."""
 
     model: NLVR2
-    tokens: Tokens
+    tokenizer: Tokenizer
 
 
 AnyCheckpoint = Checkpoint | VQACheckpoint | NLVR2Checkpoint
@@ -63,7 +63,7 @@ def save(checkpoint: AnyCheckpoint, folder: Path) -> None:
     """Write a checkpoint folder that load reads back to the same bits. config.json is written last."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)  # so that a half-overwritten checkpoint does not pass for one
-    (folder / VOCABULARY).write_text("\n".join(checkpoint.tokens.vocabulary) + "\n", encoding="utf-8")
+    (folder / VOCABULARY).write_text("\n".join(checkpoint.tokenizer.vocabulary) + "\n", encoding="utf-8")
     state = {name: tensor.contiguous() for name, tensor in checkpoint.model.state_dict().items()}
     with staged(str(folder / WEIGHTS)) as partial:
         save_file(state, partial, metadata={"format": "pt"})
@@ -211,21 +211,22 @@ def _load_transformers(folder: Path, values: dict[str, object]) -> tuple[dict[st
 
 def _build(config: Sizes, state: dict[str, Tensor], path: Path) -> AnyCheckpoint:
     where, words = str(path), words_file(path if path.is_dir() else path.parent)
-    tokens = Tokens(words)
-    if len(tokens) != config.text.vocabulary:
+    tokenizer = Tokenizer(words)
+    if len(tokenizer) != config.text.vocabulary:
         raise CheckpointError(
-            f"{where}: {words.name} has {len(tokens)} words with [DEC] and [ENC], the weights {config.text.vocabulary}"
+            f"{where}: {words.name} has {len(tokenizer)} words with [DEC] and [ENC], "
+            f"the weights {config.text.vocabulary}"
         )
     deepest = max(config.vision.depth, config.text.depth)
     if deepest > len(state):  # merely constructing so many blocks would take forever
         raise CheckpointError(f"{where}: has {len(state)} tensors, too few for {deepest} blocks")
     state = fit_positions(state, config)
     if isinstance(config, VQASizes):
-        return VQACheckpoint(_fill(lambda: VQA(config), state, where), tokens)
+        return VQACheckpoint(_fill(lambda: VQA(config), state, where), tokenizer)
     if isinstance(config, NLVR2Sizes):
-        return NLVR2Checkpoint(_fill(lambda: NLVR2(config), state, where), tokens)
+        return NLVR2Checkpoint(_fill(lambda: NLVR2(config), state, where), tokenizer)
     if isinstance(config, MEDConfig):
-        return Checkpoint(_fill(lambda: MED(config), state, where), tokens)
+        return Checkpoint(_fill(lambda: MED(config), state, where), tokenizer)
     raise TypeError(f"{type(config).__name__} belongs to no model")
 
 

@@ -17,7 +17,7 @@ from capfilt.errors import CheckpointError
 from capfilt.med.bert_weights import read_bert
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.model import BERT_WIDTH, MED
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.med.vit_weights import read_vit
 from capfilt.med.weights import misfits
 
@@ -42,13 +42,13 @@ def start(settings: ModelSettings, initial: InitialWeights, seed: int) -> Checkp
     Raises:
         CheckpointError: weights cannot be read or do not fit the sizes; the message says what to set.
     """
-    tokens = Tokens(Path(settings.vocabulary))
-    model = MED(settings.sizes(len(tokens))).initialise(seed)
+    tokenizer = Tokenizer(Path(settings.vocabulary))
+    model = MED(settings.sizes(len(tokenizer))).initialise(seed)
     if initial.vision:
         _tell(initial.vision, take_vision(model, initial.vision))
     if initial.text:
-        _tell(initial.text, take_text(model, tokens, initial.text))
-    return Checkpoint(model, tokens)
+        _tell(initial.text, take_text(model, tokenizer, initial.text))
+    return Checkpoint(model, tokenizer)
 
 
 def take_vision(model: MED, source: str) -> Taken:
@@ -57,17 +57,17 @@ def take_vision(model: MED, source: str) -> Taken:
     return _take(model, source, "vision.", weights, left_out)
 
 
-def take_text(model: MED, tokens: Tokens, source: str) -> Taken:
+def take_text(model: MED, tokenizer: Tokenizer, source: str) -> Taken:
     """Fill the text stack with a BERT's weights; source and errors as in read_bert.
 
     What BERT lacks keeps its random weights, at BERT's deviation of 0.02 as in the original: [DEC] and [ENC],
     cross-attention, and the language head where the source holds none.
     """
-    weights, left_out = read_bert(Path(source), model.config.text, tokens)
+    weights, left_out = read_bert(Path(source), model.config.text, tokenizer)
     drawn = CROSS_ATTENTION if any(re.fullmatch(HEAD, name) for name in weights) else f"{CROSS_ATTENTION}|{HEAD}"
     fresh = {name: _at_berts_deviation(tensor) for name, tensor in model.state_dict().items()}
     for name in {WORDS, BIAS} & weights.keys():
-        words = len(tokens.vocabulary)
+        words = len(tokenizer.vocabulary)
         if weights[name].shape == (words, *fresh[name].shape[1:]):  # another shape is reported as a misfit
             weights[name] = torch.cat([weights[name], fresh[name][words:]])
     missing = {name: fresh[name] for name in fresh.keys() - weights.keys() if re.fullmatch(drawn, name)}

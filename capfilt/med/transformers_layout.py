@@ -20,7 +20,7 @@ from capfilt.med.checkpoints import Checkpoint, require
 from capfilt.med.losses import LABEL_SMOOTHING
 from capfilt.med.model import BERT_STD
 from capfilt.med.published import ATTENTION, NAMES
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.med.vision import MEAN, NORM_EPS, STD
 from capfilt.med.weights import CONFIG, VOCABULARY, WEIGHTS
 from capfilt.storage import publish, staged
@@ -68,16 +68,16 @@ def save_transformers(checkpoint: Checkpoint, folder: Path, layout: str, where: 
         CheckpointError: the model lacks the role, or has a convolutional stem, which transformers lacks.
     """
     target = LAYOUTS[layout]
-    model, tokens = require(checkpoint, target.role, where)
+    model, tokenizer = require(checkpoint, target.role, where)
     if model.config.vision.stem != "patch":
         raise CheckpointError(f"{where}: has stem: {model.config.vision.stem}, which {target.architecture} lacks")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / VOCABULARY).write_text("\n".join(tokens.vocabulary) + "\n", encoding="utf-8")
-    _write(folder / "tokenizer_config.json", _tokenizer(tokens, model.config))
+    (folder / VOCABULARY).write_text("\n".join(tokenizer.vocabulary) + "\n", encoding="utf-8")
+    _write(folder / "tokenizer_config.json", _tokenizer(tokenizer, model.config))
     _write(folder / "preprocessor_config.json", _preprocessor(model.config))
     with staged(str(folder / WEIGHTS)) as partial:
         save_file(to_transformers(model.state_dict(), target), partial, metadata={"format": "pt"})
-    _write(folder / CONFIG, _config(model.config, tokens, target))
+    _write(folder / CONFIG, _config(model.config, tokenizer, target))
 
 
 def to_transformers(state: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
@@ -115,7 +115,7 @@ def _look_up(name: str, rows: list[tuple[re.Pattern[str], str]]) -> str:
     return before + attention + infix + part.removeprefix(here)
 
 
-def _config(sizes: MEDConfig, tokens: Tokens, layout: Layout) -> dict[str, object]:
+def _config(sizes: MEDConfig, tokenizer: Tokenizer, layout: Layout) -> dict[str, object]:
     vision, text = sizes.vision, sizes.text
     shared = {"hidden_act": "gelu", "initializer_range": BERT_STD, "projection_dim": sizes.projection}
     return {
@@ -141,9 +141,9 @@ def _config(sizes: MEDConfig, tokens: Tokens, layout: Layout) -> dict[str, objec
             **shared,
             "model_type": "blip_text_model",
             "attention_probs_dropout_prob": text.dropout,
-            "bos_token_id": tokens.dec,
+            "bos_token_id": tokenizer.dec,
             "encoder_hidden_size": vision.width,
-            "eos_token_id": tokens.end,
+            "eos_token_id": tokenizer.end,
             "hidden_dropout_prob": text.dropout,
             "hidden_size": text.width,
             "intermediate_size": text.mlp_width,
@@ -153,17 +153,17 @@ def _config(sizes: MEDConfig, tokens: Tokens, layout: Layout) -> dict[str, objec
             "max_position_embeddings": text.positions,
             "num_attention_heads": text.heads,
             "num_hidden_layers": text.depth,
-            "pad_token_id": tokens.pad,
-            "sep_token_id": tokens.end,
+            "pad_token_id": tokenizer.pad,
+            "sep_token_id": tokenizer.end,
             "tie_word_embeddings": True,
             "vocab_size": text.vocabulary,
         },
     }
 
 
-def _tokenizer(tokens: Tokens, sizes: MEDConfig) -> dict[str, object]:
+def _tokenizer(tokenizer: Tokenizer, sizes: MEDConfig) -> dict[str, object]:
     flags = {"special": True, "normalized": False, "lstrip": False, "rstrip": False, "single_word": False}
-    added = {str(tokens.dec): {"content": "[DEC]", **flags}, str(tokens.enc): {"content": "[ENC]", **flags}}
+    added = {str(tokenizer.dec): {"content": "[DEC]", **flags}, str(tokenizer.enc): {"content": "[ENC]", **flags}}
     return {
         "tokenizer_class": "BertTokenizer",
         "processor_class": "BlipProcessor",

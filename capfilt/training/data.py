@@ -85,7 +85,7 @@ def open_data(
     sizes.require_room("data.max_tokens", settings.max_tokens)
     catalogue = Catalogue(settings, file)
     mixture = Mixture(catalogue, seed, schedule.batch_size)
-    prepare = Preparation(settings, checkpoint.tokens, Views(sizes.vision.image_size, settings.augmentation))
+    prepare = Preparation(settings, checkpoint.tokenizer, Views(sizes.vision.image_size, settings.augmentation))
     return TrainingData(catalogue, mixture, prepare, schedule.texts_per_image, seed)
 
 
@@ -153,7 +153,7 @@ class TrainingData:
     def _collate(self, parts: Sequence[Part]) -> Batch:
         for part in parts:
             self._note(part.unusable)
-        ids, keep = self.prepare.tokens.batch([text for part in parts for text in part.texts])  # (R, L), (R, L)
+        ids, keep = self.prepare.tokenizer.batch([text for part in parts for text in part.texts])  # (R, L), (R, L)
         images = torch.tensor([image for part in parts for image in part.images])  # (B,)
         return Batch(torch.cat([part.pixels for part in parts]), ids, keep, images)
 

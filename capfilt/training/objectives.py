@@ -29,7 +29,7 @@ from capfilt.med.losses import (
 )
 from capfilt.med.model import MED
 from capfilt.med.momentum import Features, Momentum
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.med.vision import normalise
 from capfilt.training.data import Batch
 from capfilt.training.ranks import gather, gather_texts, gather_with_gradient, rank, world_size
@@ -55,11 +55,11 @@ class Captioning(Objective[Batch]):
 
     prompt: Tensor  # int64 (P,)
 
-    def __init__(self, model: MED, tokens: Tokens, prompt: str) -> None:
+    def __init__(self, model: MED, tokenizer: Tokenizer, prompt: str) -> None:
         super().__init__()
         self.model: MED = model
         # On the model's device from the start: a copy in each step would make the host wait for a GPU.
-        self.register_buffer("prompt", torch.tensor([tokens.dec, *tokens.pieces(prompt)]), persistent=False)
+        self.register_buffer("prompt", torch.tensor([tokenizer.dec, *tokenizer.pieces(prompt)]), persistent=False)
 
     def forward(self, batch: Batch, done: float) -> Losses:
         """Return "lm"."""
@@ -87,7 +87,7 @@ class Filtering(Objective[Batch]):
     def __init__(
         self,
         model: MED,
-        tokens: Tokens,
+        tokenizer: Tokenizer,
         momentum: MomentumSettings | None = None,
         seed: int = 0,
         choose: Choose = draw,
@@ -95,7 +95,7 @@ class Filtering(Objective[Batch]):
         """Hold the model; seed makes the queues' first entries, choose picks negatives by their weights."""
         super().__init__()
         self.model: MED = model
-        self.tokens, self.choose = tokens, choose
+        self.tokenizer, self.choose = tokenizer, choose
         self.momentum = Momentum(model, momentum, seed) if momentum else None
         self.floor = 0.0 if momentum else FLOOR
 
@@ -161,7 +161,7 @@ class Filtering(Objective[Batch]):
         The original's three passes are two here: an image's true and false texts share its keys and values, which
         are read where they lie, not copied. Only those of the false images are gathered, a third of the original's.
         """
-        ids, keep = starting_with(self.tokens.enc, batch.ids), batch.keep  # (R, L), (R, L)
+        ids, keep = starting_with(self.tokenizer.enc, batch.ids), batch.keep  # (R, L), (R, L)
         all_ids, all_keep = ids, keep  # (N, L), (N, L)
         if self.everywhere:
             ids, keep, all_ids, all_keep = gather_texts(ids, keep)
@@ -192,13 +192,13 @@ class Pretraining(Filtering):
     def __init__(
         self,
         model: MED,
-        tokens: Tokens,
+        tokenizer: Tokenizer,
         itm_warmup: float,
         momentum: MomentumSettings | None = None,
         seed: int = 0,
         choose: Choose = draw,
     ) -> None:
-        super().__init__(model, tokens, momentum, seed, choose)
+        super().__init__(model, tokenizer, momentum, seed, choose)
         self.itm_warmup, self.floor = itm_warmup, FLOOR
 
     def forward(self, batch: Batch, done: float) -> Losses:
@@ -206,7 +206,7 @@ class Pretraining(Filtering):
         pixels = normalise(batch.pixels)  # (B, 3, S, S)
         image = self.model.encode_image(pixels)  # (B, M, D)
         projected = self.model.project_image(image)
-        ids = starting_with(self.tokens.dec, batch.ids)  # (R, L)
+        ids = starting_with(self.tokenizer.dec, batch.ids)  # (R, L)
         lm = language_loss(self.model.decode(ids, projected), ids, batch.keep)
         itc, weights = self.contrast(batch, pixels, image, done)
         losses = {"lm": lm, "itc": itc}

@@ -22,7 +22,7 @@ from capfilt.annotations import Entry, field
 from capfilt.config.data import Augmentation
 from capfilt.config.tasks import QuestionData, QuestionFile
 from capfilt.errors import AnnotationError
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.texts import normalise_question
 from capfilt.training.augment import PLAIN, Views
 from capfilt.training.entries import image_path, placed, read_entries, read_pixels
@@ -69,9 +69,9 @@ class Questions(Dataset[Asked]):
     """The questions of some annotation files with their images, which are read when asked for."""
 
     def __init__(
-        self, settings: QuestionData, tokens: Tokens, image_size: int, augmentation: Augmentation = PLAIN
+        self, settings: QuestionData, tokenizer: Tokenizer, image_size: int, augmentation: Augmentation = PLAIN
     ) -> None:
-        self.settings, self.tokens, self.views = settings, tokens, Views(image_size, augmentation)
+        self.settings, self.tokenizer, self.views = settings, tokenizer, Views(image_size, augmentation)
         self.questions: list[Question] = read_questions(settings)
 
     def require_answers(self) -> None:
@@ -87,13 +87,14 @@ class Questions(Dataset[Asked]):
         return len(self.questions)
 
     def __getitem__(self, draw: Draw) -> Asked:
-        question, settings, tokens = self.questions[draw.sample], self.settings, self.tokens
+        question, settings, tokenizer = self.questions[draw.sample], self.settings, self.tokenizer
         kept = self.views.keep(read_pixels(question.image, settings.limits))
         pixels = self.views.draw(kept, draw.generator())  # (3, S, S)
-        ids = tokens.encode(normalise_question(question.text, settings.max_words), tokens.enc, settings.max_tokens)
+        text = normalise_question(question.text, settings.max_words)
+        ids = tokenizer.encode(text, tokenizer.enc, settings.max_tokens)
         weights = question.weights(settings.single_answer_weight)
         longest = settings.max_tokens
-        answers = [(tokens.encode(text, tokens.dec, longest), weight) for text, weight in weights.items()]
+        answers = [(tokenizer.encode(text, tokenizer.dec, longest), weight) for text, weight in weights.items()]
         return Asked(pixels, ids, answers)
 
     def content(self) -> list[Question]:
@@ -102,9 +103,9 @@ class Questions(Dataset[Asked]):
 
     def collate(self, items: list[Asked]) -> QuestionBatch:
         """Put questions together."""
-        ids, keep = self.tokens.batch([item.ids for item in items])  # (B, L), (B, L)
+        ids, keep = self.tokenizer.batch([item.ids for item in items])  # (B, L), (B, L)
         answers = [(row, *answer) for row, item in enumerate(items) for answer in item.answers]
-        written = self.tokens.batch([found for _, found, _ in answers] or [[]])  # (A, T), (A, T)
+        written = self.tokenizer.batch([found for _, found, _ in answers] or [[]])  # (A, T), (A, T)
         return QuestionBatch(
             torch.stack([item.pixels for item in items]),
             ids,

@@ -15,7 +15,7 @@ from torch import Tensor
 from capfilt.config.data import DataSettings
 from capfilt.errors import ConfigError, ImageError, ShardError
 from capfilt.images import decode
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.records import Sample, Shard
 from capfilt.shards import ShardReader
 from capfilt.texts import clean, normalise
@@ -46,8 +46,8 @@ Look = Callable[[Place], Usable | Unusable]
 class Preparation:
     """Makes a sample ready, all but what chance decides."""
 
-    def __init__(self, settings: DataSettings, tokens: Tokens, views: Views) -> None:
-        self.settings, self.tokens, self.views = settings, tokens, views
+    def __init__(self, settings: DataSettings, tokenizer: Tokenizer, views: Views) -> None:
+        self.settings, self.tokenizer, self.views = settings, tokenizer, views
 
     def __call__(self, sample: Sample, url: str) -> Usable | Unusable:
         """Decode the image and encode the texts: the list "texts" or "captions" of the JSON, or the .txt."""
@@ -64,7 +64,7 @@ class Preparation:
 
     def _encode(self, text: str) -> list[int]:
         words = normalise(clean(text), self.settings.max_words)
-        return self.tokens.encode(words, self.tokens.cls, self.settings.max_tokens)
+        return self.tokenizer.encode(words, self.tokenizer.cls, self.settings.max_tokens)
 
 
 def texts_of(sample: Sample) -> list[str]:

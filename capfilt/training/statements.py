@@ -18,7 +18,7 @@ from capfilt.config.data import Augmentation
 from capfilt.config.tasks import SentenceData, SentenceFile
 from capfilt.display import counted
 from capfilt.errors import AnnotationError
-from capfilt.med.tokens import Tokens
+from capfilt.med.tokenizer import Tokenizer
 from capfilt.texts import normalise
 from capfilt.training.augment import PLAIN, Views
 from capfilt.training.entries import image_path, read_entries, read_pixels
@@ -56,22 +56,23 @@ class Statements(Dataset[Stated]):
     """The sentences of some annotation files with their images, which are read when asked for."""
 
     def __init__(
-        self, settings: SentenceData, tokens: Tokens, image_size: int, augmentation: Augmentation = PLAIN
+        self, settings: SentenceData, tokenizer: Tokenizer, image_size: int, augmentation: Augmentation = PLAIN
     ) -> None:
-        self.settings, self.tokens, self.views = settings, tokens, Views(image_size, augmentation)
+        self.settings, self.tokenizer, self.views = settings, tokenizer, Views(image_size, augmentation)
         self.statements = [statement for file in settings.files for statement in read_statements(file)]
 
     def __len__(self) -> int:
         return len(self.statements)
 
     def __getitem__(self, draw: Draw) -> Stated:
-        statement, settings, tokens, rng = self.statements[draw.sample], self.settings, self.tokens, draw.generator()
+        statement, settings, rng = self.statements[draw.sample], self.settings, draw.generator()
         images, text = statement.images, normalise(statement.text, settings.max_words)
         if settings.swap and rng.random() < 0.5:
             images, text = (images[1], images[0]), mirrored(text)
         kept = [self.views.keep(read_pixels(image, settings.limits)) for image in images]
         pixels = [self.views.draw(image, rng) for image in kept]  # (3, S, S) each
-        return Stated(torch.stack(pixels), tokens.encode(text, tokens.enc, settings.max_tokens), statement.label)
+        ids = self.tokenizer.encode(text, self.tokenizer.enc, settings.max_tokens)
+        return Stated(torch.stack(pixels), ids, statement.label)
 
     def content(self) -> list[Statement]:
         """Return all of them."""
@@ -79,7 +80,7 @@ class Statements(Dataset[Stated]):
 
     def collate(self, items: list[Stated]) -> StatementBatch:
         """Put sentences together."""
-        ids, keep = self.tokens.batch([item.ids for item in items])  # (B, L), (B, L)
+        ids, keep = self.tokenizer.batch([item.ids for item in items])  # (B, L), (B, L)
         labels = torch.tensor([int(item.label) for item in items])  # (B,)
         return StatementBatch(torch.stack([item.pixels for item in items]), ids, keep, labels)
 

@@ -5,8 +5,9 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import tokenizers
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
 
 from capfilt.errors import CheckpointError
@@ -15,7 +16,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _MAX_BYTES = 32 << 20  # of a vocabulary file; bert-base-uncased's tokenizer.json has 0.7 MB
 
 
-class Tokens:
+class Tokenizer:
     """WordPiece over a vocab.txt or a tokenizer.json; `[DEC]` and `[ENC]` are the two ids after its words.
 
     A special token written in a text is split like any other text: it can never act as one.
@@ -81,9 +82,9 @@ class Tokens:
         return ids if self._special.isdisjoint(ids) else [i for i in ids if i not in self._special]
 
 
-def _word_piece(ids: dict[str, int]) -> Tokenizer:
+def _word_piece(ids: dict[str, int]) -> tokenizers.Tokenizer:
     """Return a tokenizer that splits texts as bert-base-uncased does."""
-    found = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+    found = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
     found.normalizer = normalizers.BertNormalizer(lowercase=True)
     found.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return found
@@ -96,7 +97,7 @@ def _words(path: Path) -> list[str]:
         # Not splitlines, which also cuts at characters that a vocabulary may hold, such as U+2028.
         return text.removesuffix("\n").split("\n")
     try:
-        found = Tokenizer.from_str(text)
+        found = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing narrower
         raise CheckpointError(f"{path}: is no tokenizer: {error}; copy it again") from None
     ids = found.get_vocab(with_added_tokens=False)
@@ -108,8 +109,8 @@ def _words(path: Path) -> list[str]:
     return words
 
 
-def _difference(found: Tokenizer, words: list[str]) -> str:
-    """Return why a tokenizer gives some texts other ids than Tokens does; empty if it does not."""
+def _difference(found: tokenizers.Tokenizer, words: list[str]) -> str:
+    """Return why a tokenizer gives some texts other ids than ours does; empty if it does not."""
     ours, model = _word_piece({}), found.model
     if not isinstance(model, models.WordPiece):
         return f"its model is {type(model).__name__}"

@@ -9,52 +9,52 @@ import torch
 from models import WORDS, write_vocabulary
 
 from capfilt.errors import CheckpointError
-from capfilt.med.tokens import SPECIAL, Tokens
+from capfilt.med.tokenizer import SPECIAL, Tokenizer
 
 
 @pytest.fixture
-def tokens(tmp_path) -> Tokens:
-    return Tokens(write_vocabulary(tmp_path))
+def tokenizer(tmp_path) -> Tokenizer:
+    return Tokenizer(write_vocabulary(tmp_path))
 
 
-def test_the_two_added_tokens_stand_behind_the_vocabulary(tokens):
+def test_the_two_added_tokens_stand_behind_the_vocabulary(tokenizer):
     size = len(SPECIAL) + len(WORDS)
-    assert (tokens.dec, tokens.enc, len(tokens)) == (size, size + 1, size + 2)
-    assert (tokens.pad, tokens.cls, tokens.end) == (0, 2, 3)
+    assert (tokenizer.dec, tokenizer.enc, len(tokenizer)) == (size, size + 1, size + 2)
+    assert (tokenizer.pad, tokenizer.cls, tokenizer.end) == (0, 2, 3)
 
 
 @pytest.mark.parametrize("special", [*SPECIAL, "[DEC]", "[ENC]", "[unused1]"])
 @pytest.mark.parametrize("form", ["{}", "a {} dog", "dog{}", "{0}{0}"])
-def test_a_special_token_in_a_text_is_text(tokens, special, form):
+def test_a_special_token_in_a_text_is_text(tokenizer, special, form):
     """Else a web page could end its caption early, or make a filter's first token out of its own text."""
-    ids = tokens.pieces(form.format(special))
-    assert not {0, 2, 3, 4, tokens.dec, tokens.enc} & set(ids)
+    ids = tokenizer.pieces(form.format(special))
+    assert not {0, 2, 3, 4, tokenizer.dec, tokenizer.enc} & set(ids)
 
 
-def test_joiners_say_nothing_to_a_model(tokens):
+def test_joiners_say_nothing_to_a_model(tokenizer):
     """So that they may stay in cleaned texts without a change of any score."""
-    assert tokens.pieces("dog\u200d grass\u200c 犬\u200d犬") == tokens.pieces("dog grass 犬犬")
+    assert tokenizer.pieces("dog\u200d grass\u200c 犬\u200d犬") == tokenizer.pieces("dog grass 犬犬")
 
 
 @pytest.mark.parametrize("most", range(3, 9))
-def test_a_long_text_is_cut_and_still_ends(tokens, most):
-    ids = tokens.encode("a red dog on the grass", tokens.cls, most)
-    assert ids == [tokens.cls, *tokens.pieces("a red dog on the grass")[: most - 2], tokens.end]
+def test_a_long_text_is_cut_and_still_ends(tokenizer, most):
+    ids = tokenizer.encode("a red dog on the grass", tokenizer.cls, most)
+    assert ids == [tokenizer.cls, *tokenizer.pieces("a red dog on the grass")[: most - 2], tokenizer.end]
     assert len(ids) == most
 
 
 @pytest.mark.parametrize("text", ["", "a", "a red dog on the grass", "two dogs", "dogs"])
-def test_known_words_come_back(tokens, text):
-    assert tokens.decode(tokens.encode(text, tokens.dec, 40)) == text
+def test_known_words_come_back(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text, tokenizer.dec, 40)) == text
 
 
-def test_many_texts_are_encoded_and_decoded_as_one_by_one(tokens):
+def test_many_texts_are_encoded_and_decoded_as_one_by_one(tokenizer):
     texts = ["", "a red dog on the grass", "Two DOGS!", "zebra [SEP] 犬", "dogs " * 30]
-    encoded = tokens.encode_all(texts, tokens.enc, 9)
-    assert encoded == [tokens.encode(text, tokens.enc, 9) for text in texts]
-    assert tokens.decode_all(encoded) == [tokens.decode(ids) for ids in encoded]
-    assert tokens.decode_all(encoded)[1] == "a red dog on the grass"
-    assert tokens.encode_all([], tokens.enc, 9) == tokens.decode_all([]) == []
+    encoded = tokenizer.encode_all(texts, tokenizer.enc, 9)
+    assert encoded == [tokenizer.encode(text, tokenizer.enc, 9) for text in texts]
+    assert tokenizer.decode_all(encoded) == [tokenizer.decode(ids) for ids in encoded]
+    assert tokenizer.decode_all(encoded)[1] == "a red dog on the grass"
+    assert tokenizer.encode_all([], tokenizer.enc, 9) == tokenizer.decode_all([]) == []
 
 
 class TestWhatIsReadAgain:
@@ -72,43 +72,46 @@ class TestWhatIsReadAgain:
 
     def test_it_is_what_the_originals_tokenizer_reads(self, vocabulary):
         transformers = pytest.importorskip("transformers")
-        theirs, tokens = transformers.BertTokenizer.from_pretrained(vocabulary.parent), Tokens(vocabulary)
+        theirs, tokenizer = transformers.BertTokenizer.from_pretrained(vocabulary.parent), Tokenizer(vocabulary)
         for text in self.TEXTS:
-            ids = tokens.pieces(text)
-            assert tokens.decode(ids) == theirs.decode(ids, clean_up_tokenization_spaces=True), text
+            ids = tokenizer.pieces(text)
+            assert tokenizer.decode(ids) == theirs.decode(ids, clean_up_tokenization_spaces=True), text
 
     def test_apostrophes_stand_as_people_write_them_and_mean_the_same_tokens(self, vocabulary):
-        tokens = Tokens(vocabulary)
-        text = tokens.decode(tokens.pieces(self.TEXTS[0]))
+        tokenizer = Tokenizer(vocabulary)
+        text = tokenizer.decode(tokenizer.pieces(self.TEXTS[0]))
         assert text == self.TEXTS[0]
-        assert tokens.pieces(text) == tokens.pieces(self.TEXTS[0])
+        assert tokenizer.pieces(text) == tokenizer.pieces(self.TEXTS[0])
 
 
-def test_case_and_accents_are_folded_and_unknown_words_told(tokens):
-    assert tokens.pieces("A RÉD Dog") == tokens.pieces("a red dog")
-    assert tokens.pieces("zebra 犬") == [1, 1]
+def test_case_and_accents_are_folded_and_unknown_words_told(tokenizer):
+    assert tokenizer.pieces("A RÉD Dog") == tokenizer.pieces("a red dog")
+    assert tokenizer.pieces("zebra 犬") == [1, 1]
 
 
-def test_special_tokens_are_left_out_of_a_text_and_an_unknown_word_is_not(tokens):
-    dog, unknown, cat = tokens.pieces("dog zebra cat")
+def test_special_tokens_are_left_out_of_a_text_and_an_unknown_word_is_not(tokenizer):
+    dog, unknown, cat = tokenizer.pieces("dog zebra cat")
     mask = SPECIAL.index("[MASK]")
-    assert tokens.decode([tokens.cls, dog, tokens.pad, unknown, mask, tokens.enc, cat, tokens.dec]) == "dog [UNK] cat"
+    assert (
+        tokenizer.decode([tokenizer.cls, dog, tokenizer.pad, unknown, mask, tokenizer.enc, cat, tokenizer.dec])
+        == "dog [UNK] cat"
+    )
 
 
-def test_what_stands_behind_the_end_is_not_read(tokens):
-    dog, cat = tokens.pieces("dog cat")
-    assert tokens.decode([tokens.dec, dog, tokens.end, cat, tokens.pad]) == "dog"
+def test_what_stands_behind_the_end_is_not_read(tokenizer):
+    dog, cat = tokenizer.pieces("dog cat")
+    assert tokenizer.decode([tokenizer.dec, dog, tokenizer.end, cat, tokenizer.pad]) == "dog"
 
 
-def test_a_text_that_begins_inside_a_word_has_no_mark_of_that(tokens):
-    start, piece = tokens.pieces("dogs")
-    assert tokens.vocabulary[piece] == "##s"
-    assert tokens.decode([piece, tokens.end]) == "s"
-    assert tokens.decode([piece, start, piece]) == "s dogs"
+def test_a_text_that_begins_inside_a_word_has_no_mark_of_that(tokenizer):
+    start, piece = tokenizer.pieces("dogs")
+    assert tokenizer.vocabulary[piece] == "##s"
+    assert tokenizer.decode([piece, tokenizer.end]) == "s"
+    assert tokenizer.decode([piece, start, piece]) == "s dogs"
 
 
-def test_a_batch_is_padded_on_the_right_and_says_where(tokens):
-    ids, keep = tokens.batch([[2, 7, 3], [2, 3], [2, 7, 8, 9, 3]])
+def test_a_batch_is_padded_on_the_right_and_says_where(tokenizer):
+    ids, keep = tokenizer.batch([[2, 7, 3], [2, 3], [2, 7, 8, 9, 3]])
 
     assert ids.tolist() == [[2, 7, 3, 0, 0], [2, 3, 0, 0, 0], [2, 7, 8, 9, 3]]
     assert keep.dtype == torch.bool
@@ -120,15 +123,15 @@ def test_one_token_a_line_and_lines_end_at_line_feeds_alone(tmp_path):
     """Python's splitlines would cut at U+2028 and shift the id of every word behind it."""
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join([*SPECIAL, "\u2028", "a\x85", "dog"]), encoding="utf-8")
-    tokens = Tokens(path)
-    assert tokens.pieces("dog") == [7]
-    assert len(tokens) == 10
+    tokenizer = Tokenizer(path)
+    assert tokenizer.pieces("dog") == [7]
+    assert len(tokenizer) == 10
 
 
 def test_a_doubled_word_does_not_move_the_added_tokens(tmp_path):
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join([*SPECIAL, "dog", "dog"]) + "\n")
-    assert (Tokens(path).dec, len(Tokens(path))) == (7, 9)
+    assert (Tokenizer(path).dec, len(Tokenizer(path))) == (7, 9)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +148,7 @@ def test_another_file_is_refused(tmp_path, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
-        Tokens(path)
+        Tokenizer(path)
 
 
 class TestATokenizerOfTransformers:
@@ -161,20 +164,20 @@ class TestATokenizerOfTransformers:
         return tmp_path / "saved/tokenizer.json"
 
     def test_texts_have_the_ids_that_a_vocab_txt_gives(self, saved):
-        tokens, plain = Tokens(saved), Tokens(saved.parents[1] / "vocab.txt")
-        assert tokens.vocabulary == plain.vocabulary
+        tokenizer, plain = Tokenizer(saved), Tokenizer(saved.parents[1] / "vocab.txt")
+        assert tokenizer.vocabulary == plain.vocabulary
         for text in ("Two DOGS' Café!", "a red\tdog\u200d 犬犬 zebra", "dogs"):
-            ids = tokens.pieces(text)
+            ids = tokenizer.pieces(text)
             assert ids == plain.pieces(text) == self.theirs(text, add_special_tokens=False).input_ids, text
-            assert tokens.decode(ids) == plain.decode(ids), text
+            assert tokenizer.decode(ids) == plain.decode(ids), text
 
     def test_blips_two_tokens_may_be_among_the_added_ones(self, saved):
-        before = Tokens(saved).vocabulary
+        before = Tokenizer(saved).vocabulary
         self.theirs.add_special_tokens({"bos_token": "[DEC]", "extra_special_tokens": ["[ENC]"]})
         self.theirs.save_pretrained(saved.parent)
-        tokens = Tokens(saved)
-        assert tokens.vocabulary == before
-        assert self.theirs.convert_tokens_to_ids(["[DEC]", "[ENC]"]) == [tokens.dec, tokens.enc]
+        tokenizer = Tokenizer(saved)
+        assert tokenizer.vocabulary == before
+        assert self.theirs.convert_tokens_to_ids(["[DEC]", "[ENC]"]) == [tokenizer.dec, tokenizer.enc]
 
     @pytest.mark.parametrize(
         ("part", "key", "value", "message"),
@@ -197,15 +200,15 @@ class TestATokenizerOfTransformers:
         values["added_tokens"] = []
         saved.write_text(json.dumps(values), encoding="utf-8")
         with pytest.raises(CheckpointError, match=rf"tokenizer\.json: {message}"):
-            Tokens(saved)
+            Tokenizer(saved)
 
     @pytest.mark.parametrize("added", ["zebra", "[ENC]"])
     def test_one_with_another_token_behind_its_words_is_refused(self, saved, added):
-        number = len(Tokens(saved).vocabulary)
+        number = len(Tokenizer(saved).vocabulary)
         self.theirs.add_tokens([added])
         self.theirs.save_pretrained(saved.parent)
         with pytest.raises(CheckpointError, match=rf"it adds the token {re.escape(added)} as {number}, unlike BLIP's"):
-            Tokens(saved)
+            Tokenizer(saved)
 
 
 @pytest.mark.parametrize("name", ["vocab.txt", "tokenizer.json"])
@@ -213,4 +216,4 @@ def test_a_file_of_another_kind_is_not_read_whole(tmp_path, name):
     with (tmp_path / name).open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(CheckpointError, match=f"{name}: has {1 << 40} bytes, more than any BERT vocabulary; copy it"):
-        Tokens(tmp_path / name)
+        Tokenizer(tmp_path / name)
