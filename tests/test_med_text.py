@@ -93,7 +93,7 @@ def one_by_one(q: Tensor, keys: Tensor, values: Tensor, varlen: Varlen) -> Tenso
 @pytest.mark.parametrize("varlen", [False, True], ids=["padded", "varlen"])
 @pytest.mark.parametrize("owners", [[0, 1, 2, 3], [0, 0, 0, 1], [0, 1, 1, 2], [1, 1, 1, 1]], ids=str)
 @pytest.mark.parametrize("mode", ["text", "match"])
-def test_reading_without_padding_gives_the_first_states_of_the_padded_texts(
+def test_encoding_without_padding_gives_the_first_states_of_the_padded_texts(
     model, ids, mode, owners, varlen, monkeypatch
 ):
     """For any number of texts an image, none included, and with padding that no text needs."""
