@@ -42,13 +42,18 @@ def search(tables: Tensor, **changes: object) -> tuple[list[list[int]], list[flo
     return rows, written.logprobs.tolist()
 
 
-def total(table: Tensor, ids: list[int]) -> float:
+def following(table: Tensor, ids: list[int], penalty: float = 1.0) -> list[float]:
+    """Return the log-probability of each next word; a word that stands there already has its own times the penalty."""
+    every = table[len(ids) - 1, ids[-1]].log_softmax(0).tolist()
+    return [score * penalty if word in ids else score for word, score in enumerate(every)]
+
+
+def total(table: Tensor, ids: list[int], penalty: float = 1.0) -> float:
     """Return the log-probability of a caption behind the prompt."""
-    places = range(len(PROMPT), len(ids))
-    return sum(float(table[at - 1, ids[at - 1]].log_softmax(0)[ids[at]]) for at in places)
+    return sum(following(table, ids[:at], penalty)[ids[at]] for at in range(len(PROMPT), len(ids)))
 
 
-def search_alone(table: Tensor, beams: int, least: int, most: int) -> list[int]:
+def search_alone(table: Tensor, beams: int, least: int, most: int, penalty: float) -> list[int]:
     """Search for one image as the original does, on lists.
 
     Of the 2K likeliest continuations, those of the first K that end are put away, with their score over their length,
@@ -59,8 +64,8 @@ def search_alone(table: Tensor, beams: int, least: int, most: int) -> list[int]:
     for length in range(len(PROMPT), most):
         every = []
         for score, ids in going:
-            following = table[length - 1, ids[-1]].log_softmax(0).tolist()
-            every += [(score + s, [*ids, w]) for w, s in enumerate(following) if w != END or length >= least]
+            scores = following(table, ids, penalty)
+            every += [(score + s, [*ids, w]) for w, s in enumerate(scores) if w != END or length >= least]
         every = sorted(every, key=lambda pair: -pair[0])[: 2 * beams]
         done += [(score / length, ids) for score, ids in every[:beams] if ids[-1] == END]
         done = sorted(done, key=lambda pair: -pair[0])[:beams]
@@ -71,16 +76,17 @@ def search_alone(table: Tensor, beams: int, least: int, most: int) -> list[int]:
 
 
 @pytest.mark.parametrize("beams", [1, 2, 3, 5])
-@pytest.mark.parametrize("eager", [-1.0, 1.5])
-def test_many_images_at_once_give_what_each_gives_alone(beams, eager):
+@pytest.mark.parametrize(("eager", "penalty"), [(-1.0, 1.0), (1.5, 1.0), (1.5, 1.3)])
+def test_many_images_at_once_give_what_each_gives_alone(beams, eager, penalty):
     """Some images are done steps before others, and none may be touched by that."""
     tables = random_tables(beams, 300, 6, eager)
 
-    found, logprobs = search(tables, beams=beams)
+    found, logprobs = search(tables, beams=beams, repetition_penalty=penalty)
 
-    assert found == [search_alone(table, beams, 3, 9) for table in tables]
+    assert found == [search_alone(table, beams, 3, 9, penalty) for table in tables]
     assert len({len(row) for row in found}) > 2
-    assert logprobs == pytest.approx([total(*pair) for pair in zip(tables, found, strict=True)], abs=1e-4)
+    expected = [total(table, row, penalty) for table, row in zip(tables, found, strict=True)]
+    assert logprobs == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_search_as_wide_as_all_captions_finds_the_best_by_its_length_rule():

@@ -312,6 +312,24 @@ class TestMomentum:
         assert checkpoint.model.temperature.item() == pytest.approx(after)
 
 
+@pytest.mark.parametrize(
+    ("kind", "momentum", "floor"), [(Pretraining, SLOW, 1e-4), (Filtering, None, 1e-4), (Filtering, SLOW, 0.0)]
+)
+def test_all_but_the_originals_retrieval_give_every_false_pair_a_least_weight(checkpoint, make, kind, momentum, floor):
+    """At a low temperature the likeliest pair takes all of a softmax: what is left to the least likely is the floor."""
+    seen: list[Tensor] = []
+
+    def choose(weights: Tensor, count: int) -> Tensor:
+        seen.append(weights)
+        return largest(weights, count)
+
+    checkpoint.model.temperature.data.fill_(0.001)
+    more = {"itm_warmup": 0.0} if kind is Pretraining else {}
+    kind(*checkpoint, momentum=momentum, choose=choose, **more)(make(*TEXTS), 0.0)
+    for weights in seen:
+        assert weights[~torch.eye(4).bool()].min().item() == pytest.approx(floor, rel=1e-3, abs=1e-9)
+
+
 class TestTruePairs:
     def test_an_image_owns_its_texts(self, make):
         found = true_pairs(make(["a dog", "red dog"], ["two cats", "b"]))

@@ -88,3 +88,10 @@ def test_epochs_become_steps_and_shares():
     plan = course(7, epochs=4)
     assert plan.steps == 28
     assert plan.done(7) == 0.25
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(250, [2.0, 1.5, 0.5]), (30, [2.0])])
+def test_an_epoch_that_the_run_ends_in_counts_as_a_whole_one(steps, expected):
+    """So no step is taken at the rate of nothing, which the original's cosine comes to behind its last epoch."""
+    plan = course(100, steps=steps, decay="epoch_cosine")
+    assert rates(plan, range(0, steps, 100)) == pytest.approx(expected)

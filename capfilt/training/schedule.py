@@ -37,7 +37,7 @@ class Course:
         if plan.decay == "epoch_factor":
             return max(plan.min_rate, plan.learning_rate * plan.decay_factor**epoch)
         if by_step:
-            done = (step - plan.warmup_steps) / max(1, self.steps - plan.warmup_steps)
+            done = (step - plan.warmup_steps) / (self.steps - plan.warmup_steps)
         else:
             done = epoch / math.ceil(self.steps / self.epoch_steps)
         left = 1 - done if plan.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
