@@ -98,11 +98,20 @@ class TestDistilled:
         assert copies.grad is None
 
 
-def test_similarities_keep_float32_under_autocast(generator):
-    image, text = features(3, generator), features(5, generator)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_similarities_keep_float32_under_autocast(generator, dtype):
+    image, text = features(3, generator).to(dtype), features(5, generator).to(dtype)
     with torch.autocast("cpu", torch.bfloat16):
         found = similarities(image, text.T, 0.07)
-    assert torch.equal(found, image @ text.T / 0.07)
+    assert torch.equal(found, image.float() @ text.float().T / 0.07)
+
+
+def test_logits_of_bfloat16_cost_what_they_say_and_are_not_rounded_again(generator):
+    """The type that heads give under autocast."""
+    pairs, usable = torch.randn(2, 4, 2, generator=generator).bfloat16(), torch.ones(4).bool()
+    assert matching_loss(*pairs, usable) == matching_loss(*pairs.float(), usable)
+    words, ids = torch.randn(2, 5, 7, generator=generator).bfloat16(), torch.ones(2, 5).long()
+    assert language_loss(words, ids, ids.bool()) == language_loss(words.float(), ids, ids.bool())
 
 
 class TestMatching:
@@ -157,13 +166,14 @@ class TestLanguage:
 
     def test_padding_and_prompt_change_nothing(self, batch):
         logits, ids, keep = batch
-        other, words = logits.clone(), ids.clone()
+        other, words, before = logits.clone(), ids.clone(), keep.clone()
         other[1, 2:] += 5.0  # predicts padding
         other[:, 0] -= 5.0  # predicts the prompt's last token
         words[1, 3:] = (words[1, 3:] + 1) % self.WORDS
         words[:, :2] = (words[:, :2] + 1) % self.WORDS
 
         assert language_loss(other, words, keep, prompt=2) == language_loss(logits, ids, keep, prompt=2)
+        assert keep.equal(before)
 
     def test_token_by_token_it_has_zeros_where_nothing_is_scored(self, batch):
         each = language_loss(*batch, prompt=2, reduction="none")

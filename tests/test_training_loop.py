@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from lessons import Colours, Lesson, attend, checkpoint, in_ranks, job, metrics, same, weights
-from processes import exit_code
+from processes import exit_code, start_ranks
 
 from capfilt.config.training import Tracking, TrainingDevice
 from capfilt.errors import ConfigError, ModelError, RunError
@@ -138,12 +138,31 @@ class TestParts:
         assert len(set(seeds)) == 20
 
 
+def note_seeds(number: int, lesson: str, folder: Path) -> None:
+    """Train as one of two ranks, and write down what each part of each step was seeded with."""
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=number, world_size=2)
+    seeds, mine = [], Lesson.model_validate_json(lesson)
+    lecture = job(mine)
+    lecture.objective.register_forward_pre_hook(lambda *_: seeds.append(torch.initial_seed()))
+    attend(mine, lecture)
+    (folder / f"{number}.json").write_text(json.dumps(seeds))
+    torch.distributed.destroy_process_group()
+
+
 class TestRanks:
-    def test_two_ranks_learn_what_one_learns_from_the_same_batches(self, lesson):
-        """Losses and weights to rounding: LM is a mean over tokens, and both ranks have equally many."""
+    @pytest.mark.parametrize("parts", [1, 2])
+    def test_two_ranks_learn_what_one_learns_from_the_same_batches(self, lesson, parts):
+        """Losses and weights to rounding: LM is a mean over tokens, and all shares have equally many."""
         lesson = lesson.model_copy(update={"dropout": 0.0, "tracking": EVERY_STEP}).planned(steps=3)
-        in_ranks(elsewhere(lesson), 2)
+        in_ranks(elsewhere(lesson).planned(accumulation=parts), 2)
         close(attend(lesson), TrainingRun(elsewhere(lesson).output, lesson))
+
+    def test_no_two_parts_of_ranks_share_their_chances(self, lesson, tmp_path):
+        """Else two images of a batch would have one dropout, and one draw of negatives."""
+        start_ranks(note_seeds, (lesson.planned(accumulation=2, steps=3).model_dump_json(), tmp_path), 2)
+        seeds = [json.loads((tmp_path / f"{number}.json").read_text()) for number in range(2)]
+        assert [len(each) for each in seeds] == [6, 6]
+        assert len({*seeds[0], *seeds[1]}) == 12
 
     @pytest.mark.slow
     def test_ranks_with_folders_of_their_own_are_told(self, lesson):
