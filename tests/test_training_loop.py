@@ -230,10 +230,11 @@ def test_all_weights_move_from_where_they_started(lesson):
     assert not [name for name in before if torch.equal(before[name], after[name])]
 
 
-def test_bfloat16_learns_about_the_same(lesson, undisturbed):
+@pytest.mark.parametrize("objective", ["captioning", "pretraining"])
+def test_bfloat16_learns_about_the_same(lesson, undisturbed, objective):
     device = lesson.device.model_copy(update={"dtype": "bfloat16"})
-    half = attend(elsewhere(lesson).model_copy(update={"device": device}))
-    assert metrics(half)[-1]["lm"] == pytest.approx(metrics(undisturbed("captioning"))[-1]["lm"], rel=0.05)
+    half = attend(elsewhere(lesson).model_copy(update={"device": device, "objective": objective}))
+    assert metrics(half)[-1]["lm"] == pytest.approx(metrics(undisturbed(objective))[-1]["lm"], rel=0.05)
     assert all(tensor.dtype == torch.float32 for tensor in weights(half).values())
 
 
