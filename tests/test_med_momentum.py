@@ -245,3 +245,13 @@ class TestResume:
         message = r"2 of \d+ momentum tensors are missing or of another size \(first: copy.text_proj.bias\)"
         with pytest.raises(CheckpointError, match=message):
             resume_published(slow, state, "file")
+
+    @pytest.mark.parametrize(
+        ("name", "size", "first"),
+        [("text_proj_m.weight", (8, 32), "copy.text_proj.weight"), ("text_queue", (8, 12), "text_queue")],
+    )
+    def test_a_file_with_a_copy_or_features_of_another_size_is_refused(self, model, name, size, first):
+        slow = momentum(model)
+        state = self.published(slow) | {name: torch.zeros(size)}
+        with pytest.raises(CheckpointError, match=rf"1 of \d+ .* of another size \(first: {first}\)"):
+            resume_published(slow, state, "file")

@@ -166,10 +166,9 @@ def _resume(momentum: Momentum, queues: dict[str, Tensor], copies: dict[str, Ten
             f"set momentum.queue: {size}"
         )
     own = momentum.state_dict()
-    if "vision.vit.pos_embed" in copies:
-        copies = fit_positions(copies, momentum.copy.config)
-    given = {name: tensor.view_as(own[name]) for name, tensor in queues.items()}
-    given |= {f"copy.{name}": tensor for name, tensor in copies.items()}
+    # The original's pointer and image numbers have a dimension more.
+    given = {name: t.view_as(own[name]) if t.numel() == own[name].numel() else t for name, t in queues.items()}
+    given |= {f"copy.{name}": tensor for name, tensor in fit_positions(copies, momentum.copy.config).items()}
     needed = set(own) - {"images"}
     wrong = sorted(name for name in needed if name not in given or given[name].shape != own[name].shape)
     if wrong:
