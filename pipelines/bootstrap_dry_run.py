@@ -103,7 +103,7 @@ def _tell(dry: DryRun, config: BootstrapConfig, folder: Run, found: Survey) -> N
         dry.tell("batches", "their size is found by a trial when the run begins")
     units = counted(length_hint(rest), "unit") if found.whole else "units"
     dry.tell("does", f"{counted(round(left), 'sample')} in {units} of up to {unit_size(config):,}")
-    ledger, clean = left * LEDGER_BYTES, found.bytes_left.high if config.export else 0.0
+    ledger, clean = left * LEDGER_BYTES, found.most_clean(config.sampling.captions) if config.export else 0.0
     # the ledger's own folder is named by what a new run is tied to only when it begins
     place = folder.ledger if begun_with(config.run) else storage.join(folder.root, "ledger")
     dry.tell("ledger", f"{place}, up to {in_bytes(ledger)}")

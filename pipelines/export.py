@@ -10,6 +10,7 @@ from capfilt.display import counted
 from capfilt.dry_run import DryRun
 from capfilt.errors import FailedUnitsError, StoppedError
 from capfilt.export import finish_export, finished_shards
+from capfilt.forecast.sizes import bytes_held, bytes_of_listed, most_clean
 from capfilt.ledger import complete_shards
 from capfilt.planning import unusable
 from capfilt.progress import Progress
@@ -67,7 +68,7 @@ def dry_run(config: ExportConfig) -> DryRun:
         left = [shard for shard in ready if shard.id not in finished]
         dry.tell("input", f"{counted(len(ready), 'complete shard')} of {len(shards):,} in {folder.root}")
         dry.tell("does", f"{counted(len(left), 'shard')}; {len(ready) - len(left):,} exported already")
-        dry.writes(folder.clean(config), sum(shard.size for shard in left))
+        dry.writes(folder.clean(config), _most(folder, left))
         for reason in failed[:LISTED]:
             dry.refuse(reason)
         if len(failed) > LISTED:
@@ -75,6 +76,14 @@ def dry_run(config: ExportConfig) -> DryRun:
         for shard in left[:1]:
             dry.tell("images", f"come from {open_shard(shard.url).url} and so on")
     return dry
+
+
+def _most(folder: Run, shards: Sequence[Shard]) -> float:
+    """Return the most bytes of the clean shards of some shards of a run."""
+    config = folder.config()
+    listed = bytes_of_listed(shards, config.seed)
+    held = sum(bytes_held(shard, listed) for shard in shards)
+    return most_clean(held, sum(shard.samples for shard in shards), config.sampling.captions)
 
 
 def _sweep(folder: Run, clean: str) -> None:

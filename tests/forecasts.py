@@ -28,7 +28,8 @@ class Left(list[Unit]):
 def survey(shards: int = 4, files: int | None = None, samples: int = 1000, done: int = 0) -> Survey:
     """Return shards of a unit and of 10 bytes a sample each, the first `done` of which are done."""
     known = [Shard(f"{n:05d}", f"in/{n:05d}.tar", 10 * samples, "d", samples) for n in range(shards)]
-    return Survey(files or shards, known, [], Left(known[done:], done * samples))  # type: ignore[arg-type]
+    rest = Left(known[done:], done * samples)
+    return Survey(files or shards, known, [], rest, listed=0.0)  # type: ignore[arg-type]
 
 
 def rehearsal(**changes: Any) -> Rehearsal:

@@ -88,7 +88,7 @@ def forecast(
         device_hours=device_hours,
         cost=None if device_hours is None or price is None else device_hours.times(price),
         ledger_bytes=None if rehearsal is None else _ledger(found, rehearsal),
-        clean_bytes=_clean(found, rehearsal) if config.export else known(0.0),
+        clean_bytes=_clean(config, found, rehearsal) if config.export else known(0.0),
         kept={} if rehearsal is None else _kept(rehearsal),
     )
 
@@ -114,10 +114,10 @@ def _ledger(found: Survey, rehearsal: Rehearsal) -> Estimate:
     return rows.plus(found.shards_left.times(rehearsal.ledger_of_shard))
 
 
-def _clean(found: Survey, rehearsal: Rehearsal | None) -> Estimate:
-    """Return the bytes of clean shards; without a rehearsal it is known that they are hardly larger than the input."""
+def _clean(config: BootstrapConfig, found: Survey, rehearsal: Rehearsal | None) -> Estimate:
+    """Return the bytes of clean shards; without a rehearsal only how large they can become is known."""
     if rehearsal is None:
-        return Estimate(0.0, found.bytes_left.likely, found.bytes_left.high)
+        return Estimate(0.0, found.bytes_left.likely, found.most_clean(config.sampling.captions))
     rate = Rate(rehearsal.exported, rehearsal.attempted)
     if not rate.share:
         return found.bytes_left.times(Estimate(0.0, rehearsal.clean, rate.high))

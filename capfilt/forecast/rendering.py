@@ -11,7 +11,7 @@ from capfilt.stats.terminal import Row, columns, listed
 
 NOT_COVERED = (
     "other work on the machines, workers that share one and slow each other down, other disks, networks and devices "
-    "than those of the rehearsal, waiting for nodes, and samples unlike the ones drawn"
+    "than those measured on, waiting for nodes, and samples unlike the measured ones"
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from capfilt.config import BootstrapConfig
 from capfilt.display import counted
 from capfilt.forecast.estimates import Estimate, total
+from capfilt.forecast.sizes import bytes_held, bytes_of_listed, most_clean
 from capfilt.ledger.remaining import Remaining
 from capfilt.planning import planned_shards, shards_at, unusable
 from capfilt.records import Shard
@@ -24,6 +25,7 @@ class Survey:
     shards: list[Shard]  # that were looked at
     left_out: list[Shard]  # of these: a bootstrap does not take them as they are
     rest: Remaining  # of the others
+    listed: float  # bytes of a sample of a list, its image included
 
     @property
     def whole(self) -> bool:
@@ -37,8 +39,8 @@ class Survey:
 
     @property
     def bytes(self) -> Estimate:
-        """Size of all shards."""
-        return self._total(lambda shard: shard.size)
+        """Size of all shards, lists with their images."""
+        return self._total(self._held)
 
     @property
     def samples_left(self) -> Estimate:
@@ -48,12 +50,19 @@ class Survey:
     @property
     def bytes_left(self) -> Estimate:
         """Size of what a bootstrap would still take."""
-        return self._total(lambda shard: shard.size * self.rest.uncommitted(shard) / max(1, shard.samples))
+        return self._total(lambda shard: self._held(shard) * self.rest.uncommitted(shard) / max(1, shard.samples))
 
     @property
     def shards_left(self) -> Estimate:
         """Shards of which a bootstrap would still take samples."""
         return self._total(lambda shard: float(self.rest.uncommitted(shard) > 0))
+
+    def most_clean(self, captions: int) -> float:
+        """Return the most bytes of the clean shards of what is left, with so many captions for an image."""
+        return most_clean(self.bytes_left.high, self.samples_left.high, captions)
+
+    def _held(self, shard: Shard) -> float:
+        return bytes_held(shard, self.listed)
 
     def _total(self, figure: Callable[[Shard], float]) -> Estimate:
         return total([figure(shard) for shard in self.shards], self.files)
@@ -86,4 +95,5 @@ def survey(run: Run, config: BootstrapConfig, found: Sequence[str], *, whole: bo
         shards = shards_at(urls if few else sorted(random.Random(config.seed).sample(urls, ENOUGH)))
     usable = [shard for shard in shards if not unusable(shard, config)]
     left_out = [shard for shard in shards if unusable(shard, config)]
-    return Survey(len(planned) or len(urls), shards, left_out, Remaining(run, config, usable))
+    rest, listed = Remaining(run, config, usable), bytes_of_listed(usable, config.seed)
+    return Survey(len(planned) or len(urls), shards, left_out, rest, listed)
