@@ -169,8 +169,11 @@ def test_limits_are_those_of_the_job(tmp_path):
     found = scan([str(tmp_path / "a.tar")], ImageLimits(max_aspect=5))
 
     assert found.statuses == {"bad_shape": 1, "ok": 1}
-    assert found.failing_shards == 0
-    assert scan([str(tmp_path / "a.tar")], ImageLimits(max_aspect=5), max_failed_share=0.1).failing_shards == 1
+    assert found.failing_shards == {}
+    failing = scan([str(tmp_path / "a.tar")], ImageLimits(max_aspect=5), max_failed_share=0.1)
+    assert failing.failing_shards == {str(tmp_path / "a.tar"): 0.5}
+    last = render_scan(failing).splitlines()[-2:]
+    assert last == ["1 shard will fail as a whole, by max_failed_share:", f"  {tmp_path}/a.tar: 50.0 %"]
 
 
 def test_a_share_of_the_samples_is_the_same_ones_and_part_of_a_larger_share(tmp_path, monkeypatch):

@@ -67,7 +67,7 @@ def count(connection: duckdb.DuckDBPyConnection, damaged: Sequence[str], max_fai
         "urls": _repeated(samples.filter("url <> ''"), "url", "lower(text)"),
         "domains": _repeated(samples.filter("domain IS NOT NULL"), "domain", "sha256"),
         "usable": _by(usable, "status"),
-        "failing_shards": _number(failing, "count(*)"),
+        "failing_shards": dict(failing.order("shard").fetchall()),
     }
 
 

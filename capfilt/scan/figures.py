@@ -48,7 +48,7 @@ class Scan:
     urls: list[Repeated]
     domains: list[Repeated]
     usable: dict[str, int]  # statuses of samples in shards that a bootstrap takes as they are
-    failing_shards: int  # of these, whose share of failed samples is over max_failed_share
+    failing_shards: dict[str, float]  # of these, whose share of failed samples is over max_failed_share, and that share
 
     def to_json(self) -> dict[str, object]:
         """Return all figures as plain values for json.dumps."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from capfilt.display import counted, one_line
+from capfilt.display import counted, in_bytes, one_line
 from capfilt.scan.counts import PLACEHOLDER, Repeated
 from capfilt.scan.figures import Scan
 from capfilt.stats.scores import QUANTILES
@@ -67,7 +67,7 @@ def _images(found: Scan) -> str:
 def _sizes(found: Scan) -> str:
     rows: list[Row] = [["", *QUANTILES]]
     rows += [[name, *(f"{values[p]:g}" for p in QUANTILES)] for name, values in found.sizes.items() if values]
-    return f"{columns(rows)}\n{found.bytes / 1e6:.1f} MB of images"
+    return f"{columns(rows)}\n{in_bytes(found.bytes)} of images"
 
 
 def _repeated(name: str, different: str, repeated: Sequence[Repeated]) -> list[str]:
@@ -92,5 +92,8 @@ def _prospect(found: Scan) -> str:
     reasons = [f"{count:,} {status}" for status, count in found.usable.items() if status != "ok"]
     lines += [f"it fails {', '.join(reasons)}"] if reasons else []
     if found.failing_shards:
-        lines.append(f"{counted(found.failing_shards, 'shard')} will fail as a whole, by max_failed_share")
+        lines.append(f"{counted(len(found.failing_shards), 'shard')} will fail as a whole, by max_failed_share:")
+        lines += listed(
+            [f"  {one_line(url, 200)}: {100 * failed:.1f} %" for url, failed in found.failing_shards.items()]
+        )
     return "\n".join(lines)
