@@ -27,10 +27,10 @@ def test_the_text_shows_what_differs(tmp_path):
         "synthetic 1 100.0 % 0.0 % 0 1 0 1 0",
         "web itm 1 -0.6500 -0.6500 -0.6500 -0.6500 -0.6500 -0.6500",
         "gained: kept by the second alone",
-        "synthetic of s0/1 ([2Jkey1), rejected once as low_itm",
+        "synthetic of s0/1 ([2Jkey1), rejected by the first as low_itm",
         "itm 0.200 [31ma dog",
         "itm 0.750 [31ma dog x",
-        "web of s0/0 (key0), rejected once as low_itm",
+        "web of s0/0 (key0), rejected by the second as low_itm",
         "itm 0.900 then 0.250 a web text",
     ):
         assert line in lines

@@ -17,6 +17,8 @@ def test_gpus_that_this_machine_lacks_are_a_problem(monkeypatch):
     assert find_room(Cluster(workers=6, gpus_per_worker=0.5)).startswith("6 on this machine")
     with pytest.raises(ConfigError, match=r"4 workers of 1 CPU and 1 GPU each, on this machine there is room for 3;"):
         find_room(Cluster(workers=4, gpus_per_worker=1))
+    with pytest.raises(ConfigError, match=r"room for 0; lower what a worker reserves, or give the address of a cl"):
+        find_room(Cluster(workers=1, gpus_per_worker=4))
 
 
 def test_an_address_that_does_not_answer_is_a_problem():

@@ -26,12 +26,12 @@ def find_room(cluster: Cluster) -> str:
     """
     if cluster.address == "local":
         room = _most(torch.cuda.device_count(), cluster.gpus_per_worker)  # CPUs are shared as they are
-        where = "on this machine"
+        where, more = "on this machine", "give the address of a cluster"
     else:
         from workers.session import nodes
 
         require_answer(cluster.address)
-        where = f"at {cluster.address}{on_nodes_with(cluster.labels)}"
+        where, more = f"at {cluster.address}{on_nodes_with(cluster.labels)}", "add nodes"
         there = nodes(cluster)
         room = min(sum(_fitting(node, cluster) for node in there), _decoders(there, cluster))
     each = devices(cluster.cpus_per_worker, cluster.gpus_per_worker)
@@ -39,7 +39,7 @@ def find_room(cluster: Cluster) -> str:
     if room < cluster.workers:
         raise ConfigError(
             f"cluster: {counted(cluster.workers, 'worker')} of {each} each, {where} there is room for {room:.0f}; "
-            "lower cluster.workers, or add nodes"
+            f"lower {'cluster.workers' if room else 'what a worker reserves'}, or {more}"
         )
     return f"{cluster.workers} {where}, each with {each}"
 

@@ -12,7 +12,7 @@ from capfilt.cli.options import config_argument, dry_run_option, json_text, set_
 @set_option
 @dry_run_option
 def pretrain(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
-    """Train MED from random weights on clean, human and web shards. The same command resumes.
+    """Train MED on clean, human and web shards. The same command resumes.
 
     \b
     Example:

@@ -61,9 +61,11 @@ def _examples(title: str, examples: Sequence[Example]) -> list[str]:
         return []
     lines = [title]
     for example in examples:
-        reason = next(reason for reason in example.reasons if reason)
+        by, reason = next(pair for pair in zip(("first", "second"), example.reasons, strict=True) if pair[1])
         place = f"{example.shards[0]}/{example.positions[0]}"
-        lines.append(f"  {example.source} of {place} ({one_line(example.keys[0], 40)}), rejected once as {reason}")
+        lines.append(
+            f"  {example.source} of {place} ({one_line(example.keys[0], 40)}), rejected by the {by} as {reason}"
+        )
         lines += [f"    {scores}  {one_line(text, 70)}" for scores, text in _lines(example)]
     return ["\n".join(lines)]
 

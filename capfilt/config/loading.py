@@ -217,12 +217,13 @@ def _explain(kind: type[Config], problem: ErrorDetails) -> str:
 
 
 def _remedy(kind: type[Config], problem: ErrorDetails) -> str:
-    """Return which key was meant by an unknown one, one section further in or by its letters; else all known."""
+    """Return which key was meant by an unknown one, one section further in or out or by its letters; else all known."""
     known = _section(kind, problem["loc"][:-1]).model_fields
     name = str(problem["loc"][-1])
     sections = {each: section_of(field.annotation) for each, field in known.items()}
     inner = [f"{each}.{name}" for each, section in sections.items() if section and name in section.model_fields]
-    if close := inner or difflib.get_close_matches(name, known, n=1):
+    outer = [each for each in problem["input"] if each in known] if isinstance(problem["input"], dict) else []
+    if close := inner or outer or difflib.get_close_matches(name, known, n=1):
         return f"did you mean {' or '.join(close)}?"
     return f"known: {', '.join(known)}"
 

@@ -112,8 +112,8 @@ def _checked(names: list[str], given: str, key: str) -> list[str]:
     missing = [name for name in names if name.rpartition("/")[2] not in there[name.rpartition("/")[0]]]
     if missing:
         raise ConfigError(
-            f"{key}: {given} names {counted(len(names), 'file')}, {len(missing)} missing, first {_placed(missing[0])}; "
-            f"narrow the range, or use a glob, which takes what is there"
+            f"{key}: {given} names {counted(len(names), 'file')}, {len(missing):,} missing, "
+            f"first {_placed(missing[0])}; narrow the range, or use a glob, which takes what is there"
         )
     return names
 
