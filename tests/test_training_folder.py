@@ -208,6 +208,17 @@ class TestStates:
         assert run.restore()["step"] == 10
         assert "000000020.pt: is damaged" in caplog.text
 
+    def test_one_that_the_disk_does_not_hand_out_is_not_damaged(self, lesson, caplog):
+        run = TrainingRun(lesson.output, lesson)
+        run.save(state(10))
+        run.save(state(20))
+        newest = Path(run.folder, "states", "000000020.pt")
+        newest.unlink()
+        newest.symlink_to("/proc/self/mem")  # of which Linux cannot read the beginning
+        with pytest.raises(OSError, match="Input/output error"):
+            run.restore()
+        assert "damaged" not in caplog.text
+
     def test_a_damaged_one_gives_way_to_the_states_of_the_steps_taken_again(self, lesson):
         run = TrainingRun(lesson.output, lesson)
         run.save(state(10))

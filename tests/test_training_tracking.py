@@ -10,6 +10,7 @@ from lessons import Lesson, attend
 
 from capfilt.config.training import Tracking
 from capfilt.errors import ConfigError
+from capfilt.storage import exists
 from capfilt.training.folder import TrainingRun
 from capfilt.training.tracking import Tracker, run_id
 
@@ -91,3 +92,19 @@ def test_lines_wait_until_they_are_worth_a_write(lesson, monkeypatch):
     now[0] = 11.0
     tracker.add(1, ["lm"], {"lm": 2.0})
     assert json.loads(Path(run.metrics).read_text().splitlines()[1]) == {"step": 1, "lm": 2.0}
+
+
+def test_lines_wait_the_longer_on_an_object_store_the_longer_a_run_is_at_work(lesson, monkeypatch, tmp_path):
+    now = [0.0]
+    monkeypatch.setattr("capfilt.training.tracking.time", SimpleNamespace(monotonic=lambda: now[0]))
+    run = TrainingRun(f"memory:/{tmp_path}", lesson)
+    tracker = Tracker(run, Tracking(tensorboard=False), 0)
+    written = []
+    for step in range(2_000):
+        now[0] = 11.0 * step
+        tracker.add(step, ["lm"], {"lm": 1.0})
+        written.append(len(run.read_metrics()) if exists(run.metrics) else 0)
+    assert written[90] == 91  # within the first quarter of an hour, as on a disk
+    assert len(set(written[1_000:])) < 80  # of 1,000 lines
+    tracker.flush()
+    assert len(run.read_metrics()) == 2_000

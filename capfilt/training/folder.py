@@ -10,6 +10,7 @@ tensorboard/      the same for TensorBoard, where it is installed
 checkpoint/       the trained model, written last: its config.json means done
 """
 
+import errno
 import json
 import logging
 import re
@@ -142,7 +143,8 @@ class TrainingRun:
         """Return the newest state that can be read, or None where training begins.
 
         Raises:
-            RunError: there are states, and none of them can be read.
+            RunError: there are states, and all of them are damaged.
+            OSError: the disk or store does not hand one out, which says nothing of what is in it.
         """
         names = self._saved
         for name in reversed(names):
@@ -151,6 +153,8 @@ class TrainingRun:
                 with open_input(file) as stream:
                     return cast(State, torch.load(stream, map_location="cpu", weights_only=True))
             except DAMAGE as error:
+                if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of a seek to nowhere
+                    raise
                 logger.warning("%s: is damaged (%s); the state before is taken", file, type(error).__name__)
         if names:
             raise RunError(f"{self._states}: every state is damaged; remove the folder to train from the start")

@@ -13,7 +13,8 @@ from capfilt.storage import absolute, join, local_path, publish
 from capfilt.training.curve import draw
 from capfilt.training.folder import TrainingRun
 
-PATIENCE = 10.0  # seconds that a line may wait to be written: on an object store the whole file is
+PATIENCE = 10.0  # seconds that a line may wait to be written
+LAG = 0.01  # of the time since the start: how long it may wait on an object store, where the whole file is sent anew
 
 
 class Sink(Protocol):
@@ -36,7 +37,8 @@ class Tracker:
         self._run, self._sinks = run, _sinks(run, settings, start)
         self._waiting: list[dict[str, float]] = []
         self._losses: dict[str, None] = {}  # the names seen, in their order
-        self._written = time.monotonic()
+        self._begun = self._written = time.monotonic()
+        self._lag = LAG if local_path(run.metrics) is None else 0.0
 
     def add(self, step: int, losses: Iterable[str], values: dict[str, float]) -> None:
         """Take the numbers of a step, and which of them are losses."""
@@ -44,7 +46,8 @@ class Tracker:
         self._losses |= dict.fromkeys(losses)
         for sink in self._sinks:
             sink.add(step, values)
-        if time.monotonic() - self._written > PATIENCE:
+        now = time.monotonic()
+        if now - self._written > max(PATIENCE, self._lag * (now - self._begun)):
             self.flush()
 
     def flush(self) -> None:
