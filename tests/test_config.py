@@ -9,7 +9,7 @@ from capfilt.cli.options import JOBS, job_kind
 from capfilt.config import BootstrapConfig, Cluster, Config, ExportConfig, Sampling, describe, dump, load
 from capfilt.config.bootstrap import RESULTS
 from capfilt.config.demo import DemoConfig
-from capfilt.config.loading import section_of
+from capfilt.config.schema import section_of
 from capfilt.config.sizes import MEDConfig, VisionConfig
 from capfilt.config.tasks import NLVR2Config
 from capfilt.config.training import FinetuneConfig, PretrainConfig

@@ -8,7 +8,8 @@ import yaml
 
 from capfilt.cli.options import JOBS, job_kind
 from capfilt.config import BootstrapConfig, ExportConfig, Policy, describe, dump, loads
-from capfilt.config.loading import Config, load_by, section_of
+from capfilt.config.loading import load_by
+from capfilt.config.schema import Config, section_of
 from capfilt.errors import ConfigError
 
 

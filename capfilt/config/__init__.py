@@ -11,7 +11,8 @@ from capfilt.config.bootstrap import (
     Policy,
     Sampling,
 )
-from capfilt.config.loading import Config, describe, dump, load, loads
+from capfilt.config.loading import dump, load, loads
+from capfilt.config.schema import Config, describe
 
 __all__ = [
     "BootstrapConfig",

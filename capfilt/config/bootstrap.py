@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from capfilt.config.loading import Config
+from capfilt.config.schema import Config
 
 # Of label selectors; Ray's own check comes with Ray, which takes seconds to import.
 _LABEL = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?"

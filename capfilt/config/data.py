@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from capfilt.config.bootstrap import ImageLimits
-from capfilt.config.loading import Config
+from capfilt.config.schema import Config
 
 
 class ShardSet(Config):

@@ -5,8 +5,8 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from capfilt.config.bootstrap import Policy
-from capfilt.config.loading import Config
 from capfilt.config.model import ModelSettings
+from capfilt.config.schema import Config
 from capfilt.config.training import Schedule, TrainingDevice
 
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from capfilt.config.bootstrap import Device, FilterSettings, ImageLimits, Sampling
-from capfilt.config.loading import Config
+from capfilt.config.schema import Config
 from capfilt.config.tasks import NLVR2Settings, QuestionData, SentenceData, VQASettings
 
 Task = Literal["retrieval", "captioning", "vqa", "nlvr2", "video", "judgments", "foreign_texts"]

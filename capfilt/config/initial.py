@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from capfilt.config.loading import Config
+from capfilt.config.schema import Config
 
 
 class InitialWeights(Config):

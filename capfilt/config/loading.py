@@ -1,53 +1,23 @@
 """Read a YAML file and KEY=VALUE overrides into a typed, frozen config."""
 
 import difflib
-import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from capfilt.display import CREDENTIALS, counted, has_credentials, redact
+from capfilt.config.schema import Config, section_of
+from capfilt.display import counted, redact
 from capfilt.errors import ConfigError
 
 _TOLD = 20  # problems of one config
 _SHOWN, _LOOKED_AT = 200, 2000  # characters of a value in a message, and those of it that are searched for credentials
-_UNEXPANDED = re.compile(r"~[^/]*/|\$(?:\w+|\{\w+\})(?:/|$)")
 # What PyYAML raises beside its own errors: of values such as 2026-13-01 or !!int "", and of brackets in brackets.
 _FAULTS = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
-
-
-class Config(BaseModel):
-    """Base of all configs: immutable; no undeclared key, no URL with credentials, no empty or unexpanded path."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    @field_validator("*")
-    @classmethod
-    def _no_credentials_or_shell(cls, value: object) -> object:
-        """Refuse credentials, since a config is stored, sent to other machines and shown in errors.
-
-        A path that begins with ~ or a variable would make a folder of that very name in the current one.
-        """
-        for place in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(place, str) and has_credentials(place):
-                raise ValueError(CREDENTIALS)
-            if isinstance(place, str) and (found := _UNEXPANDED.match(place)):
-                raise ValueError(f"begins with {found[0]}, which only a shell expands; write the path out")
-        return value
-
-    @field_validator("*")
-    @classmethod
-    def _no_empty_place(cls, value: object, info: ValidationInfo) -> object:
-        """Refuse an empty path where one is needed: it would mean the current folder."""
-        given = value if isinstance(value, list | tuple) else [value]
-        if any(isinstance(each, str) and not each.strip() for each in given) and _is_required(cls, info):
-            raise ValueError("is empty, as an unset variable of the shell makes it; give a value")
-        return value
 
 
 C = TypeVar("C", bound=Config)
@@ -105,32 +75,6 @@ def dump(config: Config, without: Iterable[str] = ()) -> str:
             section = section.get(parent) or {}  # not every job has every section
         section.pop(last, None)
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-
-
-def describe(kind: type[Config], indent: str = "") -> str:
-    """Return all keys of a config as YAML, each with its default, and its description behind it."""
-    lines = []
-    for name, field in kind.model_fields.items():
-        section = section_of(field.annotation)
-        if section and get_origin(field.annotation) is list:
-            item = describe(section, indent + "    ")
-            lines.append(f"{indent}{name}:  # {field.description}\n{indent}  - {item.lstrip()}")
-        elif section:
-            lines.append(f"{indent}{name}:  # {field.description}\n{describe(section, indent + '  ')}")
-        else:
-            value = "" if field.is_required() else yaml.safe_dump([field.default], default_flow_style=True)[1:-2]
-            lines.append(f"{indent}{name}: {value}".rstrip() + f"  # {field.description}\n")
-    return "".join(lines)
-
-
-def section_of(annotation: object) -> type[Config] | None:
-    """Return the config class of a field's type: of a section, of one that may be null, or of a list of them."""
-    kinds = (annotation, *get_args(annotation))
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Config)), None)
-
-
-def _is_required(kind: type[Config], info: ValidationInfo) -> bool:
-    return info.field_name is not None and kind.model_fields[info.field_name].is_required()
 
 
 class _Loader(yaml.SafeLoader):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from capfilt.config.loading import Config
+from capfilt.config.schema import Config
 from capfilt.config.sizes import MEDConfig
 
 Size = Annotated[int, Field(gt=0, le=1 << 18)]  # so that the bytes of a tensor are a number that torch can count

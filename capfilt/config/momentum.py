@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from capfilt.config.loading import Config
+from capfilt.config.schema import Config
 
 
 class MomentumSettings(Config):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
-from capfilt.config.loading import Config
+from capfilt.config.schema import Config
 
 
 def _file_or_keys(value: object) -> object:

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from capfilt.config.loading import Config
+from capfilt.config.schema import Config
 from capfilt.errors import ConfigError
 
 MAX_PATCHES = 1 << 16  # of an image: 4,096 pixels a side in patches of 16; no memory is enough for more

@@ -8,7 +8,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from capfilt.config.bootstrap import ImageLimits
 from capfilt.config.data import Augmentation
-from capfilt.config.loading import Config, load_by
+from capfilt.config.loading import load_by
+from capfilt.config.schema import Config
 from capfilt.config.training import (
     FinetuneConfig,
     Schedule,

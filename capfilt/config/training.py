@@ -7,9 +7,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from capfilt.config.bootstrap import Address, Cluster
 from capfilt.config.data import DataSettings
 from capfilt.config.initial import InitialWeights
-from capfilt.config.loading import Config
 from capfilt.config.model import ModelSettings
 from capfilt.config.momentum import MomentumSettings
+from capfilt.config.schema import Config
 
 
 class Schedule(Config):

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, Self, get_args
 from numpy.random import Generator
 from pydantic import Field, model_validator
 
-from capfilt.config.loading import Config
+from capfilt.config.schema import Config
 from capfilt.world.captions import true_captions, true_statement, word
 from capfilt.world.corruption import Attribute, false_statement
 from capfilt.world.scenes import Scene, pick
