@@ -25,7 +25,7 @@ from PIL import Image
 from capfilt.config import ImageLimits
 from capfilt.images import decode
 from capfilt.scan.alike import BITS, count_alike, hash_looks
-from capfilt.scan.look import LEAST_SIDE
+from capfilt.scan.look import MIN_SIDE
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", quality: int = 85) -> bytes:
@@ -56,7 +56,7 @@ CHANGES: dict[str, Callable[[Image.Image], bytes]] = {
 
 
 def looks(data: bytes) -> int:
-    return hash_looks(decode(data, ImageLimits(), LEAST_SIDE)) or 0
+    return hash_looks(decode(data, ImageLimits(), MIN_SIDE)) or 0
 
 
 def main() -> None:

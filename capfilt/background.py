@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-WAITING = 32  # calls at once; they wait for the store far more than they compute
+MAX_CALLS = 32  # calls at once; they wait for the store far more than they compute
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -27,5 +27,5 @@ def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
 
 def map_in_threads(call: Callable[[T], U], items: Iterable[T]) -> list[U]:
     """Return what a call gives for each item, in their order; many calls wait for the store at once."""
-    with ThreadPoolExecutor(WAITING) as pool:
+    with ThreadPoolExecutor(MAX_CALLS) as pool:
         return list(pool.map(call, items))

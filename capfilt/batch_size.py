@@ -10,11 +10,11 @@ from torch import Tensor
 
 from capfilt.bootstrap import CapFilt
 
-LEAST = 8  # images; control texts are drawn within a batch, so one must have some
-MOST = 512
-WARM = 2  # images of a first call, in which a GPU's libraries set themselves up
-GAIN = 1.03  # times as many images a second, for which a larger batch is taken
-LONG = 5.0  # seconds; a batch that takes longer keeps its device busy at any size
+MIN_BATCH = 8  # images; control texts are drawn within a batch, so one must have some
+MAX_BATCH = 512
+WARM_UP = 2  # images of a first call, in which a GPU's libraries set themselves up
+MIN_GAIN = 1.03  # times as many images a second, for which a larger batch is taken
+LONG_SECONDS = 5.0  # a batch that takes longer keeps its device busy at any size
 REPEATS = 3
 WEB_TEXT = "a text of about as many words as those that come with images from the web"
 
@@ -30,10 +30,10 @@ def find_batch_size(models: CapFilt, clock: Callable[[], float] = time.perf_coun
         models: both models, on their device.
         clock: tells seconds.
     """
-    best, chosen = 0.0, LEAST
+    best, chosen = 0.0, MIN_BATCH
     for size, rate in _rates(models, clock):
         logger.info("batch size %d: %.1f images/s", size, rate)
-        if rate < GAIN * best:
+        if rate < MIN_GAIN * best:
             break
         best, chosen = rate, size
     return chosen
@@ -41,12 +41,12 @@ def find_batch_size(models: CapFilt, clock: Callable[[], float] = time.perf_coun
 
 def _rates(models: CapFilt, clock: Callable[[], float]) -> Iterator[tuple[int, float]]:
     """Yield sizes, each twice the one before, and the images a second at each."""
-    _seconds(models, WARM, clock)
-    size = LEAST
-    while size <= MOST:
+    _seconds(models, WARM_UP, clock)
+    size = MIN_BATCH
+    while size <= MAX_BATCH:
         if models.turns.apart:
             _fill(models, size)
-        if _seconds(models, size, clock) >= LONG:
+        if _seconds(models, size, clock) >= LONG_SECONDS:
             return
         yield size, size / min(_seconds(models, size, clock) for _ in range(REPEATS))
         size *= 2

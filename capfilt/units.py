@@ -9,7 +9,7 @@ from capfilt.display import reveal
 from capfilt.errors import ShardError
 from capfilt.records import Held, Shard, Unit
 
-USUAL = {"cuda": 4096, "cpu": 64}  # samples: a CPU takes seconds for each, and its units have to meet deadlines, too
+DEFAULT_SIZES = {"cuda": 4096, "cpu": 64}  # samples; a CPU takes seconds for each, and its units have deadlines, too
 _TOLD, _KEY, _ERROR = 3, 60, 160  # failed samples that a message lists; characters of the key and error of each
 
 
@@ -42,7 +42,7 @@ def unit_step(config: BootstrapConfig) -> int:
 
 def unit_size(config: BootstrapConfig) -> int:
     """Return the number of samples of a unit before it is rounded up to whole batches."""
-    return config.unit_size or USUAL[config.device.kind]
+    return config.unit_size or DEFAULT_SIZES[config.device.kind]
 
 
 def piece(shard: Shard, lo: int, hi: int, held: Iterable[Held]) -> Unit:

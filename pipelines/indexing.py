@@ -16,7 +16,7 @@ from workers.events import Event, State
 from workers.index_worker import IndexWorker
 from workers.pool import run_units
 
-FEW = 64  # shards that the driver indexes itself, since starting workers takes some seconds
+FEW_SHARDS = 64  # shards that the driver indexes itself, since starting workers takes some seconds
 
 
 def index_shards(cluster: Cluster | None, stop: Stop, run: Run, shards: Sequence[Shard]) -> list[Shard]:
@@ -38,7 +38,7 @@ def index_shards(cluster: Cluster | None, stop: Stop, run: Run, shards: Sequence
     if not shards:
         return []
     trouble, indexed = _Trouble(), list[Shard]()
-    if cluster is None or len(shards) < FEW:
+    if cluster is None or len(shards) < FEW_SHARDS:
         results = index_here(run, shards, stop)
     else:
         units = [Unit(shard, 0, 0) for shard in shards]

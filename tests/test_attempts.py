@@ -6,7 +6,7 @@ import pytest
 from capfilt.errors import WorkerError
 from capfilt.records import Shard, Unit
 from workers import attempts as rules
-from workers.attempts import BACKOFF, MOST_LOSSES, MOST_OUTAGES, Attempts, backoff
+from workers.attempts import BACKOFF, MAX_LOSSES, MAX_OUTAGES, Attempts, backoff
 from workers.events import State
 from workers.faults import Fault, Kind
 from workers.isolation import Case
@@ -112,7 +112,7 @@ def test_a_suspect_that_was_given_back_or_met_a_full_disk_still_waits_for_an_idl
 @pytest.mark.usefixtures("hasty")
 def test_a_disk_that_stays_full_fails_a_unit_in_the_end():
     attempts = Attempts(UNITS[:1], tries=2, strikes=3)
-    for _ in range(MOST_OUTAGES):
+    for _ in range(MAX_OUTAGES):
         while (case := attempts.take("a", idle=True, alternative=False)) is None:
             time.sleep(0.01)
         attempts.fail(case, NO_DISK, "a")
@@ -184,7 +184,7 @@ def test_a_unit_given_back_is_next_and_unblamed(attempts):
 
 def test_lost_nodes_are_no_fault_of_a_unit_but_not_for_ever(attempts):
     case = take(attempts)
-    for _ in range(MOST_LOSSES):
+    for _ in range(MAX_LOSSES):
         attempts.lose(case, NO, "a")
         assert take(attempts) is case
     assert case.failures == 0

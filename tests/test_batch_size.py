@@ -3,7 +3,7 @@
 import pytest
 from fakes import ColourCaptioner, ColourFilter
 
-from capfilt.batch_size import LEAST, MOST, WEB_TEXT, find_batch_size
+from capfilt.batch_size import MAX_BATCH, MIN_BATCH, WEB_TEXT, find_batch_size
 from capfilt.bootstrap import CapFilt
 from capfilt.turns import Turns
 
@@ -11,7 +11,7 @@ from capfilt.turns import Turns
 class Timed(ColourCaptioner):
     """A captioner that takes some seconds for a call and some for an image, of a time of its own."""
 
-    def __init__(self, call: float, image: float, room: int = MOST, first: float = 0.0) -> None:
+    def __init__(self, call: float, image: float, room: int = MAX_BATCH, first: float = 0.0) -> None:
         super().__init__()
         self.cost, self.room, self.first, self.now = (call, image), room, first, 0.0
 
@@ -30,10 +30,10 @@ def found(captioner: Timed) -> int:
 @pytest.mark.parametrize(
     ("call", "image", "size"),
     [
-        (1.0, 0.0, MOST),  # the more, the better
-        (0.0, 0.1, LEAST),  # all the same
+        (1.0, 0.0, MAX_BATCH),  # the more, the better
+        (0.0, 0.1, MIN_BATCH),  # all the same
         (0.001, 0.001, 32),  # 32 images take 33 ms, 64 take 65 ms: 1.5 % more a second
-        (9.0, 0.0, LEAST),  # so slow that no device can be idle
+        (9.0, 0.0, MIN_BATCH),  # so slow that no device can be idle
     ],
 )
 def test_a_batch_is_doubled_while_that_pays(call, image, size):
@@ -45,20 +45,20 @@ def test_a_batch_that_does_not_fit_is_not_taken():
 
 
 def test_what_happens_once_in_a_worker_is_not_counted():
-    assert found(Timed(1.0, 0.0, first=60.0)) == MOST
+    assert found(Timed(1.0, 0.0, first=60.0)) == MAX_BATCH
 
 
 def test_on_a_gpu_both_models_have_to_fit_at_once():
     captioner, judge = Timed(1.0, 0.0), ColourFilter()
     models = CapFilt(captioner, judge, Turns(apart=True))
-    assert find_batch_size(models, lambda: captioner.now) == MOST
+    assert find_batch_size(models, lambda: captioner.now) == MAX_BATCH
     together = [len(texts) for texts in judge.texts if texts == [[WEB_TEXT] * 2] * len(texts)]
     assert together == [8, 16, 32, 64, 128, 256, 512]
 
 
 def test_on_a_gpu_the_filter_gets_a_batch_that_was_captioned_before(monkeypatch):
     """As in a run: where both models have one tower, what the captioner has seen is handed on, and must be complete."""
-    monkeypatch.setattr("capfilt.batch_size.MOST", LEAST)
+    monkeypatch.setattr("capfilt.batch_size.MAX_BATCH", MIN_BATCH)
     captioner, judge, captioned = ColourCaptioner(delay=0.05), ColourFilter(), []
     write, read = captioner.write, judge.judge
 
@@ -89,11 +89,11 @@ def test_on_a_gpu_what_a_size_costs_once_is_not_counted():
 
     captioner = Recording(1.0, 0.0)
     models = CapFilt(captioner, ColourFilter(), Turns(apart=True))
-    assert find_batch_size(models, lambda: captioner.now) == MOST
+    assert find_batch_size(models, lambda: captioner.now) == MAX_BATCH
 
 
 def test_the_trial_counts_the_filter_too():
     captioner, judge = Timed(1.0, 0.0), ColourFilter()
     find_batch_size(CapFilt(captioner, judge), lambda: captioner.now)
     assert all(len(group) == 2 for texts in judge.texts for group in texts)
-    assert max(len(texts) for texts in judge.texts) == MOST
+    assert max(len(texts) for texts in judge.texts) == MAX_BATCH

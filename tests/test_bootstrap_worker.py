@@ -22,7 +22,14 @@ from capfilt.planning import plan_shards
 from capfilt.records import Caption
 from capfilt.runs import start_run
 from capfilt.units import cut_units
-from workers.bootstrap_worker import GARBAGE, HANDOVER, BootstrapWorker, make_turns, set_threads, try_batch_sizes
+from workers.bootstrap_worker import (
+    GC_THRESHOLD,
+    SWITCH_INTERVAL,
+    BootstrapWorker,
+    make_turns,
+    set_threads,
+    try_batch_sizes,
+)
 
 CPU, GPU = Device(), Device(kind="cuda")
 
@@ -110,7 +117,7 @@ def process_as_found() -> Iterator[None]:
     gc.set_threshold(*thresholds)
 
 
-@pytest.mark.parametrize(("device", "seconds", "objects"), [(CPU, 5e-3, 700), (GPU, HANDOVER, GARBAGE)])
+@pytest.mark.parametrize(("device", "seconds", "objects"), [(CPU, 5e-3, 700), (GPU, SWITCH_INTERVAL, GC_THRESHOLD)])
 def test_beside_a_gpu_threads_let_go_of_the_lock_sooner(device, seconds, objects):
     sys.setswitchinterval(5e-3)
     gc.set_threshold(700)

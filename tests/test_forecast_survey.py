@@ -14,7 +14,7 @@ from pipelines import bootstrap
 def folder(tmp_path, monkeypatch) -> Path:
     """Twelve shards of 21 samples, of which five are enough to look at."""
     mixed_shards(tmp_path / "in", shards=12)
-    monkeypatch.setattr(surveying, "ENOUGH", 5)
+    monkeypatch.setattr(surveying, "SURVEYED", 5)
     return tmp_path
 
 

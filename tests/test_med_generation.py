@@ -89,7 +89,7 @@ def test_finished_captions_leave_and_the_others_stay_as_they_are(write, each, wo
     settings = Sampling(captions=each, min_length=0)
     expected = write(settings)
     monkeypatch.setattr(generation, "next_logits", counting)
-    monkeypatch.setattr(decoding, "WORTH", worth)
+    monkeypatch.setattr(decoding, "MAX_OPEN", worth)
 
     found = write(settings)
 

@@ -127,8 +127,8 @@ def test_what_is_given_to_a_step_may_have_another_shape_each_time():
 
 
 def test_steps_of_too_many_shapes_are_forgotten(monkeypatch):
-    monkeypatch.setattr("capfilt.med.graphs.MOST", 2)
-    monkeypatch.setattr("capfilt.med.graphs.MANY", 3)
+    monkeypatch.setattr("capfilt.med.graphs.MAX_GRAPHS", 2)
+    monkeypatch.setattr("capfilt.med.graphs.MAX_SHAPES", 3)
     steps = Steps()
     runner = GraphRunner(lambda batch: batch, lambda: steps)
     state = runner.start(torch.ones(4))

@@ -18,7 +18,7 @@ import torch
 from drivers import displace, start_driver, tables, wait_for_commits, wait_until, wait_until_told
 from fakes import NAMES, build_dying, build_fakes, build_nothing, job_config, mixed_shards, picture, write_shard
 
-from capfilt.batch_size import LEAST
+from capfilt.batch_size import MIN_BATCH
 from capfilt.bootstrap import CapFilt
 from capfilt.config import BootstrapConfig, ExportConfig, Policy
 from capfilt.errors import ConfigError, FailedUnitsError, RunError, StoppedError, WorkerError
@@ -157,7 +157,7 @@ def test_a_batch_size_that_is_not_set_is_found_when_a_run_begins_and_kept(tmp_pa
     found = load_run(f"{tmp_path}/run").config().batch_size
     again = bootstrap.run(config, build_nothing, NAMES, local=True)
 
-    assert found >= LEAST
+    assert found >= MIN_BATCH
     assert again.startswith("1 shard, 0 left out, 9 samples done before; 0 samples")
     with pytest.raises(RunError, match=f"batch_size: {found} in the run, 4 here"):
         bootstrap.run(job_config(tmp_path), build_nothing, NAMES, local=True)
@@ -176,7 +176,7 @@ def test_shards_that_workers_index_are_planned_as_by_the_driver(folder, undistur
     (folder / "in/00003.tar").rename(folder / "in/00003.tgz")
     config = job_config(folder)
     expected = plan_shards(start_run(job_config(folder, run=str(folder / "here")), NAMES), find_shards(config.input))
-    monkeypatch.setattr(indexing, "FEW", 1)
+    monkeypatch.setattr(indexing, "FEW_SHARDS", 1)
 
     with pytest.raises(FailedUnitsError, match=r"1 failed(.|\n)*00003\.tgz"):
         bootstrap.run(config, build_fakes, NAMES)

@@ -16,7 +16,7 @@ from models import small_checkpoint
 from capfilt.config import BootstrapConfig, dump
 from capfilt.dry_run import DryRun
 from capfilt.errors import CheckpointError, ConfigError
-from capfilt.forecast.survey import ENOUGH
+from capfilt.forecast.survey import SURVEYED
 from capfilt.med.checkpoints import save
 from pipelines import bootstrap, bootstrap_dry_run
 
@@ -159,13 +159,15 @@ def test_no_weight_is_read_of_a_new_run(tmp_path):
 
 def test_of_very_many_shards_some_are_looked_at(tmp_path):
     mixed_shards(tmp_path / "in", shards=1, samples=2)
-    for number in range(1, ENOUGH + 50):
+    for number in range(1, SURVEYED + 50):
         (tmp_path / "in" / f"{number:05d}.tar").hardlink_to(tmp_path / "in/00000.tar")
 
     told = dict(bootstrap_dry_run.dry_run(job_config(tmp_path), lambda _: [], lambda _: NAMES, local=True).facts)
 
-    assert told["input"].startswith(f"{ENOUGH + 50} shards, about {2 * (ENOUGH + 50)} samples by {ENOUGH} of them")
-    assert told["does"] == f"{2 * (ENOUGH + 50)} samples in units of up to 8"
+    assert told["input"].startswith(
+        f"{SURVEYED + 50} shards, about {2 * (SURVEYED + 50)} samples by {SURVEYED} of them"
+    )
+    assert told["does"] == f"{2 * (SURVEYED + 50)} samples in units of up to 8"
 
 
 def test_a_batch_size_that_is_to_be_found_is_told(tmp_path):

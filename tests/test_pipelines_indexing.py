@@ -25,7 +25,7 @@ SHARDS = 90
 
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr(indexing, "FEW", 1)
+    monkeypatch.setattr(indexing, "FEW_SHARDS", 1)
     monkeypatch.setattr(attempts, "BACKOFF", 0.01)
     for n in range(SHARDS):
         write_shard(tmp_path / f"in/{n:02d}/0.tar", [("red", "a car")])

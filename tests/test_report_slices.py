@@ -3,7 +3,7 @@ from dataclasses import replace
 from ledgers import SHARD, complete, new_run, record, synthetic, web
 
 from capfilt.query import open_run
-from capfilt.report.slices import MOST_ROWS, slice_run
+from capfilt.report.slices import MAX_ROWS, slice_run
 
 
 def test_the_largest_parts_stand_alone_and_all_others_together(tmp_path):
@@ -19,7 +19,7 @@ def test_the_largest_parts_stand_alone_and_all_others_together(tmp_path):
         _, domains, _ = slice_run(opened)
 
     assert [row.value for row in domains.rows] == [f"host{n}.org" for n in range(20, 6, -1)] + ["6 others"]
-    assert len(domains.rows) == MOST_ROWS
+    assert len(domains.rows) == MAX_ROWS
     assert (domains.rows[0].scored, domains.rows[0].kept) == ({"web": 40}, {"web": 20})
     assert domains.rows[-1].scored == {"web": 42, "synthetic": 12}
     assert domains.rows[-1].kept == {"web": 21, "synthetic": 12}

@@ -12,7 +12,7 @@ from s3 import Server
 from capfilt import storage
 from capfilt.errors import RunError
 from capfilt.runs import journal
-from capfilt.runs.journal import LARGEST, Journal, read_journal
+from capfilt.runs.journal import MAX_FILE_BYTES, Journal, read_journal
 from capfilt.runs.lease import hold_lease
 from capfilt.runs.status import keep_status
 
@@ -48,18 +48,18 @@ def test_on_an_object_store_what_is_sent_for_an_event_does_not_grow_with_the_jou
         assert {request.method for request in seen} == {"PUT"}
 
     sizes = [len(storage.read_bytes(f"{far}/journal/{name}")) for name in storage.list_files(f"{far}/journal")]
-    assert sum(sizes) > 7 * LARGEST
-    assert max(sizes) <= LARGEST
+    assert sum(sizes) > 7 * MAX_FILE_BYTES
+    assert max(sizes) <= MAX_FILE_BYTES
     assert len(sizes) < 10
     assert told(far) == [f"failed  count: {count}  reason: {reason}" for count in range(100)]
 
 
 def test_lines_that_are_larger_than_a_file_may_be_have_one_of_their_own(far):
     writer = Journal(far)
-    for reason in ("a", "b" * LARGEST, "c"):
+    for reason in ("a", "b" * MAX_FILE_BYTES, "c"):
         writer.note("failed", reason=reason)
 
-    assert [len(line) for line in told(far)] == [len("failed  reason: ") + size for size in (1, LARGEST, 1)]
+    assert [len(line) for line in told(far)] == [len("failed  reason: ") + size for size in (1, MAX_FILE_BYTES, 1)]
 
 
 def test_two_drivers_on_an_object_store_lose_no_event_of_each_other(far):
@@ -91,7 +91,7 @@ def test_one_on_an_object_store_is_followed_into_its_next_files(far, monkeypatch
         while not lines and reading.is_alive():
             time.sleep(0.01)
         for count in range(3):
-            writer.note("failed", count=count, reason="r" * (LARGEST // 2))
+            writer.note("failed", count=count, reason="r" * (MAX_FILE_BYTES // 2))
         storage.publish(f"{far}/status.json", b'{"started": 1, "time": 2, "phase": "done"}')
     reading.join()
 

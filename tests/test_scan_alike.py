@@ -62,7 +62,7 @@ def test_equal_files_and_images_that_tell_nothing_are_not_alike():
 
 
 def test_what_agrees_with_too_much_else_is_not_compared(monkeypatch):
-    monkeypatch.setattr(alike, "MOST", 3)
+    monkeypatch.setattr(alike, "MAX_ALIKE", 3)
 
     assert counted([1 << 63, 1 << 62, 1 << 61, 1 << 60, 1 << 59, 1 << 58]) == 0
 

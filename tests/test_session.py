@@ -320,7 +320,7 @@ def drive():
     ray.shutdown()
 
 
-session.MOST_LOSSES, told = 1, []
+session.MAX_LOSSES, told = 1, []
 size = {"object_store_memory": 80 * 2**20}
 nodes = Nodes(initialize_head=True, head_node_args=size | {"num_cpus": 0, "include_dashboard": False})
 node = nodes.add_node(**size, num_cpus=1)

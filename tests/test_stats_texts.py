@@ -50,7 +50,7 @@ def test_diversity_is_judged_on_about_equally_many_words_of_each_source(tmp_path
 
 
 def test_no_more_than_so_many_words_are_looked_at(tmp_path, monkeypatch):
-    monkeypatch.setattr(texts, "MOST_WORDS", 20)
+    monkeypatch.setattr(texts, "MAX_WORDS", 20)
 
     found = described(tmp_path, [web(n, text="a b") for n in range(50)])["web"]
 

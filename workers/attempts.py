@@ -17,8 +17,8 @@ from workers.events import NOBODY, Event, Listener, State, What, tell
 from workers.faults import Fault, Kind
 from workers.isolation import Case, Isolation, live
 
-MOST_LOSSES = 10  # times a unit may lose its node before that counts as its own failure
-MOST_OUTAGES = 6  # times a unit, or the building of a worker, may meet a full disk or a store that does not answer
+MAX_LOSSES = 10  # times a unit may lose its node before that counts as its own failure
+MAX_OUTAGES = 6  # times a unit, or the building of a worker, may meet a full disk or a store that does not answer
 BACKOFF = 1.0  # seconds before a retry after the first such outage, doubled with each
 
 
@@ -32,7 +32,7 @@ class Attempts:
         strikes: int,
         seconds: float = math.inf,
         isolation: Isolation | None = None,
-        outages: int = MOST_OUTAGES,
+        outages: int = MAX_OUTAGES,
         listener: Listener = NOBODY,
     ) -> None:
         """Allow each unit a number of tries, and the job a number of strikes.
@@ -128,8 +128,8 @@ class Attempts:
         """Put back a unit whose node was lost, or count it as failed if that happens again and again."""
         case.losses, fault = case.losses + 1, replace(fault, cause="node")
         event = _event("lost", case.unit, fault, case.losses, place)
-        tell(self._listener, event, "%s: loss %d of %d: %s", case, case.losses, MOST_LOSSES, fault.reason)
-        if case.losses > MOST_LOSSES:
+        tell(self._listener, event, "%s: loss %d of %d: %s", case, case.losses, MAX_LOSSES, fault.reason)
+        if case.losses > MAX_LOSSES:
             self.fail(case, fault, place)
         else:
             self.give_back(case)

@@ -19,8 +19,8 @@ from capfilt.records import Unit, UnitResult
 from capfilt.runs import Run
 from capfilt.turns import Turns
 
-HANDOVER = 1e-4  # Python's switch interval, seconds; its default is 5e-3
-GARBAGE = 50_000  # new objects after which Python searches for unreachable cycles; its default is 700
+SWITCH_INTERVAL = 1e-4  # Python's switch interval, seconds; its default is 5e-3
+GC_THRESHOLD = 50_000  # new objects after which Python searches for unreachable cycles; its default is 700
 
 
 class BootstrapWorker:
@@ -80,8 +80,8 @@ def set_threads(device: Device) -> None:
     """
     torch.set_num_threads(device.threads)  # sums round differently for other numbers of threads
     if device.kind == "cuda":
-        sys.setswitchinterval(HANDOVER)
-        gc.set_threshold(GARBAGE)
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        gc.set_threshold(GC_THRESHOLD)
 
 
 def make_turns(device: Device) -> Turns:

@@ -28,7 +28,7 @@ from workers.slots import last_words, lost_node, units_in_hand
 AHEAD = 3  # batches of a unit in the object store
 PATIENCE = 600.0  # seconds within which a cluster must have room for a decoder
 POLL = 1.0  # seconds between two checks of one that starts
-MOST_STARTS = 3  # of a decoder whose process dies before it is up
+MAX_STARTS = 3  # of a decoder whose process dies before it is up
 
 
 class _Decoder:
@@ -108,9 +108,9 @@ def _wait_for(actor: ActorHandle, cpus: float) -> None:
     """
     ready, end = actor.ready.remote(), time.monotonic() + PATIENCE
     while not ray.wait([ready], timeout=POLL)[0]:
-        if actors(actor._actor_id.hex()).get("NumRestarts", 0) >= MOST_STARTS:
+        if actors(actor._actor_id.hex()).get("NumRestarts", 0) >= MAX_STARTS:
             raise WorkerError(
-                f"cluster.decode_cpus: the process of a decoder died {MOST_STARTS} times while it started: it crashed, "
+                f"cluster.decode_cpus: the process of a decoder died {MAX_STARTS} times while it started: it crashed, "
                 "or was killed, as the kernel does where memory is short; Ray's logs on its node have its last words"
             )
         if time.monotonic() > end:

@@ -26,7 +26,7 @@ from capfilt.units import piece
 from workers.events import NOBODY, Event, Listener, tell
 from workers.faults import Fault
 
-WAYS = 8  # pieces of a split
+PIECES = 8  # of a split
 
 
 @dataclass(eq=False)
@@ -114,7 +114,7 @@ class Isolation:
 
     def _trials(self, search: Search, samples: Sequence[int]) -> list[Case]:
         """Return trials of groups of a batch's samples; a sample alone gets the full number of tries."""
-        unit, size = search.case.unit, math.ceil(len(samples) / WAYS)
+        unit, size = search.case.unit, math.ceil(len(samples) / PIECES)
         cases = []
         for start in range(0, len(samples), size):
             group = samples[start : start + size]
@@ -138,7 +138,7 @@ class Isolation:
 def split(unit: Unit, batch_size: int) -> list[Unit]:
     """Return the pieces of a unit, cut at multiples of the batch size; a unit of one batch is one piece."""
     batches = math.ceil(unit.hi / batch_size) - unit.lo // batch_size
-    step = math.ceil(batches / WAYS) * batch_size
+    step = math.ceil(batches / PIECES) * batch_size
     return [piece(unit.shard, lo, min(lo + step, unit.hi), unit.held) for lo in range(unit.lo, unit.hi, max(step, 1))]
 
 

@@ -29,14 +29,14 @@ from capfilt.config import Cluster
 from capfilt.errors import FailedUnitsError, WorkerError
 from capfilt.records import Unit
 from capfilt.runs.stop import Stop
-from workers.attempts import MOST_OUTAGES, Attempts, backoff
+from workers.attempts import MAX_OUTAGES, Attempts, backoff
 from workers.events import NOBODY, Listener
 from workers.faults import Fault, Kind, death, fault_of, overdue
 from workers.isolation import Case, Isolation
 from workers.session import asked_and_free, session
 from workers.slots import Slot, Worker, last_words, lost_node, start_actor, unbuilt, units_in_hand
 
-MOST_BUILDS = 3  # actors in a row that died while they built their worker
+MAX_BUILDS = 3  # actors in a row that died while they built their worker
 PATIENCE = 60.0  # seconds without a worker after which a warning says so
 START = 5.0  # seconds that the process of an actor takes to start
 TURN = 2.0  # seconds that a turn of the driver's loop may take; in any time beyond that, the driver was held up
@@ -182,10 +182,10 @@ class _ActorPool(Generic[R]):
     def _on_failed_build(self, slot: Slot, fault: Fault, cause: Exception) -> None:
         """Start another after a while if a disk or store failed and a worker was ever built; else stop the job."""
         outages = slot.outages + 1
-        if fault.kind is not Kind.STORE or not self.built or outages >= MOST_OUTAGES:
+        if fault.kind is not Kind.STORE or not self.built or outages >= MAX_OUTAGES:
             raise unbuilt(cause)
         wait, words = backoff(outages), "no worker can be built, outage %d of %d, again in %g s: %s"
-        logger.warning(words, outages, MOST_OUTAGES, wait, fault.reason)
+        logger.warning(words, outages, MAX_OUTAGES, wait, fault.reason)
         ray.kill(slot.actor)
         self.slots[self.slots.index(slot)] = start_actor(self.make, self.cluster, outages, wait)
 
@@ -197,7 +197,7 @@ class _ActorPool(Generic[R]):
             slot.calls.clear()
         elif slot.building is not None:
             self.failed_builds += 1
-            if self.failed_builds >= MOST_BUILDS:
+            if self.failed_builds >= MAX_BUILDS:
                 raise WorkerError(f"no worker can be built, {self.failed_builds} died while trying: {fault.reason}")
         self._replace(slot, fault, blamed=list(slot.calls.values()))
 

@@ -22,7 +22,7 @@ from capfilt.display import counted, devices, on_nodes_with
 from capfilt.errors import ConfigError, NoAnswerError, StoppedError, WorkerError
 from capfilt.runs.stop import Stop
 from workers.address import TOKEN, require_answer
-from workers.attempts import MOST_LOSSES
+from workers.attempts import MAX_LOSSES
 from workers.signals import exit_on_sigterm
 from workers.slots import last_words, unbuilt
 
@@ -161,9 +161,9 @@ def on_a_worker(work: Callable[[], R], cluster: Cluster, stop: Stop | None = Non
                 raise unbuilt(error.cause, "tried") from None
             except NodeDiedError as error:
                 losses += 1
-                if losses > MOST_LOSSES:
+                if losses > MAX_LOSSES:
                     raise unbuilt(ConnectionError(last_words(error)), "tried") from None
-                logger.warning("a worker is tried anew, loss %d of %d: %s", losses, MOST_LOSSES, last_words(error))
+                logger.warning("a worker is tried anew, loss %d of %d: %s", losses, MAX_LOSSES, last_words(error))
             except RayError as error:
                 raise WorkerError(f"no worker can be tried: {last_words(error)}") from None
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 PERIOD = re.compile(r"\.(?!\d)")
-MOST_PERIODS = 32  # the released code passes a flag of this value where the number of replacements belongs
+MAX_PERIODS = 32  # the released code passes a flag of this value where the number of replacements belongs
 DIGIT_COMMA = re.compile(r"\d,\d")
 ARTICLES = ("a", "an", "the")
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -62,4 +62,4 @@ def strip_punctuation(text: str) -> str:
     for mark in PUNCTUATION:
         beside = f"{mark} " in text or f" {mark}" in text
         stripped = stripped.replace(mark, "" if beside or joined else " ")
-    return PERIOD.sub("", stripped, count=MOST_PERIODS)
+    return PERIOD.sub("", stripped, count=MAX_PERIODS)

@@ -14,7 +14,7 @@ from capfilt.records import Shard
 from capfilt.runs import Run
 from capfilt.storage import absolute
 
-ENOUGH = 256  # shards; an index is a request or many, and their mean differs little
+SURVEYED = 256  # shards; an index is a request or many, and their mean differs little
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ def survey(run: Run, config: BootstrapConfig, found: Sequence[str], *, whole: bo
     if planned:
         shards = planned_shards(run, planned, urls)
     else:
-        few = whole or len(urls) <= ENOUGH
-        shards = shards_at(urls if few else sorted(random.Random(config.seed).sample(urls, ENOUGH)))
+        few = whole or len(urls) <= SURVEYED
+        shards = shards_at(urls if few else sorted(random.Random(config.seed).sample(urls, SURVEYED)))
     usable = [shard for shard in shards if not unusable(shard, config)]
     left_out = [shard for shard in shards if unusable(shard, config)]
     rest, listed = Remaining(run, config, usable), bytes_of_listed(usable, config.seed)

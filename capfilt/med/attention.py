@@ -17,7 +17,7 @@ from capfilt.med.ragged import Places, Varlen
 from capfilt.med.residual import post_norm
 
 KeysValues = tuple[Tensor, Tensor]  # each (B, H, M, K)
-FEW = 64  # the most queries of an image for which a GPU uses a kernel of its own
+FEW_QUERIES = 64  # the most queries of an image for which a GPU uses a kernel of its own
 
 
 def attention(
@@ -102,7 +102,7 @@ class Heads(nn.Module):
             seen = varlen_attention(q.view(len(q), self.heads, -1), keys, values, places)  # (T, H, K)
             return self.out(seen.flatten(1))  # type: ignore[no-any-return]  # (T, D)
         groups = q.view(len(keys), -1, q.shape[-1]) if places is None else places.pad(q.flatten(0, -2))  # (B, Q, D)
-        if mask is None and not causal and groups.shape[1] <= FEW and few_suit(groups, keys):
+        if mask is None and not causal and groups.shape[1] <= FEW_QUERIES and few_suit(groups, keys):
             from capfilt.med.kernels import attend_few
 
             y = attend_few(groups.contiguous(), keys, values)  # (B, Q, D)

@@ -14,7 +14,7 @@ from capfilt.med.attention import KeysValues, SelfCache
 from capfilt.med.ragged import Places
 from capfilt.med.text import TextStack
 
-WORTH = 0.75  # finished rows are dropped when at most this share of the rows is still open; earlier it does not pay
+MAX_OPEN = 0.75  # finished rows are dropped when at most this share of the rows is still open; earlier it does not pay
 
 
 class TextDecoder(Protocol):
@@ -71,7 +71,7 @@ class DecodingState:
     def shrink(self, step: int) -> bool:
         """Drop the captions finished before a step if that saves enough, and return whether any is left to write."""
         open_ = (~self.done[:, step - 1]).nonzero().squeeze(1)  # (up to r,), the rows that stay
-        if 0 < len(open_) <= WORTH * len(self.done) and not self.fixed:
+        if 0 < len(open_) <= MAX_OPEN * len(self.done) and not self.fixed:
             self._keep(open_)
         return len(open_) > 0
 

@@ -12,8 +12,8 @@ from capfilt.med.ragged import Varlen
 from capfilt.med.sampling import CHUNK
 from capfilt.memory import out_of_memory_told
 
-CAPABLE = (8, 0)  # the least compute capability on which flash attention and Triton run
-LEAST_HEAD, MOST_HEAD = 16, 256  # widths of a head that matrix units and flash attention take
+MIN_CAPABILITY = (8, 0)  # the least compute capability on which flash attention and Triton run
+MIN_HEAD_WIDTH, MAX_HEAD_WIDTH = 16, 256  # widths of a head that matrix units and flash attention take
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def kernels_run() -> bool:
 
 def heads_suit(x: Tensor, width: int) -> bool:
     """Return whether the attention kernels may take x with heads of this width, which must be a power of 2."""
-    return LEAST_HEAD <= width <= MOST_HEAD and width.bit_count() == 1 and kernels_suit(x)
+    return MIN_HEAD_WIDTH <= width <= MAX_HEAD_WIDTH and width.bit_count() == 1 and kernels_suit(x)
 
 
 def few_suit(q: Tensor, keys: Tensor) -> bool:
@@ -66,8 +66,8 @@ def chunks_suit(logits: Tensor, k: int) -> bool:
 
 
 def varlen_suits(x: Tensor, width: int) -> bool:
-    """Return whether attention with heads of this width may take x unpadded: in bfloat16, on a CAPABLE GPU."""
-    fits = width % 8 == 0 and width <= MOST_HEAD and x.dtype == torch.bfloat16
+    """Return whether attention with heads of this width may take x unpadded: in bfloat16, on a capable GPU."""
+    fits = width % 8 == 0 and width <= MAX_HEAD_WIDTH and x.dtype == torch.bfloat16
     return fits and x.is_cuda and torch.is_inference_mode_enabled() and _capable()
 
 
@@ -137,7 +137,7 @@ def _copies() -> torch.cuda.Stream:
 
 @cache
 def _capable() -> bool:
-    return torch.version.cuda is not None and torch.cuda.get_device_capability() >= CAPABLE
+    return torch.version.cuda is not None and torch.cuda.get_device_capability() >= MIN_CAPABILITY
 
 
 def _try_kernel() -> None:

@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from capfilt.memory import ALONE, out_of_memory_told
 
-MOST = 64  # graphs of a tape, one for each step and shape of input; each takes some megabytes
-MANY = 4096  # shapes that are remembered, so that those that occur again are captured
+MAX_GRAPHS = 64  # graphs of a tape, one for each step and shape of input; each takes some megabytes
+MAX_SHAPES = 4096  # shapes that are remembered, so that those that occur again are captured
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -103,11 +103,11 @@ class Tape(Generic[S]):
         key = step, *(leaf.shape if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         if key not in self._steps:
             if key not in self._met:
-                if len(self._met) == MANY:
+                if len(self._met) == MAX_SHAPES:
                     self._met.clear()
                 self._met.add(key)
                 return step(self.state, given)
-            if len(self._steps) == MOST:
+            if len(self._steps) == MAX_GRAPHS:
                 with ALONE:
                     self._steps.clear()
             self._steps[key] = Step(partial(step, self.state), (given,), self._capture)

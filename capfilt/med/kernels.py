@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-LEAST_ROWS = 16  # of a product on a GPU's matrix units
+MIN_ROWS = 16  # of a product on a GPU's matrix units
 TOKENS = 64  # image tokens that are read at once
 STAGES, WIDE = 3, 128  # reads in flight; only one for heads wider than WIDE, since smaller GPUs lack room for more
 FUSED = True  # a multiply-add rounds once; Triton's default depends on its version
@@ -115,7 +115,7 @@ def attend_few(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     images, queries, _ = q.shape
     _, heads, tokens, width = keys.shape
     seen = q.new_empty(q.shape)
-    rows = max(triton.next_power_of_2(queries), LEAST_ROWS)
+    rows = max(triton.next_power_of_2(queries), MIN_ROWS)
     grid, options = (images * heads,), {"num_stages": STAGES if width <= WIDE else 1, "enable_fp_fusion": FUSED}
     strides = keys.stride()[:3]
     _attend_few[grid](q, keys, values, seen, queries, tokens, *strides, heads, width, rows, TOKENS, **options)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from capfilt.med.cpu import maker
 
-CLOSE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}  # relative to the largest value: a few roundings of each type
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}  # relative to the largest value: a few roundings of each type
 ROWS = 512  # of input that the layout is chosen for; it works for any number
 
 
@@ -50,7 +50,7 @@ def packing_suits(dtype: torch.dtype) -> bool:
     generator = torch.Generator().manual_seed(0)
     weight, bias, x = (torch.randn(shape, generator=generator).to(dtype) for shape in ((96, 64), (96,), (5, 64)))
     expected = F.linear(x, weight, bias)
-    return bool((PackedLinear(weight, bias)(x) - expected).abs().max() <= CLOSE[dtype] * expected.abs().max())
+    return bool((PackedLinear(weight, bias)(x) - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max())
 
 
 def packing_suits_images(dtype: torch.dtype) -> bool:

@@ -9,7 +9,7 @@ from capfilt.errors import QueryError
 Detect = Callable[[pa.Array], pa.Array]
 """Takes cleaned texts, and returns an ISO 639 code for each, null where there is nothing to guess by."""
 
-LEAST_SCORE = 0.3
+MIN_SCORE = 0.3
 """A guess that the model itself holds for less likely is none: of "IMG_2034.JPG" no language can be told."""
 
 
@@ -30,7 +30,7 @@ def detector() -> Detect:
 
     def guess(text: str) -> str | None:
         best = model.detect(text)[0] if text else None
-        return str(best["lang"]) if best and float(best["score"]) >= LEAST_SCORE else None
+        return str(best["lang"]) if best and float(best["score"]) >= MIN_SCORE else None
 
     def detect(texts: pa.Array) -> pa.Array:
         encoded = texts.dictionary_encode()

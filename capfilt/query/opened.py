@@ -30,7 +30,7 @@ from capfilt.runs import Run, load_policy, load_run
 
 SAMPLES_PER_FILE = 50_000  # of a scratch file: enough for long columns, few enough to hold in memory once per thread
 QUICK_SAMPLES = 6_000_000  # of which questions are answered in seconds, where no other share is asked for
-MOST_THREADS = 16  # each holds such a batch in memory
+MAX_THREADS = 16  # each holds such a batch in memory
 
 _VARIED = {
     "samples": ("image_sha256", "url", "key", "error"),
@@ -202,7 +202,7 @@ def _lay_down(
     starts = accumulate((shard.samples for shard in shards), initial=0)
     groups = groupby(zip(starts, shards, strict=False), lambda pair: pair[0] // SAMPLES_PER_FILE)
     batches = [[shard for _, shard in group] for _, group in groups]
-    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
         jobs = [
             pool.submit(_write_batch, run, policy, batch, folder / f"{n:06d}", detect)
             for n, batch in enumerate(batches or [[]])

@@ -4,7 +4,7 @@ from capfilt.query.opened import OpenRun
 from capfilt.report.content import SliceRow, Slices
 from capfilt.stats.slices import DIMENSIONS
 
-MOST_ROWS = 15
+MAX_ROWS = 15
 
 _HOW = {
     "language": "As a detector guesses it from the text alone; short texts are often guessed wrong.",
@@ -38,9 +38,9 @@ def slice_run(opened: OpenRun) -> list[Slices]:
 def _slices(opened: OpenRun, by: str) -> Slices:
     dimension = DIMENSIONS[by]
     ordered = dimension.along != "0"
-    query = _PARTS.format(name=dimension.name, along=dimension.along, most=MOST_ROWS, ordered=ordered)
+    query = _PARTS.format(name=dimension.name, along=dimension.along, most=MAX_ROWS, ordered=ordered)
     rows: dict[str | None, SliceRow] = {}
     for value, source, scored, kept, parts in opened.sql(query).fetchall():
-        row = rows.setdefault(value, SliceRow(value or f"{parts - MOST_ROWS + 1:,} others", {}, {}))
+        row = rows.setdefault(value, SliceRow(value or f"{parts - MAX_ROWS + 1:,} others", {}, {}))
         row.scored[source], row.kept[source] = int(scored), int(kept)
     return Slices(by, f"By {by}", _HOW[by], list(rows.values()))

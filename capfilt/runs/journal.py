@@ -18,7 +18,7 @@ from capfilt.errors import RunError
 from capfilt.runs.standing import job_of, look_at
 
 POLL = 2.0  # seconds between two looks at a journal that is followed
-LARGEST = 64 << 10  # bytes of a file on an object store, which is sent again with each addition
+MAX_FILE_BYTES = 64 << 10  # bytes of a file on an object store, which is sent again with each addition
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Journal:
         if storage.local_path(self._root) is not None:
             storage.append(_file(self._root), data)
             return
-        if not self._file or len(self._text) + len(data) > LARGEST:
+        if not self._file or len(self._text) + len(data) > MAX_FILE_BYTES:
             name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex[:8]}.jsonl"
             self._file, self._text = storage.join(_folder(self._root), name), b""
         storage.publish(self._file, self._text + data)

@@ -23,7 +23,7 @@ TELLS_LOOKS = imagehash is not None
 BITS = 4
 """Hashes that differ in no more bits count as alike."""
 
-MOST = 1000
+MAX_ALIKE = 1000
 """More hashes that agree in a pair of bands are not compared over it: much that shows little, such as white borders."""
 
 _BANDS = BITS + 2
@@ -62,7 +62,7 @@ def count_alike(connection: duckdb.DuckDBPyConnection, images: duckdb.DuckDBPyRe
     images.filter("looks IS NOT NULL").aggregate("looks, count(DISTINCT sha256) AS files").create("hashes")
     connection.execute("CREATE TEMP TABLE near (looks UBIGINT)")
     for mask in _MASKS:
-        connection.execute(_NEAR.format(mask=mask, most=MOST, bits=BITS))
+        connection.execute(_NEAR.format(mask=mask, most=MAX_ALIKE, bits=BITS))
     files, near = connection.sql(
         "SELECT coalesce(sum(files - 1), 0)::BIGINT, (SELECT count(DISTINCT looks) FROM near) FROM hashes"
     ).fetchall()[0]

@@ -19,7 +19,7 @@ from capfilt.records import Sample
 from capfilt.scan.alike import hash_looks
 from capfilt.shards import open_shard
 
-LEAST_SIDE = 128  # pixels; a JPEG is decoded no larger than it takes to tell what it shows
+MIN_SIDE = 128  # pixels; a JPEG is decoded no larger than it takes to tell what it shows
 _BLANK = 4  # levels of 255 between the darkest and the brightest value of a channel, of an image that shows nothing
 _ROWS = 500  # in memory at once
 
@@ -92,7 +92,7 @@ def _rows(task: Task) -> Iterator[dict[str, object]]:
 
 
 def _row(task: Task, sample: Sample) -> dict[str, object]:
-    record, image = examine(sample, task.limits, LEAST_SIDE)
+    record, image = examine(sample, task.limits, MIN_SIDE)
     blank = image is not None and int(np.ptp(image.pixels, axis=(0, 1)).max()) < _BLANK
     return {
         "shard": task.url,

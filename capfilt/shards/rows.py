@@ -18,7 +18,7 @@ from capfilt.shards.samples import MAX_METADATA_BYTES, first_text, parse_json
 _PATHS = ("image", "file_name", "filename", "filepath", "file", "path", "image_path", "image_name", "img")
 _TEXTS = ("caption", "captions", "text", "txt", "alt_text", "title")
 _MAX_CELL = MAX_METADATA_BYTES  # characters of a cell in quotes; its text is cut far before
-_MOST_LINES = 100  # of one row of a TSV: else a file of quotes would be read again from each of its lines
+_MAX_LINES = 100  # of one row of a TSV: else a file of quotes would be read again from each of its lines
 _URLS = ("url", "urls", "image_url", "uri")
 _QUOTES = "its quotes do not pair: write those inside of a quoted cell twice"
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -111,7 +111,7 @@ class _Table:
         if self.delimiter == ",":
             return self._quoted(start, len(self.lines))
         if any(cell.startswith('"') and not _is_quoted(cell) for cell in cells):
-            found = self._quoted(start, min(start + _MOST_LINES, len(self.lines)))
+            found = self._quoted(start, min(start + _MAX_LINES, len(self.lines)))
             if not found.problem and len(found.cells) == len(self.names):
                 return found
         return _Cells([_unquoted(cell) for cell in cells], start + 1)

@@ -12,7 +12,7 @@ from capfilt.query import OpenRun, filtered
 from capfilt.query.where import query_errors
 from capfilt.stats.scores import QUANTILES, quantiles_of
 
-MOST_WORDS = 1_000_000
+MAX_WORDS = 1_000_000
 """Words of each source by which diversity is judged. The more words, the fewer are new: so all get equally many."""
 
 REPEATED = 5  # most repeated texts that are named
@@ -49,7 +49,7 @@ class TextStats:
 def describe_texts(opened: OpenRun, where: str | None = None) -> dict[str, TextStats]:
     """Return the statistics of the texts by source, where there are any.
 
-    Diversity is judged on about equally many words of each source, MOST_WORDS at most, from samples drawn by position.
+    Diversity is judged on about equally many words of each source, MAX_WORDS at most, from samples drawn by position.
 
     Raises:
         QueryError: where is no condition on the columns of opened.candidates.
@@ -57,7 +57,7 @@ def describe_texts(opened: OpenRun, where: str | None = None) -> dict[str, TextS
     rows = filtered(opened.candidates, where)
     with query_errors(where, rows.columns):
         totals = dict(rows.aggregate("source, sum(words)::bigint AS n").fetchall())
-        wanted = min([MOST_WORDS, *(total for total in totals.values() if total)])
+        wanted = min([MAX_WORDS, *(total for total in totals.values() if total)])
         return {
             source: _describe(rows.filter(f"source = '{source}'"), min(1.0, wanted / max(totals[source], 1)))
             for source in SOURCES

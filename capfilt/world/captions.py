@@ -6,7 +6,7 @@ from capfilt.world.facts import relations
 from capfilt.world.language import Phrase, Statement, write
 from capfilt.world.scenes import Group, Scene, pick
 
-LEAST_WORDS, MOST_WORDS = 3, 14
+MIN_WORDS, MAX_WORDS = 3, 14
 
 
 def true_captions(scene: Scene, rng: Generator, count: int) -> list[str]:
@@ -22,7 +22,7 @@ def true_captions(scene: Scene, rng: Generator, count: int) -> list[str]:
 def word(statement: Statement, rng: Generator) -> str | None:
     """Return a statement in words, or None when they came out too few or too many for a caption."""
     text = write(statement, rng)
-    return text if LEAST_WORDS <= len(text.split()) <= MOST_WORDS else None
+    return text if MIN_WORDS <= len(text.split()) <= MAX_WORDS else None
 
 
 def true_statement(scene: Scene, rng: Generator) -> Statement:

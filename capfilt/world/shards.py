@@ -22,7 +22,7 @@ from capfilt.world.scenes import scene_at, scene_to_metadata, stream
 
 FAILED_DOWNLOADS = 0.02
 HUMAN_CAPTIONS = 5
-MOST_SAMPLES = 10_000  # of a shard
+MAX_SAMPLES = 10_000  # of a shard
 
 _SIDECAR = pa.schema(
     {
@@ -65,10 +65,8 @@ def write_world(folder: Path, world: World, samples: int, samples_per_shard: int
     Raises:
         ValueError: a shard would hold more samples than four digits of a key can name.
     """
-    if samples_per_shard > MOST_SAMPLES:
-        raise ValueError(
-            f"{samples_per_shard} samples in a shard; keys have room for {MOST_SAMPLES}, write more shards"
-        )
+    if samples_per_shard > MAX_SAMPLES:
+        raise ValueError(f"{samples_per_shard} samples in a shard; keys have room for {MAX_SAMPLES}, write more shards")
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, samples, samples_per_shard)
     return [

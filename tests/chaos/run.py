@@ -22,7 +22,7 @@ from typing import Any
 from ray.cluster_utils import Cluster
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-MOST_STARTS = 100  # of the job: far more than kills and faults can cost
+MAX_STARTS = 100  # of the job: far more than kills and faults can cost
 PATIENCE = 30.0  # seconds without a commit until the next is killed all the same
 MARK = "CHAOS_RUN"  # in the environment of every process that this one starts
 
@@ -70,7 +70,7 @@ class Job:
         """Return whether the job has come to its end; if it ended in another way, start it again."""
         code = self.driver.poll()
         if code not in (0, None):
-            assert self.starts < MOST_STARTS, "the job does not come to its end"
+            assert self.starts < MAX_STARTS, "the job does not come to its end"
             self.start()
         return code == 0
 
