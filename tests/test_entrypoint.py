@@ -1,8 +1,6 @@
 """The driver of a submitted job is started again when that may help, and only then."""
 
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -78,23 +76,3 @@ def test_a_folder_that_is_not_there_is_told(drivers, tmp_path, capsys):
     entrypoint.main(["0", "job.yaml", "--asked-in", str(tmp_path), "--folder", "/no/such/place", "--retries", "0"])
 
     assert "/no/such/place is not on this machine; relative paths in the settings start from" in capsys.readouterr().err
-
-
-def test_the_driver_is_the_command_line_with_a_code_of_its_own_for_what_nobody_foresaw(tmp_path):
-    code = (
-        "import sys, click; from capfilt.cli import cli; from capfilt.cli.driver import drive\n"
-        "@cli.command()\ndef surprise():\n    raise KeyError('encoder')\n"
-        "drive(sys.argv[1:])"
-    )
-
-    def run(*words: str) -> tuple[int, str]:
-        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-        return done.returncode, done.stderr
-
-    assert run("verify", str(tmp_path)) == (
-        1,
-        f"Error: {tmp_path}/run.yaml: not found, so this is no run folder; capfilt bootstrap makes one\n",
-    )
-    crashed, error = run("surprise")
-    assert crashed == 70
-    assert error.endswith("KeyError: 'encoder'\n")

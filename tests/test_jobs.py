@@ -132,15 +132,6 @@ def test_a_job_that_its_cluster_has_forgotten_is_not_waited_for(monkeypatch):
         wait_through_an_outage(monkeypatch, lambda port: dashboard(port, status=404))
 
 
-def test_a_dashboard_that_asks_for_a_token_is_told_with_what_gives_it(monkeypatch):
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
-    with dashboard(locked=True) as port:
-        result = CliRunner().invoke(cli, ["status", "run", "--address", f"http://127.0.0.1:{port}"])
-    assert result.exit_code == 1
-    assert len(result.output.splitlines()) == 1
-    assert "Missing authentication token; for a cluster that asks for a token set RAY_AUTH_MODE=token" in result.output
-
-
 def test_patience_with_a_dashboard_ends(monkeypatch):
     monkeypatch.setattr(jobs, "PATIENCE", 0)
     with pytest.raises(NoAnswerError, match="the cluster's Jobs API"):
