@@ -22,7 +22,7 @@ from capfilt.images import decode, resize
 from capfilt.shards import open_shard
 from capfilt.training.data import Batch, TrainingData, open_data
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "training.md"
 AUGMENTED = {"augmentation": {"min_scale": 0.2, "flip": True, "operations": 2}}
 BAD = (
     {"png": png()},
@@ -229,7 +229,7 @@ class TestFormats:
         assert sum(data.catalogue.samples) == len({*images(run(data, stop=5))}) == len(data) > 2
 
     @pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
-    def test_a_list_made_of_karpathys_file_as_the_readme_says(self, tmp_path):
+    def test_a_list_made_of_karpathys_file_as_the_documentation_says(self, tmp_path):
         """One sample for each image of the training split, with all its captions."""
         entries = [
             {"split": split, "filepath": "a", "filename": f"{n}.png", "sentences": [{"raw": "dog"}, {"raw": "cat"}]}
@@ -238,7 +238,7 @@ class TestFormats:
         folder = tmp_path / "coco"
         write_images(folder, *(f"a/{entry['filename']}" for entry in entries))
         write_json(folder / "dataset_coco.json", {"images": entries})
-        command = README.read_text().partition("$ jq")[2].partition("\n```")[0]
+        command = PAGE.read_text().partition("$ jq")[2].partition("\n```")[0]
         subprocess.run(f"jq{command}", shell=True, cwd=folder, check=True)
         data = open_set(folder, 2, texts=2)
         (batch,) = run(data, stop=1)
