@@ -92,7 +92,6 @@ def test_one_on_an_object_store_is_followed_into_its_next_files(far, monkeypatch
             time.sleep(0.01)
         for count in range(3):
             writer.note("failed", count=count, reason="r" * (MAX_FILE_BYTES // 2))
-        storage.publish(f"{far}/status.json", b'{"started": 1, "time": 2, "phase": "done"}')
     reading.join()
 
     assert [line.split("  ")[1:3] for line in lines] == [["start", "samples: 3"]] + [

@@ -97,7 +97,7 @@ def status(run: str, address: str | None, as_json: bool) -> None:
       capfilt status s3://bucket/cc12m --address http://127.0.0.1:8265 --json
     """
     from capfilt.errors import RunError
-    from capfilt.runs.standing import look_at, render_standing
+    from capfilt.standing import look_at, render_standing
 
     folder = _folder(run)
     found = _jobs(address).of(folder) if address else []
@@ -164,8 +164,8 @@ def stop(run: str, address: str | None, now: bool, wait: bool) -> None:
       capfilt stop runs/cc12m
       capfilt stop runs/pretrain --address http://127.0.0.1:8265 --now
     """
-    from capfilt.runs.standing import at_work
     from capfilt.runs.stop import request_stop
+    from capfilt.standing import at_work
 
     folder, jobs = _folder(run), _jobs(address) if address else None
     job = _at_work_on(folder, jobs)

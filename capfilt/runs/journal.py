@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 
 from capfilt import storage
 from capfilt.errors import RunError
-from capfilt.runs.standing import job_of, look_at
+from capfilt.runs.lease import is_free
+from capfilt.runs.status import job_of
 
 POLL = 2.0  # seconds between two looks at a journal that is followed
 MAX_FILE_BYTES = 64 << 10  # bytes of a file on an object store, which is sent again with each addition
@@ -71,7 +72,7 @@ def read_journal(root: str, follow: bool = False) -> Iterator[str]:
         raise RunError(f"{_file(root)}: not found; capfilt bootstrap writes it, other jobs do not")
     last, position = "", 0  # the file that was read last, and how much of it is told
     while True:
-        at_work = follow and look_at(root).state in ("running", "stopping")  # first, so that its last lines are read
+        at_work = follow and not is_free(root)  # first, so that its last lines are read
         for path in _files(root):
             if path < last:  # it grows no more: its driver has begun another, or has ended
                 continue

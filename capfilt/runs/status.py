@@ -144,6 +144,12 @@ def read_record(root: str) -> Record | None:
         return None
 
 
+def job_of(root: str) -> str:
+    """Return the folder of the job that a loop has reached; for a job, its own folder."""
+    record = read_record(root)
+    return storage.join(root, record.job) if record is not None and record.job else root
+
+
 def status_path(root: str) -> str:
     """Return where the record of a run lies."""
     return storage.join(root, "status.json")

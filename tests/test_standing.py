@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from fakes import NAMES, job_config, mixed_shards
 
+from capfilt import standing as standings
 from capfilt.errors import FailedUnitsError, RunError
-from capfilt.runs import standing as standings
 from capfilt.runs import start_run
 from capfilt.runs.lease import EXPIRY, hold_lease
-from capfilt.runs.standing import at_work, job_of, look_at, render_standing
-from capfilt.runs.status import Record, keep_status
+from capfilt.runs.status import Record, job_of, keep_status
 from capfilt.runs.stop import request_stop
+from capfilt.standing import at_work, look_at, render_standing
 from capfilt.tally import Tally
 
 

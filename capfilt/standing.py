@@ -77,12 +77,6 @@ def look_at(root: str) -> Standing:
     return Standing(root, state, driver and driver[0], record, job=_begun_job(root, record))
 
 
-def job_of(root: str) -> str:
-    """Return the folder of the job that a loop has reached; for a job, its own folder."""
-    record = read_record(root)
-    return storage.join(root, record.job) if record is not None and record.job else root
-
-
 def render_standing(standing: Standing) -> str:
     """Return the state of a run as lines for people."""
     return "\n".join(_lines(standing))
