@@ -89,6 +89,28 @@ def ray_cluster() -> None:
 
 
 @pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with mixed shards in `in`, for a bootstrap job of the test's own."""
+    from fakes import mixed_shards  # here, like what the next one needs, so that other tests do not wait for imports
+
+    mixed_shards(tmp_path / "in")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as above, with the run of a job that was done in one process, which tests compare theirs with."""
+    from fakes import NAMES, build_fakes, job_config, mixed_shards
+
+    from pipelines import bootstrap
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    mixed_shards(folder / "in")
+    bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+    return folder
+
+
+@pytest.fixture
 def in_front() -> Iterator[None]:
     """Ctrl-C interrupts, as it does not where the tests themselves run in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from dry_runs import tree
-from fakes import NAMES, build_fakes, build_nothing, job_config, mixed_shards
+from fakes import NAMES, build_fakes, build_nothing, job_config
 from models import small_checkpoint
 
 from capfilt.cli import cli
@@ -15,12 +15,6 @@ from capfilt.errors import ConfigError, RunError
 from capfilt.med.checkpoints import save
 from pipelines import bootstrap, plan
 from pipelines.plan import Options
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    mixed_shards(tmp_path / "in")
-    return tmp_path
 
 
 def capfilt_plan(folder: Path, *arguments: str) -> Result:
