@@ -17,7 +17,7 @@ PROMPT, END = [1, 2], 3
 def table_model() -> SimpleNamespace:
     """Return a model whose next token depends on the place and the last token, by a table for each image."""
 
-    def decode(ids: Tensor, tables: list[KeysValues], caches: object, start: int, seen: None, places: None) -> Tensor:
+    def decode(ids: Tensor, tables: list[KeysValues], caches: object, start: int, seen: None, groups: None) -> Tensor:
         each = len(ids) // len(tables[0][0])
         place = start + ids.shape[1] - 1
         return torch.stack([tables[0][0][row // each][place][last] for row, last in enumerate(ids[:, -1])])[:, None]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from capfilt.config.sizes import TextConfig
 from capfilt.med import attention
-from capfilt.med.ragged import Places
+from capfilt.med.ragged import Padding
 
 KIND = "cuda" if torch.cuda.is_available() else "cpu"
 HALF = torch.bfloat16 if KIND == "cuda" else torch.float16  # NumPy, by which kernels are interpreted, has no bfloat16
@@ -80,8 +80,8 @@ def test_a_few_queries_see_an_image(kernels, queries, tokens):
 def test_unequally_many_rows_of_images_see_them(kernels, monkeypatch, owners):
     heads = attention.Heads(TextConfig(width=64, heads=2), 64).to(KIND, HALF).eval()
     context, q = heads.project(noise(3, 70, 64, dtype=HALF)), noise(len(owners), 64, dtype=HALF)
-    places = Places.of(torch.tensor(owners, device=KIND), 3)
+    groups = Padding.of(torch.tensor(owners, device=KIND), 3)
     monkeypatch.setattr(attention, "few_suit", lambda q, keys: False)
-    expected = heads.attend(q, context, places=places)
+    expected = heads.attend(q, context, groups=groups)
     monkeypatch.setattr(attention, "few_suit", lambda q, keys: True)
-    torch.testing.assert_close(heads.attend(q, context, places=places), expected, rtol=0, atol=2e-2)
+    torch.testing.assert_close(heads.attend(q, context, groups=groups), expected, rtol=0, atol=2e-2)

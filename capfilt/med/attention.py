@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from capfilt.config.sizes import TextConfig
 from capfilt.med.cpu import MATRIX_UNITS
 from capfilt.med.gpu import few_suit, heads_suit, varlen_attention
-from capfilt.med.ragged import Places, Varlen
+from capfilt.med.ragged import Padding, Varlen
 from capfilt.med.residual import post_norm
 
 KeysValues = tuple[Tensor, Tensor]  # each (B, H, M, K)
@@ -64,22 +64,24 @@ class Heads(nn.Module):
         return self._split(self.key(context)), self._split(self.value(context))  # (B, H, M, K) each
 
     def project_all(
-        self, x: Tensor, places: Places | Varlen | None = None, rows: Tensor | None = None
+        self, x: Tensor, groups: Padding | Varlen | None = None, rows: Tensor | None = None
     ) -> tuple[Tensor, KeysValues]:
         """Return the queries, and the keys and values, of tokens that look at each other.
 
         Args:
-            x: (R, L, D), or a list (T, D), whose keys and values are returned padded (Places) or as one row (Varlen).
-            places: how the list is grouped; None for x (R, L, D).
+            x: (R, L, D), or a list (T, D), whose keys and values are returned as `groups` says: padded, or as one row.
+            groups: how the list is laid out for attention, Padding or Varlen; None for x (R, L, D).
             rows: indices of the listed tokens whose queries are needed; all by default.
         """
         if self.joint is not None:
             q, keys, values = self.joint(x).chunk(3, dim=-1)  # (..., D) each
             q = q if rows is None else q[rows]
         else:
-            q, keys, values = self.query(x if rows is None else x[rows]), self.key(x), self.value(x)
-        if places is not None:
-            keys, values = (places.pad(each) if isinstance(places, Places) else each[None] for each in (keys, values))
+            q, keys, values = self.query(x if rows is None else x[rows]), self.key(x), self.value(x)  # (..., D) each
+        if isinstance(groups, Padding):
+            keys, values = groups.pad(keys), groups.pad(values)  # (R, L, D) each
+        elif groups is not None:
+            keys, values = keys[None], values[None]  # (1, T, D) each
         return q, (self._split(keys), self._split(values))
 
     def attend(
@@ -88,29 +90,29 @@ class Heads(nn.Module):
         context: KeysValues,
         mask: Tensor | None = None,
         causal: bool = False,
-        places: Places | Varlen | None = None,
+        groups: Padding | Varlen | None = None,
     ) -> Tensor:
         """Return the output (R, L, D) of queries q (R, L, D) over the context; R may be a multiple of its B.
 
         Rows that share a context are folded into the query dimension, so that the keys and values of an
-        image are never copied for its texts. With places, images may have different numbers of rows: q is
-        then (T, D) or (T, 1, D), and so is the result. Varlen places need no mask: nothing is padded.
+        image are never copied for its texts. With groups, images may have different numbers of rows: q is
+        then (T, D) or (T, 1, D), and so is the result. With Varlen no mask is needed: nothing is padded.
         """
         keys, values = context
-        if isinstance(places, Varlen):
+        if isinstance(groups, Varlen):
             keys, values = (each.transpose(1, 2).flatten(0, 1) for each in context)  # (S, H, K) each
-            seen = varlen_attention(q.view(len(q), self.heads, -1), keys, values, places)  # (T, H, K)
+            seen = varlen_attention(q.view(len(q), self.heads, -1), keys, values, groups)  # (T, H, K)
             return self.out(seen.flatten(1))  # type: ignore[no-any-return]  # (T, D)
-        groups = q.view(len(keys), -1, q.shape[-1]) if places is None else places.pad(q.flatten(0, -2))  # (B, Q, D)
-        if mask is None and not causal and groups.shape[1] <= FEW_QUERIES and few_suit(groups, keys):
+        queries = q.view(len(keys), -1, q.shape[-1]) if groups is None else groups.pad(q.flatten(0, -2))  # (B, Q, D)
+        if mask is None and not causal and queries.shape[1] <= FEW_QUERIES and few_suit(queries, keys):
             from capfilt.med.kernels import attend_few
 
-            y = attend_few(groups.contiguous(), keys, values)  # (B, Q, D)
+            y = attend_few(queries.contiguous(), keys, values)  # (B, Q, D)
         else:
             dropout = self.attention_dropout if self.training else 0.0
-            y = attention(self._split(groups), keys, values, mask, dropout, causal)  # (B, H, Q, K)
+            y = attention(self._split(queries), keys, values, mask, dropout, causal)  # (B, H, Q, K)
             y = y.transpose(1, 2).flatten(2)  # (B, Q, D)
-        return self.out((y if places is None else places.pack(y)).view(q.shape))  # type: ignore[no-any-return]
+        return self.out((y if groups is None else groups.pack(y)).view(q.shape))  # type: ignore[no-any-return]
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)  # (B, L, D) -> (B, H, L, K)
@@ -130,11 +132,11 @@ class Attention(Heads):
         context: KeysValues,
         mask: Tensor | None = None,
         causal: bool = False,
-        places: Places | Varlen | None = None,
+        groups: Padding | Varlen | None = None,
         q: Tensor | None = None,
     ) -> Tensor:
         """Map x (R, L, D) to (R, L, D), or (T, D) to (T, D); q are its queries, if computed; the rest as in attend."""
-        seen = self.attend(self.query(x) if q is None else q, context, mask, causal, places)
+        seen = self.attend(self.query(x) if q is None else q, context, mask, causal, groups)
         return post_norm(x, self.dropout(seen), self.norm)
 
     def go_on(self, x: Tensor, cache: "SelfCache | None", start: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from capfilt.med.attention import KeysValues, SelfCache
-from capfilt.med.ragged import Places
+from capfilt.med.ragged import Padding
 from capfilt.med.text import TextStack
 
 MAX_OPEN = 0.75  # finished rows are dropped when at most this share of the rows is still open; earlier it does not pay
@@ -48,7 +48,7 @@ class DecodingState:
     rows: Tensor  # int64 (r,), the index of each among all R captions
     owners: Tensor  # int64 (r,), the image of each
     left: Generated | None = None  # all R captions, final for those whose rows were dropped; None before any was
-    places: Places | None = None  # of the rows within their images; None while all images have equally many
+    groups: Padding | None = None  # of the rows within their images; None while all images have equally many
     fixed: bool = False  # its shape must not change
 
     @classmethod
@@ -92,7 +92,7 @@ class DecodingState:
         images, self.owners = torch.unique(self.owners[rows], return_inverse=True)
         if len(images) < len(self.image[0][0]):
             self.image = [(keys[images], values[images]) for keys, values in self.image]
-        self.places = Places.of(self.owners, len(images))
+        self.groups = Padding.of(self.owners, len(images))
 
 
 def prefill(
@@ -124,8 +124,8 @@ def next_logits(
     caches: list[SelfCache],
     start: int,
     seen: Tensor | None = None,
-    places: Places | None = None,
+    groups: Padding | None = None,
 ) -> Tensor:
     """Return the logits (R, V) after ids (R, L), the tokens from position start on; the rest as in decode."""
-    states = model.text.decode(ids, image, caches, start, seen, places)  # (R, L, D)
+    states = model.text.decode(ids, image, caches, start, seen, groups)  # (R, L, D)
     return model.text.logits(states[:, -1])

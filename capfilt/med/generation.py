@@ -57,7 +57,7 @@ class CaptionGenerator:
         """Write one token to each caption at each of the steps."""
         for step in steps:
             last = state.ids[:, step - 1 : step]  # (r, 1)
-            logits = next_logits(self.model, last, state.image, state.caches, step - 1, places=state.places)  # (r, V)
+            logits = next_logits(self.model, last, state.image, state.caches, step - 1, groups=state.groups)  # (r, V)
             self._write(state, logits, step)
 
     def _write(self, state: DecodingState, logits: Tensor, step: int) -> None:
@@ -67,8 +67,9 @@ class CaptionGenerator:
             token, logprob = self._draw_of_chunks(logits, written, banned, state.noise[:, step])  # (r,), (r,)
         else:
             logits = logits.float()
-            token = self._choose(logits, written, banned, None if state.noise is None else state.noise[:, step])
-            logprob = -F.cross_entropy(logits, token, reduction="none")
+            noise = None if state.noise is None else state.noise[:, step]  # (r,)
+            token = self._choose(logits, written, banned, noise)  # (r,)
+            logprob = -F.cross_entropy(logits, token, reduction="none")  # (r,)
         state.write(token, step, logprob, self.end)
 
     def _choose(self, logits: Tensor, written: Tensor, banned: int | None, noise: Tensor | None) -> Tensor:

@@ -48,7 +48,7 @@ class ImageEncoder:
         """Return a list of one tensor, the image tokens (B, M, D) of a part of a batch, pixels (B, 3, S, S)."""
         # The host waits for this copy. Else torch would note the stream on the pinned pixels and query it when they are
         # freed, which a thread that is done with a batch may do while another one captures.
-        image = self._runner.start(pixels.to(self._device.kind))
+        image = self._runner.start(pixels.to(self._device.kind))  # (B, M, D)
         return [image.clone()]  # the graph's own tensor is overwritten by the next part or batch
 
     def _see(self, pixels: Tensor) -> Tensor:

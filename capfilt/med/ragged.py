@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 
-class Places(NamedTuple):
-    """Where each row of a list stands in a rectangle of groups."""
+class Padding(NamedTuple):
+    """Where each row of a list stands in a rectangle of its groups, padded to equal length."""
 
     flat: Tensor  # int64 (T,), index in the flattened rectangle
     groups: int

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from capfilt.config.sizes import TextConfig
 from capfilt.med.attention import Attention, KeysValues, SelfCache
-from capfilt.med.ragged import Places
+from capfilt.med.ragged import Padding
 from capfilt.med.residual import post_norm
 from capfilt.med.unpadded import Grouping, UnpaddedTexts
 
@@ -74,9 +74,9 @@ class TextBlock(nn.Module):
 
         q are the queries of x, text the keys and values of all tokens.
         """
-        x = self.encoder_attn(x, text, grouping.mask, places=grouping.texts, q=q)  # (T, D)
+        x = self.encoder_attn(x, text, grouping.mask, groups=grouping.texts, q=q)  # (T, D)
         if image is not None:
-            x = self.cross_attn(x, image, places=grouping.images)  # (T, D)
+            x = self.cross_attn(x, image, groups=grouping.images)  # (T, D)
         return self.mlp(x)  # type: ignore[no-any-return]
 
     def decode(
@@ -86,11 +86,11 @@ class TextBlock(nn.Module):
         cache: SelfCache | None,
         start: int,
         seen: Tensor | None = None,
-        places: Places | None = None,
+        groups: Padding | None = None,
     ) -> Tensor:
         """Map x (R, L, D), the tokens from position start on, to (R, L, D); seen (B, 1, 1, M) masks the image."""
         x = self.decoder_attn.go_on(x, cache, start)  # (R, L, D)
-        return self.mlp(self.cross_attn(x, image, seen, places=places))  # type: ignore[no-any-return]
+        return self.mlp(self.cross_attn(x, image, seen, groups=groups))  # type: ignore[no-any-return]
 
 
 class Embeddings(nn.Module):
@@ -186,21 +186,21 @@ class TextStack(nn.Module):
         caches: list[SelfCache] | None = None,
         start: int = 0,
         seen: Tensor | None = None,
-        places: Places | None = None,
+        groups: Padding | None = None,
     ) -> Tensor:
         """Return the last states (R, L, D) of ids (R, L) in mode "decode".
 
         With caches, ids are the tokens from position start on, after those already cached: any number
         at the start, one at a time later. seen, bool (B, M), is True for the context tokens that may be
-        looked at; None allows all. places groups the rows, of one token each, by image where images have
-        different numbers of rows.
+        looked at; None allows all. groups, where images have different numbers of rows, says which rows, of
+        one token each, belong to which image.
         """
         if start and ids.shape[1] > 1:
             raise ValueError(f"{ids.shape[1]} tokens at position {start}; after the first call give one at a time")
         mask = None if seen is None else seen[:, None, None, :]  # (B, 1, 1, M)
         x: Tensor = self.embeddings(ids, start)  # (R, L, D)
         for layer, block in enumerate(self._blocks()):
-            x = block.decode(x, image[layer], caches[layer] if caches else None, start, mask, places)  # (R, L, D)
+            x = block.decode(x, image[layer], caches[layer] if caches else None, start, mask, groups)  # (R, L, D)
         return x
 
     def logits(self, x: Tensor) -> Tensor:

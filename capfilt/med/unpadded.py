@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from capfilt.med.gpu import send
-from capfilt.med.ragged import Places, Spans, Varlen
+from capfilt.med.ragged import Padding, Spans, Varlen
 
 LIST, TEXTS, GROUP = 512, 128, 128  # lengths of lists of tokens, of lists of texts and of groups are multiples of these
 
@@ -19,9 +19,9 @@ LIST, TEXTS, GROUP = 512, 128, 128  # lengths of lists of tokens, of lists of te
 class Grouping(NamedTuple):
     """How listed tokens are grouped for attention: by text for self-attention, by image for cross-attention."""
 
-    texts: Places | Varlen  # of R texts
-    images: Places | Varlen  # of B images
-    mask: Tensor | None = None  # bool (R, 1, 1, L), True for the real tokens of each text; only with Places
+    texts: Padding | Varlen  # of R texts
+    images: Padding | Varlen  # of B images
+    mask: Tensor | None = None  # bool (R, 1, 1, L), True for the real tokens of each text; only with Padding
 
 
 class UnpaddedTexts(NamedTuple):
@@ -47,12 +47,12 @@ class UnpaddedTexts(NamedTuple):
             owners: int64 (R,), the image of each text, non-decreasing.
             images: B.
         """
-        rows, texts, places = cls._real_tokens(keep)
-        inner = Places.of(texts, len(keep))
+        rows, texts, positions = cls._real_tokens(keep)
+        inner = Padding.of(texts, len(keep))
         mask = keep[:, None, None, : inner.width]  # (R, 1, 1, L)
-        tokens = Grouping(inner, Places.of(owners[texts], images), mask)
-        firsts = Grouping(Places.of(rows, len(keep)), Places.of(owners, images), mask)
-        return cls(ids[keep], places, owners, torch.searchsorted(texts, rows), tokens, firsts)
+        tokens = Grouping(inner, Padding.of(owners[texts], images), mask)
+        firsts = Grouping(Padding.of(rows, len(keep)), Padding.of(owners, images), mask)
+        return cls(ids[keep], positions, owners, torch.searchsorted(texts, rows), tokens, firsts)
 
     @classmethod
     def varlen(cls, ids: Tensor, keep: Tensor, owners: Tensor, images: int, tokens: int) -> "UnpaddedTexts":
@@ -61,7 +61,7 @@ class UnpaddedTexts(NamedTuple):
         The lengths of lists and of their longest groups are rounded up, so that few different ones occur. The padding
         belongs to no group, and its results are meaningless.
         """
-        rows, texts, places = cls._real_tokens(keep)
+        rows, texts, positions = cls._real_tokens(keep)
         more_tokens, more_texts = -len(texts) % LIST, -len(keep) % TEXTS
         whole = Spans.of(texts, len(keep) + more_texts).rounded(GROUP)
         single = Spans.of(rows, len(keep) + more_texts)
@@ -69,7 +69,7 @@ class UnpaddedTexts(NamedTuple):
         at_images, firsts_at_images = (Spans.of(of, images).rounded(GROUP) for of in (owners[texts], owners))
         return cls(
             ids=F.pad(ids[keep], (0, more_tokens)),
-            positions=F.pad(places, (0, more_tokens)),
+            positions=F.pad(positions, (0, more_tokens)),
             owners=F.pad(owners, (0, more_texts)),
             starts=F.pad(torch.searchsorted(texts, rows), (0, more_texts)),
             tokens=Grouping(Varlen(whole, whole), Varlen(at_images, seen)),
@@ -79,8 +79,8 @@ class UnpaddedTexts(NamedTuple):
     @staticmethod
     def _real_tokens(keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the indices of the texts (R,), and for each real token its text (T,) and its position there (T,)."""
-        texts, places = keep.nonzero().unbind(1)
-        return torch.arange(len(keep), device=keep.device), texts, places
+        texts, positions = keep.nonzero().unbind(1)
+        return torch.arange(len(keep), device=keep.device), texts, positions
 
     def to(self, device: torch.device) -> "UnpaddedTexts":
         """Return the same on a device, without waiting for it."""
