@@ -12,7 +12,7 @@ from capfilt.indexing import index_shard, indexed_shards, known_shard, shard_at
 from capfilt.ledger import committed_units
 from capfilt.records import Shard
 from capfilt.runs import Run
-from capfilt.runs.plans import places, shard_ids
+from capfilt.runs.plans import canonical_urls, shard_ids
 from capfilt.runs.stop import Stop
 from capfilt.storage import absolute
 
@@ -110,7 +110,10 @@ def _final(run: Run, planned: Sequence[Shard]) -> list[Shard]:
 
 def _check_same(planned: Sequence[str], found: Sequence[str], root: str) -> None:
     """Check that the shards of a plan are all there; files that have come since are left out, and told."""
-    there, here = dict(zip(places(planned), planned, strict=True)), dict(zip(places(found), found, strict=True))
+    there, here = (
+        dict(zip(canonical_urls(planned), planned, strict=True)),
+        dict(zip(canonical_urls(found), found, strict=True)),
+    )
     gone = sorted(url for place, url in there.items() if place not in here)
     new = sorted(url for place, url in here.items() if place not in there)
     changes = [f"gone: {url}" for url in gone] + [f"new: {url}" for url in new]

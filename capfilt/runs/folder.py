@@ -29,7 +29,7 @@ from capfilt.errors import ConfigError, RunError
 from capfilt.fingerprint import fingerprint
 from capfilt.records import Shard
 from capfilt.runs.lease import require_folder
-from capfilt.runs.plans import places, read_plan, write_plan
+from capfilt.runs.plans import canonical_urls, read_plan, write_plan
 from capfilt.runs.selection import Selection
 from capfilt.shards import find_shards
 
@@ -200,7 +200,10 @@ def _runs_in(folder: str) -> list[str]:
 
 def _means_plan(run: Run, inputs: Sequence[str]) -> bool:
     """Return whether inputs mean the shards that a run was planned with, and no others."""
-    return run.has_plan() and {*places([shard.url for shard in run.plan()])} == {*places(find_shards(inputs))}
+    if not run.has_plan():
+        return False
+    planned = canonical_urls([shard.url for shard in run.plan()])
+    return set(planned) == set(canonical_urls(find_shards(inputs)))
 
 
 def _differences(stored: RunRecord, config: BootstrapConfig, hashes: dict[str, str]) -> Iterator[str]:

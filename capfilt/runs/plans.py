@@ -61,7 +61,7 @@ def read_plan(path: str, remedy: str = PLAN_ANEW) -> list[Shard]:
         raise RunError(f"{path}: is no plan ({cause}); {remedy}") from None
 
 
-def places(urls: Sequence[str]) -> list[str]:
+def canonical_urls(urls: Sequence[str]) -> list[str]:
     """Return for each URL one that all paths to its folder have in common, whatever links or .. are in them."""
     parts = [storage.absolute(url).rpartition("/") for url in urls]
     folders = {folder for folder, _, _ in parts}

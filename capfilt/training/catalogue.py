@@ -14,7 +14,7 @@ from capfilt.display import counted
 from capfilt.errors import ConfigError, RunError, ShardError
 from capfilt.indexing import shard_at
 from capfilt.records import Shard
-from capfilt.runs.plans import places, read_plan
+from capfilt.runs.plans import canonical_urls, read_plan
 from capfilt.shards import ShardReader, describe_damage, find_shards, open_shard
 from capfilt.shards.samples import NO_SAMPLES
 from capfilt.storage import absolute, exists, join, publish
@@ -116,10 +116,10 @@ def _table_bytes(shards: Sequence[Shard]) -> bytes:
 
 
 def _read(file: str, urls: Sequence[str]) -> list[Shard]:
-    known, here = {*urls}, dict(zip(places(urls), urls, strict=True))
+    known, here = {*urls}, dict(zip(canonical_urls(urls), urls, strict=True))
     shards = read_plan(file, AGAIN)
     if any(shard.url not in known for shard in shards):  # they may be called by other paths today
-        there = zip(places([shard.url for shard in shards]), shards, strict=True)
+        there = zip(canonical_urls([shard.url for shard in shards]), shards, strict=True)
         shards = [s if s.url in known else replace(s, url=here.get(place, s.url)) for place, s in there]
     gone, new = sorted({shard.url for shard in shards} - {*urls}), sorted({*urls} - {shard.url for shard in shards})
     if gone or new:
