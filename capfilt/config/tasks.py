@@ -112,7 +112,7 @@ class NLVR2Settings(Config):
     seed: NonNegativeInt = Field(0, description="of the random swaps of data.swap")
 
 
-class TaskConfig(Config):
+class DownstreamConfig(Config):
     """What fine-tuning for VQA and for NLVR2 have in common."""
 
     checkpoint: str = Field(description="start, a path or URL: a pre-training checkpoint")
@@ -137,14 +137,14 @@ class TaskConfig(Config):
         return self
 
 
-class VQAConfig(TaskConfig):
+class VQAConfig(DownstreamConfig):
     """Fine-tune a model that answers questions (arXiv 2201.12086, section 5.3)."""
 
     role: Literal["vqa"] = Field(description="what the checkpoint becomes")
     data: QuestionData = Field(description="what is trained on; each question needs an answer")
 
 
-class NLVR2Config(TaskConfig):
+class NLVR2Config(DownstreamConfig):
     """Fine-tune a model that judges sentences about two images (section 5.4)."""
 
     role: Literal["nlvr2"] = Field(description="what the checkpoint becomes")
