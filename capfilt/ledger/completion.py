@@ -26,16 +26,10 @@ def complete_shard(run: Run, shard: Shard, config: BootstrapConfig) -> None:
         RunError: its units do not add up to the shard, or a file is not what its record says.
         OSError: a file cannot be read or written.
     """
-    statuses: Counter[str] = Counter()
     units = cover(_committed(run, shard), shard.samples)
     try:
-        for unit in units if not is_complete(run, shard) else ():
-            statuses.update(read_commit(f"{unit_stem(run, unit)}.json").statuses)
-        try:
-            check_failures(shard, statuses, config, _failed(run, shard, units))
-        except ShardError as error:  # a unit that alone has too many is never committed, and done anew anyway
-            remedy = f"remove {run.parts(shard)} to have it done anew once its images can be read"
-            raise ShardError(f"{error}; or {remedy}") from None
+        if not is_complete(run, shard):
+            _require_usable(run, shard, units, config)
         fold(run, shard, units)
     except (RunError, OSError):
         if not is_complete(run, shard):  # else another was faster, and removed the units while they were read
@@ -56,7 +50,19 @@ def complete_if_covered(run: Run, shard: Shard, config: BootstrapConfig) -> bool
     return True
 
 
-def _failed(run: Run, shard: Shard, units: Sequence[Unit]) -> Iterator[tuple[str, str]]:
+def _require_usable(run: Run, shard: Shard, units: Sequence[Unit], config: BootstrapConfig) -> None:
+    """Raise ShardError if too many samples of a shard failed, given all of its units."""
+    statuses: Counter[str] = Counter()
+    for unit in units:
+        statuses.update(read_commit(f"{unit_stem(run, unit)}.json").statuses)
+    try:
+        check_failures(shard, statuses, config, _failed(run, units))
+    except ShardError as error:  # a unit that alone has too many is never committed, and done anew anyway
+        remedy = f"remove {run.parts(shard)} to have it done anew once its images can be read"
+        raise ShardError(f"{error}; or {remedy}") from None
+
+
+def _failed(run: Run, units: Sequence[Unit]) -> Iterator[tuple[str, str]]:
     """Yield key and error of each sample of the units that was not scored."""
     for unit in units:
         stem = unit_stem(run, unit)
