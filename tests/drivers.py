@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from capfilt.runs.lease import RENEWED, hold_lease
+from capfilt.runs.lease import RENEW_EVERY, hold_lease
 
 TESTS = Path(__file__).parent
 ERRORS = "driver.err"  # in the folder of a job: what its driver writes to standard error
@@ -21,13 +21,15 @@ def tables(folder: Path) -> dict[str, bytes]:
     }
 
 
-def start_driver(folder: Path, local: bool, delay: float = 0.1, renewed: float = RENEWED) -> "subprocess.Popen[bytes]":
+def start_driver(
+    folder: Path, local: bool, delay: float = 0.1, renewed: float = RENEW_EVERY
+) -> "subprocess.Popen[bytes]":
     """Start the job in a process of its own, with a Ray of its own; it renews its lease after so many seconds."""
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # not ignored, as in the background
         "from pathlib import Path; from functools import partial\n"
         "from fakes import NAMES, build_fakes, job_config; from pipelines import bootstrap\n"
-        f"from capfilt.runs import lease; lease.RENEWED = {renewed}\n"
+        f"from capfilt.runs import lease; lease.RENEW_EVERY = {renewed}\n"
         f"bootstrap.run(job_config(Path({str(folder)!r})), partial(build_fakes, delay={delay}), NAMES, local={local})"
     )
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])

@@ -225,7 +225,7 @@ def test_an_export_whose_lease_another_has_taken_ends_though_no_shard_does(folde
 
     taking = threading.Thread(target=displace, args=(run.exporting(config), over.is_set))
     monkeypatch.setattr(export, "ExportWorker", Stuck)
-    monkeypatch.setattr("capfilt.runs.lease.RENEWED", 0.02)
+    monkeypatch.setattr("capfilt.runs.lease.RENEW_EVERY", 0.02)
     try:
         with pytest.raises(RunError, match=r"another driver has taken this run: pid .*; this one stops"):
             export.run(config)

@@ -354,7 +354,7 @@ def test_a_driver_that_is_refused_leaves_the_settings_and_the_shards_of_the_one_
 
 def test_a_training_that_another_driver_has_taken_ends(root, monkeypatch):
     """As one does whose machine was away for so long that it counted as dead."""
-    monkeypatch.setattr("capfilt.runs.lease.RENEWED", 0.02)
+    monkeypatch.setattr("capfilt.runs.lease.RENEW_EVERY", 0.02)
     job = pretraining(root, output=str(root / "taken"), schedule=schedule(2_000, batch_size=4))
     over = threading.Event()
 

@@ -131,7 +131,7 @@ def test_a_driver_that_lost_its_lease_leaves_that_of_the_other(tmp_path):
 
 
 def test_a_lease_is_renewed(tmp_path, monkeypatch):
-    monkeypatch.setattr(leases, "RENEWED", 0.02)
+    monkeypatch.setattr(leases, "RENEW_EVERY", 0.02)
 
     with hold_lease(str(tmp_path)):
         start = owner(tmp_path)["renewed"]

@@ -48,7 +48,7 @@ def test_a_loop_counts_its_jobs_and_tells_at_once_which_one_it_is_at(tmp_path):
 
 
 def test_it_is_written_while_the_job_is_at_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(status, "WRITTEN", 0.02)
+    monkeypatch.setattr(status, "WRITE_EVERY", 0.02)
     with keep_status(str(tmp_path)) as board:
         board.begin(samples=40, done=0)
         deadline = time.monotonic() + 60

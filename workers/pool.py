@@ -40,7 +40,7 @@ MAX_BUILDS = 3  # actors in a row that died while they built their worker
 PATIENCE = 60.0  # seconds without a worker after which a warning says so
 START = 5.0  # seconds that the process of an actor takes to start
 TURN = 2.0  # seconds that a turn of the driver's loop may take; in any time beyond that, the driver was held up
-SHOWN = 1.0  # seconds between two states shown to the listener, which cost more the more units are in hand
+SHOW_EVERY = 1.0  # seconds between two states shown to the listener, which cost more the more units are in hand
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -234,7 +234,7 @@ class _ActorPool(Generic[R]):
     def _show(self) -> None:
         """Show the listener the state, now and then and whenever a worker comes or goes."""
         now, ready = time.monotonic(), sum(slot.building is None for slot in self.slots)
-        if ready == self.ready and now < self.shown + SHOWN:
+        if ready == self.ready and now < self.shown + SHOW_EVERY:
             return
         self.shown, self.ready = now, ready
         in_hand = tuple((case, slot) for slot in self.slots for case in slot.calls.values())

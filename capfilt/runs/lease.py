@@ -32,7 +32,7 @@ from capfilt.display import local_time
 from capfilt.errors import RunError
 from capfilt.runs.stop import forget_stop
 
-RENEWED = 15.0  # seconds between two renewals
+RENEW_EVERY = 15.0  # seconds between two renewals
 EXPIRY = 90.0  # seconds without a renewal after which a driver on another machine counts as dead
 
 Moment = Annotated[float, Field(ge=0, le=1e11)]
@@ -182,7 +182,7 @@ def is_free(root: str) -> bool:
 
 
 def _keep(lease: Lease, lost: Callable[[], None], done: threading.Event) -> None:
-    while not done.wait(RENEWED):
+    while not done.wait(RENEW_EVERY):
         try:
             lease.renew()
             lease.check()

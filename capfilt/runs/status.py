@@ -23,7 +23,7 @@ from capfilt.errors import FailedUnitsError, StoppedError
 from capfilt.runs.lease import Moment
 from capfilt.tally import Tally
 
-WRITTEN = 10.0  # seconds between two records
+WRITE_EVERY = 10.0  # seconds between two records
 _TOLD = 3  # failures told in full; the journal holds all of them
 
 Phase = Literal["starting", "bootstrap", "export", "rounds", "done", "partly", "stopped", "failed", "ended"]
@@ -176,5 +176,5 @@ def _first_line(text: str) -> str:
 
 
 def _keep(board: Board, done: threading.Event) -> None:
-    while not done.wait(WRITTEN):
+    while not done.wait(WRITE_EVERY):
         board.write()
