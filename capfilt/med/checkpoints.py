@@ -16,7 +16,7 @@ from capfilt.errors import CheckpointError
 from capfilt.med.fetch import require_place
 from capfilt.med.model import INITIAL_TEMPERATURE, MED
 from capfilt.med.nlvr2 import NLVR2
-from capfilt.med.published import Heads, fit_positions, from_published, infer_config, infer_nlvr2, infer_vqa, kind_of
+from capfilt.med.published import INFER, HeadCounts, fit_positions, from_published, kind_of
 from capfilt.med.tokenizer import Tokenizer
 from capfilt.med.vision import NORM_EPS
 from capfilt.med.vqa import VQA
@@ -88,7 +88,7 @@ def load_nlvr2(path: Path, image_size: int | None = None) -> NLVR2Checkpoint:
     return _only(NLVR2Checkpoint, path, image_size)
 
 
-def load_any(path: Path, image_size: int | None = None, heads: Heads = (None, None)) -> AnyCheckpoint:
+def load_any(path: Path, image_size: int | None = None, heads: HeadCounts = (None, None)) -> AnyCheckpoint:
     """Read a checkpoint folder, a transformers BLIP folder, or an original .pth file with its words beside it.
 
     Args:
@@ -173,15 +173,14 @@ def _reason(error: ValidationError) -> str:
     return ": ".join([*map(str, problem["loc"]), problem["msg"].removeprefix("Value error, ")])
 
 
-def _published(state: dict[str, Tensor], heads: Heads, path: Path, image_size: int | None) -> AnyCheckpoint:
+def _published(state: dict[str, Tensor], heads: HeadCounts, path: Path, image_size: int | None) -> AnyCheckpoint:
     kind = kind_of(state)
     ours = from_published(state, str(path), kind)
     if path.is_dir() and "itm_head.weight" in ours:
         # transformers leaves out the temperature, which only training reads.
         ours.setdefault("temperature", torch.tensor(INITIAL_TEMPERATURE))
-    infer = {"med": infer_config, "vqa": infer_vqa, "nlvr2": infer_nlvr2}[kind]
     try:
-        config = infer(ours, image_size, heads)
+        config = INFER[kind](ours, image_size, heads)
     except ValidationError as error:
         raise CheckpointError(f"{path}: {_reason(error)}; give sizes that fit its tensors") from None
     except (KeyError, IndexError, ValueError) as error:
@@ -189,7 +188,7 @@ def _published(state: dict[str, Tensor], heads: Heads, path: Path, image_size: i
     return _build(config, ours, path)
 
 
-def _load_transformers(folder: Path, values: dict[str, object]) -> tuple[dict[str, Tensor], Heads]:
+def _load_transformers(folder: Path, values: dict[str, object]) -> tuple[dict[str, Tensor], HeadCounts]:
     vision, text = values.get("vision_config"), values.get("text_config")
     if values.get("model_type") != "blip" or not isinstance(vision, dict) or not isinstance(text, dict):
         raise CheckpointError(f"{folder}: config.json is of model type {values.get('model_type')}; med or blip is read")

@@ -7,12 +7,14 @@ import torch
 from capfilt.errors import CheckpointError
 from capfilt.med.checkpoints import MEANINGS, AnyCheckpoint, Checkpoint, checkpoint_hash, load_any, save
 from capfilt.med.momentum import MOMENTUM
-from capfilt.med.published import Heads
+from capfilt.med.published import HeadCounts
 from capfilt.med.transformers_layout import LAYOUTS, save_transformers
 from capfilt.med.weights import count_parameters, load_tensors
 
 
-def convert(source: Path, target: Path, to: str, image_size: int | None = None, heads: Heads = (None, None)) -> str:
+def convert(
+    source: Path, target: Path, to: str, image_size: int | None = None, heads: HeadCounts = (None, None)
+) -> str:
     """Write a checkpoint in another layout, and return a one-line description of what was written.
 
     Args:

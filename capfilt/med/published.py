@@ -7,7 +7,7 @@ of patterns; one that no row matches is an error, so that nothing is dropped or 
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -20,7 +20,7 @@ from capfilt.med.vision import is_square, resize_positions
 logger = logging.getLogger(__name__)
 
 Kind = Literal["med", "vqa", "nlvr2"]
-Heads = tuple[int | None, int | None]  # of the vision tower and of the text stack; None where not known
+HeadCounts = tuple[int | None, int | None]  # of the vision tower and of the text stack; None where not known
 
 HEAD_WIDTH = 64  # of every published BLIP, in both halves
 PUBLISHED_WIDTHS = (768, 1024)
@@ -136,7 +136,9 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape if one.is_meta else torch.equal(one, other)
 
 
-def infer_config(state: Mapping[str, Tensor], image_size: int | None = None, heads: Heads = (None, None)) -> MEDConfig:
+def infer_config(
+    state: Mapping[str, Tensor], image_size: int | None = None, heads: HeadCounts = (None, None)
+) -> MEDConfig:
     """Return the sizes that a state dict under MED's names was built with.
 
     Args:
@@ -157,17 +159,27 @@ def infer_config(state: Mapping[str, Tensor], image_size: int | None = None, hea
     )
 
 
-def infer_vqa(state: Mapping[str, Tensor], image_size: int | None = None, heads: Heads = (None, None)) -> VQASizes:
+def infer_vqa(state: Mapping[str, Tensor], image_size: int | None = None, heads: HeadCounts = (None, None)) -> VQASizes:
     """Return the sizes of a VQA model; arguments as in infer_config."""
     return VQASizes(vision=_vision(state, image_size, heads[0]), text=_text(state, "questions", heads[1]))
 
 
-def infer_nlvr2(state: Mapping[str, Tensor], image_size: int | None = None, heads: Heads = (None, None)) -> NLVR2Sizes:
+def infer_nlvr2(
+    state: Mapping[str, Tensor], image_size: int | None = None, heads: HeadCounts = (None, None)
+) -> NLVR2Sizes:
     """Return the sizes of an NLVR2 model; arguments as in infer_config."""
     text = _text(state, "text", heads[1])
     merging = [layer for layer in range(text.depth) if f"text.blocks.{layer}.cross_attn.merge.weight" in state]
     vision = _vision(state, image_size, heads[0])
     return NLVR2Sizes(vision=vision, text=text, merge_from=min(merging, default=text.depth))
+
+
+INFER: dict[Kind, Callable[[Mapping[str, Tensor], int | None, HeadCounts], Sizes]] = {
+    "med": infer_config,
+    "vqa": infer_vqa,
+    "nlvr2": infer_nlvr2,
+}
+"""By kind of model, what infers its sizes."""
 
 
 def _vision(state: Mapping[str, Tensor], image_size: int | None, heads: int | None) -> VisionConfig:
