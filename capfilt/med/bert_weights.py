@@ -9,7 +9,7 @@ from capfilt.config.sizes import TextConfig
 from capfilt.errors import CheckpointError
 from capfilt.med.published import translate
 from capfilt.med.tokenizer import Tokenizer
-from capfilt.med.weights import load_json, load_tensors, weights_file, words_file
+from capfilt.med.weights import CONFIG, load_json, load_tensors, weights_file, words_file
 
 # BLIP has no token types and no next-sentence head; the decoder's matrix is the word embedding under a second name.
 LEFT_OUT = re.compile(
@@ -34,7 +34,7 @@ def read_bert(folder: Path, sizes: TextConfig, tokenizer: Tokenizer) -> tuple[di
     """
     if not folder.is_dir():
         raise CheckpointError(f"no BERT at {folder}; give a folder with config.json, model.safetensors and vocab.txt")
-    _check(folder, load_json(folder / "config.json"), sizes)
+    _check(folder, load_json(folder / CONFIG), sizes)
     vocabulary = words_file(folder)
     if Tokenizer(vocabulary).vocabulary != tokenizer.vocabulary:
         raise CheckpointError(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from capfilt.config.sizes import VisionConfig
 from capfilt.errors import CheckpointError
+from capfilt.med.published import POSITIONS
 from capfilt.med.vision import is_square, resize_positions
 from capfilt.med.weights import DAMAGE, OUTAGE, check_unpacked, count_parameters, load_tensors, on_meta, weights_file
 
@@ -43,12 +44,11 @@ def read_vit(source: str, sizes: VisionConfig) -> tuple[dict[str, Tensor], list[
     vit = _read(source)
     _check(source, vit, sizes)
     weights = {f"vision.vit.{name}": tensor.float() for name, tensor in vit.state.items()}
-    positions, patches = "vision.vit.pos_embed", (sizes.image_size // sizes.patch_size) ** 2
-    if positions in weights:
-        found = weights[positions].shape[1] - 1
-        if not is_square(found):
-            raise CheckpointError(f"{source}: has {found + 1} positions, not a class token's and a square of patches'")
-        weights[positions] = resize_positions(weights[positions], 1 + patches)
+    if POSITIONS in weights:
+        found = weights[POSITIONS].shape[1]
+        if not is_square(found - 1):
+            raise CheckpointError(f"{source}: has {found} positions, not a class token's and a square of patches'")
+        weights[POSITIONS] = resize_positions(weights[POSITIONS], sizes.tokens)
     return weights, vit.left_out
 
 
