@@ -59,18 +59,18 @@ def describe_models(config: BootstrapConfig) -> list[str]:
 def _put_together(config: BootstrapConfig, hashes: dict[str, str]) -> CapFilt:
     captioner = require(load(fetch(config.captioner)), "captioner", config.captioner)
     judge = require(load(fetch(config.filter)), "filter", config.filter)
-    kept = None
+    cache = None
     if _same_tower(captioner.model, judge.model):
         logger.info("captioner and filter have the same vision tower: images are encoded once for both")
-        judge.model.vision, kept = captioner.model.vision, image_cache()
+        judge.model.vision, cache = captioner.model.vision, image_cache()
     return CapFilt(
-        MEDCaptioner(hashes["captioner"], captioner, config.sampling, config.device, kept),
-        MEDFilter(hashes["filter"], judge, config.scoring, config.device, kept),
+        MEDCaptioner(hashes["captioner"], captioner, config.sampling, config.device, cache),
+        MEDFilter(hashes["filter"], judge, config.scoring, config.device, cache),
     )
 
 
 def _same_tower(one: MED, other: MED) -> bool:
-    """Return whether two models make the same of an image, as those do of which one has its vision_from the other."""
+    """Return whether two models encode an image alike, as after fine-tuning the one with the other as vision_from."""
     if on_meta() or not one.config.vision.alike(other.config.vision):  # without values nothing is known to be equal
         return False
     mine, its = one.vision.state_dict(), other.vision.state_dict()

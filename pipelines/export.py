@@ -104,7 +104,7 @@ def _ready(folder: Run) -> tuple[list[Shard], list[Shard], list[str]]:
 def export_shards(
     folder: Run, shards: Sequence[Shard], config: ExportConfig, cluster: Cluster, stop: Stop | None = None
 ) -> list[str]:
-    """Export those of some complete shards that are not, and return what failed. One worker needs no Ray."""
+    """Export complete shards, but for those that are exported already; return what failed. One worker needs no Ray."""
     finished = finished_shards(folder.clean(config))
     samples = {shard.id: shard.samples for shard in shards if shard.id not in finished}
     units = (Unit(shard, 0, shard.samples) for shard in shards if shard.id in samples)

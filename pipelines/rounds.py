@@ -35,7 +35,7 @@ C = TypeVar("C", FinetuneConfig, PretrainConfig)
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A job of a round: what does it, what tells whether that was done, and what it would do.
+    """A job of a round: what runs it, what tells whether it is done, and its dry run.
 
     is_done raises RunError where the folder is one of other settings, which run would refuse.
     """

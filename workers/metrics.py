@@ -10,7 +10,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -163,7 +163,7 @@ class _Series:
         if value > 0:  # Ray refuses to add nothing
             self._of(name).inc(value, {"run": self._run, **labels})
 
-    def add_each(self, name: str, label: str, values: "dict[str, int] | dict[str, float]") -> None:
+    def add_each(self, name: str, label: str, values: Mapping[str, float]) -> None:
         for key, value in values.items():
             self.add(name, value, **{label: key})
 

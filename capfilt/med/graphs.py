@@ -20,9 +20,9 @@ from capfilt.memory import ALONE, out_of_memory_told
 MAX_GRAPHS = 64  # graphs of a tape, one for each step and shape of input; each takes some megabytes
 MAX_SHAPES = 4096  # shapes that are remembered, so that those that occur again are captured
 
-S = TypeVar("S")
-T = TypeVar("T")
-X = TypeVar("X")
+S = TypeVar("S")  # the state of a batch
+T = TypeVar("T")  # the result of a step
+X = TypeVar("X")  # what a step is given besides the state
 Batch = tuple[Tensor, *tuple[Tensor | None, ...]]  # all of equally many rows
 Replay = Callable[[], object]
 
@@ -49,7 +49,10 @@ class GraphRunner(Generic[S]):
         self._tape: Tape[S] | None = None
 
     def start(self, *batch: *Batch) -> S:
-        """Return the state of a batch of tensors, which may be None but for the first; a full batch overwrites it."""
+        """Take the first step on a batch and return its state, which the next full batch overwrites.
+
+        All tensors but the first may be None.
+        """
         with self._giving_back():
             if self._capture is None or (self._tape is not None and len(batch[0]) < self._tape.size):
                 return self._first(*batch)
@@ -59,7 +62,10 @@ class GraphRunner(Generic[S]):
             return self._tape.start(batch)
 
     def go_on(self, step: Callable[[S, X], T], state: S, given: X) -> T:
-        """Return the result of a step on a batch's state and the given input; the next step may overwrite it."""
+        """Take another step on a batch's state and the given input, and return its result.
+
+        The next step may overwrite the result.
+        """
         with self._giving_back():
             if self._tape is None or state is not self._tape.state:
                 return step(state, given)
