@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from capfilt.build import build_models, checkpoint_hashes
-from capfilt.config import BootstrapConfig, Cluster, Device, ExportConfig, Sampling
+from capfilt.config import BootstrapConfig, Cluster, Device, Sampling
 from capfilt.config.data import DataSettings
 from capfilt.config.demo import DemoConfig
 from capfilt.config.training import FinetuneConfig, PretrainConfig, Schedule
@@ -15,10 +15,10 @@ from capfilt.dry_run import DryRun
 from capfilt.errors import RunError, StoppedError
 from capfilt.med.tokenizer import SPECIAL
 from capfilt.query import open_run
-from capfilt.runs import Run, begun_with, find_run, load_run
+from capfilt.rounds import checkpoint_of, clean_of
+from capfilt.runs import begun_with, find_run, load_run
 from capfilt.runs.stop import Stop
 from capfilt.stats import render_text, summarise
-from capfilt.storage import absolute
 from capfilt.training.folder import TrainingRun
 from capfilt.verify import verify
 from capfilt.world.noise import NoiseRates
@@ -75,8 +75,8 @@ def dry_run(config: DemoConfig) -> DryRun:
     """
     dry, root = DryRun("demo"), Path(config.output)
     start = _pretraining(config, root, "pretrained", ["human", "web"], config.pretraining)
-    tuned = _finetunings(config, root, f"{start.output}/checkpoint")
-    job = _bootstrapping(config, root, *(f"{each.output}/checkpoint" for each in tuned))
+    tuned = _finetunings(config, root, checkpoint_of(start))
+    job = _bootstrapping(config, root, *map(checkpoint_of, tuned))
     samples = config.human_samples + config.web_samples + config.unseen_samples
     dry.tell("renders", f"{samples:,} scenes of {config.model.image_size} pixels")
     trainings: list[PretrainConfig | FinetuneConfig] = [start, *tuned, _retraining(config, root, job)]
@@ -96,8 +96,7 @@ def dry_run(config: DemoConfig) -> DryRun:
 
 
 def _retraining(config: DemoConfig, root: Path, job: BootstrapConfig) -> PretrainConfig:
-    clean = Run(absolute(job.run), "").clean(ExportConfig(run=job.run, policy=job.policy))
-    return _pretraining(config, root, "retrained", ["human", clean], config.retraining)
+    return _pretraining(config, root, "retrained", ["human", clean_of(job)], config.retraining)
 
 
 def _tell(say: Callable[[str], None], started: float, text: str) -> None:
@@ -137,7 +136,7 @@ def _finetunings(config: DemoConfig, root: Path, start: str) -> list[FinetuneCon
     """Return the jobs of the captioner and of the filter."""
     captioner, judge_ = (_finetuning(config, root, role, start) for role in ("captioner", "filter"))
     if config.shared_vision:
-        judge_ = judge_.model_copy(update={"vision_from": f"{captioner.output}/checkpoint"})
+        judge_ = judge_.model_copy(update={"vision_from": checkpoint_of(captioner)})
     return [captioner, judge_]
 
 
