@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 from torch import Tensor
 
 from capfilt.batches import BatchReader, Prepared, Sides, read_batches, stack_pixels
-from capfilt.captioners import Captioner, require_likely
+from capfilt.captioners import Captioner, require_finite_logprob
 from capfilt.config import BootstrapConfig, Policy
 from capfilt.controls import add_controls
-from capfilt.filters import Filter, Scores, require_numbers
+from capfilt.filters import Filter, Scores, require_finite_scores
 from capfilt.ledger import candidates_table, read_unit, write_unit
 from capfilt.ledger.quarantine import quarantine
 from capfilt.policy import select
@@ -148,7 +148,7 @@ def _unscored(
     if record.status != "ok":
         return []
     for caption in captions:
-        require_likely(caption, f"{record.key} at position {record.position}", captioner)
+        require_finite_logprob(caption, f"{record.key} at position {record.position}", captioner)
     web = [Candidate(record.position, record.key, config.source, 0, prepared.text)] if clean(prepared.text) else []
     return web + [
         Candidate(
@@ -168,7 +168,7 @@ def _unscored(
 
 
 def _scored(candidate: Candidate, scores: Scores, judge: str) -> Candidate:
-    require_numbers(scores, f"{candidate.key} at position {candidate.position}", judge, candidate.text)
+    require_finite_scores(scores, f"{candidate.key} at position {candidate.position}", judge, candidate.text)
     return candidate.scored(*scores)
 
 

@@ -29,7 +29,7 @@ class Captioner(Protocol):
         ...
 
 
-def require_likely(caption: Caption, where: str, writer: str) -> None:
+def require_finite_logprob(caption: Caption, where: str, writer: str) -> None:
     """Raise ModelError if a caption's log-probability is not finite: its tokens come from no distribution then."""
     if not math.isfinite(caption.logprob):
         raise ModelError(

@@ -12,7 +12,7 @@ from capfilt.config.evaluation import EvaluationData, VerdictSettings
 from capfilt.errors import AnnotationError
 from capfilt.evaluation.agreement import auc, auc_interval, precision_recall, spearman
 from capfilt.evaluation.images import ImageSet
-from capfilt.filters import Scores, require_numbers
+from capfilt.filters import Scores, require_finite_scores
 from capfilt.filters.med import MEDFilter
 
 
@@ -99,7 +99,7 @@ def evaluate_filter(judge: MEDFilter, images: ImageSet, verdicts: Sequence[Seque
         for number, group in zip(numbers, scores, strict=True):
             entry = images.entries[number]
             for text, verdict, score in zip(entry.captions, verdicts[number], group, strict=True):
-                require_numbers(score, entry.name, judge.name, text)
+                require_finite_scores(score, entry.name, judge.name, text)
                 said.setdefault(verdict.kind, []).append(_Said(number, verdict, score))
     return {kind: _agreement(pairs, images.config.verdicts) for kind, pairs in said.items()}
 

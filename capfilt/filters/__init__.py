@@ -34,7 +34,7 @@ class Filter(Protocol):
         ...
 
 
-def require_numbers(scores: Scores, where: str, judge: str, text: str) -> None:
+def require_finite_scores(scores: Scores, where: str, judge: str, text: str) -> None:
     """Raise ModelError if a score that a filter gives a text is not finite; an itc of None is not checked."""
     itm, itc = scores
     if not math.isfinite(itm) or not math.isfinite(itc or 0.0):
