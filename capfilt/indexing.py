@@ -5,6 +5,7 @@ they come to is held against the plan: so a copy of the file is taken, and a cha
 """
 
 import logging
+from collections.abc import Iterator
 
 from capfilt import storage
 from capfilt.errors import ShardError
@@ -54,6 +55,15 @@ def known_shard(run: Run, id_: str, url: str) -> Shard | None:
     """Return what a file holds by its kept index, if that is of the file as it is now and nothing was wrong with it."""
     index = _kept(run, id_, url)
     return _shard(id_, index) if index and not index.damage else None  # what was missing beside it may have come
+
+
+def check_index(run: Run, shard: Shard) -> Iterator[str]:
+    """Yield what is wrong with the kept index of a shard."""
+    path = _path(run, shard.id)
+    try:
+        IndexedTar(shard.url, storage.read_bytes(path))
+    except (ValueError, OSError) as error:
+        yield f"{path}: is no index ({error}); remove it: the headers of {shard.url} are read in its place"
 
 
 def open_planned(run: Run, shard: Shard) -> ShardReader:

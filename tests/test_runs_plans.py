@@ -34,6 +34,20 @@ def test_a_damaged_plan_is_told_in_one_line_with_the_remedy(tmp_path, keep):
     assert "\n" not in told
 
 
+def test_a_flipped_bit_changes_no_plan_without_a_word(tmp_path):
+    run = new_run(tmp_path, [replace(SHARD, id=name, url=f"in/{name}.tar") for name in "abc"])
+    path, planned = tmp_path / "run/plan/shards.parquet", run.plan()
+    data = path.read_bytes()
+
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        try:
+            found = run.plan()
+        except RunError:
+            continue
+        assert found == planned, f"byte {place}"
+
+
 @pytest.mark.parametrize("column", [{"key": ["a"]}, {"id": pa.array([b"\xff"]).view(pa.string())}])
 def test_a_table_of_something_else_is_no_plan(tmp_path, column):
     run = new_run(tmp_path, [SHARD])

@@ -9,8 +9,10 @@ import pytest
 from ledgers import commit, config, edit, exported_run, image, input_shard, new_run, record, web
 
 from capfilt import storage
+from capfilt.errors import RunError
+from capfilt.indexing import index_shard
 from capfilt.ledger import fold
-from capfilt.runs import start_run
+from capfilt.runs import load_run, start_run
 from capfilt.verify import verify
 
 
@@ -50,6 +52,53 @@ def test_a_flipped_bit_is_found_wherever_it_is(run):
             assert verify(run), f"{path}: byte {place}"
         path.write_bytes(data)
     assert verify(run) == []
+
+
+def test_a_flipped_bit_in_the_settings_is_found_wherever_it_is(run):
+    path = Path(run.root, "run.yaml")
+    data = path.read_bytes()
+
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        try:
+            problems = verify(load_run(run.root))
+        except RunError as error:
+            problems = [str(error)]
+        assert problems, f"byte {place}"
+        assert problems[0].startswith(str(path)), f"byte {place}"
+
+
+@pytest.mark.parametrize("keep", [-1, 400])
+def test_settings_that_were_cut_short_are_told_with_the_remedy(run, keep):
+    path = Path(run.root, "run.yaml")
+    path.write_bytes(path.read_bytes()[:keep])
+
+    assert verify(run) == [
+        f"{path}: has changed since it was written; put back a copy of it, or remove it and bootstrap again with the "
+        "very settings of the run"
+    ]
+
+
+def test_settings_of_an_earlier_version_had_no_seal(run):
+    path = Path(run.root, "run.yaml")
+    path.write_bytes(path.read_bytes().partition(b"\n")[2])
+
+    assert verify(run) == []
+
+
+def test_a_broken_index_is_named_and_a_missing_one_is_no_problem(run):
+    for shard in run.plan():
+        index_shard(run, shard.id, shard.url)
+    first, second = files(run, "plan/index")
+    assert verify(run) == []
+
+    first.write_bytes(first.read_bytes()[:-1])
+    second.unlink()
+
+    assert verify(run) == [
+        f"{first}: is no index (its bytes are not those that were written); remove it: the headers of "
+        f"{run.plan()[0].url} are read in its place"
+    ]
 
 
 @pytest.mark.parametrize("place", ["ledger/x.json", "clean/x", "clean/other/x.tar"])

@@ -81,7 +81,12 @@ class Run:
 
     def config(self) -> BootstrapConfig:
         """Return the settings with which the run was last started."""
-        return _read_record(storage.join(self.root, "run.yaml")).config
+        return _read_record(_record_of(self.root)).config
+
+    def is_record_as_written(self) -> bool:
+        """Return whether run.yaml is as it was written. An earlier version wrote no seal, which is taken for yes."""
+        seal, _, text = storage.read_bytes(_record_of(self.root)).decode().partition("\n")
+        return not seal.startswith("#") or seal == _seal(text)
 
     def has_plan(self) -> bool:
         """Return whether the run is planned."""
@@ -127,7 +132,8 @@ def start_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
     """
     run = find_run(config, hashes)
     record = RunRecord(models=run.models, code=CODE, checkpoints=hashes, config=config)
-    storage.publish(storage.join(run.root, "run.yaml"), dump(record).encode())
+    text = dump(record)
+    storage.publish(_record_of(run.root), f"{_seal(text)}\n{text}".encode())
     return run
 
 
@@ -173,6 +179,11 @@ def _record_of(root: str) -> str:
     """Return the path of a run's record, which need not be there yet."""
     require_folder(root)
     return storage.join(root, "run.yaml")
+
+
+def _seal(text: str) -> str:
+    """Return the first line of run.yaml, by which a change in the others is seen."""
+    return f"# check: {fingerprint(text)}"
 
 
 def _read_record(path: str) -> RunRecord:

@@ -55,7 +55,7 @@ def read_plan(path: str, remedy: str = PLAN_ANEW) -> list[Shard]:
     """
     data = storage.read_bytes(path)
     try:
-        return [Shard(**row) for row in pq.read_table(io.BytesIO(data)).to_pylist()]
+        return [Shard(**row) for row in pq.read_table(io.BytesIO(data), page_checksum_verification=True).to_pylist()]
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:  # pyarrow raises OSError also for content
         cause = " ".join(str(error).split())
         raise RunError(f"{path}: is no plan ({cause}); {remedy}") from None

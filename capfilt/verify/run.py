@@ -19,18 +19,21 @@ from capfilt.runs import Run
 from capfilt.units import parse_name
 from capfilt.verify.clean import verify_clean
 from capfilt.verify.quarantine import unplanned_records, verify_quarantine
+from capfilt.verify.start import verify_indexes, verify_settings
 
 
 def verify(run: Run) -> list[str]:
     """Return what is wrong with a run, one line each that names the file; nothing when it is whole.
 
-    Every file of the ledger and of the clean shards is read. A run that is not finished is wrong in that.
+    Settings, plan and indexes are read, and every file of the ledger and of the clean shards. A run that is not
+    finished is wrong in that.
 
     Raises:
         RunError: the run has no plan.
     """
     plan, config = run.plan(), run.config()
-    problems = [*_strangers(run, plan), *unplanned_records(run, plan)]
+    problems = [*verify_settings(run), *verify_indexes(run, plan)]
+    problems += [*_strangers(run, plan), *unplanned_records(run, plan)]
     sound = set()
     for shard in plan:
         found = list(_verify_shard(run, shard, config))
