@@ -77,9 +77,9 @@ def look_at(root: str) -> Standing:
     return Standing(root, state, driver and driver[0], record, job=_begun_job(root, record))
 
 
-def render_standing(standing: Standing) -> str:
-    """Return the state of a run as lines for people."""
-    return "\n".join(_lines(standing))
+def render_standing(standing: Standing, submitted: bool = False) -> str:
+    """Return the state of a run as lines for people; submitted says that a job of it on a cluster has not ended."""
+    return "\n".join(_lines(standing, submitted))
 
 
 def at_work(root: str) -> Standing | None:
@@ -112,13 +112,16 @@ def _begun_job(root: str, record: Record | None) -> Standing | None:
         return None
 
 
-def _words(standing: Standing) -> str:
+def _words(standing: Standing, submitted: bool) -> str:
     reason = standing.record.reason if standing.record else ""
-    return _WORDS[standing.state] + (f" ({reason})" if reason and standing.state == "failed" else "")
+    words = _WORDS[standing.state]
+    if submitted and standing.state not in ("running", "stopping", "done"):
+        words = f"{words.partition(';')[0]}; its job is at work, and starts a driver or ends"
+    return words + (f" ({reason})" if reason and standing.state == "failed" else "")
 
 
-def _lines(standing: Standing) -> Iterator[str]:
-    yield f"{standing.run}: {_words(standing)}"
+def _lines(standing: Standing, submitted: bool) -> Iterator[str]:
+    yield f"{standing.run}: {_words(standing, submitted)}"
     if standing.state == "partly" and standing.record is not None:
         yield from (f"  reason    {line}" for line in standing.record.reason.splitlines())
     if standing.driver is not None:
@@ -128,7 +131,7 @@ def _lines(standing: Standing) -> Iterator[str]:
     if standing.record is not None:
         yield from _progress(standing.record)
     if standing.job is not None:
-        yield from _lines(standing.job)
+        yield from _lines(standing.job, submitted)
 
 
 def _progress(record: Record) -> Iterator[str]:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from models import small_checkpoint
 from capfilt.cli import cli
 from capfilt.cli.options import JOBS
 from capfilt.med.checkpoints import save
+from capfilt.runs.lease import hold_lease
 from capfilt.world.noise import NoiseRates
 from capfilt.world.shards import World, write_world
 
@@ -79,6 +81,20 @@ def test_a_flipped_byte_is_found_and_named(root):
 
     assert result.exit_code == 1
     assert victim.name in result.output
+
+
+def test_what_is_missing_while_a_driver_is_at_work_is_told_to_be_checked_again(root):
+    assert capfilt("bootstrap", root / "job.yaml", "--local").exit_code == 0
+    next((root / "run" / "ledger").rglob("00000.json")).unlink()
+
+    with hold_lease(str(root / "run")):
+        during = capfilt("verify", root / "run")
+    after = capfilt("verify", root / "run")
+
+    assert (during.exit_code, after.exit_code) == (1, 1)
+    assert during.stdout == after.stdout
+    assert re.fullmatch(r"pid .* is at work on it: check again when it has ended\n", during.stderr)
+    assert after.stderr == ""
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,28 @@ def test_the_journal_stands_in_for_the_log_of_a_job(done):
     assert lines[0].endswith("  samples: 63  left_out: none")
 
 
+def test_the_number_of_a_job_goes_with_its_cluster(done):
+    result = capfilt("logs", done, "--attempt", 1)
+
+    assert result.exit_code == 2
+    assert "--attempt is of a job on a cluster: give its dashboard, too, by --address" in result.output
+
+
+@pytest.mark.parametrize(
+    ("state", "remedy"),
+    [("RUNNING", "its job is at work, and starts a driver or ends"), ("FAILED", "run the same again to go on")],
+)
+def test_a_driver_that_died_is_started_again_by_its_job_where_that_is_at_work(tmp_path, state, remedy):
+    with hold_lease(str(tmp_path)):
+        values = json.loads((tmp_path / "lease.json").read_text())
+    (tmp_path / "lease.json").write_text(json.dumps(values | {"renewed": 0.0, "host": "gone"}))
+
+    with dashboard(jobs=[a_job(f"capfilt-bootstrap-{folder_id(str(tmp_path))}-1", state)]) as port:
+        result = capfilt("status", tmp_path, "--address", f"http://127.0.0.1:{port}")
+
+    assert result.output.splitlines()[0] == f"{tmp_path}: its driver has died; {remedy}"
+
+
 def test_there_is_nothing_to_stop_where_nobody_is_at_work(done):
     result = capfilt("stop", done)
 

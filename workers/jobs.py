@@ -87,7 +87,10 @@ class Jobs:
             if attempt in (None, job.attempt):
                 return job
         what = "no job" if attempt is None else f"no job number {attempt}"
-        raise JobError(f"{folder}: {what} of it on this cluster, which forgets its jobs when its head is replaced")
+        raise JobError(
+            f"{folder}: {what} of it on this cluster, which forgets its jobs when its head is replaced; its journal is "
+            "shown without --address and RAY_API_SERVER_ADDRESS"
+        )
 
     def submit(self, submission: Submission, python: str, retries: int, *, code: bool) -> str:
         """Submit a job and return its id.

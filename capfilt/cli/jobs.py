@@ -111,7 +111,9 @@ def status(run: str, address: str | None, as_json: bool) -> None:
         values = standing.to_json() if standing else {"run": folder, "state": None}
         click.echo(json_text(values | {"jobs": [job.to_json() for job in found]}))
         return
-    click.echo(redact(render_standing(standing)) if standing else f"{folder}: no status can be seen from here")
+    submitted = any(not job.is_over for job in found)
+    told = redact(render_standing(standing, submitted)) if standing else f"{folder}: no status can be seen from here"
+    click.echo(told)
     for job in found:
         click.echo(f"  job       {job.summary}")
 
@@ -132,6 +134,8 @@ def logs(run: str, address: str | None, follow: bool, attempt: int | None) -> No
     """
     folder = _folder(run)
     if address is None:
+        if attempt is not None:
+            raise click.UsageError("--attempt is of a job on a cluster: give its dashboard, too, by --address")
         from capfilt.runs.journal import read_journal
 
         for line in read_journal(folder, follow):
@@ -168,7 +172,7 @@ def stop(run: str, address: str | None, now: bool, wait: bool) -> None:
     from capfilt.standing import at_work
 
     folder, jobs = _folder(run), _jobs(address) if address else None
-    job = _at_work_on(folder, jobs)
+    job = next((job for job in jobs.of(folder) if not job.is_over), None) if jobs else None
     standing = at_work(folder)
     at_once = now or (standing is not None and standing.state == "stopping")
     if standing is not None:
@@ -195,11 +199,6 @@ def _job_and_config(words: tuple[str, ...]) -> tuple[str, Path]:
     if not path.is_file():
         raise click.UsageError(f"{path}: no such file")
     return job, path
-
-
-def _at_work_on(folder: str, jobs: "Jobs | None") -> "JobState | None":
-    """Return the first job of a run folder that has not ended; None where there is none, or no cluster to ask."""
-    return next((job for job in jobs.of(folder) if not job.is_over), None) if jobs else None
 
 
 def _nothing_to_stop(folder: str, job: "JobState | None") -> Exception:

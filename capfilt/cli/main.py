@@ -145,13 +145,17 @@ def verify(run: str, as_json: bool) -> None:
       capfilt verify runs/cc12m
     """
     from capfilt.runs import load_run
+    from capfilt.runs.standing import at_work
     from capfilt.verify import verify as check
 
-    problems = check(load_run(run))
+    found = load_run(run)
+    before, problems = at_work(found.root), check(found)
     if as_json:
         click.echo(json_text({"run": run, "problems": problems}))
     else:
         click.echo(redact("\n".join(problems)) or f"{run}: every file is whole, every sample is accounted for")
+    if problems and (standing := at_work(found.root) or before):
+        click.echo(f"{standing.driver} is at work on it: check again when it has ended", err=True)
     sys.exit(1 if problems else 0)
 
 
