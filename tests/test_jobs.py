@@ -241,6 +241,19 @@ def test_the_jobs_of_a_folder_are_found_the_newest_first(known):
         jobs.find("/runs/c")
 
 
+def test_the_log_is_that_of_a_job_at_work_though_another_began_later(known):
+    bootstrap, export = name(1), name(1, "export")
+    jobs = known((bootstrap, "RUNNING", {"start_time": 1000}), (export, "FAILED", {"start_time": 2000}))
+
+    assert jobs.of(FOLDER)[0].id == export
+    assert jobs.find(FOLDER).id == jobs.find(FOLDER, 1).id == bootstrap
+
+
+def test_the_colours_of_rays_notices_are_left_out_of_a_log():
+    with dashboard(state="SUCCEEDED", log="\x1b[33m(raylet)\x1b[0m \x1b]0;title\x07 lost\n") as port:
+        assert "".join(Jobs(f"http://127.0.0.1:{port}").follow(JOB)) == "(raylet) \\x1b]0;title\\x07 lost\n"
+
+
 @pytest.mark.parametrize(("code", "state"), [(4, "STOPPED"), (129, "STOPPED"), (143, "STOPPED"), (3, "FAILED")])
 def test_a_driver_that_was_asked_to_end_is_stopped_and_not_failed(known, code, state):
     told = {"driver_exit_code": code, "start_time": 1500, "end_time": 2500, "message": "s3://a:b@c broke\nat once"}

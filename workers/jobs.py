@@ -8,6 +8,7 @@ folder finds its jobs.
 import asyncio
 import logging
 import math
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -78,12 +79,12 @@ class Jobs:
         return sorted(states, key=lambda job: (job.started, job.attempt), reverse=True)
 
     def find(self, folder: str, attempt: int | None = None) -> JobState:
-        """Return the newest job that worked on a folder, or the newest with a number.
+        """Return the newest job that is at work on a folder, or else that was; with a number, of those that have it.
 
         Raises:
             JobError: there is none.
         """
-        for job in self.of(folder):
+        for job in sorted(self.of(folder), key=lambda job: job.is_over):
             if attempt in (None, job.attempt):
                 return job
         what = "no job" if attempt is None else f"no job number {attempt}"
@@ -145,7 +146,7 @@ class Jobs:
     def log(self, name: str) -> str:
         """Return all that a job has written, fit to be shown."""
         with told():
-            return redact(self._client.get_job_logs(name))
+            return _plain(self._client.get_job_logs(name))
 
     def follow(self, name: str) -> Iterator[str]:
         """Yield what a job has written and what it goes on to write, fit to be shown, until it ends.
@@ -161,7 +162,7 @@ class Jobs:
                 for text in self._tail(name, shown):
                     silence.end()
                     shown += len(text)
-                    yield redact(text)
+                    yield _plain(text)
                 if self._look(name).is_over:
                     return
                 raise NoAnswerError("the cluster's Jobs API: the log ends before its job does")
@@ -212,6 +213,11 @@ class _Silence:
     def end(self) -> None:
         """Take note of an answer."""
         self._since = math.inf
+
+
+def _plain(text: str) -> str:
+    """Return what a job has written, fit to be shown: without the colours that Ray gives its notices in any log."""
+    return redact(re.sub(r"\x1b\[[\d;]*m", "", text))
 
 
 def _state(job: JobDetails, attempt: int) -> JobState:
