@@ -145,7 +145,7 @@ def verify(run: str, as_json: bool) -> None:
       capfilt verify runs/cc12m
     """
     from capfilt.runs import load_run
-    from capfilt.runs.standing import at_work
+    from capfilt.standing import at_work
     from capfilt.verify import verify as check
 
     found = load_run(run)
