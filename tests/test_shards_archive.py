@@ -11,7 +11,8 @@ import pytest
 from tars import THREE, opened, pairs, read_all, tar_bytes
 
 from capfilt.errors import ShardError
-from capfilt.shards import open_shard
+from capfilt.shards import archive, open_shard
+from capfilt.shards.samples import MAX_METADATA_BYTES, MAX_TEXT, MAX_TEXT_BYTES
 
 
 def compressed(codec: str, data: bytes) -> bytes:
@@ -47,6 +48,14 @@ def test_a_shard_that_changed_in_place_is_noticed_with_its_offset(tmp_path):
         list(shard.read(0, 3))
 
 
+def test_a_shard_whose_header_is_none_any_more_is_noticed(tmp_path):
+    shard = opened(tmp_path, tar_bytes(*THREE))
+    Path(shard.url).write_bytes(bytes(shard.size))
+
+    with pytest.raises(ShardError, match=r"the header of 0\.jpg is gone from byte 0"):
+        list(shard.read(0, 3))
+
+
 def test_a_shard_that_is_cut_while_it_is_read_is_noticed(tmp_path):
     shard = opened(tmp_path, tar_bytes(("0.jpg", b"a"), ("1.jpg", b"b" * 100_000)))
     samples = shard.read(0, 2)
@@ -57,12 +66,42 @@ def test_a_shard_that_is_cut_while_it_is_read_is_noticed(tmp_path):
         next(samples)
 
 
+def test_what_is_too_large_is_dropped_or_cut_with_a_word(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_IMAGE_BYTES", 3)
+    text, metadata = "a" + "я" * 30_000, b'"' + b"x" * MAX_METADATA_BYTES + b'"'
+    members = ("0.jpg", b"four"), ("0.txt", text.encode()), ("0.json", metadata), ("1.jpg", b"the")
+
+    large, other = read_all(opened(tmp_path, tar_bytes(*members)))
+
+    assert (large.status, large.image, large.metadata) == ("too_large", b"", "")
+    assert large.error == f"0.jpg has 4 bytes; metadata has over {MAX_METADATA_BYTES} bytes and is dropped"
+    assert (large.text, large.text_status) == (text[:MAX_TEXT], "cut")
+    assert (other.status, other.image) == ("ok", b"the")
+
+
+@pytest.mark.parametrize(("suffix", "limit"), [("txt", MAX_TEXT_BYTES), ("json", MAX_METADATA_BYTES)])
+def test_no_more_is_read_of_a_text_than_shows_that_it_is_too_large(tmp_path, suffix, limit):
+    """What lies behind is gone by then, which nobody notices."""
+    shard = opened(tmp_path, tar_bytes(("0.jpg", b"x"), (f"1.{suffix}", b"x" * 2 * limit)))
+    samples = shard.read(0, 2)
+    next(samples)
+    os.truncate(shard.url, 2000 + limit)
+
+    assert next(samples).key == "1"
+
+
 def test_the_digest_tells_another_index_and_not_another_place(tmp_path):
+    def written_at(seconds: int) -> bytes:
+        info = tarfile.TarInfo("0.jpg")
+        info.mtime = seconds
+        return info.tobuf() + bytes(1024)
+
     digest = opened(tmp_path, tar_bytes(*THREE)).digest
 
     assert opened(tmp_path, tar_bytes(*THREE), "copy.tar").digest == digest
     assert opened(tmp_path, tar_bytes(*THREE[:4])).digest != digest
     assert opened(tmp_path, tar_bytes(*THREE[:5], ("2.txt", b"longer than it was"))).digest != digest
+    assert opened(tmp_path, written_at(1)).digest != opened(tmp_path, written_at(2)).digest
 
 
 def test_links_and_folders_are_never_followed(tmp_path):

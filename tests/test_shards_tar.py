@@ -1,5 +1,6 @@
 import gzip
 import io
+import re
 import tarfile
 
 import pytest
@@ -42,6 +43,49 @@ def test_long_and_foreign_names_are_read_in_every_format(tmp_path, form, name):
     assert pairs(opened(tmp_path, file.getvalue())) == [(name, b"x", "x")]
 
 
+def test_names_that_are_not_utf8_stay_apart(tmp_path):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
+        for name in ("é.jpg", "è.jpg"):
+            tar.addfile(tarfile.TarInfo(name))
+
+    assert [sample.key for sample in read_all(opened(tmp_path, file.getvalue()))] == [r"\xe9", r"\xe8"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [(tarfile.AREGTYPE, "ok"), (tarfile.CONTTYPE, "ok"), (tarfile.GNUTYPE_SPARSE, "not_a_file")],
+    ids=["old", "contiguous", "sparse"],
+)
+def test_a_file_is_told_by_its_kind(tmp_path, kind, status):
+    data = tar_bytes(("0.jpg", b"data"), ("1.jpg", b"other"))
+    info = tarfile.TarInfo("0.jpg")
+    info.type, info.size = kind, 4
+    first, second = read_all(shard := opened(tmp_path, info.tobuf() + data[512:]))
+
+    assert (first.status, first.image) == (status, b"data" if status == "ok" else b"")
+    assert (second.image, shard.damage) == (b"other", "")
+
+
+def test_a_link_that_states_the_size_of_its_target_has_no_data_of_its_own(tmp_path):
+    link = tarfile.TarInfo("1.jpg")
+    link.type, link.linkname, link.size = tarfile.LNKTYPE, "0.jpg", 2000
+    data = tar_bytes(("0.jpg", b"x" * 2000), ("2.jpg", b"y"))
+    shard = opened(tmp_path, data[:2560] + link.tobuf() + data[2560:])
+
+    assert pairs(shard) == [("0", b"x" * 2000, ""), ("1", b"x" * 2000, ""), ("2", b"y", "")]
+    assert shard.damage == ""
+
+
+def test_settings_of_all_members_are_no_member(tmp_path):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "a commit"}) as tar:
+        tar.addfile(tarfile.TarInfo("0.jpg"))
+    shard = opened(tmp_path, file.getvalue())
+
+    assert (shard.samples, shard.damage) == (1, "")
+
+
 def test_members_agree_with_the_standard_library_on_a_real_tar(shared):
     path = shared / "data/peers/torchtitan-cc12m-train-0000.tar"
     with tarfile.open(path) as tar:
@@ -60,6 +104,20 @@ def test_reading_goes_on_behind_a_damaged_header(tmp_path):
     assert [(sample.key, sample.status) for sample in read_all(shard)] == [("0", "ok"), ("1", "no_image"), ("2", "ok")]
 
 
+@pytest.mark.parametrize("damage", [b"rot", bytes(512)])
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_the_long_name_of_a_member_that_is_lost_goes_to_no_other(tmp_path, form, damage):
+    """It stands in two blocks before the header of its member."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=form) as tar:
+        for name in ("a" * 240 + ".jpg", "1.jpg"):
+            tar.addfile(tarfile.TarInfo(name))
+
+    shard = opened(tmp_path, overwritten(file.getvalue(), 1024, damage))
+
+    assert [sample.key for sample in read_all(shard)] == ["1"]
+
+
 @pytest.mark.parametrize("length", [1, 511, 512, 1000, 3800, 4000, 100_000])
 def test_reading_goes_on_where_blocks_are_shifted(tmp_path, length):
     data = tar_bytes(*THREE)
@@ -67,6 +125,12 @@ def test_reading_goes_on_where_blocks_are_shifted(tmp_path, length):
 
     assert shard.damage.startswith(f"no tar header at byte 2048: bytes 2048 to {2048 + length} are lost")
     assert pairs(shard) == WHOLE
+
+
+def test_reading_goes_on_behind_what_only_looks_like_a_header(tmp_path):
+    data = tar_bytes(*THREE)
+
+    assert pairs(opened(tmp_path, data[:2048] + b"ustar" * 200 + data[2048:])) == WHOLE
 
 
 def test_reading_goes_on_behind_zeros_in_the_middle(tmp_path):
@@ -91,6 +155,19 @@ def test_a_cut_is_told_with_its_byte_and_the_rest_is_read(tmp_path, cut, damage)
     assert [sample.text for sample in read_all(shard)] == ["txt of 0", "txt of 1", ""]
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+@pytest.mark.parametrize("rest", [0, 10])
+def test_a_cut_inside_what_is_said_of_the_next_member_makes_no_sample(tmp_path, kind, rest):
+    """GNU tar names a pax record after its member, so that it looks like an image of its own."""
+    info = tarfile.TarInfo("./PaxHeaders/1.jpg")
+    info.type, info.size = kind, 28
+    shard = opened(tmp_path, tar_bytes(*THREE[:2])[:2048] + info.tobuf() + b"28 mtime=1350244992.0239602\n"[:rest])
+
+    where = f"cut at byte {2560 + rest} inside ./PaxHeaders/1.jpg, which begins at byte 2560"
+    assert shard.damage == f"{where}: {rest} of its 28 bytes are there"
+    assert pairs(shard) == WHOLE[:1]
+
+
 def test_a_file_cut_inside_an_image_gives_a_sample_that_says_so(tmp_path):
     shard = opened(tmp_path, tar_bytes(("0.jpg", b"x" * 2000))[:1500])
 
@@ -106,6 +183,21 @@ def test_a_file_cut_between_two_members_is_damaged(tmp_path):
     assert pairs(shard) == WHOLE[:2]
 
 
+def test_a_member_that_ends_where_the_file_does_is_whole(tmp_path):
+    shard = opened(tmp_path, tar_bytes(("0.jpg", b"x" * 512))[:1024])
+
+    assert shard.damage == "no end mark at byte 1024: what followed is missing"
+    assert pairs(shard) == [("0", b"x" * 512, "")]
+
+
+def test_a_cut_is_told_also_behind_another_damage(tmp_path):
+    damage = opened(tmp_path, overwritten(tar_bytes(*THREE), 2048, b"rot")[:4096]).damage
+
+    assert damage == (
+        "no tar header at byte 2048: bytes 2048 to 3072 are lost; no end mark at byte 4096: what followed is missing"
+    )
+
+
 def test_a_second_archive_is_read_and_reported_and_never_mixed_with_the_first(tmp_path):
     first, second = tar_bytes(("0.jpg", b"first")), tar_bytes(("0.jpg", b"second"), ("0.txt", b"of the second"))
     shard = opened(tmp_path, first + second)
@@ -117,15 +209,27 @@ def test_a_second_archive_is_read_and_reported_and_never_mixed_with_the_first(tm
     ]
 
 
-def test_many_damages_are_told_in_one_line(tmp_path):
+@pytest.mark.parametrize(("blocks", "samples"), [(1, [("0", b"x", "y")]), (2, [("0", b"x", ""), ("0", b"", "y")])])
+def test_two_blocks_of_zeros_end_an_archive_and_one_does_not(tmp_path, blocks, samples):
+    image, text = tar_bytes(("0.jpg", b"x"))[:1024], tar_bytes(("0.txt", b"y"))
+
+    assert pairs(opened(tmp_path, image + bytes(512 * blocks) + text)) == samples
+
+
+@pytest.mark.parametrize(
+    ("count", "last"), [(5, "no tar header at byte 4096: bytes 4096 to 4608 are lost"), (10, "and 5 more")]
+)
+def test_many_damages_are_told_in_one_line(tmp_path, count, last):
     data = tar_bytes(*((f"{n}.txt", b"") for n in range(20)))
-    for n in range(0, 20, 2):
+    for n in range(0, 2 * count, 2):
         data = overwritten(data, 512 * n, b"rot")
 
-    damage = opened(tmp_path, data).damage
+    *told, end = opened(tmp_path, data).damage.split("; ")
 
-    assert damage.endswith("; and 5 more")
-    assert "\n" not in damage
+    assert end == last
+    assert told == [
+        f"no tar header at byte {n}: bytes {n} to {n + 512} are lost" for n in range(0, 1024 * len(told), 1024)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -195,3 +299,26 @@ def test_a_size_in_a_pax_record_that_goes_beyond_the_file_is_a_cut(tmp_path, sta
     assert sample.status == "truncated_member"
     assert f"of its {told} bytes" in shard.damage
     index_bytes(shard, shard.damage, "")  # whose columns hold no more
+
+
+def test_a_size_in_a_pax_record_that_no_file_can_have_does_not_count(tmp_path):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("0.jpg")
+        info.size, info.pax_headers = 4, {"size": "9" * 5000}  # more digits than Python makes a number of
+        tar.addfile(info, io.BytesIO(b"data"))
+
+    assert pairs(opened(tmp_path, file.getvalue())) == [("0", b"data", "")]
+
+
+LONG = b"%d comment=" % (2**20 + 12)
+
+
+@pytest.mark.parametrize("records", [b"x path=a\n", LONG + b"x" * (2**20 + 11 - len(LONG)) + b"\n"], ids=["no", "long"])
+def test_a_pax_record_that_is_none_or_too_long_is_told_and_the_rest_is_read(tmp_path, records):
+    info = tarfile.TarInfo("PaxHeaders/0.jpg")
+    info.type, info.size = tarfile.XHDTYPE, len(records)
+    shard = opened(tmp_path, info.tobuf() + records + bytes(-len(records) % 512) + tar_bytes(*THREE))
+
+    assert re.fullmatch(r"the extended header at byte 512 cannot be read \(.+\): a name may be cut", shard.damage)
+    assert pairs(shard) == WHOLE

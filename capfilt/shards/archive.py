@@ -50,7 +50,7 @@ class TarShard:
                 raise ShardError(f"{url}: is no tar, but {foreign}")
             members, damage = index_tar(file, self._length)
             # A clean shard may hold nothing. More zeros are a file for which room was made, and whose bytes never came.
-            empty = not members and self._length in _EMPTY and _nothing_but_zeros(file)
+            empty = not members and self._length in _EMPTY
         if damage and not members:
             raise ShardError(f"{url}: holds no tar member, begins with {head[:40]!r}: {damage}; fetch it again")
         self.entries = group(members)
@@ -75,11 +75,6 @@ def _foreign(head: bytes) -> str:
     if parse_header(head):
         return ""
     return next(("; ".join(told) for magic, told in _FOREIGN.items() if head.startswith(magic)), "")
-
-
-def _nothing_but_zeros(file: BinaryIO) -> bool:
-    file.seek(0)
-    return not any(file.read())
 
 
 def read_entries(url: str, file: BinaryIO, length: int, entries: Iterable[Entry], lo: int) -> Iterator[Sample]:

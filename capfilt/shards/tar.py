@@ -79,7 +79,7 @@ class _Walk:
         size = header.size
         if header.kind in (b"L", b"K", b"x") and data + size <= self.size:
             self._extend(header.kind, data, size)
-        elif header.kind not in (b"K", b"g"):  # settings of all members hold no names
+        elif header.kind not in (b"L", b"K", b"x", b"g"):  # which are no members; settings of all hold no names
             size = self._add(header, data)
         if data + size > self.size:
             self.damage.append(
