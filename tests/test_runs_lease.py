@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,6 +32,27 @@ def abandoned(tmp_path):
         kept = Path(tmp_path, "lease.json").read_text()
     Path(tmp_path, "lease.json").write_text(kept)
     return tmp_path
+
+
+@pytest.fixture
+def out_of_reach(tmp_path):
+    """The folder of a run, and what puts it out of reach and back: a link to it that leads to a file meanwhile."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "file").touch()
+
+    def reach(there: bool) -> None:
+        (tmp_path / "link").symlink_to(tmp_path / ("disk" if there else "file"))
+        (tmp_path / "link").replace(tmp_path / "run")
+
+    reach(True)
+    return tmp_path / "run", reach
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_driver_is_named_while_it_is_at_work_and_leaves_nothing(tmp_path):
@@ -120,6 +143,23 @@ def test_a_forced_driver_takes_over_and_the_other_stops_at_its_next_renewal(tmp_
         second.check()
 
 
+def test_a_driver_hears_that_its_lease_is_taken_and_its_job_ends_by_that_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "RENEWED", 0.02)
+    told = threading.Event()
+
+    def displaced() -> bool:
+        rewrite(tmp_path, id="another")  # each time, since a renewal in between may take it back
+        return told.wait(0.01)
+
+    def job() -> None:
+        with hold_lease(str(tmp_path), lost=told.set):
+            eventually(displaced)
+            raise SystemExit  # as by the signal that lost sends in use
+
+    with pytest.raises(RunError, match="another driver has taken this run"):
+        job()
+
+
 def test_a_driver_that_lost_its_lease_leaves_that_of_the_other(tmp_path):
     with hold_lease(str(tmp_path), force=True):
         first = hold_lease(str(tmp_path), force=True)
@@ -135,10 +175,7 @@ def test_a_lease_is_renewed(tmp_path, monkeypatch):
 
     with hold_lease(str(tmp_path)):
         start = owner(tmp_path)["renewed"]
-        deadline = time.monotonic() + 60
-        while owner(tmp_path)["renewed"] == start:
-            assert time.monotonic() < deadline, "the lease is not renewed"
-            time.sleep(0.01)
+        eventually(lambda: owner(tmp_path)["renewed"] != start)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"[" * 100_000, b"\xff", b'{"pid": 1}'])
@@ -156,6 +193,42 @@ def test_nor_is_one_with_values_of_other_kinds(abandoned, wrong):
     assert find_driver(str(abandoned)) is None
     with hold_lease(str(abandoned)):
         assert owner(abandoned)["pid"] == os.getpid()
+
+
+def test_a_lease_that_says_more_as_of_a_later_version_is_a_lease(abandoned):
+    rewrite(abandoned, version=2)
+
+    with pytest.raises(RunError, match=r"another driver is at work"), hold_lease(str(abandoned)):
+        pass
+
+
+def test_a_folder_that_is_out_of_reach_for_a_while_ends_nothing(out_of_reach, monkeypatch, caplog):
+    root, reach = out_of_reach
+    monkeypatch.setattr(leases, "RENEWED", 0.02)
+    lost: list[str] = []
+    with hold_lease(str(root), lost=lambda: lost.append("lost")) as lease:
+        reach(False)
+        eventually(lambda: "the lease was not renewed: " in caplog.text)
+        assert not lease.is_held  # or not to be told
+        reach(True)
+        before = owner(root)["renewed"]
+        eventually(lambda: owner(root)["renewed"] != before)
+        lease.check()
+
+    assert lost == []
+
+
+def test_a_lease_that_cannot_be_given_up_hides_no_error_of_the_job(out_of_reach, caplog):
+    root, reach = out_of_reach
+
+    def job() -> None:
+        with hold_lease(str(root)):
+            reach(False)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        job()
+    assert "the lease was not removed: " in caplog.text
 
 
 def test_a_lease_can_lie_on_an_object_store():

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 class Owner:
     """Who is at work on a run: the content of lease.json."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+    __pydantic_config__ = ConfigDict(strict=True)
 
     id: str
     host: str
