@@ -15,14 +15,12 @@ def filtered(relation: duckdb.DuckDBPyRelation, where: str | None) -> duckdb.Duc
     The connection of an OpenRun can read no file but the run's, so neither can the condition.
 
     Raises:
-        QueryError: it is no condition on the relation's columns.
+        QueryError: it is no condition on the relation's columns, as far as that shows before rows are read.
     """
     if where is None:
         return relation
     with query_errors(where, relation.columns):
-        found = relation.filter(where)
-        found.limit(0).fetchall()
-        return found
+        return relation.filter(where)
 
 
 @contextmanager
