@@ -101,6 +101,19 @@ def test_the_json_names_all_texts_and_where_they_came_from(run, shard, export):
     assert json.loads(third["metadata"]) == {"uid": [1, None]}
 
 
+def test_of_texts_that_fit_equally_well_the_samples_own_comes_first_and_then_the_captions_by_number(tmp_path):
+    shard = input_shard(tmp_path, [image(0)])
+    run = new_run(tmp_path, [shard])
+    texts = [synthetic(0, 0.5, "caption 1", index=1), synthetic(0, 0.5, "caption 0"), web(0, 0.5, "web text")]
+    complete(run, shard, records_of(shard), texts)
+
+    export_shard(run, shard, export := ExportConfig(run=run.root))
+
+    (row,) = pq.read_table(clean(run, export) / "00000.parquet").to_pylist()
+    assert row["texts"] == ["web text", "caption 0", "caption 1"]
+    assert row["syn_caption"] == "caption 0"
+
+
 def test_no_member_is_named_by_the_input(run, shard, export):
     export_shard(run, shard, export)
 
