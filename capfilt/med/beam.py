@@ -113,6 +113,6 @@ def _advance(
 def _best(finished: list[Finished], length: int, device: torch.device) -> Generated:
     ids = torch.zeros(len(finished), length, dtype=torch.long, device=device)  # (B, T)
     for row, image in zip(ids, finished, strict=True):
-        caption = image.captions[0][2][:length]
+        caption = image.captions[0][2]  # of T ids at most, the end token included
         row[: len(caption)] = torch.tensor(caption)
     return Generated(ids, torch.tensor([image.captions[0][1] for image in finished]))
