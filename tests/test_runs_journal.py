@@ -15,6 +15,7 @@ from capfilt.runs import journal
 from capfilt.runs.journal import MAX_FILE_BYTES, Journal, read_journal
 from capfilt.runs.lease import hold_lease
 from capfilt.runs.status import keep_status
+from capfilt.runs.stop import request_stop
 
 
 @pytest.fixture
@@ -138,7 +139,8 @@ def test_of_a_loop_it_is_that_of_the_job_it_is_at(tmp_path):
             next(read_journal(str(tmp_path)))
 
 
-def test_it_is_followed_until_the_driver_has_ended(tmp_path, monkeypatch):
+@pytest.mark.parametrize("stopping", [False, True])
+def test_it_is_followed_until_the_driver_has_ended(tmp_path, monkeypatch, stopping):
     monkeypatch.setattr(journal, "POLL", 0.02)
     path = tmp_path / "journal.jsonl"
     path.write_text('{"time": "t0", "event": "start"}\n')
@@ -152,6 +154,8 @@ def test_it_is_followed_until_the_driver_has_ended(tmp_path, monkeypatch):
     lease = hold_lease(str(tmp_path))
     lease.__enter__()
     (tmp_path / "status.json").write_text('{"started": 1, "time": 2, "phase": "done"}')
+    if stopping:
+        request_stop(str(tmp_path))
     ending = threading.Thread(target=end)
     ending.start()
 
