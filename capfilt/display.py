@@ -5,6 +5,7 @@ than are there. `redact` is for logs and errors, which quote URLs, `one_line` fo
 for whoever wants to see of a text what a reader cannot see, or what would act.
 """
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -55,6 +56,13 @@ def counted(count: float, noun: str) -> str:
     """Return a number of things for people: "1 shard", "2,880 tokens", "0.5 GPUs"."""
     number = f"{count:,.0f}" if count == int(count) else f"{count:g}"
     return f"{number} {noun}" + ("" if count == 1 else "s")
+
+
+def four_places(score: float | None) -> str:
+    """Return a score cut to four places, not rounded: 0.49999, which 0.5 rejects, must not look like 0.5."""
+    if score is None:
+        return "none"
+    return f"{math.floor(score * 10_000 + 1e-3) / 10_000:.4f}"  # 0.285 is stored as 0.28499999
 
 
 def devices(cpus: float, gpus: float) -> str:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from capfilt.config import ImageLimits
-from capfilt.display import reveal, shorten
+from capfilt.display import four_places, reveal, shorten
 from capfilt.errors import ImageError
 from capfilt.images import decode
 from capfilt.query.cards import Card, CardText, Place
@@ -100,8 +100,8 @@ def _failure(card: Card) -> str:
 
 
 def _verdict(text: CardText) -> str:
-    score = "  none" if text.itm is None else f"{text.itm:.4f}"
-    return f"{'✓' if text.kept else '✗'} {text.source:<9}  {score}  {'kept' if text.kept else text.reason:<9}"
+    score = four_places(text.itm)
+    return f"{'✓' if text.kept else '✗'} {text.source:<9}  {score:>6}  {'kept' if text.kept else text.reason:<9}"
 
 
 def _words(text: str) -> str:

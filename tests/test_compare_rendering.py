@@ -28,10 +28,10 @@ def test_the_text_shows_what_differs(tmp_path):
         "web itm 1 -0.6500 -0.6500 -0.6500 -0.6500 -0.6500 -0.6500",
         "gained: kept by the second alone",
         "synthetic of s0/1 ([2Jkey1), rejected by the first as low_itm",
-        "itm 0.200 [31ma dog",
-        "itm 0.750 [31ma dog x",
+        "itm 0.2000 [31ma dog",
+        "itm 0.7500 [31ma dog x",
         "web of s0/0 (key0), rejected by the second as low_itm",
-        "itm 0.900 then 0.250 a web text",
+        "itm 0.9000 then 0.2500 a web text",
     ):
         assert line in lines
     assert not {"\x1b", "\u202e"} & set(text)
@@ -71,3 +71,10 @@ def test_what_rounds_to_nothing_has_no_sign_of_less(tmp_path):
     assert "web itm 1 +0.0000 " in "\n".join(lines_of(text))
     assert "-0.0000" not in text
     assert ": 1 sample, policy" in text
+
+
+def test_a_score_just_under_the_cut_does_not_look_like_it(tmp_path):
+    first = run_of(tmp_path, [record(0)], [web(0, 0.49999)])
+    second = run_of(tmp_path, [record(0)], [web(0, 0.5)], round_=1)
+
+    assert "itm 0.4999 then 0.5000 a web text" in lines_of(render_comparison(compared(first, second)))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capfilt.display import counted, has_credentials, in_bytes, one_line, redact, reveal, shorten
+from capfilt.display import counted, four_places, has_credentials, in_bytes, one_line, redact, reveal, shorten
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,13 @@ def test_nothing_of_any_text_can_act(text):
 def test_a_long_text_is_cut_between_words_and_nothing_is_lost(text, head, rest):
     assert shorten(text, 10) == (head, rest)
     assert "".join(shorten(text, 10)) == text
+
+
+@pytest.mark.parametrize(
+    ("score", "told"), [(0.49999, "0.4999"), (0.5, "0.5000"), (0.28499999, "0.2850"), (1.0, "1.0000"), (None, "none")]
+)
+def test_a_score_is_cut_to_four_places(score, told):
+    assert four_places(score) == told
 
 
 @pytest.mark.parametrize(

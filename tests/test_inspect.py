@@ -114,6 +114,12 @@ def test_a_text_without_a_score_says_so_and_one_that_fits_is_whole():
     assert shown == f"key7  00000:7\n  ✗ web          none  low_itm    {'x' * SHOWN}\n\n"
 
 
+def test_a_score_just_under_the_cut_does_not_look_like_it():
+    (shown,) = as_plain([card(text="a dog", itm=0.49999)])
+
+    assert "  0.4999  low_itm" in shown
+
+
 def test_a_cell_shows_two_pixels_and_the_last_row_of_an_odd_height_stands_alone():
     small = Image.new("RGB", (2, 3))
     for y, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):

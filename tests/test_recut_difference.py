@@ -60,6 +60,15 @@ def test_the_tables_show_what_comes_and_goes_the_most_texts_first(run):
     assert lines.index("web kept mix 3") + 1 == lines.index("synthetic low_itm kept 1")
 
 
+def test_an_example_can_be_looked_up_and_its_score_does_not_look_like_a_cut_that_rejects_it(tmp_path):
+    run = new_run(tmp_path, [Shard("00000", "in/00000.tar", 1000, "d16e57", 1)])
+    complete(run, run.plan()[0], [record(0)], [web(0, 0.49999, "a dog")])
+
+    shown = render_difference(difference(run, Policy(web_itm=0.4), Policy()))
+
+    assert "  web of 00000/0 (key0)  itm 0.4999  kept, then low_itm  a dog" in shown
+
+
 def test_the_counts_are_those_of_the_policy(run):
     policies = Policy(min_words=2, web_itm=0), Policy(mix="best")
     found = difference(run, *policies)

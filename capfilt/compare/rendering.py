@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from capfilt.compare.figures import Comparison, Example
-from capfilt.display import counted, one_line
+from capfilt.display import counted, four_places, one_line
 from capfilt.stats.scores import QUANTILES
 from capfilt.stats.terminal import Row, columns, share
 
@@ -72,7 +72,7 @@ def _examples(title: str, examples: Sequence[Example]) -> list[str]:
 
 def _lines(example: Example) -> list[tuple[str, str]]:
     """Return the scores and the text of each run, or one line where the text is the same."""
-    numbers = ["none" if value is None else f"{value:.3f}" for value in example.itm]
+    numbers = [four_places(value) for value in example.itm]
     if example.texts[0] == example.texts[1]:
         return [(f"itm {numbers[0]} then {numbers[1]}", example.texts[0])]
     return [(f"itm {number}", text) for number, text in zip(numbers, example.texts, strict=True)]

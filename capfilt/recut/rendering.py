@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from capfilt.display import one_line
+from capfilt.display import four_places, one_line
 from capfilt.recut.difference import Difference, Example
 from capfilt.stats.terminal import Row, columns, share
 
@@ -39,8 +39,8 @@ def _examples(title: str, examples: Sequence[Example]) -> list[str]:
         return []
     rows: list[Row] = [
         [
-            f"  {example.source} of {example.shard}/{example.position}",
-            "itm " + ("none" if example.itm is None else f"{example.itm:.4f}"),
+            f"  {example.source} of {example.shard}/{example.position} ({one_line(example.key, 40)})",
+            f"itm {four_places(example.itm)}",
             f"{example.before or 'kept'}, then {example.after or 'kept'}",
             one_line(example.text, 70),
         ]

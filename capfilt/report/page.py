@@ -17,7 +17,7 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from capfilt.config import Policy, dump
-from capfilt.display import counted, reveal, shorten
+from capfilt.display import counted, four_places, reveal, shorten
 from capfilt.policy import draws_own
 from capfilt.query.cards import Card
 from capfilt.report.content import Report
@@ -63,7 +63,7 @@ def _template() -> jinja2.Template:
         "draws_own": _draws_own,
         "parts": _parts,
         "reason": lambda reason: "" if reason == "low_itm" else reason.replace("_", " "),
-        "score": _score,
+        "score": lambda score: "no score" if score is None else four_places(score),
         "share": _share,
         "digest": _digest,
         "trusted": Markup,  # our own style and script: their content-security hashes are of the raw bytes
@@ -89,13 +89,6 @@ def _parts(text: str) -> tuple[str, str, int, int]:
     embedded, left_out = text[:EMBEDDED], max(0, len(text) - EMBEDDED)
     head, rest = shorten(embedded, SHOWN)
     return reveal(head), reveal(rest), len(text) - len(head), left_out
-
-
-def _score(score: float | None) -> str:
-    """Return a score cut to four places, as thresholds are told, not rounded: 0.19999 must not look like 0.2."""
-    if score is None:
-        return "no score"
-    return f"{math.floor(score * 10_000 + 1e-3) / 10_000:.4f}"  # 0.285 is stored as 0.28499999
 
 
 def _share(part: int, whole: int) -> str:
