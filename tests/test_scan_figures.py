@@ -172,8 +172,9 @@ def test_limits_are_those_of_the_job(tmp_path):
     assert found.failing_shards == {}
     failing = scan([str(tmp_path / "a.tar")], ImageLimits(max_aspect=5), max_failed_share=0.1)
     assert failing.failing_shards == {str(tmp_path / "a.tar"): 0.5}
-    last = render_scan(failing).splitlines()[-2:]
-    assert last == ["1 shard will fail as a whole, by max_failed_share:", f"  {tmp_path}/a.tar: 50.0 %"]
+    *_, scored, head, shard = render_scan(failing).splitlines()
+    assert scored == "a bootstrap scores 0 of 0 samples (0 %)"
+    assert [head, shard] == ["1 shard will fail as a whole, by max_failed_share:", f"  {tmp_path}/a.tar: 50.0 %"]
 
 
 def test_a_share_of_the_samples_is_the_same_ones_and_part_of_a_larger_share(tmp_path, monkeypatch):

@@ -43,11 +43,16 @@ def count(connection: duckdb.DuckDBPyConnection, damaged: Sequence[str], max_fai
         max_failed_share: of a shard.
     """
     samples = connection.table("samples")
-    connection.register("damaged", pa.table({"shard": pa.array(damaged, pa.string())}))
-    usable = connection.sql("SELECT * FROM samples ANTI JOIN damaged USING (shard)")
+    connection.register("damaged", _shards(damaged))
+    whole = connection.sql("SELECT shard, status FROM samples ANTI JOIN damaged USING (shard)")
     shown = samples.filter("status = 'ok'")
     said = samples.filter("text <> ''")
-    failing = usable.aggregate("shard, avg((status <> 'ok')::int) AS failed").filter(f"failed > {max_failed_share}")
+    shares = whole.aggregate("shard, avg((status <> 'ok')::int) AS failed")
+    failing = dict(shares.filter(f"failed > {max_failed_share}").order("shard").fetchall())
+    connection.register("failing", _shards(list(failing)))
+    usable = connection.sql(
+        "SELECT status FROM samples ANTI JOIN damaged USING (shard) ANTI JOIN failing USING (shard)"
+    )
     return {
         "looked_at": _number(samples, "count(*)"),
         "statuses": _by(samples, "status"),
@@ -67,8 +72,12 @@ def count(connection: duckdb.DuckDBPyConnection, damaged: Sequence[str], max_fai
         "urls": _repeated(samples.filter("url <> ''"), "url", "lower(text)"),
         "domains": _repeated(samples.filter("domain IS NOT NULL"), "domain", "sha256"),
         "usable": _by(usable, "status"),
-        "failing_shards": dict(failing.order("shard").fetchall()),
+        "failing_shards": failing,
     }
+
+
+def _shards(urls: Sequence[str]) -> pa.Table:
+    return pa.table({"shard": pa.array(urls, pa.string())})
 
 
 def _number(rows: duckdb.DuckDBPyRelation, figure: str) -> int:

@@ -47,8 +47,10 @@ class Scan:
     texts: list[Repeated]
     urls: list[Repeated]
     domains: list[Repeated]
-    usable: dict[str, int]  # statuses of samples in shards that a bootstrap takes as they are
-    failing_shards: dict[str, float]  # of these, whose share of failed samples is over max_failed_share, and that share
+    usable: dict[str, int]  # statuses of samples in shards that a bootstrap takes as they are, and completes
+    failing_shards: dict[
+        str, float
+    ]  # whole ones whose share of failed samples is over max_failed_share, and that share
 
     def to_json(self) -> dict[str, object]:
         """Return all figures as plain values for json.dumps."""
