@@ -17,6 +17,7 @@ from capfilt.display import four_places, reveal, shorten
 from capfilt.errors import ImageError
 from capfilt.images import decode
 from capfilt.query.cards import Card, CardText, Place
+from capfilt.query.images import NOT_SHOWN
 
 COLUMNS, LINES = 32, 12
 """Size of an image in cells of a terminal; a cell shows two pixels, one above the other."""
@@ -47,7 +48,10 @@ def as_colours(
     """Yield each sample as a console shows it."""
     for card in cards:
         with console.capture() as capture:
-            console.print(_drawn(card, thumbnail(images[card.place], limits)))
+            image = thumbnail(images[card.place], limits)
+            if image.plain == reveal(card.error):
+                image = Text(NOT_SHOWN, style="dim")
+            console.print(_drawn(card, image))
             console.print()
         yield capture.get()
 

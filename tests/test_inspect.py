@@ -12,13 +12,15 @@ import unicodedata
 import pytest
 from click.testing import CliRunner
 from galleries import ESCAPES, LONG, SCRIPT, gallery_run
-from ledgers import new_run
+from ledgers import complete, new_run, record
 from PIL import Image
+from rich.console import Console
 
 from capfilt.cli import cli
 from capfilt.config import ImageLimits
-from capfilt.inspect import SHOWN, as_plain, thumbnail
+from capfilt.inspect import SHOWN, as_colours, as_plain, thumbnail
 from capfilt.query.cards import Card, CardText
+from capfilt.records import Shard
 
 SGR = re.compile(r"\x1b\[[0-9;]*m")  # sets colours, and can do nothing else
 
@@ -177,10 +179,21 @@ def test_an_image_that_cannot_be_shown_says_why(screen):
     assert "the shard is gone or has changed" in SGR.sub("", screen)
 
 
+def test_why_an_image_is_not_there_is_said_once():
+    error = "is no image that can be read: 4 bytes, b'junk'"
+    failed = card(status="not_an_image", error=error)
+    console = Console(width=200, force_terminal=True)
+
+    (shown,) = as_colours(console, [failed], {failed.place: b"junk"}, ImageLimits())
+
+    assert SGR.sub("", shown).count("4 bytes") == 1
+    assert "no image to show" in shown
+
+
 def test_nothing_found_is_no_error(root):
     result = CliRunner().invoke(cli, ["inspect", root, "--key", "nowhere"])
 
-    assert (result.exit_code, result.output) == (0, f"{root}: no sample meets this\n")
+    assert (result.exit_code, result.output) == (0, f"{root}: no sample meets this (3 of 3 shards complete)\n")
 
 
 def test_a_run_of_which_nothing_is_committed_sends_to_status(tmp_path):
@@ -196,8 +209,27 @@ def test_a_reason_that_does_not_occur_is_answered_with_those_that_do(root):
     result = CliRunner().invoke(cli, ["inspect", root, "--failed", "--reason", "trunkated"])
 
     reasons = "duplicate, low_itm, too_long, too_many_pixels, too_short, truncated"
-    assert (result.exit_code, result.output) == (0, f"{root}: no sample meets this; the reasons in it are {reasons}\n")
+    told = f"no sample meets this (3 of 3 shards complete); the reasons in it are {reasons}"
+    assert (result.exit_code, result.output) == (0, f"{root}: {told}\n")
 
 
 def test_contradicting_filters_are_a_wrong_command_line(root):
     assert CliRunner().invoke(cli, ["inspect", root, "--kept", "--rejected"]).exit_code == 2
+
+
+@pytest.mark.parametrize("given", [["--kept"], ["--rejected"], ["--near-cut"], ["--disagree"], ["--source", "web"]])
+def test_a_failed_sample_has_no_text_to_ask_for(root, given):
+    result = CliRunner().invoke(cli, ["inspect", root, "--failed", *given])
+
+    assert result.exit_code == 2
+    assert f"--failed and {given[0]} exclude each other" in result.output
+
+
+def test_a_sample_that_is_not_found_in_a_run_at_work_may_be_in_the_rest_of_it(tmp_path):
+    shards = [Shard(id_, f"in/{id_}.tar", 1000, "d16e57", 1) for id_ in ("00000", "00001")]
+    run = new_run(tmp_path, shards)
+    complete(run, shards[0], [record(0)], [])
+
+    told = CliRunner().invoke(cli, ["inspect", run.root, "--key", "key1"]).output
+
+    assert told == f"{run.root}: no sample meets this (1 of 2 shards complete)\n"

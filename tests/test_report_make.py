@@ -1,5 +1,6 @@
 """From a run to the file: what it holds, how large it gets, and that the same run gives the same page."""
 
+import html
 import re
 import subprocess
 import sys
@@ -38,6 +39,20 @@ def test_another_seed_draws_other_samples(root, tmp_path):
         pages.append(set(re.findall(r"<dd>(\d+), position (\d)</dd>", (tmp_path / "page.html").read_text())))
 
     assert pages[0] != pages[1]
+
+
+def test_why_an_image_is_not_there_is_said_once_on_a_card(tmp_path):
+    error = "is no image that can be read: 4 bytes, b'junk'"
+    shard = input_shard(tmp_path, [b"junk"])
+    run = new_run(tmp_path, [shard])
+    complete(run, shard, [each._replace(status="not_an_image", error=error) for each in records_of(shard)], [])
+
+    report(run.root)
+
+    page = html.unescape(Path(run.root, "report.html").read_text())
+    cards = re.findall(r"<article.*?</article>", page, re.DOTALL)
+    assert cards
+    assert all(card.count("4 bytes") == 1 and "no image to show" in card for card in cards)
 
 
 def test_images_are_left_out_when_the_file_would_grow_too_large(root, tmp_path):

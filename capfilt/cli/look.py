@@ -58,7 +58,8 @@ def inspect(
     """Page through samples of RUN: image, texts, scores, what is kept and what is not, and why.
 
     On a terminal through your pager (PAGER), with images in half blocks. Else as plain text. A sample begins with its
-    key, its shard and position, and its URL; a text with its source and P(match). Filters add up.
+    key, its shard and position, and its URL; a text with its source and P(match). A sample is shown if one of its texts
+    meets all filters.
 
     \b
     Example:
@@ -75,7 +76,7 @@ def inspect(
         say_share(opened)
         cards = load_cards(opened, pick(opened, asked, limit, seed))
         if not cards:
-            answer = f"no sample meets this{_occurring(opened) if asked.reasons else ''}"
+            answer = f"no sample meets this ({opened.extent}){_occurring(opened) if asked.reasons else ''}"
             click.echo(f"{run}: {answer if opened.commits else opened.nothing}", err=True)
         _show(opened, cards, as_json)
 
@@ -146,6 +147,10 @@ def _asked(kept: bool, rejected: bool, disagree: bool, order: "Order | None", **
 
     if kept and rejected:
         raise click.UsageError("--kept and --rejected exclude each other; leave both out to see all")
+    asked_of_texts = {"--kept": kept, "--rejected": rejected, "--near-cut": filters["near"], "--disagree": disagree}
+    given = [name for name, is_given in (asked_of_texts | {"--source": filters["source"]}).items() if is_given]
+    if filters["failed"] and given:
+        raise click.UsageError(f"--failed and {given[0]} exclude each other: a sample that was not scored has no texts")
     chosen = kept if kept or rejected else None
     return Pick(chosen, disagree=disagree, order=order or ("disagreement" if disagree else "random"), **filters)
 

@@ -15,6 +15,7 @@ from capfilt.records import Shard
 from capfilt.runs import Run
 
 GONE = "the shard is gone or has changed"
+NOT_SHOWN = "no image to show"  # beside the error that says why
 _THREADS = 8  # object stores answer slowly, and many at once
 
 

@@ -20,6 +20,7 @@ from capfilt.config import Policy, dump
 from capfilt.display import counted, four_places, reveal, shorten
 from capfilt.policy import draws_own
 from capfilt.query.cards import Card
+from capfilt.query.images import NOT_SHOWN
 from capfilt.report.content import Report
 from capfilt.report.thumbnails import Picture
 
@@ -50,6 +51,7 @@ def render(report: Report, pictures: Mapping[tuple[str, int], Picture]) -> str:
         settings=dump(report.policy),
         style=_asset("page.css"),
         script=_asset("page.js"),
+        not_shown=NOT_SHOWN,
     )
 
 
