@@ -100,6 +100,11 @@ def test_a_policy_is_also_given_by_the_path_of_its_file(run, tmp_path, kind):
         capfilt.open_run(run.root, kind(tmp_path / "gone.yaml"))
 
 
+def test_a_run_is_also_given_by_a_path_that_is_no_string(run):
+    with capfilt.open_run(Path(run.root)) as found:
+        assert found.run.root == run.root
+
+
 def test_a_sample_knows_how_many_of_its_texts_are_kept(run):
     with capfilt.open_run(run.root) as found:
         rows = found.samples.project("shard, position, status, domain, texts, texts_kept").fetchall()

@@ -54,8 +54,8 @@ def read_labels(path: Path) -> list[Label]:
     """Return the labels of a CSV file with the columns key, text and label.
 
     Raises:
-        QueryError: a column is missing or there twice, a line has more than the head, or a label is none of 1, 0, true,
-            false, yes, no, match, mismatch, good, bad.
+        QueryError: a column is missing or there twice, there is no label, a line has more than the head, or a label is
+            none of 1, 0, true, false, yes, no, match, mismatch, good, bad.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
@@ -65,9 +65,12 @@ def read_labels(path: Path) -> list[Label]:
                 raise QueryError(f"{path}: has no column {', '.join(sorted(absent))}; its first line is key,text,label")
             if twice := [name for name in ("key", "text", "label") if (reader.fieldnames or []).count(name) > 1]:
                 raise QueryError(f"{path}: has several columns {', '.join(twice)}; give all but one other names")
-            return [_label(path, reader.line_num, row) for row in reader]
+            labels = [_label(path, reader.line_num, row) for row in reader]
         except (csv.Error, UnicodeDecodeError) as error:
             raise QueryError(f"{path}: line {reader.line_num + 1}: {error}; write it as UTF-8 CSV") from None
+    if not labels:
+        raise QueryError(f"{path}: has a head and no line below it; give a line for each text that was judged")
+    return labels
 
 
 def match_labels(opened: OpenRun, labels: Sequence[Label]) -> Found:

@@ -160,7 +160,7 @@ class OpenRun:
 
 
 def open_run(
-    path: str,
+    path: Path | str,
     policy: Policy | Path | str | None = None,
     *,
     unfinished: bool = False,
@@ -185,7 +185,7 @@ def open_run(
         policy = load_policy(Path(policy))
     if share is not None and not 0 < share <= 1:
         raise QueryError(f"share is {share}; give one in (0, 1]")
-    run = load_run(path)
+    run = load_run(str(path))
     plan, complete = run.plan(), complete_shards(run)
     there = [shard for shard in plan if unfinished or shard.id in complete]
     if share is None:
