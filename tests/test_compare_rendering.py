@@ -19,7 +19,7 @@ def test_the_text_shows_what_differs(tmp_path):
 
     lines = lines_of(text)
     for line in (
-        f"first {first.root}: 3 samples, policy default",
+        f"first {first.root}: 3 samples, 1 of 1 shards complete, policy default",
         "in both 2 66.7 %",
         "only in the first 1",
         "gained 1 50.0 %",
@@ -70,7 +70,7 @@ def test_what_rounds_to_nothing_has_no_sign_of_less(tmp_path):
 
     assert "web itm 1 +0.0000 " in "\n".join(lines_of(text))
     assert "-0.0000" not in text
-    assert ": 1 sample, policy" in text
+    assert ": 1 sample, 1 of 1 shards complete, policy" in text
 
 
 def test_a_score_just_under_the_cut_does_not_look_like_it(tmp_path):

@@ -66,7 +66,7 @@ def test_a_condition_stands_in_the_head_and_hides_what_it_does_not_limit(opened)
 def test_slices_show_parts_others_and_all(opened):
     lines = lines_of(render_slices(cut(opened, ["source", "shard"], top=1)))
 
-    assert lines[0] == f"{opened.run.root}: policy default"
+    assert lines[0] == f"{opened.run.root}: 1 of 1 shards complete, policy default"
     assert lines[2] == "source shard scored kept noise failed kept share"
     assert lines[3] == "synthetic 00000 3 1 66.7 % 0 ###"
     assert lines[4] == "(2 others) 2 1 50.0 % 1 #####"

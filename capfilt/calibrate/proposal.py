@@ -24,6 +24,7 @@ class Calibration:
     """What a run says of its thresholds."""
 
     run: str
+    extent: str  # which shards were looked at, for people
     error: float  # the wished false-accept rate
     policy: Policy  # the run's, with the proposed thresholds in it
     sources: list[SourceCalibration]
@@ -63,7 +64,7 @@ def calibrate(opened: OpenRun, error: float, labels: Sequence[Label] = ()) -> Ca
     warnings = [warning for source in sources for warning in source.warnings]
     warnings += _left_out(found)
     policy = opened.policy.model_copy(update={"name": "calibrated", **thresholds})
-    return Calibration(opened.run.root, error, policy, sources, warnings)
+    return Calibration(opened.run.root, opened.extent, error, policy, sources, warnings)
 
 
 def _nothing_known(share: float) -> str:

@@ -18,7 +18,8 @@ def render_calibration(found: Calibration, plain: bool = True) -> str:
         found: the calibration.
         plain: without characters beyond ASCII.
     """
-    sections = [f"{found.run}: thresholds of P(match) for a false-accept rate of {_percent(found.error)}"]
+    rate = f"thresholds of P(match) for a false-accept rate of {_percent(found.error)}"
+    sections = [f"{found.run}: {found.extent}, {rate}"]
     for source in found.sources:
         sections += [_curves(source, found.error, plain), _proposal(source)]
     sections += [f"warning: {warning}" for warning in found.warnings]
@@ -78,7 +79,7 @@ def _judged(point: Point) -> Sequence[str]:
 
 def _told(rate: Rate) -> str:
     interval = f"{_percent(rate.low)} to {_percent(rate.high)}"
-    return f"{_percent(rate.share)} ({rate.part} of {rate.whole}; {100 * LEVEL:g} % interval {interval})"
+    return f"{_percent(rate.share)} ({rate.part:,} of {rate.whole:,}; {100 * LEVEL:g} % interval {interval})"
 
 
 def _share(rate: Rate) -> str:

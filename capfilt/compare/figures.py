@@ -63,6 +63,7 @@ class Comparison:
 
     runs: tuple[str, str]
     policies: tuple[str, str]
+    extents: tuple[str, str]  # which shards were looked at, for people
     samples: tuple[int, int]
     matched: int  # samples of one image in both; equal images pair up in the order of shards and positions
     only_first: int
@@ -100,6 +101,7 @@ def compare(first: OpenRun, second: OpenRun, examples: int = 5) -> Comparison:
         return Comparison(
             runs=(first.run.root, second.run.root),
             policies=(first.policy.name, second.policy.name),
+            extents=(first.extent, second.extent),
             **_samples(connection),
             statuses=_statuses(connection),
             sources=_sources(connection),

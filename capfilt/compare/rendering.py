@@ -10,9 +10,10 @@ from capfilt.stats.terminal import Row, columns, share
 
 def render_comparison(comparison: Comparison) -> str:
     """Return the figures as tables, and the examples."""
-    runs = zip(("first", "second"), comparison.runs, comparison.policies, comparison.samples, strict=True)
+    told = zip(comparison.runs, comparison.samples, comparison.extents, comparison.policies, strict=True)
     head = "\n".join(
-        f"{name:<6}  {run}: {counted(samples, 'sample')}, policy {policy}" for name, run, policy, samples in runs
+        f"{name:<6}  {run}: {counted(samples, 'sample')}, {extent}, policy {policy}"
+        for name, (run, samples, extent, policy) in zip(("first", "second"), told, strict=True)
     )
     sections = [head, _samples(comparison)]
     sections += [_decisions(comparison), _shifts(comparison)] if comparison.sources else []

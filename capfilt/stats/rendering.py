@@ -40,7 +40,8 @@ def render_slices(slices: Slices, plain: bool = True) -> str:
     if slices.others:
         rows.append([f"({slices.left_out:,} others)", *blanks, *_figures(slices.others, plain)])
     rows.append(["all", *blanks, *_figures(slices.total, plain)])
-    head = f"{slices.run}: policy {slices.policy}" + (f", where {slices.where}" if slices.where else "")
+    condition = f", where {slices.where}" if slices.where else ""
+    head = f"{slices.run}: {slices.extent}, policy {slices.policy}{condition}"
     return f"{head}\n\n{columns([[*row[:-1], ' ' + str(row[-1]).ljust(10)] for row in rows], len(slices.by))}"
 
 

@@ -106,10 +106,11 @@ class Slices:
     left_out: int  # how many these are
     total: Slice
     share: float  # of the complete shards that was looked at
+    extent: str  # which shards were looked at, for people
 
     def to_json(self) -> dict[str, object]:
         """Return all figures as plain values for json.dumps."""
-        values = {name: getattr(self, name) for name in ("run", "policy", "where", "by", "left_out", "share")}
+        values = {name: getattr(self, name) for name in ("run", "policy", "where", "by", "left_out", "share", "extent")}
         values["parts"] = [dict(zip(self.by, part.names, strict=True)) | part.figures() for part in self.parts]
         return values | {"others": self.others and self.others.figures(), "total": self.total.figures()}
 
@@ -142,6 +143,7 @@ def cut(opened: OpenRun, by: Sequence[str], where: str | None = None, top: int |
         left_out=len(rest),
         total=total,
         share=opened.share,
+        extent=opened.extent,
     )
 
 
