@@ -82,6 +82,7 @@ def test_a_threshold_in_force_between_two_steps_is_told_as_the_policy_takes_it(t
     assert (web_texts.precision.part, web_texts.precision.whole, web_texts.recall.part) == (1, 1, 1)
     assert (human.kept.part, human.false_rejects.part, kept["human"]) == (1, 3, 1)
     assert "0.50004  in force" in render_calibration(found)
+    assert "run: 1 of 1 shards complete, thresholds of P(match)" in render_calibration(found)
 
 
 def test_the_share_of_mismatches_is_estimated_from_the_low_scores(tmp_path):
