@@ -48,9 +48,7 @@ class Scan:
     urls: list[Repeated]
     domains: list[Repeated]
     usable: dict[str, int]  # statuses of samples in shards that a bootstrap takes as they are, and completes
-    failing_shards: dict[
-        str, float
-    ]  # whole ones whose share of failed samples is over max_failed_share, and that share
+    failing_shards: dict[str, float]  # whole ones that fail more samples than max_failed_share -> that share
 
     def to_json(self) -> dict[str, object]:
         """Return all figures as plain values for json.dumps."""
