@@ -14,10 +14,12 @@ from capfilt.records import Shard
 from capfilt.runs import Run
 from capfilt.runs.plans import canonical_urls, shard_ids
 from capfilt.runs.stop import Stop
+from capfilt.shards import describe_damage
+from capfilt.shards.samples import NO_SAMPLES
 from capfilt.storage import absolute
 
 READERS = 32  # threads that index shards; they wait for the store far more than they compute
-TOLD = 24  # shards that are told to be left out
+TOLD = 24  # damaged shards that are told, of those left out and of those read in part
 _LISTED = 10  # files that are told to have come or gone
 
 logger = logging.getLogger(__name__)
@@ -85,12 +87,25 @@ def unusable(shard: Shard, config: BootstrapConfig) -> bool:
     return bool(shard.damage) and not (readable and config.damage == "keep-readable")
 
 
-def warn_of_left_out(shards: Sequence[Shard]) -> None:
-    """Warn of the shards that are left out, each with its reason, as soon as that is known; of many, the first ones."""
+def remedy(shard: Shard) -> str:
+    """Return what is wrong with a shard that is left out, and what to do."""
+    choices = "keep-readable or skip-shard" if shard.digest else "skip-shard"
+    if shard.damage.startswith(NO_SAMPLES):  # such as an archive of other files, which fetching makes no shard
+        return f"{shard.url}: {shard.damage}; take it out of input, or set damage: {choices}"
+    return f"{describe_damage(shard)}, or set damage: {choices}"
+
+
+def named_damage(shard: Shard) -> str:
+    """Return what is wrong with a damaged shard, after its URL, which not all damage names."""
+    return f"{shard.url}: {shard.damage.removeprefix(f'{shard.url}: ')}"
+
+
+def warn_of_damage(what: str, shards: Sequence[Shard]) -> None:
+    """Warn of what becomes of damaged shards, each with its reason, as soon as that is known; of many, of the first."""
     for shard in shards[:TOLD]:
-        logger.warning("left out: %s: %s", shard.url, shard.damage.removeprefix(f"{shard.url}: "))
+        logger.warning("%s: %s", what, named_damage(shard))
     if len(shards) > TOLD:
-        logger.warning("left out: %d more; capfilt scan lists all", len(shards) - TOLD)
+        logger.warning("%s: %d more; capfilt scan lists all", what, len(shards) - TOLD)
 
 
 def _indexed(run: Run, listed: Sequence[Shard]) -> list[Shard]:

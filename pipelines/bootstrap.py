@@ -18,15 +18,14 @@ from capfilt.ledger.completion import complete_shard
 from capfilt.ledger.quarantine import quarantined_shards, release
 from capfilt.ledger.remaining import Remaining
 from capfilt.logs import everywhere
-from capfilt.planning import plan_shards, unusable, warn_of_left_out
+from capfilt.planning import plan_shards, remedy, unusable, warn_of_damage
 from capfilt.progress import Progress
 from capfilt.records import Shard, UnitResult
-from capfilt.runs import Run, start_run
+from capfilt.runs import Run, forgotten_unless_begun, start_run
 from capfilt.runs.lease import Lease, hold_lease, is_free, swept
 from capfilt.runs.status import Board, keep_status
 from capfilt.runs.stop import Stop, heed_stop
-from capfilt.shards import describe_damage, find_shards
-from capfilt.shards.samples import NO_SAMPLES
+from capfilt.shards import find_shards
 from pipelines.export import export_shards, finish
 from pipelines.follow import Follower
 from pipelines.indexing import index_shards
@@ -88,6 +87,7 @@ def run(
             keep_status(folder.root, lambda: lease.is_held) as board,
             nullcontext() if force else swept(lease, partial(_sweep, folder, settings if config.export else None)),
             nullcontext() if local else session(config.cluster),
+            forgotten_unless_begun(folder),
         ):
             workers = None if local else _without_gpus(config.cluster)
             shards = plan_shards(folder, found, partial(index_shards, workers, stop))
@@ -141,6 +141,7 @@ class _Job:
         self.lease, self.stop, self.board = lease, stop, board
         self.left_out = [shard for shard in shards if unusable(shard, config)]
         self.shards = [shard for shard in shards if not unusable(shard, config)]
+        self.in_part = [shard for shard in self.shards if shard.damage]
         self.stopped = False  # before all was done
         self.left = Remaining(folder, config, self.shards)
 
@@ -149,7 +150,8 @@ class _Job:
 
         What there is of shards that are not whole goes, so that they are done anew.
         """
-        warn_of_left_out(self.left_out)
+        warn_of_damage("left out", self.left_out)
+        warn_of_damage("read in part", self.in_part)
         forget_broken(self.folder, self.left.broken)
         samples, left_out = self.left.total - self.left.done, [shard.url for shard in self.left_out]
         self.follower.journal.note("start", samples=samples, left_out=left_out)
@@ -188,6 +190,7 @@ class _Job:
         shards, done = counted(len(self.shards) + len(self.left_out), "shard"), counted(self.left.done, "sample")
         summary = f"{shards}, {len(self.left_out):,} left out, {done} done before; "
         summary += str(self.follower.tally)
+        summary += f"\n{counted(len(self.in_part), 'damaged shard')} read in part" if self.in_part else ""
         if self.stopped:
             self.follower.journal.note("stop", summary=summary, failed=failed)
             raise StoppedError(summary, failed)
@@ -237,11 +240,3 @@ def _without_gpus(cluster: Cluster) -> Cluster:
     """Return the same workers without their GPUs, on any node."""
     cpus = min(1.0, cluster.cpus_per_worker)  # what a private cluster has
     return cluster.model_copy(update={"gpus_per_worker": 0.0, "cpus_per_worker": cpus, "labels": {}})
-
-
-def remedy(shard: Shard) -> str:
-    """Return what is wrong with a shard that is left out, and what to do."""
-    choices = "keep-readable or skip-shard" if shard.digest else "skip-shard"
-    if shard.damage.startswith(NO_SAMPLES):  # such as an archive of other files, which fetching makes no shard
-        return f"{shard.url}: {shard.damage}; take it out of input, or set damage: {choices}"
-    return f"{describe_damage(shard)}, or set damage: {choices}"

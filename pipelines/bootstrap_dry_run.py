@@ -13,11 +13,12 @@ from capfilt.dry_run import DryRun
 from capfilt.forecast.survey import Survey, survey
 from capfilt.hardware import require_device, require_gpus
 from capfilt.ledger.quarantine import quarantined_shards
+from capfilt.planning import remedy
 from capfilt.runs import Run, begun_with, find_run
 from capfilt.runs.lease import require_free
 from capfilt.shards import find_shards
 from capfilt.units import unit_size
-from pipelines.bootstrap import ONE_FOR_BOTH, remedy
+from pipelines.bootstrap import ONE_FOR_BOTH
 from pipelines.resolving import as_begun
 from workers.room import find_room
 

@@ -5,14 +5,14 @@ from contextlib import closing
 from functools import partial
 
 from capfilt import storage
-from capfilt.config import Cluster, ExportConfig
+from capfilt.config import BootstrapConfig, Cluster, ExportConfig
 from capfilt.display import counted
 from capfilt.dry_run import DryRun
 from capfilt.errors import FailedUnitsError, StoppedError
 from capfilt.export import finish_export, finished_shards
 from capfilt.forecast.sizes import bytes_held, bytes_of_listed, most_clean
 from capfilt.ledger import complete_shards
-from capfilt.planning import unusable
+from capfilt.planning import remedy, unusable
 from capfilt.progress import Progress
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run, load_run
@@ -93,12 +93,22 @@ def _sweep(folder: Run, clean: str) -> None:
 
 
 def _ready(folder: Run) -> tuple[list[Shard], list[Shard], list[str]]:
-    """Return the shards of a run that are to be exported, those of them that can be, and why the others cannot."""
-    shards = [shard for shard in folder.plan() if not unusable(shard, folder.config())]
+    """Return the shards of a run that are to be exported, those of them that can be, and why the others cannot.
+
+    Damaged shards are done without only where the run says so.
+    """
+    config = folder.config()
+    shards = [shard for shard in folder.plan() if config.damage == "fail" or not unusable(shard, config)]
     complete = complete_shards(folder)
     ready = [shard for shard in shards if shard.id in complete]
     missing = [shard for shard in shards if shard.id not in complete]
-    return shards, ready, [f"{shard.url}: its ledger is not complete; bootstrap again" for shard in missing]
+    return shards, ready, [_why_missing(shard, config) for shard in missing]
+
+
+def _why_missing(shard: Shard, config: BootstrapConfig) -> str:
+    if unusable(shard, config):
+        return remedy(shard)
+    return f"{shard.url}: its ledger is not complete; bootstrap again"
 
 
 def export_shards(

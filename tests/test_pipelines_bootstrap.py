@@ -7,7 +7,9 @@ from drivers import tables
 from fakes import NAMES, build_fakes, build_nothing, job_config, write_shard
 
 from capfilt.batch_size import MIN_BATCH
-from capfilt.errors import FailedUnitsError, RunError, WorkerError
+from capfilt.bootstrap import CapFilt
+from capfilt.config import BootstrapConfig
+from capfilt.errors import CheckpointError, FailedUnitsError, RunError, WorkerError
 from capfilt.ledger import read_candidates, read_samples
 from capfilt.planning import plan_shards
 from capfilt.runs import load_run, start_run
@@ -140,3 +142,25 @@ def test_shards_that_workers_index_are_planned_as_by_the_driver(folder, undistur
 def test_models_that_cannot_be_loaded_stop_the_job(folder):
     with pytest.raises(WorkerError, match="no worker can be built: AssertionError: the models were loaded"):
         bootstrap.run(job_config(folder), build_nothing, NAMES)
+
+
+def build_by_kind(config: BootstrapConfig) -> CapFilt:
+    if config.filter.endswith("captioner"):
+        raise CheckpointError(
+            f"{config.filter}: has no encoder and no ITM head; it can serve as captioner, not as filter"
+        )
+    return build_fakes(config)
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_what_no_worker_can_begin_with_is_mended_in_the_same_folder(folder, local, request):
+    if not local:
+        request.getfixturevalue("ray_cluster")
+    wrong, names = job_config(folder, filter="captioner"), NAMES | {"filter": "0ther"}
+    with pytest.raises((CheckpointError, WorkerError), match="can serve as captioner, not as filter"):
+        bootstrap.run(wrong, build_by_kind, names, local=local)
+
+    assert "63 samples: 48 scored" in bootstrap.run(job_config(folder), build_by_kind, NAMES, local=local)
+    with pytest.raises(RunError, match=r"checkpoint of the filter: .* in the run, '0ther' here"):
+        bootstrap.run(wrong, build_by_kind, names, local=True)
+    assert verify(load_run(f"{folder}/run")) == []

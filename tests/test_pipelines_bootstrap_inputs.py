@@ -48,7 +48,7 @@ def test_a_damaged_shard_fails_and_the_others_go_on(folder, undisturbed, caplog)
     assert tables(folder) == tables(undisturbed)
 
 
-def test_a_damaged_shard_can_be_skipped_or_read_as_far_as_it_goes(folder):
+def test_a_damaged_shard_can_be_skipped_or_read_as_far_as_it_goes(folder, caplog):
     cut(folder / "in/00001.tar")
     (folder / "in/00002.tar").write_bytes(b"<html>not found</html>")
 
@@ -60,6 +60,13 @@ def test_a_damaged_shard_can_be_skipped_or_read_as_far_as_it_goes(folder):
     plan = {shard.id: shard for shard in load_run(f"{folder}/run").plan()}
     assert 0 < plan["00001"].samples < 21
     assert all(plan[id_].damage for id_ in ("00001", "00002"))
+    assert [line.partition(": cut")[0] for line in caplog.messages if line.startswith("read in part")] == [
+        f"read in part: {folder}/in/00001.tar"
+    ]
+    assert "\n1 damaged shard read in part" in read
+    assert "damaged shard" not in skipped
+    with open_run(str(folder / "run")) as opened:
+        assert opened.extent == "2 of 3 shards complete, 1 of them damaged and read in part"
 
 
 def test_a_file_that_is_no_shard_is_named_once_and_has_one_remedy(tmp_path):

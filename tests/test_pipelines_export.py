@@ -83,6 +83,25 @@ def test_an_incomplete_shard_is_named_and_the_export_is_not_marked_whole(folder)
     assert "_SUCCESS" not in clean(folder)
 
 
+def test_a_damaged_shard_is_done_without_only_where_the_run_says_so(tmp_path):
+    write_shard(tmp_path / "in/0.tar", [("red", "red car")])
+    write_shard(tmp_path / "in/1.tar", [("red", "red car")])
+    whole = (tmp_path / "in/1.tar").read_bytes()
+    (tmp_path / "in/1.tar").write_bytes(whole[:700])
+    with pytest.raises(FailedUnitsError):
+        bootstrap.run(job_config(tmp_path), build_fakes, NAMES, local=True)
+
+    config = ExportConfig(run=str(tmp_path / "run"))
+    with pytest.raises(FailedUnitsError, match=r"1\.tar: cut .*; fetch it again, or set damage: keep-") as failure:
+        export.run(config)
+    assert "1 of 2 shards in" in str(failure.value)
+    assert "_SUCCESS" not in clean(tmp_path)
+    assert "1.tar: cut" in str(export.dry_run(config))
+
+    bootstrap.run(job_config(tmp_path, damage="skip-shard"), build_fakes, NAMES, local=True)
+    assert export.run(config).startswith("1 clean shard with 1 sample")
+
+
 def test_an_image_that_changed_fails_its_shard_alone(folder):
     (folder / "in/00001.tar").write_bytes((folder / "in/00002.tar").read_bytes())
 

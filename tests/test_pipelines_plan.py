@@ -12,6 +12,7 @@ from models import small_checkpoint
 from capfilt.cli import cli
 from capfilt.config import dump
 from capfilt.errors import ConfigError, RunError
+from capfilt.forecast import render_forecast
 from capfilt.med.checkpoints import save
 from pipelines import bootstrap, plan
 from pipelines.plan import Options
@@ -119,3 +120,4 @@ def test_shards_that_cannot_be_used_are_named_and_not_counted(folder):
     assert [each.url for each in found.survey.left_out] == [str(shard)]
     assert found.survey.samples_left.likely == 42
     assert list(found.to_json()["shards"]["left_out"]) == [str(shard)]
+    assert f"\n  left out: {shard}: cut " in render_forecast(found)

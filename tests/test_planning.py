@@ -6,7 +6,7 @@ from fakes import NAMES, job_config, write_shard
 
 from capfilt.errors import RunError
 from capfilt.forecast.survey import survey
-from capfilt.planning import TOLD, index_here, plan_shards, unusable, warn_of_left_out
+from capfilt.planning import TOLD, index_here, plan_shards, unusable, warn_of_damage
 from capfilt.records import Shard
 from capfilt.runs import Run, start_run
 from capfilt.shards import find_shards
@@ -19,9 +19,9 @@ NO_SHARD = Shard("0", "0.tar", 0, "", 0, "is empty")
 def test_shards_that_are_left_out_are_told_and_of_many_their_number(caplog):
     shards = [Shard(str(n), f"{n}.tar", 0, "", 0, f"{n}.tar: is empty") for n in range(TOLD + 5)]
 
-    warn_of_left_out(shards[:2])
+    warn_of_damage("left out", shards[:2])
     assert caplog.messages == ["left out: 0.tar: is empty", "left out: 1.tar: is empty"]
-    warn_of_left_out(shards)
+    warn_of_damage("left out", shards)
     assert caplog.messages[-2:] == [f"left out: {TOLD - 1}.tar: is empty", "left out: 5 more; capfilt scan lists all"]
 
 

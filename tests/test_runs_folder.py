@@ -99,6 +99,17 @@ def test_all_differences_are_listed(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("inner", ["states", "checkpoint"])
+def test_the_folder_of_a_training_is_refused(tmp_path, inner):
+    (tmp_path / "run" / inner).mkdir(parents=True)
+    start_run(config(tmp_path, run=f"{tmp_path}/run/{inner}"), CHECKPOINTS)
+    (tmp_path / "run/config.yaml").write_text("role: filter\n")
+
+    with pytest.raises(RunError, match="/run: holds a training; start the run in another folder"):
+        start_run(config(tmp_path), CHECKPOINTS)
+    assert not (tmp_path / "run/run.yaml").exists()
+
+
 def test_a_folder_without_run_yaml_is_no_run(tmp_path):
     with pytest.raises(RunError, match=r"run\.yaml: not found, so this is no run folder"):
         load_run(str(tmp_path))

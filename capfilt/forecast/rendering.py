@@ -7,6 +7,7 @@ from capfilt.display import counted, in_bytes, one_line
 from capfilt.forecast.estimates import Estimate
 from capfilt.forecast.figures import ALLOWANCE, START, Forecast
 from capfilt.forecast.pace import Pace
+from capfilt.planning import named_damage
 from capfilt.stats.terminal import Row, columns, listed
 
 NOT_COVERED = (
@@ -28,7 +29,7 @@ def _shards(found: Forecast) -> str:
         lines.append("the rest is taken to be like these; --all looks at every shard")
     done = survey.rest.done
     lines += [f"{counted(done, 'sample')} done already; this is what is left"] if done else []
-    left_out = [f"  left out: {one_line(shard.damage, 200)}" for shard in survey.left_out]
+    left_out = [f"  left out: {one_line(named_damage(shard), 200)}" for shard in survey.left_out]
     return "\n".join(lines + listed(left_out))
 
 

@@ -135,7 +135,10 @@ def checkpoint_hash(path: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         if not file.is_file():
-            raise CheckpointError(f"{path}: holds no {file.name}; a checkpoint has weights, config.json and vocab.txt")
+            remedy = "a checkpoint has weights, config.json and vocab.txt"
+            if not folder:
+                remedy = f"put that of bert-base-uncased, or a BlipProcessor's tokenizer.json, beside {path.name}"
+            raise CheckpointError(f"{file.parent}: holds no {file.name}; {remedy}")
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]

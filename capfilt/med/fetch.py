@@ -53,7 +53,8 @@ def require_place(path: Path) -> None:
 
 def absent(place: str | Path) -> CheckpointError:
     """Return the error for a place without a checkpoint."""
-    return CheckpointError(f"no checkpoint at {place}; capfilt finetune writes one, or give a BLIP .pth or folder")
+    others = "capfilt pretrain one to start from, or give a BLIP .pth or folder"
+    return CheckpointError(f"no checkpoint at {place}; capfilt finetune writes one, {others}")
 
 
 def _copy(url: str, file: Path) -> None:

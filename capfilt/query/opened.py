@@ -125,8 +125,10 @@ class OpenRun:
         """Which shards are looked at, for people."""
         if self._drawn < self._there:
             return f"{self._drawn:,} of {self._there:,} shards, drawn by their ids"
+        damaged = len({commit.shard for commit in self.commits if commit.damage})
         in_work = len({commit.shard for commit in self.commits} - self._complete)
         told = f"{len(self._complete):,} of {self.planned:,} shards complete"
+        told += f", {damaged:,} of them damaged and read in part" if damaged else ""
         return told + (f", and what is committed of {in_work:,} in work" if in_work else "")
 
     @property

@@ -19,13 +19,14 @@ Paths contain fingerprints of what their files depend on, so files of other sett
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from capfilt import storage
 from capfilt.config import BootstrapConfig, Config, ExportConfig, dump, loads
 from capfilt.config.bootstrap import RESULTS
 from capfilt.display import CREDENTIALS, has_credentials, redact
-from capfilt.errors import ConfigError, RunError
+from capfilt.errors import CheckpointError, ConfigError, RunError, WorkerError
 from capfilt.fingerprint import fingerprint
 from capfilt.records import Shard
 from capfilt.runs.lease import require_folder
@@ -128,13 +129,28 @@ def start_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
         hashes: of the checkpoints, {"captioner": ..., "filter": ...}.
 
     Raises:
-        RunError: the folder belongs to other settings; the message lists them.
+        RunError: the folder belongs to other settings, which the message lists, or to a training.
     """
     run = find_run(config, hashes)
     record = RunRecord(models=run.models, code=CODE, checkpoints=hashes, config=config)
     text = dump(record)
     storage.publish(_record_of(run.root), f"{_seal(text)}\n{text}".encode())
     return run
+
+
+@contextmanager
+def forgotten_unless_begun(run: Run) -> Iterator[None]:
+    """Let a run of which nothing is committed be begun with other settings, if these keep a block from its work.
+
+    Its record would refuse the very settings that the error asks for. What is known of its shards stays.
+    """
+    try:
+        yield
+    except (ConfigError, CheckpointError, WorkerError):
+        if not any(storage.list_files(place) or storage.list_folders(place) for place in (run.ledger, run.quarantine)):
+            storage.remove(run._plan)
+            storage.remove(_record_of(run.root))
+        raise
 
 
 def find_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
@@ -154,6 +170,8 @@ def find_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
                 f"with run: ANOTHER_FOLDER\n  " + "\n  ".join(differences)
             )
         models = stored.models
+    elif _holds_training(root):
+        raise RunError(f"{config.run}: holds a training; start the run in another folder with run: ANOTHER_FOLDER")
     return Run(root, models)
 
 
@@ -200,6 +218,12 @@ def _read_record(path: str) -> RunRecord:
             f"{path}: is no record of a run ({cause}); put back a copy of it, or remove it "
             f"and bootstrap again with the very settings of the run, batch_size included, by which its ledger is found"
         ) from None
+
+
+def _holds_training(folder: str) -> bool:
+    """Return whether a training has its output in a folder."""
+    files, folders = storage.list_entries(folder)
+    return "config.yaml" in files and not {"states", "checkpoint"}.isdisjoint(folders)
 
 
 def _runs_in(folder: str) -> list[str]:
