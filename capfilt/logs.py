@@ -13,6 +13,7 @@ import logging
 import re
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -52,7 +53,7 @@ class LogSettings:
 
 
 def configure(style: Style) -> None:
-    """Log to standard error: what capfilt tells, and warnings of others."""
+    """Log to standard error: what capfilt tells, and warnings of others, but for Pillow's."""
     global _style
     if _style is None:
         logging.getLogger().addHandler(_Handler())
@@ -60,6 +61,9 @@ def configure(style: Style) -> None:
     logging.captureWarnings(style == "json")  # else their several lines would stand between the records
     for name in OURS:
         logging.getLogger(name).setLevel(logging.INFO)
+    # Pillow's complaints name no file; what is wrong with an image is told with its key.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @contextmanager

@@ -247,6 +247,13 @@ def test_a_wrong_command_line_is_exit_code_2():
     assert capfilt("bootstrap").exit_code == 2
 
 
+def test_a_demo_without_its_config_is_a_wrong_command_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = capfilt("demo")
+    assert result.exit_code == 2
+    assert "'configs/demo.yaml' does not exist" in result.output
+
+
 def test_the_installed_command_runs():
     done = subprocess.run([sys.executable, "-m", "capfilt.cli", "--version"], capture_output=True, check=False)
     assert done.returncode == 0

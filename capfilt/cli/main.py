@@ -179,12 +179,14 @@ def show_config(job: str, config: Path | None, overrides: tuple[str, ...]) -> No
 
 
 @cli.command(short_help="The whole loop on a small rendered world.")
-@click.argument("config", default="configs/demo.yaml", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("config", default="configs/demo.yaml", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @set_option
 @json_option
 @dry_run_option
 def demo(config: Path, overrides: tuple[str, ...], as_json: bool, dry_run: bool) -> None:
     """Render a small world, train a captioner and a filter on it, and run the main job, on this machine alone.
+
+    Without CONFIG it is configs/demo.yaml, which a checkout of capfilt has.
 
     \b
     Example:
