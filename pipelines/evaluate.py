@@ -120,17 +120,18 @@ def _captioning(config: EvaluateConfig, data: EvaluationData) -> _Task:
 
 
 def _judgments(config: EvaluateConfig, data: EvaluationData) -> _Task:
-    return _agreement(config, data, read_judgments(data, config.verdicts))
+    return _agreement(config, data, read_judgments(data, config.verdicts), [])
 
 
 def _foreign_texts(config: EvaluateConfig, data: EvaluationData) -> _Task:
-    return _agreement(config, data, with_foreign_texts(read_annotations(data), config.verdicts))
+    judged = with_foreign_texts(read_annotations(data), config.verdicts)
+    return _agreement(config, data, judged, [*filter(None, [config.verdicts.foreign])])
 
 
-def _agreement(config: EvaluateConfig, data: EvaluationData, judged: Judged) -> _Task:
+def _agreement(config: EvaluateConfig, data: EvaluationData, judged: Judged, others: Sequence[str]) -> _Task:
     judge = _filter(config)
     images = ImageSet(judged.entries, data, config, judge.image_size)
-    files = [data.annotations, *filter(None, [config.verdicts.foreign])]
+    files = [data.annotations, *others]
 
     def measure() -> Measured:
         return Measured(evaluate_filter(judge, images, judged.verdicts), files, images.left_out)
@@ -146,7 +147,8 @@ def _vqa(config: EvaluateConfig, data: QuestionData, settings: VQASettings) -> _
     read_candidates(settings)
     questions = Questions(data, tokenizer, model.config.vision.image_size)
     files = [name for file in data.files for name in (file.questions, file.annotations) if name]
-    files += filter(None, [settings.candidates])
+    if settings.method == "rank":  # a list that is not read need not be there, and no result follows from it
+        files += filter(None, [settings.candidates])
 
     def measure() -> Measured:
         with _autocast(config.device):

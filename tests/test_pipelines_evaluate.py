@@ -108,6 +108,18 @@ def test_questions_are_answered_and_their_answers_written(folder, dtype):
     assert [Path(str(file["path"])).name for file in result["files"]] == ["q.json", "answers.json"]
 
 
+def test_a_file_that_is_not_read_need_not_be_there_and_is_not_named(folder):
+    """The result is made up behind the last image: a file that is missed only there loses all that was measured."""
+    lines = [{"image": f"{i}.png", "caption": "a dog", "yes_share": i / 3, "kind": "crowd"} for i in range(4)]
+    data = EvaluationData(annotations=str(write_lines(folder / "judgments.jsonl", lines)), images=str(folder))
+    verdicts = {"resamples": 20, "foreign": "none.jsonl"}
+    judged = evaluate.run(config(folder, "judgments", data=data, verdicts=verdicts))
+    assert [file["path"] for file in judged["files"]] == [data.annotations]
+    asked = sections(folder, "vqa") | {"vqa": {"method": "generate", "candidates": "none.json"}}
+    answered = evaluate.run(config(folder, "vqa", **asked))
+    assert [Path(str(file["path"])).name for file in answered["files"]] == ["q.json"]
+
+
 def test_sentences_about_two_images_are_judged(folder):
     save(NLVR2Checkpoint(*small_nlvr2(folder / "words")), folder / "model")
     entries = [{"sentence": "two dogs", "label": label, "images": ["0.png", "1.png"]} for label in ("True", "False")]
