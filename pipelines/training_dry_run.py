@@ -15,6 +15,7 @@ from capfilt.training.devices import precision
 from capfilt.training.folder import KEPT, TrainingRun
 from capfilt.training.job import Data, Job
 from capfilt.training.schedule import Course
+from capfilt.training.tracking import require_packages
 from pipelines.training import C
 from workers.room import find_room
 
@@ -31,6 +32,7 @@ def dry_run_training(name: str, config: C, prepare: Callable[[C, str | None], Jo
     with dry.examine():
         if config.cluster.in_this_process:
             dry.tell("device", f"{precision(config.device).device}, in this process")
+            require_packages(config.tracking)  # workers on Ray may have what this machine lacks
         else:
             require_gpus(config.device.kind, config.cluster.gpus_per_worker)
             dry.tell("workers", find_room(config.cluster.asked))

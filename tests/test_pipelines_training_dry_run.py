@@ -1,5 +1,6 @@
 """Dry runs of the training jobs: each makes its job as its workers do, without values and without a file."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,14 @@ def test_workers_without_a_gpu_are_refused_before_ray_starts(folder):
     with pytest.raises(ConfigError, match=f"^{message}"):
         pretrain.run(PretrainConfig.model_validate(values))
     assert not (folder / "run").exists()
+
+
+def test_a_package_that_tracking_lacks_is_a_problem(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    values = pretraining(folder, tracking={"wandb": "offline"})
+    result = dry_run(folder, "pretrain", job(folder, values))
+    assert result.exit_code == 1
+    assert "problem: tracking.wandb: the package wandb is not installed; pip install 'capfilt[wandb]'" in result.output
 
 
 def test_pre_training_is_told_with_its_parameters_steps_and_room(folder):

@@ -93,8 +93,7 @@ class WeightsAndBiases:
     """The service of that name; offline it only writes files, which wandb sync sends later."""
 
     def __init__(self, run: TrainingRun, settings: Tracking) -> None:
-        if importlib.util.find_spec("wandb") is None:
-            raise ConfigError("tracking.wandb: the package wandb is not installed; pip install 'capfilt[wandb]'")
+        require_packages(settings)
         import wandb
 
         folder = local_path(run.folder) or tempfile.gettempdir()
@@ -119,6 +118,12 @@ class WeightsAndBiases:
 def run_id(folder: str) -> str:
     """Return what names a training to Weights & Biases: a resumed one continues its own lines, and no other's."""
     return hashlib.sha256(absolute(folder).encode()).hexdigest()[:16]
+
+
+def require_packages(settings: Tracking) -> None:
+    """Raise ConfigError if what the numbers are to be sent to has no package here."""
+    if settings.wandb != "off" and importlib.util.find_spec("wandb") is None:
+        raise ConfigError("tracking.wandb: the package wandb is not installed; pip install 'capfilt[wandb]'")
 
 
 def _sinks(run: TrainingRun, settings: Tracking, start: int) -> list[Sink]:
