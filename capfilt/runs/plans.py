@@ -44,7 +44,12 @@ def write_plan(path: str, shards: Sequence[Shard]) -> None:
     double = sorted(id_ for id_, count in Counter(shard.id for shard in shards).items() if count > 1)
     if double:
         raise RunError(f"{path}: several shards have the id {', '.join(double)}; rename the files")
-    storage.publish(path, parquet_bytes(pa.Table.from_pylist([asdict(s) for s in shards], _PLAN)))
+    storage.publish(path, plan_bytes(shards))
+
+
+def plan_bytes(shards: Sequence[Shard]) -> bytes:
+    """Return the table of some shards as a file."""
+    return parquet_bytes(pa.Table.from_pylist([asdict(shard) for shard in shards], _PLAN))
 
 
 def read_plan(path: str, remedy: str = PLAN_ANEW) -> list[Shard]:

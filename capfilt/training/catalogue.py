@@ -1,20 +1,16 @@
 """Which shards are trained on and how many samples each holds: looked up once, and the same ones ever after."""
 
-import io
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from dataclasses import replace
 
 from capfilt.config.data import DataSettings
 from capfilt.display import counted
 from capfilt.errors import ConfigError, RunError, ShardError
 from capfilt.indexing import shard_at
 from capfilt.records import Shard
-from capfilt.runs.plans import canonical_urls, read_plan
+from capfilt.runs.plans import canonical_urls, plan_bytes, read_plan
 from capfilt.shards import ShardReader, describe_damage, find_shards, open_shard
 from capfilt.shards.samples import NO_SAMPLES
 from capfilt.storage import absolute, exists, join, publish
@@ -49,7 +45,7 @@ class Catalogue:
             with ThreadPoolExecutor(READERS) as pool:
                 self.shards = list(pool.map(self._look, urls))
             if file:
-                publish(file, _table_bytes(self.shards))
+                publish(file, plan_bytes(self.shards))
         numbers = {shard.url: number for number, shard in enumerate(self.shards) if shard.samples}
         self.sources = [[numbers[url] for url in source if url in numbers] for source in found]
         self._check()
@@ -107,12 +103,6 @@ def _warn_of_unfinished(urls: Sequence[str]) -> None:
     for folder in sorted({url.rpartition("/")[0] for url in urls if not url.startswith("http")}):
         if exists(join(folder, "policy.yaml")) and not exists(join(folder, "_SUCCESS")):
             logger.warning("%s: its export is not finished; to its end this training sees what is there now", folder)
-
-
-def _table_bytes(shards: Sequence[Shard]) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([asdict(shard) for shard in shards]), buffer, compression="zstd")
-    return buffer.getvalue()
 
 
 def _read(file: str, urls: Sequence[str]) -> list[Shard]:
