@@ -82,7 +82,8 @@ def open_planned(run: Run, shard: Shard) -> ShardReader:
 
 
 def _shard(id_: str, reader: ShardReader) -> Shard:
-    return Shard(id_, reader.url, reader.size, reader.digest, reader.samples, reader.damage)
+    passed_over = reader.passed_over if isinstance(reader, TarShard) else {}
+    return Shard(id_, reader.url, reader.size, reader.digest, reader.samples, reader.damage, passed_over)
 
 
 def _no_shard(id_: str, url: str, error: Exception) -> Shard:

@@ -1,16 +1,16 @@
 """The plan of a run: which shards it has, fixed when it starts, and which of them can be used."""
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from capfilt.background import map_in_threads
 from capfilt.config import BootstrapConfig
-from capfilt.display import counted
+from capfilt.display import counted, few
 from capfilt.errors import RunError
 from capfilt.indexing import index_shard, indexed_shards, known_shard, shard_at
 from capfilt.ledger import committed_units
-from capfilt.records import Shard
+from capfilt.records import PassedOver, Shard
 from capfilt.runs import Run
 from capfilt.runs.plans import canonical_urls, shard_ids
 from capfilt.runs.stop import Stop
@@ -62,7 +62,10 @@ def plan_shards(run: Run, found: Sequence[str], index: Index = index_here) -> li
         known = _indexed(run, listed)
     found_by_id = {shard.id: shard for shard in known}
     unknown = [shard for shard in listed if shard.id not in found_by_id]
-    found_by_id |= {shard.id: shard for shard in index(run, unknown)}
+    indexed = list(index(run, unknown))
+    if others := passed_over(indexed):
+        logger.warning("passed over: %s", tell_passed_over(others))
+    found_by_id |= {shard.id: shard for shard in indexed}
     shards = [found_by_id[shard.id] for shard in listed]
     if shards != planned:
         run.write_plan(shards)
@@ -106,6 +109,22 @@ def warn_of_damage(what: str, shards: Sequence[Shard]) -> None:
         logger.warning("%s: %s", what, named_damage(shard))
     if len(shards) > TOLD:
         logger.warning("%s: %d more; capfilt scan lists all", what, len(shards) - TOLD)
+
+
+def passed_over(shards: Iterable[Shard]) -> dict[str, PassedOver]:
+    """Return by suffix the members of all shards that are no part of a sample, the commonest first."""
+    found: dict[str, PassedOver] = {}
+    for shard in shards:
+        for suffix, some in shard.passed_over.items():
+            before = found.get(suffix, PassedOver(0, f"{shard.url.rpartition('/')[2]}: {some.example}"))
+            found[suffix] = PassedOver(before.members + some.members, before.example)
+    return dict(sorted(found.items(), key=lambda pair: -pair[1].members))
+
+
+def tell_passed_over(found: Mapping[str, PassedOver]) -> str:
+    """Return in a line what is no part of a sample: the commonest suffixes, with a member of each."""
+    told = [f"{some.members:,} {suffix} ({some.example})" for suffix, some in found.items()]
+    return f"members of tars that are no part of a sample: {', '.join(few(told))}"
 
 
 def _indexed(run: Run, listed: Sequence[Shard]) -> list[Shard]:

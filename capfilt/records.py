@@ -5,6 +5,7 @@ sample one Candidate, kept or not: nothing can leave the pipeline without a row.
 millions of these two, so they are tuples, built in a third of the time of frozen dataclasses.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
@@ -13,6 +14,14 @@ Source = Literal["web", "synthetic", "human", "control"]
 
 CONTROL: Final = "control"
 """The source of a text that belongs to another sample and is scored to see how the filter rates a mismatch."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Members of tars that are no part of a sample, all of one suffix."""
+
+    members: int
+    example: str  # name of the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +34,8 @@ class Shard:
     digest: str  # of the index (the headers of all members), by which a changed input is noticed
     samples: int
     damage: str = ""  # which part of the file cannot be read; empty when it is whole
+    # by suffix; told when its headers are walked through, and not kept in the plan
+    passed_over: Mapping[str, PassedOver] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from capfilt.dry_run import DryRun
 from capfilt.forecast.survey import Survey, survey
 from capfilt.hardware import require_device, require_gpus
 from capfilt.ledger.quarantine import quarantined_shards
-from capfilt.planning import remedy
+from capfilt.planning import passed_over, remedy, tell_passed_over
 from capfilt.runs import Run, begun_with, find_run
 from capfilt.runs.lease import require_free
 from capfilt.shards import find_shards
@@ -94,6 +94,8 @@ def _tell(dry: DryRun, config: BootstrapConfig, folder: Run, found: Survey) -> N
     """Tell what is left of a run, and where it goes."""
     rest, left = found.rest, found.samples_left.likely
     dry.tell("input", f"{found}, {in_bytes(found.bytes.likely)}")
+    if others := passed_over(found.shards):
+        dry.tell("passed over", tell_passed_over(others))
     if folder.has_plan():
         dry.tell("run", f"goes on; {rest.done:,} of {rest.total:,} samples are done")
     else:

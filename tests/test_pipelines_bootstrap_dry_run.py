@@ -18,6 +18,7 @@ from capfilt.dry_run import DryRun
 from capfilt.errors import CheckpointError, ConfigError
 from capfilt.forecast.survey import SURVEYED
 from capfilt.med.checkpoints import save
+from capfilt.shards import write_tar
 from pipelines import bootstrap, bootstrap_dry_run
 
 Job = Callable[..., Path]
@@ -168,6 +169,16 @@ def test_of_very_many_shards_some_are_looked_at(tmp_path):
         f"{SURVEYED + 50} shards, about {2 * (SURVEYED + 50)} samples by {SURVEYED} of them"
     )
     assert told["does"] == f"{2 * (SURVEYED + 50)} samples in units of up to 8"
+
+
+def test_members_that_are_no_part_of_a_sample_are_told(tmp_path):
+    mixed_shards(tmp_path / "in")
+    assert "passed over" not in dict(look(job_config(tmp_path)).facts)
+    write_tar(tmp_path / "in/a.tar", [("0.jp2", b"x")])
+
+    told = dict(look(job_config(tmp_path)).facts)
+
+    assert told["passed over"] == "members of tars that are no part of a sample: 1 .jp2 (a.tar: 0.jp2)"
 
 
 def test_a_batch_size_that_is_to_be_found_is_told(tmp_path):

@@ -6,10 +6,10 @@ from fakes import NAMES, job_config, write_shard
 
 from capfilt.errors import RunError
 from capfilt.forecast.survey import survey
-from capfilt.planning import TOLD, index_here, plan_shards, unusable, warn_of_damage
+from capfilt.planning import TOLD, index_here, passed_over, plan_shards, shards_at, unusable, warn_of_damage
 from capfilt.records import Shard
 from capfilt.runs import Run, start_run
-from capfilt.shards import find_shards
+from capfilt.shards import find_shards, write_tar
 
 WHOLE = Shard("0", "0.tar", 10, "d", 3)
 CUT = Shard("0", "0.tar", 10, "d", 3, "cut short")
@@ -88,6 +88,17 @@ def test_a_shard_that_was_mended_is_planned_anew(run, tmp_path):
 
     assert plan_shards(run, found(tmp_path))[1].samples == 5
     assert run.plan()[1].samples == 5
+
+
+def test_members_that_are_no_part_of_a_sample_are_told_when_a_run_is_planned(run, tmp_path, caplog):
+    for n in range(2):
+        write_tar(tmp_path / f"in/{n}.tar", [("0.jpg", b"x"), ("1.jp2", b"y")])
+
+    plan_shards(run, found(tmp_path))
+    plan_shards(run, found(tmp_path))
+
+    assert caplog.messages == ["passed over: members of tars that are no part of a sample: 2 .jp2 (0.tar: 1.jp2)"]
+    assert len(passed_over(shards_at(found(tmp_path)))) == 1
 
 
 def test_files_that_go_are_refused_by_name_the_first_ten_of_them(run, tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 from capfilt.config import ImageLimits
 from capfilt.errors import ConfigError, QueryError
 from capfilt.ledger import read_samples
+from capfilt.records import PassedOver
 from capfilt.runs import load_run
 from capfilt.scan import Repeated, Scan, render_scan, scan
 from capfilt.shards import write_tar
@@ -60,6 +61,19 @@ def test_what_was_found_is_told_of_one_sample_of_each_kind(tmp_path):
         "not_utf8": r"a.tar: 0: text is not UTF-8 at byte 3: b'caf\xe9'",
     }
     assert "\n  no_image  a.tar: 1: no member with its key is an image\n" in render_scan(found)
+
+
+def test_members_of_no_sample_are_counted_in_all_shards_with_one_of_each_suffix(tmp_path):
+    for name, suffixes in {"a": ["jpg", "cls"], "b": ["npy", "cls"]}.items():
+        write_tar(tmp_path / f"{name}.tar", [(f"0.{suffix}", picture("red")) for suffix in suffixes])
+
+    found = look(tmp_path / "*.tar")
+
+    assert list(found.passed_over.items()) == [
+        (".cls", PassedOver(2, "a.tar: 0.cls")),
+        (".npy", PassedOver(1, "b.tar: 0.npy")),
+    ]
+    assert "in no sample  members  one of them\n  .cls              2  a.tar: 0.cls\n" in render_scan(found)
 
 
 def test_processes_find_the_same(tmp_path):

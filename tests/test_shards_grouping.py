@@ -1,6 +1,10 @@
+import tarfile
+
 import pytest
 from tars import opened, pairs, read_all, tar_bytes
 
+from capfilt.records import PassedOver
+from capfilt.shards import open_shard
 from capfilt.shards.grouping import split_name
 
 
@@ -79,3 +83,51 @@ def test_a_text_or_json_without_an_image_is_a_sample_without_one(tmp_path):
         ("no_image", "missing"),
         ("empty_image", "missing"),
     ]
+
+
+def test_a_sample_whose_image_has_an_unknown_suffix_says_which(tmp_path):
+    members = (
+        ("0.jp2", b"image"),
+        ("0.cls", b"3"),
+        ("0.txt", b"a dog"),
+        ("1.txt", b"b"),
+        ("2.jpg", b"c"),
+        ("2.cls", b"3"),
+    )
+
+    samples = read_all(opened(tmp_path, tar_bytes(*members)))
+
+    assert [(s.key, s.status, s.image, s.text, s.error) for s in samples] == [
+        ("0", "no_image", b"", "a dog", "no member with its key is an image; 0.jp2 has no suffix that is read"),
+        ("1", "no_image", b"", "b", "no member with its key is an image"),
+        ("2", "ok", b"c", "", ""),
+    ]
+
+
+def test_members_of_no_sample_are_counted_by_suffix(tmp_path):
+    names = ("0.jpg", "0.cls", "1.CLS", "a.tar/README", "b/inner.tar", "__MACOSX/._0.jpg", "1.txt")
+
+    shard = opened(tmp_path, tar_bytes(*((name, b"x") for name in names)))
+
+    assert shard.passed_over == {
+        ".cls": PassedOver(2, "0.cls"),
+        "no suffix": PassedOver(1, "a.tar/README"),
+        ".tar": PassedOver(1, "b/inner.tar"),
+        "litter of macOS": PassedOver(1, "__MACOSX/._0.jpg"),
+    }
+
+
+def test_suffixes_without_end_are_not_all_kept(tmp_path):
+    shard = opened(tmp_path, tar_bytes(*((f"a.{n:04d}", b"x") for n in range(100))))
+
+    assert len(shard.passed_over) < 40
+    assert sum(some.members for some in shard.passed_over.values()) == 100
+
+
+def test_folders_are_not_passed_over(tmp_path):
+    (tmp_path / "in/a").mkdir(parents=True)
+    (tmp_path / "in/a/0.jpg").write_bytes(b"x")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(tmp_path / "in", "in")
+
+    assert open_shard(str(tmp_path / "a.tar")).passed_over == {}

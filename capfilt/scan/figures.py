@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 
 from capfilt.config import ImageLimits
 from capfilt.errors import QueryError
-from capfilt.planning import shards_at
+from capfilt.planning import passed_over, shards_at
 from capfilt.progress import Progress
 from capfilt.query.engine import connect
 from capfilt.query.languages import detector
+from capfilt.records import PassedOver
 from capfilt.scan.counts import Repeated, count
 from capfilt.scan.look import Outcome, table
 from capfilt.scan.work import cut_tasks, run_tasks
@@ -22,12 +23,13 @@ from capfilt.storage import absolute
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What is in some shards. Everything but the shards is counted on the samples that were looked at."""
+    """What is in some shards. Everything behind `unread` is counted on the samples that were looked at."""
 
     shards: int
     unusable: dict[str, str]  # URL of a shard -> what cannot be read of it
     samples: int  # by the indexes of the shards
     looked_at: int
+    passed_over: dict[str, PassedOver]  # suffix -> members of tars that are no part of a sample, of all shards
     unread: list[str]  # why some samples could not be looked at
     statuses: dict[str, int]
     text_statuses: dict[str, int]
@@ -96,6 +98,7 @@ def scan(
                 shards=len(shards),
                 unusable=damage,
                 samples=sum(shard.samples for shard in shards),
+                passed_over=passed_over(shards),
                 unread=[outcome.error for outcome in outcomes if outcome.error],
                 **count(connection, list(damage), max_failed_share),
             )

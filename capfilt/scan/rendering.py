@@ -13,7 +13,7 @@ _VALUES = 20  # of a table of counts
 
 def render_scan(found: Scan) -> str:
     """Return the figures as tables; what a bootstrap would meet stands last."""
-    sections = [_shards(found), _table("samples", found.statuses, found.looked_at)]
+    sections = [_shards(found), *_passed_over(found), _table("samples", found.statuses, found.looked_at)]
     if found.looked_at:
         sections += [_table("own text", found.text_statuses, found.looked_at), *_examples(found)]
         sections += [_images(found), _sizes(found)]
@@ -32,6 +32,17 @@ def _shards(found: Scan) -> str:
     lines += [f"{counted(len(damaged), 'shard')} unreadable, cut or unfinished:", *listed(damaged)] if damaged else []
     unread = [f"  {one_line(error, 300)}" for error in found.unread]
     return "\n".join(lines + (["not all could be looked at:", *listed(unread)] if unread else []))
+
+
+def _passed_over(found: Scan) -> list[str]:
+    rows: list[Row] = [["in no sample", "members", "one of them"]]
+    rows += [
+        [f"  {one_line(suffix, 20)}", f"{some.members:,}".rjust(7), one_line(some.example, 100)]
+        for suffix, some in list(found.passed_over.items())[:_VALUES]
+    ]
+    left = [some.members for some in list(found.passed_over.values())[_VALUES:]]
+    rows += [[f"  ({len(left)} others)", f"{sum(left):,}".rjust(7), ""]] if left else []
+    return [columns(rows, left=3)] if found.passed_over else []
 
 
 def _table(name: str, counts: Mapping[str, int], whole: int) -> str:

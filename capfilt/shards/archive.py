@@ -53,7 +53,7 @@ class TarShard:
             empty = not members and self._length in _EMPTY
         if damage and not members:
             raise ShardError(f"{url}: holds no tar member, begins with {head[:40]!r}: {damage}; fetch it again")
-        self.entries = group(members)
+        self.entries, self.passed_over = group(members)
         self.samples = len(self.entries)
         self.digest = _digest(members)
         unusable = f"{NO_SAMPLES}: none of its {len(members)} members is an image or a text"
@@ -132,7 +132,7 @@ def _image_status(entry: Entry) -> tuple[str, str]:
     image = entry.image
     if image is not None and image.kind == "cut":
         return "truncated_member", f"the file ends inside {image.name}"
-    if image is not None and image.kind != "file":
+    if image is not None and image.kind not in ("file", "unknown suffix"):
         return "not_a_file", f"{image.name} {_NO_FILES[image.kind]}"
     if image is not None and image.size > MAX_IMAGE_BYTES:
         return "too_large", f"{image.name} has {image.size} bytes"
@@ -140,6 +140,8 @@ def _image_status(entry: Entry) -> tuple[str, str]:
         return "duplicate_key", "an earlier sample of the shard has the same key"
     if image is None:
         return "no_image", "no member with its key is an image"
+    if image.kind == "unknown suffix":
+        return "no_image", f"no member with its key is an image; {image.name} has no suffix that is read"
     return ("ok", "") if image.size else ("empty_image", f"{image.name} has no bytes")
 
 

@@ -7,8 +7,9 @@ are one sample, and v1.2.photo and v1.3.photo are two. (Cutting at the first dot
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from capfilt.records import PassedOver
 from capfilt.shards.tar import Member
 
 Part = Literal["image", "text", "metadata"]
@@ -23,6 +24,7 @@ _PARTS: dict[str, Part] = {
     **dict.fromkeys(_TEXT_SUFFIXES, "text"),
     "json": "metadata",
 }
+_MAX_SUFFIXES = 30  # that are told of a shard; those of a.0001 and a.0002 tell nothing
 
 
 @dataclass(slots=True)
@@ -36,19 +38,29 @@ class Entry:
     metadata: Member | None = None
 
 
-def group(members: Iterable[Member]) -> list[Entry]:
-    """Return the samples in the order of their first members.
+class Grouped(NamedTuple):
+    """The samples of a tar, in the order of their first members, and by suffix the members that are no part of any."""
+
+    entries: list[Entry]
+    passed_over: dict[str, PassedOver]
+
+
+def group(members: Iterable[Member]) -> Grouped:
+    """Return the samples, and what of the tar is none.
 
     A second image (or text, or JSON) with a key makes a second sample, marked as a duplicate: nothing is merged
     or overlooked, but texts of several suffixes, of which one counts. Archives in one file are grouped each for itself,
-    since each may number its samples from 0.
+    since each may number its samples from 0. Where a sample has no image, the largest member of its key that is passed
+    over stands in its place, so that it can be told.
     """
     counts: Counter[tuple[str, int, str]] = Counter()
     entries: dict[tuple[str, int, int], Entry] = {}
     first: dict[str, tuple[int, int]] = {}
+    others: list[Member] = []
     for member in members:
         key, part = split_name(member.name)
         if part is None:
+            others.append(member)
             continue
         kind = member.name.rpartition(".")[2].lower() if part == "text" else part
         nth = counts[key, member.archive, kind]
@@ -59,7 +71,25 @@ def group(members: Iterable[Member]) -> list[Entry]:
             entry = entries[(key, *place)] = Entry(key, duplicate=first.setdefault(key, place) != place)
         if part != "text" or entry.text is None or kind == _TEXT_SUFFIXES[0]:
             setattr(entry, part, member)
-    return list(entries.values())
+    for member in sorted(others, key=lambda other: other.size):
+        entry = entries.get((member.name.rpartition(".")[0], member.archive, 0))
+        if entry and (entry.image is None or entry.image.kind == "unknown suffix"):
+            entry.image = member._replace(kind="unknown suffix")
+    return Grouped(list(entries.values()), _by_suffix(others))
+
+
+def _by_suffix(members: Iterable[Member]) -> dict[str, PassedOver]:
+    """Return how many members have each suffix. Folders are not counted."""
+    found: dict[str, PassedOver] = {}
+    for member in members:
+        if member.kind != "other":
+            name = member.name.rpartition("/")[2]
+            suffix = f".{name.rpartition('.')[2].lower()}" if "." in name else "no suffix"
+            suffix = "litter of macOS" if _is_litter(member.name) else suffix
+            suffix = suffix if suffix in found or len(found) < _MAX_SUFFIXES else "others"
+            before = found.get(suffix, PassedOver(0, member.name))
+            found[suffix] = PassedOver(before.members + 1, before.example)
+    return found
 
 
 def split_name(name: str) -> tuple[str, Part | None]:

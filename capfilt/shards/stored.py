@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from capfilt.records import Sample
 from capfilt.shards.archive import TarShard, read_entries
-from capfilt.shards.grouping import Entry, split_name
+from capfilt.shards.grouping import Entry
 from capfilt.shards.tar import Member
 from capfilt.storage import open_input
 
@@ -86,7 +86,7 @@ def index_bytes(tar: TarShard, damage: str, version: str) -> bytes:
         "key": [entry.key for entry in tar.entries],
         "duplicate": [entry.duplicate for entry in tar.entries],
     }
-    columns |= {part: [_row(getattr(entry, part)) for entry in tar.entries] for part in PARTS}
+    columns |= {part: [_row(entry.key, getattr(entry, part)) for entry in tar.entries] for part in PARTS}
     facts = {"version": version, "size": tar.size, "digest": tar.digest, "damage": damage}
     sink = io.BytesIO()
     with pq.ParquetWriter(
@@ -104,10 +104,9 @@ def index_bytes(tar: TarShard, damage: str, version: str) -> bytes:
     return hashlib.sha256(sink.getvalue()).digest() + sink.getvalue()
 
 
-def _row(member: Member | None) -> dict[str, object] | None:
+def _row(key: str, member: Member | None) -> dict[str, object] | None:
     if member is None:
         return None
-    key, _ = split_name(member.name)
     return {
         "suffix": member.name.removeprefix(key),
         "data": member.data,

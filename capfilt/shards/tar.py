@@ -15,7 +15,7 @@ _MAX_EXTENSION = 1 << 20  # bytes of a long name or a pax record; a larger one i
 _LISTED = 5  # damages told in full
 _SPARSE = b"GNU.sparse."  # how the keys begin by which a pax record tells of a file with holes
 
-Kind = Literal["file", "cut", "sparse", "hard link", "symbolic link", "other"]
+Kind = Literal["file", "cut", "sparse", "hard link", "symbolic link", "unknown suffix", "other"]
 _LINKS: dict[bytes, Kind] = {b"1": "hard link", b"2": "symbolic link"}
 
 
@@ -26,7 +26,9 @@ class Member(NamedTuple):
     data: int  # offset of its bytes, behind a header; those of a hard link are its file's
     size: int
     checksum: int  # of that header: on reading, the header must still be the same
-    kind: Kind  # "cut": the file ends inside it; "hard link": to no earlier member; "other": a device or a folder
+    # "cut": the file ends inside it; "hard link": to no earlier member; "unknown suffix": said of the image of a sample
+    # that has none; "other": a device or a folder
+    kind: Kind
     archive: int  # 0, or more for archives behind the first end mark
 
 
