@@ -186,6 +186,19 @@ def test_a_table_without_images_is_refused_with_a_hint(tmp_path):
         written(tmp_path / "0.parquet", {"url": ["x"], "caption": ["y"]})
 
 
+@pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+def test_the_table_beside_a_tar_is_told_as_such(tmp_path, suffix):
+    (tmp_path / f"0{suffix}").touch()
+
+    with pytest.raises(ShardError) as caught:
+        written(tmp_path / "0.parquet", {"url": ["x"], "caption": ["y"]})
+
+    assert str(caught.value) == (
+        f"{tmp_path}/0.parquet: is no shard, but the table beside 0{suffix}; "
+        f"give the tars alone, by their folder or as *{suffix}"
+    )
+
+
 def test_bytes_under_a_name_that_images_do_not_have_are_told_with_the_name_to_give(tmp_path):
     with pytest.raises(ShardError, match="no column with a name of images holds bytes; if IMAGE or data has them"):
         written(tmp_path / "0.parquet", {"IMAGE": [b"x"], "caption": ["y"], "data": [b"z"]})

@@ -8,9 +8,10 @@ from capfilt.display import counted
 from capfilt.errors import ConfigError
 from capfilt.shards.grouping import split_name
 from capfilt.shards.listing import LIST_SUFFIXES
+from capfilt.shards.parquet import TAR_SUFFIXES
 from capfilt.storage import absolute, exists, find_files, join, list_files, list_folders, local_path
 
-_KINDS: tuple[tuple[str, ...], ...] = ((".tar", ".tar.gz", ".tgz"), (".parquet",), LIST_SUFFIXES)
+_KINDS: tuple[tuple[str, ...], ...] = (TAR_SUFFIXES, (".parquet",), LIST_SUFFIXES)
 _SUFFIXES = tuple(suffix for kind in _KINDS for suffix in kind)
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")

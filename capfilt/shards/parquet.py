@@ -15,9 +15,10 @@ from capfilt.records import Sample
 from capfilt.shards.grouping import IMAGE_SUFFIXES
 from capfilt.shards.samples import MAX_IMAGE_BYTES, describe, to_json
 from capfilt.shards.unpack import FREE, MAX_RATIO
-from capfilt.storage import open_input, read_bytes, size
+from capfilt.storage import exists, open_input, read_bytes, size
 
 PARQUET_MAGIC = b"PAR1"
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _IMAGES = (*IMAGE_SUFFIXES, "image", "img", "bytes", "image_bytes")
 _KEYS = ("key", "__key__", "uid", "id")
 _TEXTS = ("caption", "text", "txt", "alt_text", "TEXT", "captions")
@@ -47,7 +48,7 @@ class ParquetShard:
         images = [name for name, kind in columns.items() if _holds_images(kind)]
         self._images = [name for name in _IMAGES if name in images]
         if not self._images:
-            raise ShardError(f"{url}: {_no_images(columns, images)}")
+            raise ShardError(f"{url}: {_no_images(url, columns, images)}")
         texts = [name for name, kind in columns.items() if _holds_text(kind)]
         lists = [name for name, kind in columns.items() if _is_list(kind) and _holds_text(kind.value_type)]
         self._key = _first(_KEYS, columns)
@@ -144,10 +145,11 @@ def _first(names: Iterable[str], columns: Collection[str]) -> str:
     return next((name for name in names if name in columns), "")
 
 
-def _no_images(columns: Mapping[str, pa.DataType], others: Collection[str]) -> str:
+def _no_images(url: str, columns: Mapping[str, pa.DataType], others: Collection[str]) -> str:
     """Return what is wrong with a table none of whose columns has images' name and type, and what to do.
 
     Args:
+        url: of the file.
         columns: all types, by name.
         others: those of columns that hold bytes.
     """
@@ -156,6 +158,10 @@ def _no_images(columns: Mapping[str, pa.DataType], others: Collection[str]) -> s
     if named := _first((*_IMAGES, "images"), columns):
         told = f"no column holds image bytes; {named} is of type {columns[named]}"
         return f"{told}; write the bytes of one image a row as binary, or the paths of image files as a .jsonl"
+    stem = url.removesuffix(".parquet")
+    if suffix := next((suffix for suffix in TAR_SUFFIXES if exists(stem + suffix)), ""):
+        tar = (stem + suffix).rpartition("/")[2]
+        return f"is no shard, but the table beside {tar}; give the tars alone, by their folder or as *{suffix}"
     return (
         f"no column holds image bytes; it has {', '.join(few(columns))}; where this is the table beside a tar shard, "
         f"give the tar; beside a folder of images, pack that as a tar; else let img2dataset fetch the images "
