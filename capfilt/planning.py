@@ -12,9 +12,10 @@ from capfilt.indexing import index_shard, indexed_shards, known_shard, shard_at
 from capfilt.ledger import committed_units
 from capfilt.records import PassedOver, Shard
 from capfilt.runs import Run
-from capfilt.runs.plans import canonical_urls, shard_ids
+from capfilt.runs.plans import shard_ids
 from capfilt.runs.stop import Stop
 from capfilt.shards import describe_damage
+from capfilt.shards.find import canonical_urls
 from capfilt.shards.samples import NO_SAMPLES
 from capfilt.storage import absolute
 

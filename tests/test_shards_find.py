@@ -50,6 +50,26 @@ def test_a_shard_is_taken_once_by_whatever_paths_the_inputs_call_it(folder, monk
     assert [Path(path).name for path in find_shards(paths)] == ["00000.tar", "00001.tar", "00002.tgz"]
 
 
+@pytest.mark.parametrize("again", ["link", "in/../in", "link/../in/*.tar", "in/{0,0}.tar", "link/0.tar"])
+def test_a_shard_that_is_named_again_by_another_path_is_taken_once_and_told(tmp_path, caplog, again):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/0.tar").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("in")
+
+    assert names(["in", again], tmp_path) == ["0.tar"]
+
+    told = [f"input: 1 shard named again by another path, and taken once: {tmp_path}/"]
+    assert [message[: len(told[0])] for message in caplog.messages] == told * ("{" not in again)
+
+
+def test_links_to_one_file_by_several_names_are_several_shards(tmp_path, caplog):
+    (tmp_path / "0.tar").write_bytes(b"x")
+    (tmp_path / "1.tar").symlink_to("0.tar")
+
+    assert names([""], tmp_path) == ["0.tar", "1.tar"]
+    assert not caplog.messages
+
+
 def test_a_folder_without_tars_gives_its_parquet_files_and_then_its_lists(folder):
     for path in folder.glob("*.t*"):
         path.unlink()

@@ -30,9 +30,10 @@ from capfilt.errors import CheckpointError, ConfigError, RunError, WorkerError
 from capfilt.fingerprint import fingerprint
 from capfilt.records import Shard
 from capfilt.runs.lease import require_folder
-from capfilt.runs.plans import canonical_urls, read_plan, write_plan
+from capfilt.runs.plans import read_plan, write_plan
 from capfilt.runs.selection import Selection
 from capfilt.shards import find_shards
+from capfilt.shards.find import canonical_urls
 
 CODE = "12"
 """Version of the code that decides what the models say; raised when equal settings would give other results."""

@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -64,14 +63,6 @@ def read_plan(path: str, remedy: str = PLAN_ANEW) -> list[Shard]:
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:  # pyarrow raises OSError also for content
         cause = " ".join(str(error).split())
         raise RunError(f"{path}: is no plan ({cause}); {remedy}") from None
-
-
-def canonical_urls(urls: Sequence[str]) -> list[str]:
-    """Return for each URL one that all paths to its folder have in common, whatever links or .. are in them."""
-    parts = [storage.absolute(url).rpartition("/") for url in urls]
-    folders = {folder for folder, _, _ in parts}
-    real = {folder: folder if "://" in folder else str(Path(folder or "/").resolve()) for folder in folders}
-    return [storage.join(real[folder], name) for folder, _, name in parts]
 
 
 def shard_ids(urls: Sequence[str]) -> list[str]:

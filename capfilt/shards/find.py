@@ -1,10 +1,12 @@
 """Expand what a user names (files, folders, globs, {000..127} ranges, URLs) to the shards it means."""
 
 import glob
+import logging
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from capfilt.display import counted
+from capfilt.display import counted, few
 from capfilt.errors import ConfigError
 from capfilt.shards.grouping import split_name
 from capfilt.shards.listing import LIST_SUFFIXES
@@ -17,16 +19,19 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MAX_RANGE = 10_000_000
 
+logger = logging.getLogger(__name__)
+
 
 def find_shards(inputs: Sequence[str], key: str = "input") -> list[str]:
-    """Return the shards that the inputs name, sorted, each once, also where two inputs call it by other paths.
+    """Return the shards that the inputs name, sorted, each once, also where inputs call it by several paths.
 
     Braces are expanded first, and each name that they give is a file, a folder or a glob. A file or folder that is
     there is taken as it is called, whatever characters a glob would make something of.
 
     A folder's shards are its tars; its Parquet files if it has no tar, since beside tars they are tables
     without images; its lists if it has neither. Subfolders are searched only by a glob with **. A glob means the shards
-    that it matches, and the folders that it matches where it matches no shard.
+    that it matches, and the folders that it matches where it matches no shard. A warning names the shards that are
+    named again by another path, such as that of a link to their folder.
 
     Args:
         inputs: what a user names.
@@ -36,11 +41,27 @@ def find_shards(inputs: Sequence[str], key: str = "input") -> list[str]:
         ConfigError: an input is empty or matches nothing, a file of a range is missing, a folder is that of a run, or a
             path is no UTF-8.
     """
-    found = {absolute(shard): shard for given in inputs for shard in _expand(given, key)}
-    for path in found:
+    named = {absolute(shard): shard for given in inputs for shard in _expand(given, key)}
+    found: dict[str, str] = {}
+    twice: list[str] = []
+    for place, shard in zip(canonical_urls(list(named)), named.values(), strict=True):
+        if found.setdefault(place, shard) is not shard:
+            twice.append(f"{shard} is {found[place]}")
+    if twice:
+        told = f"{counted(len(twice), 'shard')} named again by another path, and taken once"
+        logger.warning("%s: %s: %s", key, told, "; ".join(few(twice)))
+    for path in found.values():
         if (readable := path.encode(errors="backslashreplace").decode()) != path:  # it would stand in tables
             raise ConfigError(f"{key}: {readable} is no name in UTF-8; rename the file, or its folder")
     return sorted(found.values())
+
+
+def canonical_urls(urls: Sequence[str]) -> list[str]:
+    """Return for each URL one that all paths to its folder have in common, whatever links or .. are in them."""
+    parts = [absolute(url).rpartition("/") for url in urls]
+    folders = {folder for folder, _, _ in parts}
+    real = {folder: folder if "://" in folder else str(Path(folder or "/").resolve()) for folder in folders}
+    return [join(real[folder], name) for folder, _, name in parts]
 
 
 def _expand(given: str, key: str) -> Iterator[str]:

@@ -10,8 +10,9 @@ from capfilt.display import counted
 from capfilt.errors import ConfigError, RunError, ShardError
 from capfilt.indexing import shard_at
 from capfilt.records import Shard
-from capfilt.runs.plans import canonical_urls, plan_bytes, read_plan
+from capfilt.runs.plans import plan_bytes, read_plan
 from capfilt.shards import ShardReader, describe_damage, find_shards, open_shard
+from capfilt.shards.find import canonical_urls
 from capfilt.shards.samples import NO_SAMPLES
 from capfilt.storage import absolute, exists, join, publish
 
