@@ -142,7 +142,9 @@ def _progress(record: Record) -> Iterator[str]:
         yield f"  begun     {_ago(record.started)}; no unit is begun yet"
         return
     yield f"  samples   {record.done:,} of {record.samples:,} ({record.done / record.samples:.1%})"
-    yield f"  since     {_ago(record.started)}: {counted(record.units, 'unit')}, {record.rate:,.1f} samples/s"
+    pace = f"{counted(record.units, 'unit')}, {record.rate:,.1f} samples/s"
+    nothing = "nothing was left to do" if record.phase == "done" else "no unit was done"
+    yield f"  since     {_ago(record.started)}: {pace if record.units or record.phase == 'bootstrap' else nothing}"
     if record.seconds_left is not None:
         yield f"  left      {timedelta(seconds=round(record.seconds_left))}"
     if record.phase == "export":

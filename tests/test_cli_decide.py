@@ -82,9 +82,9 @@ def test_a_misspelt_key_is_refused_with_the_right_one(run):
     result = capfilt("recut", run, "--set", "web_it=0.95")
 
     assert result.exit_code == 1
-    assert "policy: web_it: unknown key; did you mean web_itm?" in result.output
+    assert f"policy of {run}: web_it: unknown key; did you mean web_itm?" in result.output
     nested = capfilt("recut", run, "--set", "policy.web_itm=0.7").output  # as export takes it
-    assert "policy: policy: unknown key; did you mean web_itm?" in nested
+    assert f"policy of {run}: policy: unknown key; did you mean web_itm?" in nested
 
 
 def test_calibrate_writes_a_policy_that_recut_takes(tmp_path):

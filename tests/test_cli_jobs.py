@@ -49,6 +49,15 @@ def test_the_status_of_a_run_that_is_done_is_read_from_its_folder(done):
     assert lines[3:5] == ["  kept      synthetic 100% of 48, web 50% of 30", "  failed    15 not_an_image"]
 
 
+def test_a_start_that_found_nothing_to_do_tells_no_rate(done, tmp_path):
+    bootstrap.run(job_config(tmp_path), build_fakes, NAMES, local=True)
+
+    lines = capfilt("status", done).output.splitlines()
+
+    assert lines[1] == "  samples   63 of 63 (100.0%)"
+    assert re.fullmatch(r"  since     0:00:\d\d ago: nothing was left to do", lines[2])
+
+
 def test_the_status_as_json_holds_all_that_scripts_need(done):
     values = json.loads(capfilt("status", done, "--json").output)
 

@@ -120,7 +120,7 @@ def _policy(run: "Run", path: Path | None, overrides: tuple[str, ...]) -> "Polic
 
     if path is not None:
         return load_policy(path, overrides)
-    return loads(Policy, dump(run.config().policy), f"{run.root}: policy", overrides)
+    return loads(Policy, dump(run.config().policy), f"policy of {run.root}", overrides)
 
 
 def _export(run: str, policy: "Policy", workers: int, dry_run: bool) -> tuple[str, list[str]]:
