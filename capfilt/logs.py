@@ -53,17 +53,19 @@ class LogSettings:
 
 
 def configure(style: Style) -> None:
-    """Log to standard error: what capfilt tells, and warnings of others, but for Pillow's."""
+    """Log to standard error: what capfilt tells, and warnings of others but Pillow, which name no file.
+
+    What is wrong with an image, its sample's row tells. libtiff writes a line of some of its errors past all of this.
+    """
     global _style
     if _style is None:
         logging.getLogger().addHandler(_Handler())
     _style = style
     logging.captureWarnings(style == "json")  # else their several lines would stand between the records
+    warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     for name in OURS:
         logging.getLogger(name).setLevel(logging.INFO)
-    # Pillow's complaints name no file; what is wrong with an image is told with its key.
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @contextmanager

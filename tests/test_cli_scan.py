@@ -1,11 +1,19 @@
 """The command scan, as it is typed."""
 
+import io
 import json
+import struct
+import subprocess
+import sys
 
+import pytest
 from click.testing import CliRunner, Result
 from fakes import picture, write_shard
+from PIL import Image
+from PIL.TiffImagePlugin import SAMPLESPERPIXEL
 
 from capfilt.cli import cli
+from capfilt.shards import write_tar
 
 
 def capfilt(*args: object) -> Result:
@@ -39,6 +47,22 @@ def test_limits_can_be_set_without_a_file(tmp_path):
     result = capfilt("scan", shard, "--workers", 1, "--set", "images.min_side=100", "--json")
 
     assert json.loads(result.output)["statuses"] == {"bad_shape": 1}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_pillow_finds_in_a_file_stands_in_no_line_that_names_none(tmp_path, workers):
+    jpeg, tiff = io.BytesIO(), io.BytesIO()
+    cut = b"Exif\0\0II*\0" + struct.pack("<IHH", 8, 5, 274)  # five entries, of which a part of the first is there
+    Image.new("RGB", (20, 20)).save(jpeg, "JPEG", exif=cut)
+    Image.new("RGB", (20, 20)).save(tiff, "TIFF")
+    three, many = (struct.pack("<HHII", SAMPLESPERPIXEL, 3, 1, count) for count in (3, 1 << 15))
+    write_tar(tmp_path / "0.tar", [("0.jpg", jpeg.getvalue()), ("1.tif", tiff.getvalue().replace(three, many))])
+    command = [sys.executable, "-m", "capfilt.cli", "scan", str(tmp_path / "0.tar"), "--workers", str(workers)]
+
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert "it fails 1 not_an_image" in result.stdout
+    assert result.stderr == ""
 
 
 def test_nothing_to_look_at_is_a_wrong_command_line():

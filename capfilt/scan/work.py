@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from capfilt.config import ImageLimits
+from capfilt.logs import LogSettings
 from capfilt.records import Shard
 from capfilt.scan.look import Outcome, Task, look
 
@@ -83,4 +84,5 @@ def _alone(task: Task) -> Outcome:
 
 def _pool(workers: int) -> ProcessPoolExecutor:
     # spawned, since a fork of a process with threads may hang
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=LogSettings.here().apply)
