@@ -26,7 +26,9 @@ _LASTING = (
 )
 # In the names of classes of botocore and s3fs, which have none in common. FileExpired: the file was replaced.
 _LASTING_NAMES = ("Credentials", "ParamValidation", "FileExpired")
-_LASTING_CODES = (errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.ENOTSUP, errno.EROFS)
+# EINVAL: what s3fs makes of a request that is refused, also for its token; of HEAD, S3 says no more of an expired one.
+_LASTING_CODES = (errno.EINVAL, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.ENOTSUP, errno.EROFS)
+_GARBLED = ("BadDigest", "IncompleteBody")  # S3's codes for a request that was damaged on its way, of EINVAL too
 
 # The status of an answer of a web server that says nothing of the file: it is at fault, or asks to come back later.
 _AT_FAULT = 500  # and above
@@ -50,11 +52,11 @@ def patiently(call: Callable[[], T], path: str) -> T:
         except Exception as raised:  # each store's client has error classes of its own
             error = _behind(raised)
             wait = random.uniform(0, longest)  # else all workers would come back at once
-            if not may_pass(error) or time.monotonic() + wait > deadline:
+            left = deadline - time.monotonic()
+            if not may_pass(error) or wait > left:
                 raise error  # noqa: B904 (it is what the other was raised for)
-            logger.warning(
-                "%s: %s; asked again in %.1f s", redact(path), redact(f"{type(error).__name__}: {error}"), wait
-            )
+            told = redact(f"{type(error).__name__}: {error}")
+            logger.warning("%s: %s; asked again in %.1f s, given up in %.0f s", redact(path), told, wait, left)
         time.sleep(wait)
         longest = min(2 * longest, LONGEST_WAIT)
 
@@ -76,4 +78,7 @@ def may_pass(error: Exception) -> bool:
     """Return whether a store may answer the same request differently a little later."""
     if isinstance(error, _LASTING) or any(name in type(error).__name__ for name in _LASTING_NAMES):
         return False
+    answer = getattr(error.__cause__, "response", None)  # of botocore's ClientError
+    if isinstance(answer, dict) and answer.get("Error", {}).get("Code") in _GARBLED:
+        return True
     return not (isinstance(error, OSError) and error.errno in _LASTING_CODES)

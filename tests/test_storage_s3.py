@@ -13,6 +13,7 @@ from s3fs import S3FileSystem
 from capfilt import retries, storage
 from capfilt.config import BootstrapConfig, ExportConfig, Policy
 from capfilt.indexing import index_shard, open_planned
+from capfilt.retries import may_pass
 from capfilt.runs import load_run, start_run
 from capfilt.shards import find_shards, open_shard
 from capfilt.verify import verify
@@ -112,6 +113,23 @@ def test_an_answer_that_is_too_short_and_says_it_is_whole_is_not_taken_for_the_e
 
     assert (shard.samples, shard.damage) == (5, "")
     assert next(tries) == ""
+
+
+@pytest.mark.parametrize("ask", [storage.read_bytes, storage.size, storage.exists])
+def test_a_refused_token_is_told_at_once(s3, bucket, ask, caplog):
+    with s3.misbehaving("token"), pytest.raises(OSError, match=r"a\.tar") as caught:
+        ask(f"{bucket}/a.tar")
+
+    assert not may_pass(caught.value)
+    assert not caplog.messages
+
+
+def test_a_request_that_was_damaged_on_its_way_is_made_again(s3, bucket, hasty, caplog):
+    with s3.misbehaving("garbled", rate=0.9, only="PUT"):
+        storage.publish(f"{bucket}/a.tar", b"x")
+
+    assert storage.read_bytes(f"{bucket}/a.tar") == b"x"
+    assert "asked again" in caplog.messages[0]
 
 
 def test_an_upload_that_breaks_off_leaves_nothing_under_its_name(s3, bucket, hasty, monkeypatch):
