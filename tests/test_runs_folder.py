@@ -6,7 +6,7 @@ from ledgers import CHECKPOINTS, config
 from capfilt.config import ExportConfig, Policy
 from capfilt.errors import RunError
 from capfilt.runs import begun_with, load_run, start_run
-from capfilt.runs.folder import CODE
+from capfilt.runs.record import CODE
 
 
 def test_opening_a_run_again_gives_the_same_run(tmp_path):
@@ -69,7 +69,7 @@ def test_a_setting_that_changes_results_is_refused_with_both_values(tmp_path, ch
 
 def test_a_run_of_a_version_that_says_other_things_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as earlier:
-        earlier.setattr("capfilt.runs.folder.CODE", "2")
+        earlier.setattr("capfilt.runs.record.CODE", "2")
         start_run(config(tmp_path), CHECKPOINTS)
 
     with pytest.raises(RunError) as caught:
@@ -77,6 +77,16 @@ def test_a_run_of_a_version_that_says_other_things_is_refused(tmp_path, monkeypa
 
     assert str(caught.value).splitlines()[1:] == [f"  version of capfilt's results: '2' in the run, '{CODE}' here"]
     assert load_run(f"{tmp_path}/run").root == f"{tmp_path}/run"  # it can be looked at all the same
+
+
+def test_a_run_keeps_its_ledger_where_settings_have_come_since(tmp_path):
+    """A new key whose default gives the same results changes what the settings hash to."""
+    run = start_run(config(tmp_path), CHECKPOINTS)
+    record = tmp_path / "run" / "run.yaml"
+    record.write_text(record.read_text().replace(f"models: {run.models}", "models: 0123456789ab"))
+
+    assert start_run(config(tmp_path), CHECKPOINTS).models == "0123456789ab"
+    assert load_run(f"{tmp_path}/run").models == "0123456789ab"
 
 
 def test_damage_once_accepted_stays_accepted(tmp_path):

@@ -23,28 +23,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from capfilt import storage
-from capfilt.config import BootstrapConfig, Config, ExportConfig, dump, loads
-from capfilt.config.bootstrap import RESULTS
+from capfilt.config import BootstrapConfig, ExportConfig
 from capfilt.display import CREDENTIALS, has_credentials, redact
 from capfilt.errors import CheckpointError, ConfigError, RunError, WorkerError
-from capfilt.fingerprint import fingerprint
 from capfilt.records import Shard
-from capfilt.runs.lease import require_folder
 from capfilt.runs.plans import read_plan, write_plan
+from capfilt.runs.record import RunRecord, record_path
 from capfilt.runs.selection import Selection
 from capfilt.shards import find_shards
 from capfilt.shards.find import canonical_urls
 
-CODE = "12"
-"""Version of the code that decides what the models say; raised when equal settings would give other results."""
-
 EXPORTS = "exports"
 """The folder in a run's that holds one folder for each export that runs or ran."""
-
-VERSION = "version of capfilt's results"  # what messages call CODE
-
-_SHOWN = 3  # runs that a message lists when a folder is not a run but contains some
-_DAMAGE = ("fail", "skip-shard", "keep-readable")  # each accepts all that the ones before it accept
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +73,7 @@ class Run:
 
     def config(self) -> BootstrapConfig:
         """Return the settings with which the run was last started."""
-        return _read_record(_record_of(self.root)).config
-
-    def is_record_as_written(self) -> bool:
-        """Return whether run.yaml is as it was written. An earlier version wrote no seal, which is taken for yes."""
-        seal, _, text = storage.read_bytes(_record_of(self.root)).decode().partition("\n")
-        return not seal.startswith("#") or seal == _seal(text)
+        return RunRecord.read(self.root).config
 
     def has_plan(self) -> bool:
         """Return whether the run is planned."""
@@ -109,15 +94,6 @@ class Run:
         return storage.join(self.root, "plan", "shards.parquet")
 
 
-class RunRecord(Config):
-    """The content of run.yaml."""
-
-    models: str
-    code: str
-    checkpoints: dict[str, str]
-    config: BootstrapConfig
-
-
 def start_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
     """Make a run folder, or resume one that was made with the same settings.
 
@@ -133,9 +109,8 @@ def start_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
         RunError: the folder belongs to other settings, which the message lists, or to a training.
     """
     run = find_run(config, hashes)
-    record = RunRecord(models=run.models, code=CODE, checkpoints=hashes, config=config)
-    text = dump(record)
-    storage.publish(_record_of(run.root), f"{_seal(text)}\n{text}".encode())
+    record = RunRecord.of(config, hashes).model_copy(update={"models": run.models})
+    record.publish(run.root)
     return run
 
 
@@ -150,19 +125,16 @@ def forgotten_unless_begun(run: Run) -> Iterator[None]:
     except (ConfigError, CheckpointError, WorkerError):
         if not any(storage.list_files(place) or storage.list_folders(place) for place in (run.ledger, run.quarantine)):
             storage.remove(run._plan)
-            storage.remove(_record_of(run.root))
+            storage.remove(record_path(run.root))
         raise
 
 
 def find_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
     """Return the run that start_run would make or resume, and write nothing. Arguments and errors are the same."""
-    root = storage.absolute(config.run)
-    path = _record_of(root)
-    results = config.model_dump(mode="json", include=set(RESULTS))
-    models = fingerprint({"settings": results, "checkpoints": hashes, "code": CODE})
-    if storage.exists(path):
-        stored = _read_record(path)
-        differences = list(_differences(stored, config, hashes))
+    root, new = storage.absolute(config.run), RunRecord.of(config, hashes)
+    if storage.exists(record_path(root)):
+        stored = RunRecord.read(root)
+        differences = list(stored.differences(new))
         if stored.config.input != config.input and not _means_plan(Run(root, stored.models), config.input):
             differences.append(f"input: {stored.config.input!r} in the run, {config.input!r} here")
         if differences:
@@ -170,16 +142,16 @@ def find_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
                 f"{config.run}: this folder holds a run of other settings; put them back, or start another run "
                 f"with run: ANOTHER_FOLDER\n  " + "\n  ".join(differences)
             )
-        models = stored.models
-    elif _holds_training(root):
+        return Run(root, stored.models)  # the name of its ledger, also where settings have come since, with a default
+    if _holds_training(root):
         raise RunError(f"{config.run}: holds a training; start the run in another folder with run: ANOTHER_FOLDER")
-    return Run(root, models)
+    return Run(root, new.models)
 
 
 def begun_with(root: str) -> BootstrapConfig | None:
     """Return the settings with which a run was last started; None if there is no run yet."""
-    path = _record_of(storage.absolute(root))
-    return _read_record(path).config if storage.exists(path) else None
+    root = storage.absolute(root)
+    return RunRecord.read(root).config if storage.exists(record_path(root)) else None
 
 
 def load_run(root: str) -> Run:
@@ -191,34 +163,7 @@ def load_run(root: str) -> Run:
     if has_credentials(root):
         raise RunError(f"{redact(root)}: {CREDENTIALS}")
     root = storage.absolute(root)
-    return Run(root, _read_record(_record_of(root)).models)
-
-
-def _record_of(root: str) -> str:
-    """Return the path of a run's record, which need not be there yet."""
-    require_folder(root)
-    return storage.join(root, "run.yaml")
-
-
-def _seal(text: str) -> str:
-    """Return the first line of run.yaml, by which a change in the others is seen."""
-    return f"# check: {fingerprint(text)}"
-
-
-def _read_record(path: str) -> RunRecord:
-    if not storage.exists(path):
-        inner = _runs_in(path.rpartition("/")[0])
-        inner = [*inner[:_SHOWN], "..."] if len(inner) > _SHOWN else inner
-        remedy = f"give one that it holds: {', '.join(inner)}" if inner else "capfilt bootstrap makes one"
-        raise RunError(f"{path}: not found, so this is no run folder; {remedy}")
-    try:
-        return loads(RunRecord, storage.read_bytes(path).decode(), path)
-    except (ConfigError, UnicodeDecodeError) as error:
-        cause = str(error).removeprefix(f"{path}: ")
-        raise RunError(
-            f"{path}: is no record of a run ({cause}); put back a copy of it, or remove it "
-            f"and bootstrap again with the very settings of the run, batch_size included, by which its ledger is found"
-        ) from None
+    return Run(root, RunRecord.read(root).models)
 
 
 def _holds_training(folder: str) -> bool:
@@ -227,39 +172,9 @@ def _holds_training(folder: str) -> bool:
     return "config.yaml" in files and not {"states", "checkpoint"}.isdisjoint(folders)
 
 
-def _runs_in(folder: str) -> list[str]:
-    """Return the runs in a folder that is not a run itself, such as a loop's, which has one in each round."""
-    inner = [storage.join(folder, name) for name in storage.list_folders(folder)]
-    places = [place for each in inner for place in (each, storage.join(each, "bootstrap"))]
-    return [place for place in places if storage.exists(storage.join(place, "run.yaml"))]
-
-
 def _means_plan(run: Run, inputs: Sequence[str]) -> bool:
     """Return whether inputs mean the shards that a run was planned with, and no others."""
     if not run.has_plan():
         return False
     planned = canonical_urls([shard.url for shard in run.plan()])
     return set(planned) == set(canonical_urls(find_shards(inputs)))
-
-
-def _differences(stored: RunRecord, config: BootstrapConfig, hashes: dict[str, str]) -> Iterator[str]:
-    """Yield a line for each difference in settings that keeps a stored run from being resumed."""
-    before, after = (_flat(c.model_dump(mode="json", include=set(RESULTS))) for c in (stored.config, config))
-    before |= {VERSION: stored.code} | {f"checkpoint of the {name}": it for name, it in stored.checkpoints.items()}
-    after |= {VERSION: CODE} | {f"checkpoint of the {name}": it for name, it in hashes.items()}
-    for key in {**before, **after}:
-        if before.get(key) != after.get(key):
-            yield f"{key}: {before.get(key)!r} in the run, {after.get(key)!r} here"
-    if _DAMAGE.index(config.damage) < _DAMAGE.index(stored.config.damage):
-        yield f"damage: {stored.config.damage!r} in the run, {config.damage!r} here; it can only be loosened"
-    if config.max_failed_share < stored.config.max_failed_share:
-        shares = f"{stored.config.max_failed_share} in the run, {config.max_failed_share} here"
-        yield f"max_failed_share: {shares}; it can only be loosened"
-
-
-def _flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Return nested settings under dotted keys."""
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

@@ -6,13 +6,14 @@ from capfilt import storage
 from capfilt.indexing import check_index
 from capfilt.records import Shard
 from capfilt.runs import Run
+from capfilt.runs.record import is_record_as_written, record_path
 
 
 def verify_settings(run: Run) -> Iterator[str]:
     """Yield whether the settings are others than a start of the run wrote down."""
-    if not run.is_record_as_written():
+    if not is_record_as_written(run.root):
         yield (
-            f"{storage.join(run.root, 'run.yaml')}: has changed since it was written; put back a copy of it, or remove "
+            f"{record_path(run.root)}: has changed since it was written; put back a copy of it, or remove "
             "it and bootstrap again with the very settings of the run"
         )
 
