@@ -144,7 +144,7 @@ def test_a_forced_driver_takes_over_and_the_other_stops_at_its_next_renewal(tmp_
 
 
 def test_a_driver_hears_that_its_lease_is_taken_and_its_job_ends_by_that_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(leases, "RENEWED", 0.02)
+    monkeypatch.setattr(leases, "RENEW_EVERY", 0.02)
     told = threading.Event()
 
     def displaced() -> bool:
@@ -204,7 +204,7 @@ def test_a_lease_that_says_more_as_of_a_later_version_is_a_lease(abandoned):
 
 def test_a_folder_that_is_out_of_reach_for_a_while_ends_nothing(out_of_reach, monkeypatch, caplog):
     root, reach = out_of_reach
-    monkeypatch.setattr(leases, "RENEWED", 0.02)
+    monkeypatch.setattr(leases, "RENEW_EVERY", 0.02)
     lost: list[str] = []
     with hold_lease(str(root), lost=lambda: lost.append("lost")) as lease:
         reach(False)
