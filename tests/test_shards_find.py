@@ -225,6 +225,16 @@ def test_a_name_that_is_not_utf8_and_that_no_table_could_hold_is_refused(tmp_pat
         names([""], tmp_path)
 
 
+def test_nor_is_a_folder_of_such_a_name_to_which_a_path_is_relative(tmp_path, monkeypatch):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    (folder / "0.tar").write_bytes(b"x")
+    monkeypatch.chdir(folder)
+
+    with pytest.raises(ConfigError, match=r"/caf\\udce9/0\.tar is no name in UTF-8; rename the file, or its folder"):
+        find_shards(["0.tar"])
+
+
 def test_a_gap_in_a_range_is_an_error_that_names_the_first(folder):
     with pytest.raises(ConfigError, match=r"names 4 files, 2 missing, first \S+00002\.tar; narrow"):
         names(["{00000..00003}.tar"], folder)

@@ -50,7 +50,7 @@ def find_shards(inputs: Sequence[str], key: str = "input") -> list[str]:
     if twice:
         told = f"{counted(len(twice), 'shard')} named again by another path, and taken once"
         logger.warning("%s: %s: %s", key, told, "; ".join(few(twice)))
-    for path in found.values():
+    for path in map(absolute, found.values()):
         if (readable := path.encode(errors="backslashreplace").decode()) != path:  # it would stand in tables
             raise ConfigError(f"{key}: {readable} is no name in UTF-8; rename the file, or its folder")
     return sorted(found.values())
