@@ -4,7 +4,7 @@ import pytest
 from tars import opened, pairs, read_all, tar_bytes
 
 from capfilt.records import PassedOver
-from capfilt.shards import open_shard
+from capfilt.shards import archive, open_shard
 from capfilt.shards.grouping import split_name
 
 
@@ -102,6 +102,32 @@ def test_a_sample_whose_image_has_an_unknown_suffix_says_which(tmp_path):
         ("1", "no_image", b"", "b", "no member with its key is an image"),
         ("2", "ok", b"c", "", ""),
     ]
+
+
+def test_what_stands_in_the_place_of_an_image_is_a_file_of_the_samples_own_key_and_archive(tmp_path):
+    strange = ("a.txt", "a.b/README", ".txt", "README", "0.txt", "._0.jp2", "__MACOSX/0.jpg", "0.jpg.bak", "1.jp2")
+    with tarfile.open(tmp_path / "first.tar", "w") as tar:
+        folder = tarfile.TarInfo("0.d")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+    first = (tmp_path / "first.tar").read_bytes()[:512] + tar_bytes(*((name, b"x") for name in strange))
+    second = tar_bytes(("0.jp2", b"x"), ("1.txt", b"x"))
+
+    samples = read_all(opened(tmp_path, first + second))
+
+    assert [(s.key, s.error) for s in samples] == [
+        (key, "no member with its key is an image") for key in ("a", "", "0", "1")
+    ]
+
+
+def test_a_large_file_in_the_place_of_an_image_is_no_large_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_IMAGE_BYTES", 3)
+    (sample,) = read_all(opened(tmp_path, tar_bytes(("0.mp4", b"four"), ("0.txt", b"a dog"))))
+
+    assert (sample.status, sample.error) == (
+        "no_image",
+        "no member with its key is an image; 0.mp4 has no suffix that is read",
+    )
 
 
 def test_members_of_no_sample_are_counted_by_suffix(tmp_path):

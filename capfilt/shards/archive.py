@@ -129,19 +129,19 @@ def _bytes(url: str, file: BinaryIO, member: Member, limit: int) -> bytes:
 
 def _image_status(entry: Entry) -> tuple[str, str]:
     """Return the status of a sample as far as its members tell, and what was found."""
-    image = entry.image
+    other = entry.image if entry.image and entry.image.kind == "unknown suffix" else None
+    image = None if other else entry.image
     if image is not None and image.kind == "cut":
         return "truncated_member", f"the file ends inside {image.name}"
-    if image is not None and image.kind not in ("file", "unknown suffix"):
+    if image is not None and image.kind != "file":
         return "not_a_file", f"{image.name} {_NO_FILES[image.kind]}"
     if image is not None and image.size > MAX_IMAGE_BYTES:
         return "too_large", f"{image.name} has {image.size} bytes"
     if entry.duplicate:
         return "duplicate_key", "an earlier sample of the shard has the same key"
     if image is None:
-        return "no_image", "no member with its key is an image"
-    if image.kind == "unknown suffix":
-        return "no_image", f"no member with its key is an image; {image.name} has no suffix that is read"
+        instead = f"; {other.name} has no suffix that is read" if other else ""
+        return "no_image", f"no member with its key is an image{instead}"
     return ("ok", "") if image.size else ("empty_image", f"{image.name} has no bytes")
 
 

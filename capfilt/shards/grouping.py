@@ -51,7 +51,7 @@ def group(members: Iterable[Member]) -> Grouped:
     A second image (or text, or JSON) with a key makes a second sample, marked as a duplicate: nothing is merged
     or overlooked, but texts of several suffixes, of which one counts. Archives in one file are grouped each for itself,
     since each may number its samples from 0. Where a sample has no image, the largest member of its key that is passed
-    over stands in its place, so that it can be told.
+    over stands in its place, so that it can be told. Folders and devices are not told.
     """
     counts: Counter[tuple[str, int, str]] = Counter()
     entries: dict[tuple[str, int, int], Entry] = {}
@@ -60,7 +60,7 @@ def group(members: Iterable[Member]) -> Grouped:
     for member in members:
         key, part = split_name(member.name)
         if part is None:
-            others.append(member)
+            others += [member] if member.kind != "other" else []
             continue
         kind = member.name.rpartition(".")[2].lower() if part == "text" else part
         nth = counts[key, member.archive, kind]
@@ -72,23 +72,23 @@ def group(members: Iterable[Member]) -> Grouped:
         if part != "text" or entry.text is None or kind == _TEXT_SUFFIXES[0]:
             setattr(entry, part, member)
     for member in sorted(others, key=lambda other: other.size):
-        entry = entries.get((member.name.rpartition(".")[0], member.archive, 0))
+        stem, dot, suffix = member.name.rpartition(".")
+        entry = entries.get((stem, member.archive, 0)) if dot and "/" not in suffix else None
         if entry and (entry.image is None or entry.image.kind == "unknown suffix"):
             entry.image = member._replace(kind="unknown suffix")
     return Grouped(list(entries.values()), _by_suffix(others))
 
 
 def _by_suffix(members: Iterable[Member]) -> dict[str, PassedOver]:
-    """Return how many members have each suffix. Folders are not counted."""
+    """Return how many members have each suffix, and the first of them."""
     found: dict[str, PassedOver] = {}
     for member in members:
-        if member.kind != "other":
-            name = member.name.rpartition("/")[2]
-            suffix = f".{name.rpartition('.')[2].lower()}" if "." in name else "no suffix"
-            suffix = "litter of macOS" if _is_litter(member.name) else suffix
-            suffix = suffix if suffix in found or len(found) < _MAX_SUFFIXES else "others"
-            before = found.get(suffix, PassedOver(0, member.name))
-            found[suffix] = PassedOver(before.members + 1, before.example)
+        name = member.name.rpartition("/")[2]
+        suffix = f".{name.rpartition('.')[2].lower()}" if "." in name else "no suffix"
+        suffix = "litter of macOS" if _is_litter(member.name) else suffix
+        suffix = suffix if suffix in found or len(found) < _MAX_SUFFIXES else "others"
+        before = found.get(suffix, PassedOver(0, member.name))
+        found[suffix] = PassedOver(before.members + 1, before.example)
     return found
 
 
