@@ -118,6 +118,23 @@ def test_the_long_name_of_a_member_that_is_lost_goes_to_no_other(tmp_path, form,
     assert [sample.key for sample in read_all(shard)] == ["1"]
 
 
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("before", [(), THREE])
+def test_the_name_of_a_member_that_zeros_took_the_place_of_is_told(tmp_path, form, before):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=form) as tar:
+        tar.addfile(tarfile.TarInfo("a" * 240 + ".jpg"))
+    members = tar_bytes(*before)[: 1024 * len(before)]
+    damaged = members + overwritten(file.getvalue(), 1024, bytes(512))
+
+    told = f"the extended header before byte {len(members) + 1024} is of no member: one is missing"
+    if before:
+        assert opened(tmp_path, damaged).damage == told
+    else:
+        with pytest.raises(ShardError, match=told):
+            opened(tmp_path, damaged)
+
+
 @pytest.mark.parametrize("length", [1, 511, 512, 1000, 3800, 4000, 100_000])
 def test_reading_goes_on_where_blocks_are_shifted(tmp_path, length):
     data = tar_bytes(*THREE)

@@ -124,6 +124,8 @@ class _Walk:
     def _end(self, offset: int) -> int:
         """Return where the file goes on behind an end mark at offset: its size, if only padding follows."""
         found = self._nonzero(offset)
+        if self.extended:
+            self.damage.append(f"the extended header before byte {offset} is of no member: one is missing")
         self.extended = {}
         self.ended = found == self.size
         if not self.ended and parse_header(self._bytes(found, BLOCK)):
