@@ -86,8 +86,8 @@ def run(
         with (
             keep_status(folder.root, lambda: lease.is_held) as board,
             nullcontext() if force else swept(lease, partial(_sweep, folder, settings if config.export else None)),
+            nullcontext() if force else forgotten_unless_begun(folder, lease),  # once no worker is left to commit
             nullcontext() if local else session(config.cluster),
-            forgotten_unless_begun(folder),
         ):
             workers = None if local else _without_gpus(config.cluster)
             shards = plan_shards(folder, found, partial(index_shards, workers, stop))

@@ -10,7 +10,7 @@ from fakes import NAMES, build_fakes, build_nothing, job_config
 
 from capfilt.bootstrap import CapFilt
 from capfilt.config import BootstrapConfig
-from capfilt.errors import RunError, StoppedError
+from capfilt.errors import CheckpointError, RunError, StoppedError
 from capfilt.runs import load_run
 from capfilt.runs.lease import hold_lease
 from capfilt.runs.stop import request_stop, stop_requested
@@ -53,6 +53,16 @@ def test_two_drivers_of_which_one_was_forced_corrupt_nothing(folder, undisturbed
     assert driver.wait() == 0
     assert tables(folder) == tables(undisturbed)
     assert verify(load_run(f"{folder}/run")) == []
+
+
+def test_a_forced_driver_leaves_the_settings_of_the_one_at_work(folder):
+    def cannot(config: BootstrapConfig) -> CapFilt:
+        raise CheckpointError("filter: cannot be loaded here")
+
+    with hold_lease(str(folder / "run")), pytest.raises(CheckpointError):
+        bootstrap.run(job_config(folder), cannot, NAMES, local=True, force=True)
+
+    assert len(load_run(f"{folder}/run").plan()) == 3
 
 
 @pytest.mark.parametrize("local", [True, False])

@@ -1,11 +1,14 @@
 from pathlib import Path
 
 import pytest
-from ledgers import CHECKPOINTS, config
+from ledgers import CHECKPOINTS, config, new_run
 
+from capfilt import storage
 from capfilt.config import ExportConfig, Policy
-from capfilt.errors import RunError
-from capfilt.runs import begun_with, load_run, start_run
+from capfilt.errors import CheckpointError, ConfigError, RunError, WorkerError
+from capfilt.records import Shard
+from capfilt.runs import Run, begun_with, forgotten_unless_begun, load_run, start_run
+from capfilt.runs.lease import hold_lease
 from capfilt.runs.record import CODE
 
 
@@ -118,6 +121,50 @@ def test_the_folder_of_a_training_is_refused(tmp_path, inner):
     with pytest.raises(RunError, match="/run: holds a training; start the run in another folder"):
         start_run(config(tmp_path), CHECKPOINTS)
     assert not (tmp_path / "run/run.yaml").exists()
+
+
+def fail(run: Run, error: Exception) -> bool:
+    """End the work on a planned run by an error, and return whether it is known what it was begun with."""
+    record, plan = (Path(run.root, name) for name in ("run.yaml", "plan/shards.parquet"))
+    with hold_lease(run.root) as lease, pytest.raises(type(error)), forgotten_unless_begun(run, lease):
+        raise error
+    assert record.exists() == plan.exists()
+    return record.exists()
+
+
+@pytest.fixture
+def planned(tmp_path) -> Run:
+    return new_run(tmp_path, [Shard("0", "in/0.tar", 1000, "d16e57", 1)])
+
+
+@pytest.mark.parametrize(
+    ("error", "stays"), [(ConfigError, False), (CheckpointError, False), (WorkerError, False), (RunError, True)]
+)
+def test_a_run_that_cannot_begin_with_its_settings_is_forgotten(planned, error, stays):
+    assert fail(planned, error("none of these")) == stays
+
+
+@pytest.mark.parametrize("file", ["ledger/{}/0.json", "ledger/{}/0/00000000-00000001.json", "quarantine/{}/0/0.json"])
+def test_a_run_of_which_anything_is_committed_is_not_forgotten(planned, file):
+    storage.publish(f"{planned.root}/{file.format(planned.models)}", b"{}")
+
+    assert fail(planned, WorkerError("no worker can be built"))
+
+
+def test_nor_is_one_that_another_driver_has_taken(planned):
+    with hold_lease(planned.root) as lease, hold_lease(planned.root, force=True):
+        with pytest.raises(WorkerError), forgotten_unless_begun(planned, lease):
+            raise WorkerError("no worker can be built")
+
+        assert planned.has_plan()
+        assert load_run(planned.root) == planned
+
+
+def test_nor_is_one_that_cannot_be_looked_through_whose_own_error_is_told(planned, caplog):
+    Path(planned.root, "ledger").symlink_to("ledger")  # leads nowhere
+
+    assert fail(planned, WorkerError("no worker can be built"))
+    assert "the settings of the run were not removed: " in caplog.text
 
 
 def test_a_folder_without_run_yaml_is_no_run(tmp_path):

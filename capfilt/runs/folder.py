@@ -18,6 +18,7 @@
 Paths contain fingerprints of what their files depend on, so files of other settings are never mistaken for these.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from capfilt.config import BootstrapConfig, ExportConfig
 from capfilt.display import CREDENTIALS, has_credentials, redact
 from capfilt.errors import CheckpointError, ConfigError, RunError, WorkerError
 from capfilt.records import Shard
+from capfilt.runs.lease import Lease
 from capfilt.runs.plans import read_plan, write_plan
 from capfilt.runs.record import RunRecord, record_path
 from capfilt.runs.selection import Selection
@@ -35,6 +37,8 @@ from capfilt.shards.find import canonical_urls
 
 EXPORTS = "exports"
 """The folder in a run's that holds one folder for each export that runs or ran."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +119,21 @@ def start_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
 
 
 @contextmanager
-def forgotten_unless_begun(run: Run) -> Iterator[None]:
+def forgotten_unless_begun(run: Run, lease: Lease) -> Iterator[None]:
     """Let a run of which nothing is committed be begun with other settings, if these keep a block from its work.
 
-    Its record would refuse the very settings that the error asks for. What is known of its shards stays.
+    Its record would refuse the very settings that the error asks for. What is known of its shards stays, and so does
+    all of a run that another driver has taken.
     """
     try:
         yield
     except (ConfigError, CheckpointError, WorkerError):
-        if not any(storage.list_files(place) or storage.list_folders(place) for place in (run.ledger, run.quarantine)):
-            storage.remove(run._plan)
-            storage.remove(record_path(run.root))
+        try:
+            if not any(any(storage.list_entries(place)) for place in (run.ledger, run.quarantine)) and lease.is_held:
+                storage.remove(run._plan)
+                storage.remove(record_path(run.root))
+        except OSError as error:  # must not hide the error that ends the job
+            logger.warning("the settings of the run were not removed: %s", error)
         raise
 
 
