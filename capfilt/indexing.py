@@ -62,7 +62,9 @@ def check_index(run: Run, shard: Shard) -> Iterator[str]:
     path = _path(run, shard.id)
     try:
         IndexedTar(shard.url, storage.read_bytes(path))
-    except (ValueError, OSError) as error:
+    except OSError as error:  # says nothing of what is in it
+        yield str(error)
+    except ValueError as error:
         yield f"{path}: is no index ({error}); remove it: the headers of {shard.url} are read in its place"
 
 

@@ -101,6 +101,15 @@ def test_a_broken_index_is_named_and_a_missing_one_is_no_problem(run):
     ]
 
 
+def test_an_index_that_does_not_answer_is_not_told_to_be_removed(run):
+    index_shard(run, run.plan()[0].id, run.plan()[0].url)
+    (index,) = files(run, "plan/index")
+    index.unlink()
+    index.symlink_to("another disk")
+
+    assert verify(run) == [f"[Errno 2] No such file or directory: '{index}'"]
+
+
 @pytest.mark.parametrize("place", ["ledger/x.json", "clean/x", "clean/other/x.tar"])
 def test_a_file_too_many_is_named(run, place):
     path = Path(run.root, place)

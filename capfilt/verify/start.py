@@ -10,7 +10,7 @@ from capfilt.runs.record import is_record_as_written, record_path
 
 
 def verify_settings(run: Run) -> Iterator[str]:
-    """Yield whether the settings are others than a start of the run wrote down."""
+    """Yield that the settings have changed since a start of the run wrote them, if they have."""
     if not is_record_as_written(run.root):
         yield (
             f"{record_path(run.root)}: has changed since it was written; put back a copy of it, or remove "
@@ -19,7 +19,7 @@ def verify_settings(run: Run) -> Iterator[str]:
 
 
 def verify_indexes(run: Run, plan: Sequence[Shard]) -> Iterator[str]:
-    """Yield which indexes cannot be read. One that is missing is no fault: headers are then read in the shard."""
+    """Yield which indexes cannot be read. One that is missing is no fault: the shard's headers are read instead."""
     kept = set(storage.list_files(run.indexes))
     for shard in plan:
         if f"{shard.id}.index" in kept:
