@@ -1,6 +1,7 @@
 """The job on a real S3 server, and on one that fails now and then."""
 
 import logging
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,6 +131,14 @@ def test_a_request_that_was_damaged_on_its_way_is_made_again(s3, bucket, hasty, 
 
     assert storage.read_bytes(f"{bucket}/a.tar") == b"x"
     assert "asked again" in caplog.messages[0]
+
+
+def test_requests_that_are_damaged_again_and_again_may_pass_later(s3, bucket, monkeypatch):
+    monkeypatch.setattr(retries, "PATIENCE", 0.0)
+    with s3.misbehaving("garbled", only="PUT"), pytest.raises(OSError, match=r"a\.tar") as caught:
+        storage.publish(f"{bucket}/a.tar", b"x")
+
+    assert may_pass(pickle.loads(pickle.dumps(caught.value)))
 
 
 def test_an_upload_that_breaks_off_leaves_nothing_under_its_name(s3, bucket, hasty, monkeypatch):

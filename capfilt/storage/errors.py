@@ -46,4 +46,6 @@ def names(error: OSError, path: str) -> bool:
 def named(error: OSError, path: str) -> OSError:
     """Return an error of the same kind that names a path, and shows no credentials."""
     code = error.errno or next((code for kind, code in _CODES.items() if isinstance(error, kind)), errno.EIO)
+    if code == errno.EINVAL and may_pass(error):  # which its cause tells, and is lost here
+        code = errno.EIO
     return OSError(code, redact(error.strerror or str(error) or type(error).__name__), redact(path))
