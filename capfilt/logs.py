@@ -53,9 +53,10 @@ class LogSettings:
 
 
 def configure(style: Style) -> None:
-    """Log to standard error: what capfilt tells, and warnings of others but Pillow, which name no file.
+    """Log to standard error: what capfilt tells, and warnings of others.
 
-    What is wrong with an image, its sample's row tells. libtiff writes a line of some of its errors past all of this.
+    Those of Pillow are left out, since they name no file: the row of a sample tells what is wrong with its image. Of
+    some errors libtiff writes a line to standard error itself, which nothing here can leave out.
     """
     global _style
     if _style is None:

@@ -79,7 +79,7 @@ class Jobs:
         return sorted(states, key=lambda job: (job.started, job.attempt), reverse=True)
 
     def find(self, folder: str, attempt: int | None = None) -> JobState:
-        """Return the newest job that is at work on a folder, or else that was; with a number, of those that have it.
+        """Return the newest job that is at work on a folder, or else the newest; with a number, of those that have it.
 
         Raises:
             JobError: there is none.
@@ -89,8 +89,8 @@ class Jobs:
                 return job
         what = "no job" if attempt is None else f"no job number {attempt}"
         raise JobError(
-            f"{folder}: {what} of it on this cluster, which forgets its jobs when its head is replaced; its journal is "
-            "shown without --address and RAY_API_SERVER_ADDRESS"
+            f"{folder}: {what} of it on this cluster, which forgets its jobs when its head is replaced; its journal "
+            "is shown without --address and RAY_API_SERVER_ADDRESS"
         )
 
     def submit(self, submission: Submission, python: str, retries: int, *, code: bool) -> str:

@@ -122,7 +122,7 @@ def status(run: str, address: str | None, as_json: bool) -> None:
 @click.argument("run")
 @_address
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job ends.")
-@click.option("--attempt", type=click.IntRange(min=1), help="Of the run's job of this number; else the one at work.")
+@click.option("--attempt", type=click.IntRange(min=1), help="Number of a job. [default: the one at work or newest]")
 def logs(run: str, address: str | None, follow: bool, attempt: int | None) -> None:
     """Show what the job of RUN writes: with --address the log of its driver, without it the journal of the run folder.
 

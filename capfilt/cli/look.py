@@ -147,8 +147,9 @@ def _asked(kept: bool, rejected: bool, disagree: bool, order: "Order | None", **
 
     if kept and rejected:
         raise click.UsageError("--kept and --rejected exclude each other; leave both out to see all")
-    asked_of_texts = {"--kept": kept, "--rejected": rejected, "--near-cut": filters["near"], "--disagree": disagree}
-    given = [name for name, is_given in (asked_of_texts | {"--source": filters["source"]}).items() if is_given]
+    about_texts = {"--kept": kept, "--rejected": rejected, "--near-cut": filters["near"], "--disagree": disagree}
+    about_texts["--source"] = filters["source"]
+    given = [name for name, value in about_texts.items() if value]
     if filters["failed"] and given:
         raise click.UsageError(f"--failed and {given[0]} exclude each other: a sample that was not scored has no texts")
     chosen = kept if kept or rejected else None

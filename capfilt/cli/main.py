@@ -149,7 +149,8 @@ def verify(run: str, as_json: bool) -> None:
     from capfilt.verify import verify as check
 
     found = load_run(run)
-    before, problems = at_work(found.root), check(found)
+    before = at_work(found.root)  # a driver that ends meanwhile may be why a file was missing
+    problems = check(found)
     if as_json:
         click.echo(json_text({"run": run, "problems": problems}))
     else:
