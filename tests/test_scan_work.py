@@ -1,8 +1,15 @@
 """Tasks: how shards are cut, and what a dying process costs."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
+import pytest
 from deadly import Deadly
 from fakes import write_shard
 
@@ -57,3 +64,36 @@ def test_a_sample_that_ends_its_process_costs_its_task_alone_and_is_named(tmp_pa
     assert {url: outcome.done for url, outcome in found.items()} == {paths[0]: 2, paths[1]: 0, paths[2]: 2}
     assert found[paths[1]].error == f"{paths[1]}: a sample of 0 to 1 ends the process that decodes it"
     assert not (tmp_path / "1.parquet").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to the scan", "to its processes too"])
+def test_a_scan_that_is_ended_leaves_no_process_and_waits_for_none(tmp_path, number, send):
+    path, begun = write_shard(tmp_path / "0.tar", [("red", "a")]), tmp_path / "begun"
+    begun.mkdir()
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # not ignored, as in the background
+        "from deadly import Stuck; from capfilt.scan.look import Task; from capfilt.scan.work import run_tasks\n"
+        f"tasks = [Task({path!r}, ((0, 1),), Stuck({str(begun)!r}), f'{tmp_path}/{{n}}.parquet') for n in range(9)]\n"
+        "list(run_tasks(tasks, 2))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]
+    scan = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while len(list(begun.iterdir())) < 2:
+        assert scan.poll() is None
+        assert time.monotonic() < deadline, "the tasks do not begin"
+        time.sleep(0.02)
+
+    try:
+        send(scan.pid, number)
+        told = scan.communicate(timeout=60)[1]  # which comes to its end when the last of the processes does
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(scan.pid, signal.SIGKILL)
+
+    assert scan.returncode == -number
+    assert told.count(b"Traceback") == (number == signal.SIGINT)

@@ -3,11 +3,15 @@
 import hashlib
 import math
 import multiprocessing
+import os
+import signal
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 from capfilt.config import ImageLimits
 from capfilt.logs import LogSettings
@@ -82,7 +86,29 @@ def _alone(task: Task) -> Outcome:
             return Outcome(task, 0, f"{task.url}: a sample of {lo} to {hi - 1} ends the process that decodes it")
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool of processes, which an error in the block, such as Ctrl-C, ends in the middle of their tasks."""
     # spawned, since a fork of a process with threads may hang
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=LogSettings.here().apply)
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin, initargs=(LogSettings.here(),)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            for process in pool._processes.values():  # terminate_workers of Python 3.14
+                process.terminate()
+            raise
+
+
+def _begin(logs: LogSettings) -> None:
+    """Prepare a process of a pool: it ends when its parent says so or is gone, and at no Ctrl-C of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # else the pool hands it the next task, and stays
+    Thread(target=_end_with_parent, daemon=True).start()
+    logs.apply()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
