@@ -137,6 +137,11 @@ class TestQueue:
         with pytest.raises(ConfigError, match=message):
             momentum(model).enqueue(features(count), torch.arange(count))
 
+    def test_its_images_are_numbered_behind_those_of_the_batch(self, model):
+        slow = momentum(model)
+        slow.enqueue(features(4), torch.arange(4))
+        assert slow.with_queue(torch.tensor([8, 9])).tolist() == [8, 9, 0, 1, 2, 3, *[NOBODY] * 8]
+
     def test_a_state_brings_it_back(self, model):
         slow, again = momentum(model, 1), momentum(model, 2)
         slow.enqueue(features(4), torch.arange(4))
@@ -239,10 +244,13 @@ class TestResume:
         ):
             resume_published(momentum(model, queue=24), state, "file")
 
-    def test_a_file_without_copies_is_refused(self, model):
+    @pytest.mark.parametrize(
+        ("left_out", "count", "first"), [("text_proj_m", 2, "copy.text_proj.bias"), ("image_queue", 1, "image_queue")]
+    )
+    def test_a_file_without_copies_or_queues_is_refused(self, model, left_out, count, first):
         slow = momentum(model)
-        state = {name: tensor for name, tensor in self.published(slow).items() if not name.startswith("text_proj_m")}
-        message = r"2 of \d+ momentum tensors are missing or of another size \(first: copy.text_proj.bias\)"
+        state = {name: tensor for name, tensor in self.published(slow).items() if not name.startswith(left_out)}
+        message = rf"{count} of \d+ momentum tensors are missing or of another size \(first: {first}\)"
         with pytest.raises(CheckpointError, match=message):
             resume_published(slow, state, "file")
 

@@ -141,7 +141,6 @@ def resume_published(momentum: Momentum, state: Mapping[str, Tensor], where: str
 
 def save_momentum(momentum: Momentum, file: Path) -> None:
     """Write copies and queues, with which a fine-tune of the same model goes on."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     with staged(str(file)) as partial:
         save_file({name: tensor.contiguous() for name, tensor in momentum.state_dict().items()}, partial)
 
