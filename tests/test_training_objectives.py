@@ -11,6 +11,7 @@ from capfilt.config.momentum import MomentumSettings
 from capfilt.errors import ConfigError
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.losses import contrastive_loss, language_loss, matching_loss
+from capfilt.med.momentum import Features
 from capfilt.med.vision import normalise
 from capfilt.training.data import Batch
 from capfilt.training.objectives import Captioning, Filtering, Pretraining, true_pairs
@@ -96,6 +97,16 @@ class TestFiltering:
         true = [itm(checkpoint, batch, i, i).log_softmax(0)[1].item() for i in range(2)]
         false = [itm(checkpoint, batch, i, 1 - i).log_softmax(0)[0].item() for i in range(2)]
         assert found == pytest.approx(-(sum(true) + 2 * sum(false)) / 6, rel=1e-5)
+
+    def test_an_image_that_all_texts_belong_to_has_no_false_text(self, checkpoint, make):
+        """And a text of all images no false image: the one false pair is of the second image and the second text."""
+        batch = make(["a red dog", "two cats"], ["a red dog", "a red dog"])
+
+        found = Filtering(*checkpoint)(batch, 0.0)["itm"].item()
+
+        true = [itm(checkpoint, batch, row // 2, row).log_softmax(0)[1].item() for row in range(4)]
+        false = itm(checkpoint, batch, 1, 1).log_softmax(0)[0].item()
+        assert found == pytest.approx(-(sum(true) + 3 * false) / 7, rel=1e-5)  # two for the image, one for the text
 
     def test_itc_is_the_loss_of_the_features_of_the_single_pairs(self, checkpoint, make):
         batch = make(["a red dog", "b"], ["two cats", "a cat on the grass"])
@@ -237,12 +248,66 @@ class TestMomentum:
 
     def test_the_features_of_a_batch_stand_in_the_queue_after_it(self, checkpoint, make):
         objective, batch = Filtering(*checkpoint, SLOW), make(*TEXTS)
+        checkpoint.model.vision_proj.weight.data.mul_(-1)  # else the model's own are the same
+        checkpoint.model.text_proj.weight.data.mul_(-1)
         objective(batch._replace(images=torch.tensor([7, 8, 9, 7])), 0.0)
         with torch.no_grad():
             slow = objective.momentum.features(normalise(batch.pixels), batch.ids, batch.keep)
         torch.testing.assert_close(objective.momentum.image_queue[:, :4], slow.image.T)
         torch.testing.assert_close(objective.momentum.text_queue[:, :4], slow.text.T)
         assert objective.momentum.images[:5].tolist() == [7, 8, 9, 7, -100]
+
+    @pytest.mark.parametrize("kind", [Pretraining, Filtering])
+    def test_negatives_resemble_the_copies_features_in_pre_training_and_the_models_own_in_retrieval(
+        self, checkpoint, make, kind
+    ):
+        seen: list[Tensor] = []
+
+        def choose(weights: Tensor, count: int) -> Tensor:
+            seen.append(weights)
+            return largest(weights, count)
+
+        model, batch = checkpoint.model, make(*TEXTS)
+        more = {"itm_warmup": 0.0} if kind is Pretraining else {}
+        objective = kind(*checkpoint, momentum=SLOW, choose=choose, **more)
+        model.vision_proj.weight.data.mul_(-1).add_(0.1)  # as far from its copy as no training takes it in a step
+        model.text_proj.weight.data.add_(0.1)
+        objective(batch, 0.0)
+
+        pixels = normalise(batch.pixels)
+        slow = objective.momentum.features(pixels, batch.ids, batch.keep)
+        own = Features(model.image_features(model.encode_image(pixels)), model.text_features(batch.ids, batch.keep))
+        others, floor = (slow, 1e-4) if kind is Pretraining else (own, 0.0)
+        for found, similarity in zip(seen, (own.image @ others.text.T, own.text @ others.image.T), strict=True):
+            expected = (similarity / model.temperature).softmax(1) + floor
+            torch.testing.assert_close(found, expected.masked_fill(torch.eye(4).bool(), 0.0), rtol=1e-4, atol=1e-6)
+
+    def test_itc_compares_with_the_copies_of_the_batch_and_the_queue_and_the_targets_soften_on_the_ramp(
+        self, checkpoint, make
+    ):
+        model, batch = checkpoint.model, make(*TEXTS)
+        objective = Pretraining(*checkpoint, 1.0, SLOW.model_copy(update={"alpha": 0.4, "alpha_ramp": 0.5}))
+        texts, images = objective.momentum.text_queue.clone(), objective.momentum.image_queue.clone()
+
+        found = objective(batch, 0.25)["itc"]
+
+        pixels = normalise(batch.pixels)
+        slow = objective.momentum.features(pixels, batch.ids, batch.keep)
+        own = Features(model.image_features(model.encode_image(pixels)), model.text_features(batch.ids, batch.keep))
+
+        def direction(one: Tensor, slow_one: Tensor, others: Tensor) -> Tensor:
+            soft = (slow_one @ others / model.temperature).softmax(1)
+            target = 0.2 * soft + 0.8 * torch.eye(4, 16)  # half of alpha in the middle of the ramp
+            return -(target * (one @ others / model.temperature).log_softmax(1)).sum(1).mean()
+
+        to_text = direction(own.image, slow.image, torch.cat([slow.text.T, texts], 1))
+        to_image = direction(own.text, slow.text, torch.cat([slow.image.T, images], 1))
+        torch.testing.assert_close(found, (to_text + to_image) / 2, rtol=1e-5, atol=1e-6)
+
+    def test_the_seed_makes_the_first_entries_of_the_queues(self, checkpoint):
+        one, again, other = (Filtering(*checkpoint, SLOW, seed=seed).momentum.image_queue for seed in (1, 1, 2))
+        assert one.equal(again)
+        assert not one.equal(other)
 
     def test_the_state_holds_all_there_is_to_resume(self, checkpoint, make):
         batch, first = make(*TEXTS), Pretraining(*checkpoint, 0.0, SLOW, choose=largest)
