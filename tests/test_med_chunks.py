@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from capfilt.config import Sampling
+from capfilt.med import generation
+from capfilt.med.decoding import DecodingState
 from capfilt.med.generation import CaptionGenerator
 from capfilt.med.sampling import BANNED, CHUNK, ban, penalise
 
@@ -63,6 +65,14 @@ def test_what_was_written_is_penalised_and_a_token_banned(penalty, count, banned
     torch.testing.assert_close(total, logits.logsumexp(1), rtol=2e-7, atol=0)  # of the logits as they are
 
 
+def test_what_was_not_written_is_not_penalised_be_it_the_first_token():
+    logits, written = permuted(), torch.full((5, 3), 7, device=KIND)
+    logits[:, 0] = 99.0
+    values, ids, _ = chunks.likeliest(logits, written, 1.3, None, 5)
+    assert ids[:, 0].tolist() == [0] * 5
+    assert values[:, 0].tolist() == [99.0] * 5
+
+
 def test_a_row_is_the_same_to_the_bit_whatever_others_there_are():
     logits = permuted(dtype=HALF)
     written = torch.arange(15, device=KIND).view(5, 3)
@@ -85,3 +95,25 @@ def test_a_generator_draws_the_same_from_chunks(temperature, top_p, dtype):
         expected = generator._choose(logits.float(), written, banned, noise)
         assert logits.gather(1, token[:, None]).equal(logits.gather(1, expected[:, None]))  # of equal ones either
         torch.testing.assert_close(logprob, -F.cross_entropy(logits.float(), token, reduction="none"))
+
+
+@pytest.mark.parametrize("by_chunks", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, HALF])
+def test_a_step_draws_by_the_noise_of_its_place_and_tells_the_log_probability_in_full_precision(
+    by_chunks, dtype, monkeypatch
+):
+    monkeypatch.setattr(generation, "chunks_suit", lambda *_: by_chunks)
+    settings = Sampling(top_k=12, repetition_penalty=1.2, min_length=0)
+    generator = CaptionGenerator(None, [0, 7], 3, settings)  # type: ignore[arg-type]  # which no model is needed for
+    logits = permuted(64, dtype)
+    ids = torch.zeros((64, 5), dtype=torch.long, device=KIND)
+    ids[:, 1] = 7
+    noise = torch.rand((64, 5), dtype=torch.float64, generator=torch.Generator().manual_seed(3)).to(KIND)
+    state = DecodingState.of([(logits, logits)], [], ids, noise, fixed=True)
+
+    generator._write(state, logits, 2)
+
+    expected = generator._choose(logits.float(), ids[:, :2], None, noise[:, 2])
+    assert logits.gather(1, state.ids[:, 2:3]).equal(logits.gather(1, expected[:, None]))  # of equal ones either
+    logprobs = logits.float().log_softmax(1).gather(1, state.ids[:, 2:3])[:, 0]
+    torch.testing.assert_close(state.logprobs[:, 2], logprobs)

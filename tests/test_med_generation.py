@@ -100,6 +100,27 @@ def test_finished_captions_leave_and_the_others_stay_as_they_are(write, each, wo
     assert (steps_[-1] == IMAGES * each) == (worth == 0.0)
 
 
+def test_each_caption_that_is_open_takes_one_step_for_a_token_and_none_is_taken_after_the_last_end(
+    write, checkpoint, prompt, monkeypatch
+):
+    """The first token follows from the prompt, without a step."""
+    rows = []
+
+    def counting(model: MED, ids: Tensor, *rest: object, **named: object) -> Tensor:
+        rows.append(len(ids))
+        return next_logits(model, ids, *rest, **named)
+
+    monkeypatch.setattr(generation, "next_logits", counting)
+    monkeypatch.setattr(decoding, "MAX_OPEN", 1.0)
+    settings = Sampling(min_length=0, max_length=36, top_k=0, top_p=1.0, temperature=1.5)
+
+    written = captions(write(settings, [0, 2, 3, 4, 5]), checkpoint.tokenizer.end)
+
+    lengths = [len(row) - len(prompt) for row in written]
+    assert max(map(len, written)) < 36
+    assert rows == [sum(length > step for length in lengths) for step in range(1, max(lengths))]
+
+
 def test_where_looking_makes_the_device_wait_it_is_done_now_and_then(write, monkeypatch):
     settings = Sampling(captions=2, min_length=0)
     expected = write(settings)

@@ -77,9 +77,10 @@ def test_batch_after_batch_on_the_same_tensors_gives_the_captions_of_each(checkp
     monkeypatch.setitem(generation.STEPS_PER_LOOK, "cpu", 4)
     steps = Steps()
     captioning = Captioning(checkpoint, steps, **settings)
-    for first in (0, 6, 0):
-        numbers = range(first, first + 6)
-        same(captioning.captured(numbers), captioning.plain(numbers))
+    batches = [range(first, first + 6) for first in (0, 6, 0)]
+    written = [captioning.captured(numbers) for numbers in batches]  # a later batch leaves them as they are
+    for numbers, found in zip(batches, written, strict=True):
+        same(found, captioning.plain(numbers))
     assert 2 < steps.captured <= 1 + 4  # the prompt with the first token, and four ranges of four tokens
     assert 3 < steps.replayed <= 3 + 2 * (steps.captured - 1)  # those ranges, the second time
 
