@@ -122,6 +122,12 @@ def test_a_condition_does_not_hide_the_other_side(opened):
     assert sorted(position for _, position in found) == [1, 5]
 
 
+def test_a_condition_of_two_alternatives_is_met_beside_what_else_is_asked(opened):
+    assert places(opened, kept=True, source="web", where="key = 'none' OR shard = '00002' AND position IN (0, 7)") == [
+        ("00002", 0)
+    ]
+
+
 def test_failures_are_found_with_their_reason(opened):
     assert sorted(places(opened, failed=True)) == [("00001", 6), ("00001", 7)]
     assert places(opened, failed=True, reasons=("truncated",)) == [("00001", 6)]
