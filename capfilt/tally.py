@@ -45,7 +45,7 @@ class Tally:
         return ", ".join(f"{source} {self.kept[source] / n:.0%} kept" for source, n in sorted(self.candidates.items()))
 
     def __str__(self) -> str:
-        lines = [self._samples(), self._texts(), self._time(), self._trouble()]
+        lines = [self._samples(), self._texts(), self._time(), self._trouble(), self._set_aside()]
         return "\n".join(line for line in lines if line)
 
     def _samples(self) -> str:
@@ -87,3 +87,7 @@ class Tally:
             return ""
         causes = ", ".join(f"{count:,} {cause}" for cause, count in sorted(self.failures.items()))
         return f"{counted(self.failures.total(), 'attempt')} at units failed ({causes}); see journal.jsonl"
+
+    def _set_aside(self) -> str:
+        count = self.statuses["quarantined"]
+        return f"{counted(count, 'sample')} quarantined; to try again, start with --retry-quarantined" if count else ""

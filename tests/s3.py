@@ -24,7 +24,7 @@ FAULTS = ("busy", "broken", "refused", "lost", "cut", "short", "slow")
 
 _OWN = ("connection", "content-length", "date", "expect", "server", "transfer-encoding")  # headers of each way
 _REFUSALS = {"busy": (503, "SlowDown"), "broken": (500, "InternalError")}
-_REFUSALS |= {"token": (400, "InvalidToken"), "garbled": (400, "BadDigest")}
+_REFUSALS |= {"token": (400, "InvalidToken"), "garbled": (400, "BadDigest"), "forbidden": (403, "AccessDenied")}
 
 
 @dataclass(frozen=True)

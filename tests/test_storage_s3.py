@@ -125,6 +125,14 @@ def test_a_refused_token_is_told_at_once(s3, bucket, ask, caplog):
     assert not caplog.messages
 
 
+@pytest.mark.parametrize("ask", [storage.read_bytes, storage.size, lambda path: storage.publish(path, b"x")])
+def test_a_store_that_does_not_let_one_is_told_with_what_to_look_at(s3, bucket, ask):
+    with s3.misbehaving("forbidden"), pytest.raises(PermissionError, match="; check the keys of the store") as caught:
+        ask(f"{bucket}/a.tar")
+
+    assert caught.value.filename == f"{bucket}/a.tar"
+
+
 def test_a_request_that_was_damaged_on_its_way_is_made_again(s3, bucket, hasty, caplog):
     with s3.misbehaving("garbled", rate=0.9, only="PUT"):
         storage.publish(f"{bucket}/a.tar", b"x")

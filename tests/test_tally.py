@@ -49,3 +49,10 @@ def test_failed_attempts_are_told_by_cause():
     assert re.fullmatch(
         r"3 attempts at units failed \(1 deadline, 2 death\); .*journal\.jsonl", str(tally).splitlines()[1]
     )
+
+
+def test_it_says_how_samples_that_are_set_aside_are_tried_again():
+    tally = Tally()
+    tally.add(UnitResult(UNIT, {"ok": 6, "quarantined": 2}, {}, {}, 0))
+
+    assert str(tally).splitlines()[-1] == "2 samples quarantined; to try again, start with --retry-quarantined"

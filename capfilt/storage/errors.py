@@ -48,4 +48,7 @@ def named(error: OSError, path: str) -> OSError:
     code = error.errno or next((code for kind, code in _CODES.items() if isinstance(error, kind)), errno.EIO)
     if code == errno.EINVAL and may_pass(error):  # which its cause tells, and is lost here
         code = errno.EIO
-    return OSError(code, redact(error.strerror or str(error) or type(error).__name__), redact(path))
+    words = error.strerror or str(error) or type(error).__name__
+    if code == errno.EACCES and "://" in path.removeprefix("file://"):
+        words += "; check the keys of the store and what they allow, on every node"
+    return OSError(code, redact(words), redact(path))
