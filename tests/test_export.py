@@ -9,6 +9,7 @@ import webdataset
 from ledgers import commit, complete, image, input_shard, new_run, record, records_of, synthetic, web
 
 from capfilt import export as exports
+from capfilt import storage
 from capfilt.config import ExportConfig, Policy
 from capfilt.errors import RunError, ShardError
 from capfilt.export import export_shard, finish_export, finished_shards
@@ -254,6 +255,36 @@ def test_a_shard_that_is_released_while_it_is_exported_is_not_finished(run, shar
     assert finished_shards(run.clean(export)) == set()
     if anew:
         assert export_shard(run, shard, export).texts == 2
+
+
+def test_what_goes_wrong_because_a_shard_is_released_is_told_as_that(run, shard, export, monkeypatch):
+    def released(*arguments):
+        release(run, shard)
+        raise FileNotFoundError("a table is gone")
+
+    monkeypatch.setattr(exports, "clean_content", released)
+    with pytest.raises(RunError, match="is bootstrapped anew since its export began"):
+        export_shard(run, shard, export)
+
+
+def test_a_success_that_counts_a_shard_released_behind_its_last_file_is_taken_back(run, shard, export, monkeypatch):
+    publish = storage.publish
+
+    def released(path, data):
+        if path.endswith("_stats.json"):
+            monkeypatch.undo()
+            release(run, shard)
+            publish(path, data)
+            finish_export(run, [shard], export)  # of another driver, which finds all files of the shard
+        else:
+            publish(path, data)
+
+    monkeypatch.setattr(exports.storage, "publish", released)
+    with pytest.raises(RunError, match="export again"):
+        export_shard(run, shard, export)
+
+    assert not (clean(run, export) / "_SUCCESS").exists()
+    assert finished_shards(run.clean(export)) == set()
 
 
 def test_what_another_export_wrote_of_a_shard_done_anew_stays(run, shard, export, monkeypatch):
