@@ -93,6 +93,10 @@ class Jobs:
             "is shown without --address and RAY_API_SERVER_ADDRESS"
         )
 
+    def at_work(self, folder: str) -> JobState | None:
+        """Return the newest job of a folder that has not ended; None if all have."""
+        return next((job for job in self.of(folder) if not job.is_over), None)
+
     def submit(self, submission: Submission, python: str, retries: int, *, code: bool) -> str:
         """Submit a job and return its id.
 

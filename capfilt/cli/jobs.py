@@ -172,7 +172,7 @@ def stop(run: str, address: str | None, now: bool, wait: bool) -> None:
     from capfilt.standing import at_work
 
     folder, jobs = _folder(run), _jobs(address) if address else None
-    job = next((job for job in jobs.of(folder) if not job.is_over), None) if jobs else None
+    job = jobs.at_work(folder) if jobs else None
     standing = at_work(folder)
     at_once = now or (standing is not None and standing.state == "stopping")
     if standing is not None:

@@ -5,7 +5,7 @@ are one sample, and v1.2.photo and v1.3.photo are two. (Cutting at the first dot
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -71,12 +71,17 @@ def group(members: Iterable[Member]) -> Grouped:
             entry = entries[(key, *place)] = Entry(key, duplicate=first.setdefault(key, place) != place)
         if part != "text" or entry.text is None or kind == _TEXT_SUFFIXES[0]:
             setattr(entry, part, member)
+    _stand_in(others, entries)
+    return Grouped(list(entries.values()), _by_suffix(others))
+
+
+def _stand_in(others: Iterable[Member], entries: Mapping[tuple[str, int, int], Entry]) -> None:
+    """Put the largest member that is passed over in the place of the image that a sample of its key lacks."""
     for member in sorted(others, key=lambda other: other.size):
         stem, dot, suffix = member.name.rpartition(".")
         entry = entries.get((stem, member.archive, 0)) if dot and "/" not in suffix else None
         if entry and (entry.image is None or entry.image.kind == "unknown suffix"):
             entry.image = member._replace(kind="unknown suffix")
-    return Grouped(list(entries.values()), _by_suffix(others))
 
 
 def _by_suffix(members: Iterable[Member]) -> dict[str, PassedOver]:
