@@ -68,10 +68,12 @@ def test_a_flipped_bit_in_the_settings_is_found_wherever_it_is(run):
         assert problems[0].startswith(str(path)), f"byte {place}"
 
 
-@pytest.mark.parametrize("keep", [-1, 400])
-def test_settings_that_were_cut_short_are_told_with_the_remedy(run, keep):
+@pytest.mark.parametrize("cut_at", [b"\n  sampling:", b"\n  policy:", None], ids=["a section", "another", "last byte"])
+def test_settings_that_were_cut_short_are_told_with_the_remedy(run, cut_at):
+    """As YAML and as settings they are still whole: what is missing has a default."""
     path = Path(run.root, "run.yaml")
-    path.write_bytes(path.read_bytes()[:keep])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] if cut_at is None else whole[: whole.index(cut_at)])
 
     assert verify(run) == [
         f"{path}: has changed since it was written; put back a copy of it, or remove it and bootstrap again with the "
