@@ -145,10 +145,7 @@ def _final(run: Run, planned: Sequence[Shard]) -> list[Shard]:
 
 def _check_same(planned: Sequence[str], found: Sequence[str], root: str) -> None:
     """Check that the shards of a plan are all there; files that have come since are left out, and told."""
-    there, here = (
-        dict(zip(canonical_urls(planned), planned, strict=True)),
-        dict(zip(canonical_urls(found), found, strict=True)),
-    )
+    there, here = (dict(zip(canonical_urls(urls), urls, strict=True)) for urls in (planned, found))
     gone = sorted(url for place, url in there.items() if place not in here)
     new = sorted(url for place, url in here.items() if place not in there)
     changes = [f"gone: {url}" for url in gone] + [f"new: {url}" for url in new]
