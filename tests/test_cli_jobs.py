@@ -16,12 +16,6 @@ from pipelines import bootstrap
 from workers.submission import folder_id
 
 
-@pytest.fixture(autouse=True)
-def _no_address(monkeypatch):
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # that what a command sets is taken back
-    monkeypatch.delenv("RAY_API_SERVER_ADDRESS")
-
-
 @pytest.fixture
 def done(tmp_path: Path) -> Path:
     """The folder of a run that is done."""

@@ -1,13 +1,27 @@
 """A connection to the dashboard of a cluster; how its outages are borne is in test_jobs.py."""
 
+import os
+
+import pytest
 from click.testing import CliRunner
-from dashboards import dashboard
+from dashboards import JOB, dashboard
 
 from capfilt.cli import cli
+from workers.dashboard import connect
 
 
-def test_a_dashboard_that_asks_for_a_token_is_told_with_what_gives_it(monkeypatch):
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+@pytest.mark.parametrize("elsewhere", [{}, {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}])
+def test_a_connection_goes_to_the_address_given_and_leaves_the_environment_as_it_was(elsewhere, monkeypatch):
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    for name, value in (elsewhere | {"RAY_ADDRESS": "127.0.0.1:1"}).items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    with dashboard() as port:
+        assert connect(f"http://127.0.0.1:{port}").get_job_status(JOB) == "RUNNING"
+    assert dict(os.environ) == before
+
+
+def test_a_dashboard_that_asks_for_a_token_is_told_with_what_gives_it():
     with dashboard(locked=True) as port:
         result = CliRunner().invoke(cli, ["status", "run", "--address", f"http://127.0.0.1:{port}"])
     assert result.exit_code == 1

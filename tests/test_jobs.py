@@ -107,7 +107,6 @@ def an_outage(monkeypatch, back: Callable[[int], AbstractContextManager[object]]
             if len(asked) == 6:
                 later.enter_context(back(port))
 
-        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
         monkeypatch.setattr(jobs.time, "sleep", next_poll)
         yield Jobs(f"http://127.0.0.1:{port}")
 
@@ -163,7 +162,6 @@ def followed(port: int) -> Iterator[str]:
 @pytest.fixture
 def hasty(monkeypatch) -> None:
     """A job is looked at as soon as its log says nothing."""
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
     monkeypatch.setattr(jobs, "QUIET", 0.05)
 
 
@@ -207,9 +205,8 @@ FOLDER = "/runs/a"
 
 
 @pytest.fixture
-def known(monkeypatch):
+def known():
     """Return a function that gives the jobs of a cluster which knows some, each told as (name, state, values)."""
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
     with ExitStack() as stack:
 
         def connect(*jobs: tuple[str, str, dict[str, object]]) -> Jobs:

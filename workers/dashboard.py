@@ -19,6 +19,7 @@ from workers.address import TOKEN, require_answer
 
 ANSWER = 60.0  # seconds that the Jobs API may take for an answer, or for the next part of it
 
+_ADDRESS = "RAY_API_SERVER_ADDRESS"
 # Errors of Ray that are not the request's fault: the server failed, or the connection broke.
 _PASSING = re.compile(r"Request failed with status code 5\d\d\b|WebSocket (connection closed|error)\b")
 _TALKATIVE = (
@@ -47,9 +48,22 @@ def connect(address: str) -> JobSubmissionClient:
     if not getproxies():  # else requests go to the proxy, not to the host itself
         port = parts.port or (443 if parts.scheme == "https" else 80)
         require_answer(f"{parts.hostname}:{port}", "--address", ", or open a tunnel to it (ssh -L 8265:127.0.0.1:8265)")
-    os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers this to what it is given
-    with told():
+    with told(), _leading_to(address):
         return _Client(address)
+
+
+@contextmanager
+def _leading_to(address: str) -> Iterator[None]:
+    """Set the address in the environment, which Ray prefers to the one that it is given."""
+    before = os.environ.get(_ADDRESS)
+    os.environ[_ADDRESS] = address
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_ADDRESS]
+        else:
+            os.environ[_ADDRESS] = before
 
 
 @contextmanager
