@@ -106,7 +106,11 @@ class Unreadable:
 @pytest.mark.parametrize(
     ("run", "told"),
     [
-        (Deadly(), "the process of a decoder died 3 times while it started: it crashed, or was killed, as the kernel "),
+        pytest.param(
+            Deadly(),
+            "the process of a decoder died 3 times while it started: it crashed, or was killed, as the kernel ",
+            marks=pytest.mark.slow,
+        ),
         (Unreadable(), "no decoder can be started: .*no number"),
     ],
 )

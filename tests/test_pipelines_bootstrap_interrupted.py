@@ -49,6 +49,7 @@ def build_beside_the_dead(config: BootstrapConfig, notes: Path) -> CapFilt:
     return build_dying(config, str(notes / "deaths"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_worker_whose_models_find_no_memory_beside_those_of_the_dead_is_built_a_little_later(tmp_path, caplog):
     write_shard(tmp_path / "in/00000.tar", [("white", "snow")] * 9)

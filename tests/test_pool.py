@@ -24,7 +24,6 @@ from capfilt.errors import PASSING, CheckpointError, FailedUnitsError, ShardErro
 from capfilt.records import Shard, Unit
 from capfilt.runs.stop import Stop
 from workers import attempts, pool
-from workers.attempts import MAX_OUTAGES
 from workers.events import Event, State
 from workers.pool import run_units
 from workers.slots import lost_node
@@ -435,7 +434,7 @@ class DiesInEverySecondBuild(DiesOnce):
 
 def test_workers_that_die_while_they_are_built_now_and_then_stop_no_job(single, tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "MAX_BUILDS", 2)
-    make = partial(DiesInEverySecondBuild, tmp_path, "0123")
+    make = partial(DiesInEverySecondBuild, tmp_path, "01")
 
     assert sorted(run_units(make, UNITS, single)) == list("012345")
     assert len(list(tmp_path.glob("build*"))) >= 1 + 2 * pool.MAX_BUILDS
@@ -444,15 +443,16 @@ def test_workers_that_die_while_they_are_built_now_and_then_stop_no_job(single, 
 @pytest.fixture
 def single(cluster, monkeypatch) -> Cluster:
     monkeypatch.setattr(attempts, "BACKOFF", 0.01)
+    monkeypatch.setattr(pool, "MAX_OUTAGES", 3)
     return cluster.model_copy(update={"workers": 1})
 
 
 def test_a_worker_that_meets_an_outage_when_it_is_replaced_is_built_when_that_has_passed(single, tmp_path, caplog):
-    make = partial(MeetsAnOutageWhenBuilt, tmp_path, "3", range(1, MAX_OUTAGES))
+    make = partial(MeetsAnOutageWhenBuilt, tmp_path, "3", range(1, pool.MAX_OUTAGES))
 
     assert sorted(run_units(make, UNITS, single)) == list("012345")
-    assert len(list(tmp_path.glob("build*"))) == 1 + MAX_OUTAGES
-    assert "no worker can be built, outage 5 of 6, again in 0.16 s: OSError: [Errno 116] Stale file" in caplog.text
+    assert len(list(tmp_path.glob("build*"))) == 1 + pool.MAX_OUTAGES
+    assert "no worker can be built, outage 2 of 3, again in 0.02 s: OSError: [Errno 116] Stale file" in caplog.text
 
 
 def test_an_outage_that_lets_no_worker_be_replaced_ends_the_job_as_what_may_do_another_time(single, tmp_path):
@@ -463,7 +463,7 @@ def test_an_outage_that_lets_no_worker_be_replaced_ends_the_job_as_what_may_do_a
 
     assert failure.value.exit_code == PASSING
     assert len(done) >= 2
-    assert len(list(tmp_path.glob("build*"))) == 1 + MAX_OUTAGES
+    assert len(list(tmp_path.glob("build*"))) == 1 + pool.MAX_OUTAGES
 
 
 def test_a_file_that_is_missing_when_a_worker_is_replaced_does_not_end_the_job_as_what_may_pass(single, tmp_path):

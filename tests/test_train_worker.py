@@ -15,7 +15,7 @@ import ray
 from lessons import TWO, Lesson, attend, in_ranks, same, together, without_ray
 from processes import exit_code
 from ray.train.torch import TorchTrainer
-from ray.train.v2.api.exceptions import ControllerError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from trials import lose_disk, refuse, try_once
 
 from capfilt.background import in_background
@@ -26,6 +26,8 @@ from capfilt.training.folder import TrainingRun
 from capfilt.training.ranks import rank
 from workers.launch import launch
 from workers.train_worker import _tell
+
+ONCE = TWO.model_copy(update={"attempts": 1})
 
 
 @pytest.fixture
@@ -69,6 +71,7 @@ class TestWorkers:
             launch(partial(refuse, run.folder), run, TrainingCluster(address="auto", workers=1))
         assert Path(run.folder, "tried").read_text() == "x"
 
+    @pytest.mark.slow
     def test_a_worker_that_fails_once_the_checkpoint_is_whole_does_not_train_it_anew(self, lesson, caplog):
         run = TrainingRun(lesson.output, lesson)
         launch(partial(fail_at_the_end, lesson), run, TWO)
@@ -109,12 +112,19 @@ class TestWorkers:
         assert said == ["step 1, lm 2.5", "step 2, lm 2"]
         assert "JSONDecodeError" not in caplog.text
 
-    @pytest.mark.parametrize(("number", "code"), [(errno.ESTALE, PASSING), (errno.EROFS, 1)])
-    def test_a_job_that_a_store_fails_again_and_again_ends_as_what_may_do_another_time(self, lesson, number, code):
-        once = TWO.model_copy(update={"attempts": 1})
+    def test_a_job_that_a_store_fails_again_and_again_ends_as_what_may_do_another_time(self, lesson):
         with pytest.raises(WorkerError, match=r"failed 1 times in a row at the state of step 0: worker \d: ") as told:
-            launch(partial(lose_disk, number), TrainingRun(lesson.output, lesson), once)
-        assert told.value.exit_code == code
+            launch(partial(lose_disk, errno.ESTALE), TrainingRun(lesson.output, lesson), ONCE)
+        assert told.value.exit_code == PASSING
+
+    def test_a_job_whose_disk_takes_nothing_ends_as_what_is_to_be_mended(self, lesson, monkeypatch):
+        def fail(trainer: TorchTrainer) -> None:
+            raise WorkerGroupError("", {1: OSError(errno.EROFS, "the disk is read-only", "run/states")})
+
+        monkeypatch.setattr(TorchTrainer, "fit", fail)
+        with pytest.raises(WorkerError, match=r"at the state of step 0: worker 1: OSError: .*read-only") as told:
+            together(lesson, ONCE)
+        assert told.value.exit_code == 1
 
     def test_a_failure_of_ray_train_itself_is_told_in_one_line(self, lesson, monkeypatch):
         def fail(trainer: TorchTrainer) -> None:
@@ -128,10 +138,10 @@ class TestWorkers:
 
     @pytest.mark.slow
     def test_a_job_that_gets_nowhere_is_given_up_and_can_be_run_again(self, lesson):
-        once, mortal = TWO.model_copy(update={"attempts": 1}), lesson.model_copy(update={"dies_at": 17})
+        mortal = lesson.model_copy(update={"dies_at": 17})
         with pytest.raises(WorkerError, match=r"failed 1 times in a row at the state of step 10: worker \d"):
-            together(mortal, once)
-        assert same(together(mortal, once), together(elsewhere(lesson)))
+            together(mortal, ONCE)
+        assert same(together(mortal, ONCE), together(elsewhere(lesson)))
 
 
 @pytest.mark.slow
