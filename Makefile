@@ -4,6 +4,7 @@ PYTHON ?= python3
 JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt --editable
 
 .PHONY: demo test test-all check clean
 
@@ -21,15 +22,17 @@ check: $(VENV)/installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-$(VENV)/installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "capfilt needs Python 3.11 or newer; set PYTHON=")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[fast]"
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/pip
+	$(INSTALL) ".[fast]"
 	touch $@
 
-$(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[fast,test]"
-	touch $@
+$(VENV)/installed-test: pyproject.toml constraints.txt | $(BIN)/pip
+	$(INSTALL) ".[fast,test]"
+	touch $(VENV)/installed $@
+
+$(BIN)/pip:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "capfilt needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
 
 clean:
 	rm -rf $(VENV) demo
