@@ -8,7 +8,7 @@ for whoever wants to see of a text what a reader cannot see, or what would act.
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from urllib.parse import unquote
@@ -89,10 +89,15 @@ def in_bytes(count: float) -> str:
     return f"{count:,.1f} TB"
 
 
+def listed(lines: Sequence[str], most: int, more: str = "and {} more") -> list[str]:
+    """Return the first `most` lines and, where there are others, a line that says how many."""
+    left = len(lines) - most
+    return [*lines[:most], more.format(left)] if left > 0 else [*lines]
+
+
 def few(names: Iterable[str]) -> list[str]:
     """Return the first of some names from the web, such as those of columns, each on one line of bounded length."""
-    found = list(islice(names, _FEW + 1))
-    return [reveal(name, _NAME) for name in found[:_FEW]] + ["..."] * (len(found) > _FEW)
+    return listed([reveal(name, _NAME) for name in islice(names, _FEW + 1)], _FEW, "...")
 
 
 def reveal(text: str, limit: int | None = None) -> str:

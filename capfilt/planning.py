@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from capfilt.background import map_in_threads
 from capfilt.config import BootstrapConfig
-from capfilt.display import counted, few
+from capfilt.display import counted, few, listed
 from capfilt.errors import RunError
 from capfilt.indexing import index_shard, indexed_shards, known_shard, shard_at
 from capfilt.ledger import committed_units
@@ -149,8 +149,7 @@ def _check_same(planned: Sequence[str], found: Sequence[str], root: str) -> None
     gone = sorted(url for place, url in there.items() if place not in here)
     new = sorted(url for place, url in here.items() if place not in there)
     changes = [f"gone: {url}" for url in gone] + [f"new: {url}" for url in new]
-    told = "".join(f"\n  {change}" for change in changes[:_LISTED])
-    told += f"\n  and {len(changes) - _LISTED} more" if len(changes) > _LISTED else ""
+    told = "".join(f"\n  {line}" for line in listed(changes, _LISTED))
     if gone:
         raise RunError(
             f"{root}: the inputs are not those that the run was planned with; put them back, or start another run{told}"

@@ -1,6 +1,6 @@
 import pytest
 
-from capfilt.stats.terminal import bar, columns, listed, share
+from capfilt.stats.terminal import bar, columns, indented, share
 
 
 def test_columns_are_aligned():
@@ -26,6 +26,6 @@ def test_whole_numbers_are_told_with_commas():
 
 
 def test_a_long_list_ends_with_how_many_more_there_are():
-    lines = [f"  {n}" for n in range(12)]
-    assert listed(lines[:10]) == lines[:10]
-    assert listed(lines) == [*lines[:10], "  and 2 more"]
+    lines = [str(n) for n in range(12)]
+    assert indented(lines[:10]) == [f"  {n}" for n in range(10)]
+    assert indented(lines) == [*(f"  {n}" for n in range(10)), "  and 2 more"]

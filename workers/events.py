@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from capfilt.display import listed
 from capfilt.records import Unit
 from workers.faults import Cause
 
@@ -62,9 +63,8 @@ class State:
     wanted: int = 0  # workers that the job asks for
 
     def __str__(self) -> str:
-        told = [f"{unit} ({place})" for unit, place in self.in_hand[:TOLD]]
-        more = [f"and {len(self.in_hand) - TOLD} more"] if len(self.in_hand) > TOLD else []
-        return f"{self.ready} of {self.wanted} workers ready; in hand: {'; '.join(told + more) or 'nothing'}"
+        in_hand = listed([f"{unit} ({place})" for unit, place in self.in_hand], TOLD)
+        return f"{self.ready} of {self.wanted} workers ready; in hand: {'; '.join(in_hand) or 'nothing'}"
 
 
 class Listener(Protocol):

@@ -128,8 +128,9 @@ def _check(kind: type[C], values: dict[str, object], origin: str) -> C:
     except ValidationError as error:
         problems = error.errors()
         told = [_explain(kind, problem) for problem in problems[:_TOLD]]
-        more = [f"and {counted(len(problems) - _TOLD, 'problem')} more"] * (len(problems) > _TOLD)
-        raise ConfigError("\n".join(f"{origin}: {line}" for line in told + more)) from None
+        if len(problems) > _TOLD:
+            told.append(f"and {counted(len(problems) - _TOLD, 'problem')} more")
+        raise ConfigError("\n".join(f"{origin}: {line}" for line in told)) from None
 
 
 def _assign(values: dict[str, object], key: str, value: object) -> None:

@@ -8,7 +8,7 @@ from capfilt.forecast.estimates import Estimate
 from capfilt.forecast.figures import ALLOWANCE, START, Forecast
 from capfilt.forecast.pace import Pace
 from capfilt.planning import named_damage
-from capfilt.stats.terminal import Row, columns, listed
+from capfilt.stats.terminal import Row, columns, indented
 
 NOT_COVERED = (
     "other work on the machines, workers that share one and slow each other down, other disks, networks and devices "
@@ -29,8 +29,8 @@ def _shards(found: Forecast) -> str:
         lines.append("the rest is taken to be like these; --all looks at every shard")
     done = survey.rest.done
     lines += [f"{counted(done, 'sample')} done already; this is what is left"] if done else []
-    left_out = [f"  left out: {one_line(named_damage(shard), 200)}" for shard in survey.left_out]
-    return "\n".join(lines + listed(left_out))
+    left_out = [f"left out: {one_line(named_damage(shard), 200)}" for shard in survey.left_out]
+    return "\n".join(lines + indented(left_out))
 
 
 def _speed(found: Forecast) -> list[str]:

@@ -108,4 +108,4 @@ def _tell(source: str, result: Taken) -> None:
 
 
 def _first(names: list[str]) -> str:
-    return ", ".join(names[:3] + ["..."] * (len(names) > 3)) or "none"
+    return ", ".join(names if len(names) <= 3 else [*names[:3], "..."]) or "none"

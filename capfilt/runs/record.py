@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from capfilt import storage
 from capfilt.config import BootstrapConfig, Config, dump, loads
 from capfilt.config.bootstrap import RESULTS
+from capfilt.display import listed
 from capfilt.errors import ConfigError, RunError
 from capfilt.fingerprint import fingerprint
 from capfilt.runs.lease import require_folder
@@ -43,8 +44,8 @@ class RunRecord(Config):
         path = record_path(root)
         if not storage.exists(path):
             inner = _runs_in(root)
-            inner = [*inner[:_SHOWN], "..."] if len(inner) > _SHOWN else inner
-            remedy = f"give one that it holds: {', '.join(inner)}" if inner else "capfilt bootstrap makes one"
+            some = ", ".join(listed(inner, _SHOWN, "..."))
+            remedy = f"give one that it holds: {some}" if inner else "capfilt bootstrap makes one"
             raise RunError(f"{path}: not found, so this is no run folder; {remedy}")
         try:
             return loads(cls, storage.read_bytes(path).decode(), path)

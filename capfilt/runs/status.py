@@ -18,7 +18,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from capfilt import storage
 from capfilt.background import in_background
-from capfilt.display import redact
+from capfilt.display import listed, redact
 from capfilt.errors import FailedUnitsError, StoppedError
 from capfilt.runs.lease import Moment
 from capfilt.tally import Tally
@@ -166,9 +166,8 @@ def _end(error: BaseException) -> Phase:
 def _reason(error: BaseException) -> str:
     if not isinstance(error, FailedUnitsError):
         return _first_line(str(error))
-    more = len(error.failed) - _TOLD
-    lines = [_first_line(failure) for failure in error.failed[:_TOLD]]
-    return "\n".join([*lines, *[f"and {more:,} more, which capfilt logs shows"] * (more > 0)])
+    failures = [_first_line(failure) for failure in error.failed]
+    return "\n".join(listed(failures, _TOLD, "and {:,} more, which capfilt logs shows"))
 
 
 def _first_line(text: str) -> str:

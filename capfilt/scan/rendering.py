@@ -6,7 +6,7 @@ from capfilt.display import counted, in_bytes, one_line
 from capfilt.scan.counts import PLACEHOLDER, Repeated
 from capfilt.scan.figures import Scan
 from capfilt.stats.scores import QUANTILES
-from capfilt.stats.terminal import Row, columns, listed, share
+from capfilt.stats.terminal import Row, columns, indented, share
 
 _VALUES = 20  # of a table of counts
 
@@ -28,10 +28,10 @@ def render_scan(found: Scan) -> str:
 def _shards(found: Scan) -> str:
     of = "" if found.looked_at == found.samples else f", {found.looked_at:,} of them looked at"
     lines = [f"{counted(found.shards, 'shard')}, {counted(found.samples, 'sample')}{of}"]
-    damaged = [f"  {one_line(url, 200)}: {one_line(damage, 200)}" for url, damage in found.unusable.items()]
-    lines += [f"{counted(len(damaged), 'shard')} unreadable, cut or unfinished:", *listed(damaged)] if damaged else []
-    unread = [f"  {one_line(error, 300)}" for error in found.unread]
-    return "\n".join(lines + (["not all could be looked at:", *listed(unread)] if unread else []))
+    damaged = [f"{one_line(url, 200)}: {one_line(damage, 200)}" for url, damage in found.unusable.items()]
+    lines += [f"{counted(len(damaged), 'shard')} unreadable, cut or unfinished:", *indented(damaged)] if damaged else []
+    unread = [one_line(error, 300) for error in found.unread]
+    return "\n".join(lines + (["not all could be looked at:", *indented(unread)] if unread else []))
 
 
 def _passed_over(found: Scan) -> list[str]:
@@ -104,7 +104,6 @@ def _prospect(found: Scan) -> str:
     lines += [f"it fails {', '.join(reasons)}"] if reasons else []
     if found.failing_shards:
         lines.append(f"{counted(len(found.failing_shards), 'shard')} will fail as a whole, by max_failed_share:")
-        lines += listed(
-            [f"  {one_line(url, 200)}: {100 * failed:.1f} %" for url, failed in found.failing_shards.items()]
-        )
+        failing = found.failing_shards.items()
+        lines += indented([f"{one_line(url, 200)}: {100 * failed:.1f} %" for url, failed in failing])
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from capfilt.display import counted, few
+from capfilt.display import counted, few, listed
 from capfilt.errors import ConfigError
 from capfilt.shards.grouping import split_name
 from capfilt.shards.listing import LIST_SUFFIXES
@@ -114,7 +114,7 @@ def _told(name: str) -> str:
         return "; there is no such file"
     files = [found for found in list_files(name) if found != name.rpartition("/")[2]]  # stores list a file as in itself
     names = [*(f"{folder}/" for folder in list_folders(name)), *files]  # folders: as in RUN/clean
-    holds = f"; it holds {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else ""
+    holds = f"; it holds {', '.join(listed(names, 3, '...'))}" if names else ""
     if any(split_name(found)[1] == "image" for found in files):
         holds += "; pack the images with their texts as tars, or write a list of them"
     read = f"{', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"

@@ -6,6 +6,7 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from capfilt.display import listed
 from capfilt.errors import ShardError
 from capfilt.records import Sample
 from capfilt.shards.rows import Row, json_rows, table_rows
@@ -38,7 +39,7 @@ class ListShard:
             raise ShardError(f"{url}: {error}") from None
         self.samples = len(self._rows)
         problems = [f"{row.place}: {row.problem}" for row in self._rows if row.problem]
-        self.damage = _tell(problems) if self._rows else NO_SAMPLES
+        self.damage = "; ".join(listed(problems, _LISTED)) if self._rows else NO_SAMPLES
 
     def read(self, lo: int, hi: int) -> Iterator[Sample]:
         """Yield the samples of positions lo to hi - 1, one of them in memory at a time.
@@ -93,8 +94,3 @@ def _fault(path: str) -> str:
 def _readable(text: str) -> str:
     """Return a text without surrogates, which no table can hold."""
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "backslashreplace")
-
-
-def _tell(problems: list[str]) -> str:
-    more = len(problems) - _LISTED
-    return "; ".join(problems[:_LISTED] + ([f"and {more} more"] if more > 0 else []))

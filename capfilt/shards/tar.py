@@ -8,6 +8,7 @@ is reported with its byte offset.
 from collections.abc import Iterator
 from typing import BinaryIO, Literal, NamedTuple
 
+from capfilt.display import listed
 from capfilt.shards.headers import BLOCK, MAGIC_OFFSET, MAX_SIZE, ZEROS, Header, parse_header, parse_pax
 
 _FIRST_CHUNK, _CHUNK = 4 << 10, 1 << 20  # bytes read at once, at first and at most, where no header says how far to go
@@ -47,9 +48,7 @@ def index_tar(file: BinaryIO, size: int) -> TarIndex:
         offset = walk.step(offset)
     if not walk.ended:
         walk.damage.append(f"no end mark at byte {size}: what followed is missing")
-    more = len(walk.damage) - _LISTED
-    told = walk.damage[:_LISTED] + ([f"and {more} more"] if more > 0 else [])
-    return TarIndex(walk.members, "; ".join(told))
+    return TarIndex(walk.members, "; ".join(listed(walk.damage, _LISTED)))
 
 
 class _Walk:

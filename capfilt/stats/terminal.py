@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+from capfilt.display import listed
+
+LISTED = 10  # lines of a list that are shown
+
 Row = Sequence[object]
 
-_LISTED = 10
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -24,10 +27,9 @@ def columns(rows: Sequence[Row], left: int = 1) -> str:
     )
 
 
-def listed(lines: Sequence[str]) -> list[str]:
-    """Return the first of some lines of a list, and how many more there are."""
-    more = len(lines) - _LISTED
-    return [*lines[:_LISTED], *([f"  and {more} more"] if more > 0 else [])]
+def indented(lines: Sequence[str]) -> list[str]:
+    """Return the first LISTED lines and how many more there are, each indented."""
+    return [f"  {line}" for line in listed(lines, LISTED)]
 
 
 def share(part: int, whole: int) -> str:
