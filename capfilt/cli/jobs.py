@@ -12,8 +12,10 @@ import click
 
 from capfilt.cli.options import json_option, json_text, load_job, set_option
 from capfilt.display import CREDENTIALS, has_credentials, redact
+from capfilt.errors import JobError, NoAnswerError, RunError
 
 if TYPE_CHECKING:
+    from capfilt.standing import Standing
     from workers.jobs import Jobs, JobState
 
 SUBMITTED = ("bootstrap", "export", "pretrain", "finetune", "rounds")
@@ -96,7 +98,6 @@ def status(run: str, address: str | None, as_json: bool) -> None:
       capfilt status runs/cc12m
       capfilt status s3://bucket/cc12m --address http://127.0.0.1:8265 --json
     """
-    from capfilt.errors import RunError
     from capfilt.standing import look_at, render_standing
 
     folder = _folder(run)
@@ -168,18 +169,14 @@ def stop(run: str, address: str | None, now: bool, wait: bool) -> None:
       capfilt stop runs/cc12m
       capfilt stop runs/pretrain --address http://127.0.0.1:8265 --now
     """
-    from capfilt.runs.stop import request_stop
     from capfilt.standing import at_work
 
     folder, jobs = _folder(run), _jobs(address) if address else None
     job = jobs.at_work(folder) if jobs else None
     standing = at_work(folder)
-    at_once = now or (standing is not None and standing.state == "stopping")
-    if standing is not None:
-        request_stop(standing.run, at_once=at_once)
-        click.echo(f"{standing.run}: {standing.driver} {'ends at once' if at_once else 'finishes what is in hand'}")
-    elif job is None or not now:
+    if standing is None and (job is None or not now):
         raise _nothing_to_stop(folder, job)
+    at_once = _ask_driver(standing, now) if standing is not None else now
     if jobs and job and at_once:
         jobs.end(job.id)
         click.echo(f"{job.id}: ends at once")
@@ -192,18 +189,25 @@ def _job_and_config(words: tuple[str, ...]) -> tuple[str, Path]:
     """Return the job and the path of its config in the arguments of a submission."""
     job = words[0] if len(words) == 2 else "bootstrap"
     if len(words) > 2 or job not in SUBMITTED:
-        raise click.UsageError(
-            f"give [JOB] CONFIG, where JOB is one of {', '.join(SUBMITTED)}; found {' '.join(words)}"
-        )
+        known = ", ".join(SUBMITTED)
+        raise click.UsageError(f"give [JOB] CONFIG, where JOB is one of {known}; found {' '.join(words)}")
     path = Path(words[-1])
     if not path.is_file():
         raise click.UsageError(f"{path}: no such file")
     return job, path
 
 
-def _nothing_to_stop(folder: str, job: "JobState | None") -> Exception:
-    from capfilt.errors import JobError
+def _ask_driver(standing: "Standing", now: bool) -> bool:
+    """Ask the driver at work to stop, and return whether at once, as it does when it was asked before."""
+    from capfilt.runs.stop import request_stop
 
+    at_once = now or standing.state == "stopping"
+    request_stop(standing.run, at_once=at_once)
+    click.echo(f"{standing.run}: {standing.driver} {'ends at once' if at_once else 'finishes what is in hand'}")
+    return at_once
+
+
+def _nothing_to_stop(folder: str, job: "JobState | None") -> Exception:
     if job is None:
         return JobError(f"{folder}: nothing that can be seen from here is at work on it; capfilt status tells more")
     return JobError(
@@ -214,7 +218,6 @@ def _nothing_to_stop(folder: str, job: "JobState | None") -> Exception:
 
 def _folder(run: str) -> str:
     """Return a run folder as other machines know it."""
-    from capfilt.errors import RunError
     from capfilt.runs.lease import require_folder
     from capfilt.storage import absolute
 
@@ -233,8 +236,6 @@ def _jobs(address: str) -> "Jobs":
 @contextmanager
 def _seen_again(folder: str, address: str) -> Iterator[None]:
     """Tell how a job is looked at again where the cluster no longer answers."""
-    from capfilt.errors import NoAnswerError
-
     try:
         yield
     except NoAnswerError as error:

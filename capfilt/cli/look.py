@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from capfilt.cli.options import Finite, existing_file, say_share, share_option
+from capfilt.cli.options import Finite, policy_option, say_share, share_option
 from capfilt.errors import RunError
 
 if TYPE_CHECKING:
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from capfilt.query.opened import OpenRun
     from capfilt.query.picks import Order, Pick
 
-_policy = click.option(
-    "--policy",
-    type=existing_file,
-    help="YAML of another policy than the run's own.",
-)
 _seed = click.option("--seed", default=0, show_default=True, help="Of the draw; the same seed shows the same samples.")
 
 
@@ -47,7 +42,7 @@ _seed = click.option("--seed", default=0, show_default=True, help="Of the draw; 
 )
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Most samples.")
 @_seed
-@_policy
+@policy_option
 @share_option
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a line of JSON for each sample, texts exactly as they came."
@@ -84,7 +79,7 @@ def inspect(
 @click.command(short_help="Draw a run as an HTML page with sliders for the cut.")
 @click.argument("run")
 @click.option("--output", help="File or URL of the page. [default: RUN/report.html]")
-@_policy
+@policy_option
 @share_option
 @click.option("--samples", default=24, show_default=True, type=click.IntRange(1), help="Most samples of a gallery.")
 @_seed

@@ -180,7 +180,7 @@ def show_config(job: str, config: Path | None, overrides: tuple[str, ...]) -> No
 
 
 @cli.command(short_help="The whole loop on a small rendered world.")
-@click.argument("config", default="configs/demo.yaml", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("config", default="configs/demo.yaml", type=existing_file)
 @set_option
 @json_option
 @dry_run_option
@@ -206,20 +206,8 @@ def demo(config: Path, overrides: tuple[str, ...], as_json: bool, dry_run: bool)
         click.echo(json_text(figures))
 
 
-cli.add_command(calibrate)
-cli.add_command(checkpoint)
-cli.add_command(compare)
-cli.add_command(evaluate)
-cli.add_command(finetune)
-cli.add_command(inspect)
-cli.add_command(logs)
-cli.add_command(plan)
-cli.add_command(pretrain)
-cli.add_command(report)
-cli.add_command(recut)
-cli.add_command(rounds)
-cli.add_command(scan)
-cli.add_command(stats)
-cli.add_command(status)
-cli.add_command(stop)
-cli.add_command(submit)
+for command in (
+    *(calibrate, checkpoint, compare, evaluate, finetune, inspect, logs, plan, pretrain),
+    *(recut, report, rounds, scan, stats, status, stop, submit),
+):
+    cli.add_command(command)

@@ -35,6 +35,7 @@ set_option = click.option(
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Check all that the job needs and tell what it would do; nothing is written."
 )
+policy_option = click.option("--policy", type=existing_file, help="YAML of another policy than the run's own.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 share_option = click.option(

@@ -12,6 +12,7 @@ from capfilt.cli.options import (
     json_option,
     json_text,
     plain_output,
+    policy_option,
     say_nothing,
     say_share,
     share_option,
@@ -27,7 +28,7 @@ _where = click.option(
 
 @click.command(short_help="Count what was scored, kept, rejected and failed.")
 @click.argument("run")
-@click.option("--policy", type=existing_file, help="YAML of another policy than the run's own.")
+@policy_option
 @click.option("--by", multiple=True, metavar="NAME", help="Cut by source, words, domain, ... Several times: crosswise.")
 @_where
 @click.option("--top", type=click.IntRange(min=1), help="Parts shown one by one: 25 on a terminal, else all.")
