@@ -8,16 +8,21 @@ from capfilt.config.tasks import Finetuning, NLVR2Config, VQAConfig
 from capfilt.config.training import FinetuneConfig
 from capfilt.dry_run import DryRun
 from capfilt.errors import CheckpointError, ConfigError
-from capfilt.med.checkpoints import Checkpoint, load, require, save
+from capfilt.med.checkpoints import Checkpoint, NLVR2Checkpoint, VQACheckpoint, load, require, save
+from capfilt.med.downstream import nlvr2_from, vqa_from
 from capfilt.med.fetch import fetch
 from capfilt.med.model import MED
 from capfilt.med.momentum import MOMENTUM, Momentum, load_momentum, resume_published
 from capfilt.med.weights import load_tensors
 from capfilt.runs.stop import Stop
+from capfilt.training.answering import Answering
 from capfilt.training.data import Batch, open_data
 from capfilt.training.job import Job
 from capfilt.training.objectives import Captioning, Filtering, Objective
-from pipelines import finetune_nlvr2, finetune_vqa
+from capfilt.training.passes import Passes
+from capfilt.training.questions import QuestionBatch, Questions
+from capfilt.training.reasoning import Reasoning
+from capfilt.training.statements import StatementBatch, Statements
 from pipelines.training import run_training
 from pipelines.training_dry_run import dry_run_training
 
@@ -31,9 +36,9 @@ def prepare(config: Finetuning, shards: str | None) -> Job[Any]:
     """Return all that is trained, from the checkpoint it starts with; shards is the file of open_data."""
     match config:
         case VQAConfig():
-            return finetune_vqa.prepare(config)
+            return _prepare_vqa(config)
         case NLVR2Config():
-            return finetune_nlvr2.prepare(config)
+            return _prepare_nlvr2(config)
         case _:
             return _prepare_role(config, shards)
 
@@ -54,6 +59,25 @@ def _prepare_role(config: FinetuneConfig, shards: str | None) -> Job[Batch]:
         open_data(config.data, config.schedule, checkpoint, config.seed, shards),
         partial(save, checkpoint),
     )
+
+
+def _prepare_vqa(config: VQAConfig) -> Job[QuestionBatch]:
+    med, tokenizer = load(fetch(config.checkpoint), config.image_size)
+    model = vqa_from(med, config.drop_path, config.seed, config.checkpoint)
+    model.config.require_room("data.max_tokens", config.data.max_tokens)
+    questions = Questions(config.data, tokenizer, model.config.vision.image_size, config.augmentation)
+    questions.require_answers()
+    data = Passes(questions, config.schedule, config.seed, config.data.workers)
+    return Job(Answering(model), data, partial(save, VQACheckpoint(model, tokenizer)))
+
+
+def _prepare_nlvr2(config: NLVR2Config) -> Job[StatementBatch]:
+    med, tokenizer = load(fetch(config.checkpoint), config.image_size)
+    model = nlvr2_from(med, config.merge_from, config.drop_path, config.seed, config.checkpoint)
+    model.config.require_room("data.max_tokens", config.data.max_tokens)
+    statements = Statements(config.data, tokenizer, model.config.vision.image_size, config.augmentation)
+    data = Passes(statements, config.schedule, config.seed, config.data.workers)
+    return Job(Reasoning(model), data, partial(save, NLVR2Checkpoint(model, tokenizer)))
 
 
 def objective(config: FinetuneConfig, checkpoint: Checkpoint) -> Objective[Batch]:
