@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow.parquet as pq
 from machine import describe
 
-from capfilt.build import build_models, checkpoint_hashes
 from capfilt.config import BootstrapConfig, Device, ExportConfig, Policy, Sampling
 from capfilt.config.data import DataSettings
 from capfilt.config.demo import DemoConfig
@@ -27,6 +26,7 @@ from capfilt.config.loading import load
 from capfilt.config.training import PretrainConfig
 from capfilt.evaluation.agreement import auc, auc_interval
 from capfilt.ledger import read_candidates, read_samples
+from capfilt.models import build_models, checkpoint_hashes
 from capfilt.runs import load_run
 from capfilt.world.facts import is_true
 from capfilt.world.noise import NoiseRates

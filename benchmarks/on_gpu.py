@@ -37,12 +37,12 @@ from versus_work import matrix_rates
 
 from capfilt import storage
 from capfilt.bootstrap import Build, CapFilt
-from capfilt.build import build_models, checkpoint_hashes
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import BootstrapConfig
 from capfilt.filters.med import MEDFilter
 from capfilt.ledger.commits import read_commit
 from capfilt.med.checkpoints import Checkpoint, load
+from capfilt.models import build_models, checkpoint_hashes
 from capfilt.planning import plan_shards
 from capfilt.runs import load_run, start_run
 from capfilt.units import cut_units

@@ -22,9 +22,9 @@ from versus_inputs import Folders, make_inputs, sizes, write_models, write_shard
 
 from capfilt import storage
 from capfilt.bootstrap import CapFilt
-from capfilt.build import build_models, checkpoint_hashes
 from capfilt.config import BootstrapConfig
 from capfilt.ledger.commits import read_commit
+from capfilt.models import build_models, checkpoint_hashes
 from capfilt.runs import load_run
 from pipelines import bootstrap
 

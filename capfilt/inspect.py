@@ -22,7 +22,7 @@ from capfilt.query.images import NOT_SHOWN
 COLUMNS, LINES = 32, 12
 """Size of an image in cells of a terminal; a cell shows two pixels, one above the other."""
 
-SHOWN = 500  # characters of a text
+SHOWN_CHARACTERS = 500  # characters of a text
 
 _TEXT = ("source", "text", "itm", "itc", "kept", "reason")
 _STYLES = {True: "green", False: "red"}
@@ -100,7 +100,7 @@ def _title(card: Card) -> str:
 
 
 def _failure(card: Card) -> str:
-    return f"! {card.status}: {reveal(card.error, SHOWN)}"
+    return f"! {card.status}: {reveal(card.error, SHOWN_CHARACTERS)}"
 
 
 def _verdict(text: CardText) -> str:
@@ -110,5 +110,5 @@ def _verdict(text: CardText) -> str:
 
 def _words(text: str) -> str:
     """Return a text for one line of any terminal, and how much of it is left out."""
-    head, rest = shorten(text, SHOWN)
+    head, rest = shorten(text, SHOWN_CHARACTERS)
     return reveal(head) + (f" … {len(rest):,} more characters" if rest else "")

@@ -11,7 +11,7 @@ from capfilt.errors import RunError
 from capfilt.ledger import complete_shards
 from capfilt.runs.folder import EXPORTS, load_run
 from capfilt.runs.lease import Owner, find_driver
-from capfilt.runs.status import Record, read_record
+from capfilt.runs.status import StatusRecord, read_status
 from capfilt.runs.stop import stop_requested
 
 AGAIN = "run the same again to go on"
@@ -38,7 +38,7 @@ class Standing:
     run: str
     state: str  # one of running, stopping, done, partly, stopped, failed, ended, died, idle
     driver: Owner | None  # alive or not
-    record: Record | None
+    record: StatusRecord | None
     shards: tuple[int, int] | None = None  # complete ones and all; only counted if there is no record
     job: "Standing | None" = None  # for a loop: the job that it has reached, if that has begun
 
@@ -63,7 +63,7 @@ def look_at(root: str) -> Standing:
         RunError: the folder is not a run, or cannot be seen from here.
     """
     root = storage.absolute(root)
-    driver, record = find_driver(root), read_record(root)  # a driver writes its last record before it leaves
+    driver, record = find_driver(root), read_status(root)  # a driver writes its last record before it leaves
     if driver is None and record is not None and record.phase not in _ENDS:
         driver = find_driver(root)  # it may have started between the two reads, and begun a record
     if driver is None and record is None:
@@ -103,7 +103,7 @@ def _without_record(root: str) -> Standing:
     return Standing(root, "idle", None, None, shards)
 
 
-def _begun_job(root: str, record: Record | None) -> Standing | None:
+def _begun_job(root: str, record: StatusRecord | None) -> Standing | None:
     if record is None or not record.job:
         return None
     try:
@@ -134,7 +134,7 @@ def _lines(standing: Standing, submitted: bool) -> Iterator[str]:
         yield from _lines(standing.job, submitted)
 
 
-def _progress(record: Record) -> Iterator[str]:
+def _progress(record: StatusRecord) -> Iterator[str]:
     if record.jobs:
         yield f"  at        {record.job}; {record.jobs_done} of {record.jobs} jobs are done"
         return

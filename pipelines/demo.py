@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from capfilt.build import build_models, checkpoint_hashes
 from capfilt.config import BootstrapConfig, Cluster, Device, Sampling
 from capfilt.config.data import DataSettings
 from capfilt.config.demo import DemoConfig
@@ -14,6 +13,7 @@ from capfilt.config.training import FinetuneConfig, PretrainConfig, Schedule
 from capfilt.dry_run import DryRun
 from capfilt.errors import RunError, StoppedError
 from capfilt.med.tokenizer import SPECIAL
+from capfilt.models import build_models, checkpoint_hashes
 from capfilt.query import open_run
 from capfilt.rounds import checkpoint_of, clean_of
 from capfilt.runs import begun_with, find_run, load_run
@@ -28,7 +28,7 @@ from capfilt.world.vocabulary import vocabulary
 from pipelines import bootstrap, finetune, pretrain
 
 SHARD = 500  # samples
-WRITTEN = 500e6  # bytes, at most: four models of the default size with their states, and the shards
+DISK_BYTES = 500e6  # at most: four models of the default size with their states, and the shards
 
 
 def run(config: DemoConfig, say: Callable[[str], None]) -> dict[str, object]:
@@ -91,7 +91,7 @@ def dry_run(config: DemoConfig) -> DryRun:
         dry.tell(
             "bootstraps", f"{config.web_samples + config.unseen_samples:,} samples in {find_run(job, hashes).root}"
         )
-    dry.writes(config.output, WRITTEN)
+    dry.writes(config.output, DISK_BYTES)
     return dry
 
 

@@ -13,12 +13,12 @@ from typing import TypeVar
 
 import torch
 
-from capfilt.build import build_models, checkpoint_hashes, describe_models
 from capfilt.config import BootstrapConfig
 from capfilt.config.rounds import RoundsConfig
 from capfilt.config.training import FinetuneConfig, PretrainConfig
 from capfilt.dry_run import DryRun
 from capfilt.errors import StoppedError
+from capfilt.models import build_models, checkpoint_hashes, describe_models
 from capfilt.rounds import Round, clean_of, rounds
 from capfilt.runs import find_run
 from capfilt.runs.lease import hold_lease, require_free

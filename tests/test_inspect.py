@@ -18,7 +18,7 @@ from rich.console import Console
 
 from capfilt.cli import cli
 from capfilt.config import ImageLimits
-from capfilt.inspect import SHOWN, as_colours, as_plain, thumbnail
+from capfilt.inspect import SHOWN_CHARACTERS, as_colours, as_plain, thumbnail
 from capfilt.query.cards import Card, CardText
 from capfilt.records import Shard
 
@@ -102,7 +102,7 @@ def test_nothing_that_came_with_a_sample_commands_the_terminal(field):
     assert shown.replace("\n", "").isprintable()
 
 
-@pytest.mark.parametrize(("field", "most"), [("url", 120), ("error", SHOWN)])
+@pytest.mark.parametrize(("field", "most"), [("url", 120), ("error", SHOWN_CHARACTERS)])
 def test_of_a_url_and_an_error_the_beginning_is_shown(field, most):
     whole, cut = ("".join(as_plain([card(status="truncated", **{field: "x" * n})])) for n in (most, most + 1))
 
@@ -111,9 +111,9 @@ def test_of_a_url_and_an_error_the_beginning_is_shown(field, most):
 
 
 def test_a_text_without_a_score_says_so_and_one_that_fits_is_whole():
-    (shown,) = as_plain([card(text="x" * SHOWN, itm=None)])
+    (shown,) = as_plain([card(text="x" * SHOWN_CHARACTERS, itm=None)])
 
-    assert shown == f"key7  00000:7\n  ✗ web          none  low_itm    {'x' * SHOWN}\n\n"
+    assert shown == f"key7  00000:7\n  ✗ web          none  low_itm    {'x' * SHOWN_CHARACTERS}\n\n"
 
 
 def test_a_score_just_under_the_cut_does_not_look_like_it():

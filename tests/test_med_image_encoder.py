@@ -9,7 +9,6 @@ from capturing import Steps
 from models import lively_checkpoint
 from torch import Tensor
 
-from capfilt.build import build_models, outline_models
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.config import BootstrapConfig, Device, FilterSettings, Sampling
 from capfilt.filters.med import MEDFilter
@@ -17,6 +16,7 @@ from capfilt.med.checkpoints import Checkpoint, save
 from capfilt.med.graphs import CAPTURES, GraphRunner
 from capfilt.med.image_encoder import ImageCache, ImageEncoder, image_cache
 from capfilt.med.vision import VisionTower
+from capfilt.models import build_models, outline_models
 
 CPU = Device(kind="cpu", dtype="float32", linear="plain")
 SEEDS = [1, 2, 3]

@@ -19,7 +19,7 @@ from capfilt.bootstrap import CapFilt
 from capfilt.config import BootstrapConfig
 from capfilt.errors import StoppedError
 from capfilt.runs import stop as stops
-from capfilt.runs.status import read_record
+from capfilt.runs.status import read_status
 from capfilt.runs.stop import request_stop
 from pipelines import bootstrap
 
@@ -102,7 +102,7 @@ def test_a_job_that_is_asked_to_end_leaves_nothing_half_done(folder, undisturbed
         driver.send_signal(number)
 
     assert driver.wait(timeout=60) == code
-    assert read_record(f"{folder}/run").phase == phase  # type: ignore[union-attr]
+    assert read_status(f"{folder}/run").phase == phase  # type: ignore[union-attr]
     assert not list((folder / "run").rglob(".*"))
     assert not (folder / "run/lease.json").exists()
     bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
@@ -149,7 +149,7 @@ def test_a_stop_commits_what_is_in_hand_and_the_run_goes_on_to_the_same_bytes(fo
 
     assert stop.value.exit_code == 4
     assert not [name for name in ("stop.json", "lease.json", "clean") if (folder / "run" / name).exists()]
-    record = read_record(f"{folder}/run")
+    record = read_status(f"{folder}/run")
     assert record is not None
     assert record.phase == "stopped"
     assert 0 < record.done < 63
@@ -164,7 +164,7 @@ def test_a_stop_at_once_ends_a_unit_in_the_middle(folder, undisturbed):
     request_stop(str(folder / "run"), at_once=True)
 
     assert driver.wait(timeout=60) == 143
-    assert read_record(f"{folder}/run").phase == "ended"  # type: ignore[union-attr]
+    assert read_status(f"{folder}/run").phase == "ended"  # type: ignore[union-attr]
     assert not [name for name in ("stop.json", "lease.json") if (folder / "run" / name).exists()]
     bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
     assert tables(folder) == tables(undisturbed)

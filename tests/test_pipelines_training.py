@@ -13,7 +13,6 @@ from pairs import CPU, pixels, sample, schedule, tiny_model, with_texts, write_s
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from capfilt.build import build_models
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.cli import cli
 from capfilt.config import BootstrapConfig, Device, FilterSettings, Sampling
@@ -28,6 +27,7 @@ from capfilt.med.checkpoints import Checkpoint, checkpoint_hash, load, load_any,
 from capfilt.med.model import MED
 from capfilt.med.momentum import MOMENTUM, NOBODY
 from capfilt.med.tokenizer import SPECIAL
+from capfilt.models import build_models
 from capfilt.runs.lease import hold_lease
 from capfilt.training.folder import TrainingRun
 from capfilt.world.shards import World, write_world

@@ -11,7 +11,7 @@ import pytest
 from capfilt.errors import ConfigError, FailedUnitsError, StoppedError
 from capfilt.runs import status
 from capfilt.runs.lease import hold_lease
-from capfilt.runs.status import Board, Record, keep_status, read_record
+from capfilt.runs.status import Board, StatusRecord, keep_status, read_status
 from capfilt.tally import Tally
 
 
@@ -21,8 +21,8 @@ def tally(**statuses: int) -> Tally:
     return counted
 
 
-def record(root: Path) -> Record:
-    found = read_record(str(root))
+def record(root: Path) -> StatusRecord:
+    found = read_status(str(root))
     assert found is not None
     return found
 
@@ -93,11 +93,11 @@ def test_it_tells_how_a_job_ended_that_was_not_done(tmp_path, error, phase, reas
 
 
 def test_rate_and_time_left_are_those_of_this_start():
-    found = Record(started=100.0, time=110.0, phase="bootstrap", samples=1000, done=600, done_before=500)
+    found = StatusRecord(started=100.0, time=110.0, phase="bootstrap", samples=1000, done=600, done_before=500)
 
     assert found.rate == 10.0
     assert found.seconds_left == 40.0
-    assert Record(100.0, 110.0, "bootstrap", 1000, 500, 500).seconds_left is None
+    assert StatusRecord(100.0, 110.0, "bootstrap", 1000, 500, 500).seconds_left is None
 
 
 def test_neither_planning_before_the_units_nor_an_export_behind_them_counts_towards_the_rate(tmp_path, monkeypatch):
@@ -142,7 +142,7 @@ def test_a_driver_whose_run_another_has_taken_leaves_the_record_of_that_one(tmp_
 def test_what_is_no_record_counts_as_none(tmp_path, content):
     (tmp_path / "status.json").write_bytes(content)
 
-    assert read_record(str(tmp_path)) is None
+    assert read_status(str(tmp_path)) is None
 
 
 def test_a_disk_that_takes_nothing_stops_no_job(tmp_path):

@@ -12,7 +12,7 @@ from capfilt import standing as standings
 from capfilt.errors import FailedUnitsError, RunError
 from capfilt.runs import start_run
 from capfilt.runs.lease import EXPIRY, hold_lease
-from capfilt.runs.status import Record, job_of, keep_status
+from capfilt.runs.status import StatusRecord, job_of, keep_status
 from capfilt.runs.stop import request_stop
 from capfilt.standing import at_work, look_at, render_standing
 from capfilt.tally import Tally
@@ -41,13 +41,13 @@ def test_a_run_that_is_at_work(tmp_path):
 def test_a_driver_that_comes_while_its_run_is_looked_at_has_not_died(tmp_path, monkeypatch):
     with ExitStack() as driver:
 
-        def read_late(root: str) -> Record | None:
+        def read_late(root: str) -> StatusRecord | None:
             monkeypatch.undo()
             driver.enter_context(hold_lease(root))
             driver.enter_context(keep_status(root))
-            return standings.read_record(root)
+            return standings.read_status(root)
 
-        monkeypatch.setattr(standings, "read_record", read_late)
+        monkeypatch.setattr(standings, "read_status", read_late)
 
         assert look_at(str(tmp_path)).state == "running"
 

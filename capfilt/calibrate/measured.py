@@ -8,7 +8,7 @@ from capfilt.calibrate.curves import STEPS, Curve, Rate, enough
 from capfilt.calibrate.labels import Labelled
 from capfilt.display import counted
 
-SHOWN = tuple(range(0, STEPS + 1, STEPS // 20))
+SHOWN_STEPS = tuple(range(0, STEPS + 1, STEPS // 20))
 """Steps of the thresholds at which curves are told, besides those in force and proposed."""
 
 
@@ -66,7 +66,7 @@ class Scored:
             proposed=None if step is None else self.point(step),
             least=None if least is None else least / STEPS,
             most=None if most is None else most / STEPS,
-            points=[self.point(each) for each in SHOWN],
+            points=[self.point(each) for each in SHOWN_STEPS],
             warnings=list(self._warnings(step, error)),
         )
 

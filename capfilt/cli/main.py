@@ -105,7 +105,7 @@ def bootstrap(config: Path, overrides: tuple[str, ...], dry_run: bool, **options
     from capfilt.config import BootstrapConfig, load
 
     settings = load(BootstrapConfig, config, overrides)
-    from capfilt.build import build_models, checkpoint_hashes, describe_models
+    from capfilt.models import build_models, checkpoint_hashes, describe_models
     from pipelines import bootstrap as job
     from pipelines import bootstrap_dry_run
 

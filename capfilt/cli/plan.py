@@ -48,8 +48,8 @@ def plan(
     from capfilt.config import BootstrapConfig, load
 
     settings = load(BootstrapConfig, config, overrides)
-    from capfilt.build import build_models, checkpoint_hashes
     from capfilt.forecast import render_forecast
+    from capfilt.models import build_models, checkpoint_hashes
     from pipelines import plan as job
 
     options = job.Options(images, repeats, not no_timing, rate, price, whole)

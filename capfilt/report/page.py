@@ -24,7 +24,7 @@ from capfilt.query.images import NOT_SHOWN
 from capfilt.report.content import Report
 from capfilt.report.thumbnails import Picture
 
-SHOWN = 160  # characters of a text before it is folded
+SHOWN_CHARACTERS = 160  # characters of a text before it is folded
 EMBEDDED = 2000  # characters of a text in the file
 PAPER = "the paper's: 25\N{NO-BREAK SPACE}% nucleus, 19\N{NO-BREAK SPACE}% beam"  # BLIP, arXiv 2201.12086, table 2
 
@@ -89,7 +89,7 @@ def _parts(text: str) -> tuple[str, str, int, int]:
     These are counted as the text has them: what cannot be seen is shown by more characters than it is.
     """
     embedded, left_out = text[:EMBEDDED], max(0, len(text) - EMBEDDED)
-    head, rest = shorten(embedded, SHOWN)
+    head, rest = shorten(embedded, SHOWN_CHARACTERS)
     return reveal(head), reveal(rest), len(text) - len(head), left_out
 
 

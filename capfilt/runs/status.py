@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class StatusRecord:
     """What a driver last wrote. Times are seconds since 1970; counts begin at this start, except samples and done."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
@@ -72,7 +72,7 @@ class Board:
     def __init__(self, root: str, is_ours: Callable[[], bool] = lambda: True) -> None:
         self._path, self._is_ours = status_path(root), is_ours
         now = time.time()
-        self.record = Record(now, now)
+        self.record = StatusRecord(now, now)
 
     def begin(self, samples: int, done: int) -> None:
         """Note that the units are begun, and how many of the run's samples were done before."""
@@ -133,10 +133,10 @@ def keep_status(root: str, is_ours: Callable[[], bool] = lambda: True) -> Iterat
         board.write()
 
 
-def read_record(root: str) -> Record | None:
+def read_status(root: str) -> StatusRecord | None:
     """Return what the last driver of a run wrote; None if there is no record that can be read."""
     try:
-        return TypeAdapter(Record).validate_json(storage.read_bytes(status_path(root)))
+        return TypeAdapter(StatusRecord).validate_json(storage.read_bytes(status_path(root)))
     except FileNotFoundError:
         return None
     except ValueError:
@@ -146,7 +146,7 @@ def read_record(root: str) -> Record | None:
 
 def job_of(root: str) -> str:
     """Return the folder of the job that a loop has reached; for a job, its own folder."""
-    record = read_record(root)
+    record = read_status(root)
     return storage.join(root, record.job) if record is not None and record.job else root
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from models import small_checkpoint
 
-from capfilt.build import build_models, checkpoint_hashes, describe_models, outline_models
 from capfilt.config import BootstrapConfig, Device
 from capfilt.errors import CheckpointError
 from capfilt.med.checkpoints import save
 from capfilt.med.weights import count_parameters
+from capfilt.models import build_models, checkpoint_hashes, describe_models, outline_models
 
 
 @pytest.fixture
