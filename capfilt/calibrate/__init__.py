@@ -3,11 +3,10 @@
 from capfilt.calibrate.curves import STEPS, Curve, Rate
 from capfilt.calibrate.labels import Label, read_labels
 from capfilt.calibrate.measured import Point, SourceCalibration
-from capfilt.calibrate.proposal import PROPOSED, Calibration, calibrate
+from capfilt.calibrate.proposal import Calibration, calibrate, thresholds
 from capfilt.calibrate.rendering import render_calibration
 
 __all__ = [
-    "PROPOSED",
     "STEPS",
     "Calibration",
     "Curve",
@@ -18,4 +17,5 @@ __all__ = [
     "calibrate",
     "read_labels",
     "render_calibration",
+    "thresholds",
 ]

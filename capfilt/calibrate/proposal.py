@@ -60,11 +60,15 @@ def calibrate(opened: OpenRun, error: float, labels: Sequence[Label] = ()) -> Ca
     ]
     if not any(source.controls for source in sources) and not found.sources:
         raise QueryError(f"{opened.run.root}: {_nothing_known(opened.run.config().controls.share)}, or give --labels")
-    thresholds = {f"{s.source}_itm": s.proposed.threshold for s in sources if s.proposed and s.source in PROPOSED}
     warnings = [warning for source in sources for warning in source.warnings]
     warnings += _left_out(found)
-    policy = opened.policy.model_copy(update={"name": "calibrated", **thresholds})
+    policy = opened.policy.model_copy(update={"name": "calibrated", **thresholds(sources)})
     return Calibration(opened.run.root, opened.extent, error, policy, sources, warnings)
+
+
+def thresholds(sources: Sequence[SourceCalibration]) -> dict[str, float]:
+    """Return the proposed thresholds by their keys in a policy: {"web_itm": 0.62}."""
+    return {f"{s.source}_itm": s.proposed.threshold for s in sources if s.proposed and s.source in PROPOSED}
 
 
 def _nothing_known(share: float) -> str:

@@ -28,8 +28,8 @@ def render_calibration(found: Calibration, plain: bool = True) -> str:
 
 def _curves(source: SourceCalibration, error: float, plain: bool) -> str:
     trusted = source.noise_at_most is not None and source.controls >= enough(error)
-    wrong = ["wrong of kept, at most"] * trusted
-    rows: list[Row] = [["itm at least", "false accepts", "", "kept", "", *wrong, *_head(source)]]
+    wrong = ["wrong of kept, at most"] if trusted else []
+    rows: list[Row] = [["itm at least", "false accepts", "", "kept", "", *wrong, *_judged(source.in_force)]]
     points = {point.threshold: (point, "") for point in source.points}
     for point, mark in ((source.in_force, "in force"), (source.proposed, "proposed")):
         if point is not None:
@@ -37,9 +37,10 @@ def _curves(source: SourceCalibration, error: float, plain: bool) -> str:
             points[point.threshold] = (point, ", ".join(filter(None, [before, mark])))
     for point, mark in _told_apart([each for _, each in sorted(points.items())]):
         accepted = _share(point.false_accepts), _bar(point.false_accepts, plain)
-        wrong = [_percent(point.wrong_at_most or 0.0)] * trusted
+        wrong = [_percent(point.wrong_at_most or 0.0)] if trusted else []
         kept = _share(point.kept), _bar(point.kept, plain)
-        rows.append([f"{point.threshold:.10g}  {mark}".rstrip(), *accepted, *kept, *wrong, *_judged(point)])
+        judged = map(_share, _judged(point).values())
+        rows.append([f"{point.threshold:.10g}  {mark}".rstrip(), *accepted, *kept, *wrong, *judged])
     mismatches = f", of which {_percent(source.noise_at_most or 0.0)} at most are mismatches" if trusted else ""
     head = f"{source.source}: {counted(source.texts, 'text')}{mismatches}; {counted(source.controls, 'control pair')}"
     return f"{head}\n{columns(rows)}"
@@ -55,26 +56,16 @@ def _proposal(source: SourceCalibration) -> str:
     point = source.proposed
     if point is None:
         return f"{source.source}: no threshold is proposed"
-    names = {
-        "false accepts": point.false_accepts,
-        "kept": point.kept,
-        "false rejects": point.false_rejects,
-        "precision": point.precision,
-        "recall": point.recall,
-    }
+    rates = {"false accepts": point.false_accepts, "kept": point.kept, **_judged(point)}
     least, most = (f"{end:.4g}" if end is not None else "no end" for end in (source.least, source.most))
     lines = [f"proposed: {source.source}_itm: {point.threshold:.4g} (the wished rate is met from {least} to {most})"]
-    return "\n".join(lines + [f"  {name}: {_told(rate)}" for name, rate in names.items() if rate is not None])
+    return "\n".join(lines + [f"  {name}: {_told(rate)}" for name, rate in rates.items()])
 
 
-def _head(source: SourceCalibration) -> Sequence[str]:
-    point = source.in_force
-    names = {"false rejects": point.false_rejects, "precision": point.precision, "recall": point.recall}
-    return [name for name, rate in names.items() if rate is not None]
-
-
-def _judged(point: Point) -> Sequence[str]:
-    return [_share(rate) for rate in (point.false_rejects, point.precision, point.recall) if rate is not None]
+def _judged(point: Point) -> dict[str, Rate]:
+    """Return what people's own texts and their labels tell of a threshold, where there are any."""
+    rates = {"false rejects": point.false_rejects, "precision": point.precision, "recall": point.recall}
+    return {name: rate for name, rate in rates.items() if rate is not None}
 
 
 def _told(rate: Rate) -> str:

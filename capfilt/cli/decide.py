@@ -104,12 +104,11 @@ def calibrate(
         click.echo(json_text(found.to_json()))
     else:
         click.echo(calibrating.render_calibration(found, plain=plain_output()))
-        sources = [source for source in found.sources if source.source in calibrating.PROPOSED]
-        proposed = {source.source: source.proposed.threshold for source in sources if source.proposed}
-        changes = [f"--set {source}_itm={threshold:.4g}" for source, threshold in proposed.items()]
+        changes = [f"--set {key}={value:.4g}" for key, value in calibrating.thresholds(found.sources).items()]
         file = output or policy
-        options = [f"--policy {shlex.quote(str(file))}"] * bool(file) + ([] if output else changes)
-        if proposed:
+        options = [f"--policy {shlex.quote(str(file))}"] if file else []
+        options += [] if output else changes
+        if changes:
             click.echo(f"\nsee what it changes: capfilt recut {shlex.quote(run)} {' '.join(options)} --dry-run")
 
 
