@@ -33,7 +33,7 @@ class DryRun:
 
     @contextmanager
     def examine(self) -> Iterator[None]:
-        """Make what a user can mend a problem, so that the checks behind the block are made all the same."""
+        """Make what a user can mend a problem, so that the checks after the block are made, too."""
         try:
             yield
         except (CapfiltError, OSError) as error:

@@ -114,7 +114,7 @@ def _decode(data: bytes, limits: ImageLimits, least_side: float | None) -> Decod
                 _check_shape(whole, limits)
             pixels = _rgb(image, data)
         turn = _turn(image)
-        name = "JPEG" if image.format == "MPO" else str(image.format)  # MPO: a JPEG with more behind it
+        name = "JPEG" if image.format == "MPO" else str(image.format)  # MPO: a JPEG followed by others
     return DecodedImage(_turned(pixels, turn), *(whole[::-1] if turn.swap else whole), name)
 
 

@@ -1,7 +1,7 @@
 """The indexes of a run's tars, kept beside its plan: their headers are read once, not again for each unit.
 
-An index is believed of a file of the very version that was walked. Of any other the headers are read again, and what
-they come to is held against the plan: so a copy of the file is taken, and a changed one refused, as without an index.
+An index counts only for the version of the file that it was made from. For any other, the headers are read again and
+compared with the plan, as without an index: a copy of the file is accepted, and a changed file is refused.
 """
 
 import logging

@@ -55,8 +55,8 @@ class LogSettings:
 def configure(style: Style) -> None:
     """Log to standard error: what capfilt tells, and warnings of others.
 
-    Those of Pillow are left out, since they name no file: the row of a sample tells what is wrong with its image. Of
-    some errors libtiff writes a line to standard error itself, which nothing here can leave out.
+    Those of Pillow are left out, since they name no file: the row of a sample tells what is wrong with its image. For
+    some errors libtiff itself writes a line to standard error, which cannot be left out here.
     """
     global _style
     if _style is None:

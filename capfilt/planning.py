@@ -100,12 +100,12 @@ def remedy(shard: Shard) -> str:
 
 
 def named_damage(shard: Shard) -> str:
-    """Return what is wrong with a damaged shard, after its URL, which not all damage names."""
+    """Return the URL of a damaged shard and what is wrong with it; some damage names the URL already."""
     return f"{shard.url}: {shard.damage.removeprefix(f'{shard.url}: ')}"
 
 
 def warn_of_damage(what: str, shards: Sequence[Shard]) -> None:
-    """Warn of what becomes of damaged shards, each with its reason, as soon as that is known; of many, of the first."""
+    """Warn of what becomes of damaged shards, each with its reason; of the first TOLD if there are many."""
     for shard in shards[:TOLD]:
         logger.warning("%s: %s", what, named_damage(shard))
     if len(shards) > TOLD:

@@ -62,7 +62,7 @@ def patiently(call: Callable[[], T], path: str) -> T:
 
 
 def _behind(error: Exception) -> Exception:
-    """Return the error for which another was raised that says less.
+    """Return the cause of an error, where it says more than the error does.
 
     fsspec says of every file of a web server that it is not there, also where the server did not answer or failed.
     """

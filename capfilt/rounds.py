@@ -54,7 +54,7 @@ def rounds(config: RoundsConfig) -> list[Round]:
 def read_jobs(config: RoundsConfig, number: int, start: str) -> Round:
     """Return the jobs of a round as their files say, but for the folders, which the loop sets.
 
-    What stands for the captioner and the clean shards of a round is still in its place. Errors as in rounds.
+    {captioner} and {clean} are not filled in yet. Errors as in rounds.
 
     Args:
         config: the loop.

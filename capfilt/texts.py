@@ -85,7 +85,7 @@ class _Visible(HTMLParser):
 
 def _text_of_html(text: str) -> str:
     """Return the text of a piece of HTML."""
-    # Behind the last > no tag can end, and looking for that end again and again would take quadratic time.
+    # After the last > no tag can end, and looking for that end again and again would take quadratic time.
     markup, end, rest = text.rpartition(">")
     parser = _Visible()
     parser.feed(markup + end)

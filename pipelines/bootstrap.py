@@ -66,7 +66,7 @@ def run(
         config: the job.
         build: loads the models, in the process that uses them.
         hashes: of the checkpoints, {"captioner": ..., "filter": ...}; they tie the run to its models.
-        stop: hears of a request to stop, also of one that came when nothing was left to stop.
+        stop: set by a request to stop, also by one that comes when nothing is left to stop.
         local: in this process, without Ray; the results are the same.
         force: also when another driver seems to be at work on the run.
         retry_quarantined: do shards with quarantined samples anew, with these samples.
@@ -101,7 +101,7 @@ def run(
 
 @contextmanager
 def _held(root: str, force: bool, stop: Stop | None) -> Iterator[tuple[Lease, Stop]]:
-    """Hold the lease of a run, and heed requests to stop and Ctrl-C; SIGTERM from before, so that none leaves it."""
+    """Hold the lease of a run and heed requests to stop; SIGTERM is handled first, so that it leaves no lease."""
     with (
         exit_on_sigterm(),
         hold_lease(root, force, end_process) as lease,
@@ -114,8 +114,8 @@ def _held(root: str, force: bool, stop: Stop | None) -> Iterator[tuple[Lease, St
 def _sweep(folder: Run, settings: ExportConfig | None) -> None:
     """Remove the files in the making where this job alone writes.
 
-    Another export may be at work in the run's clean folders, which sweeps for itself: in this job's, too, or in all of
-    them where it exports nothing.
+    Exports sweep their clean folders themselves. So only the folder of this job's own export is swept, if it has one,
+    and only while no other export is at work in it.
     """
     storage.sweep(folder.root, deep=False)
     for path in ("plan", "ledger", "quarantine"):
@@ -148,7 +148,7 @@ class _Job:
     def begin(self) -> list[str]:
         """Note the start, and return what is wrong with the shards that are left out, if the job fails by them.
 
-        What there is of shards that are not whole goes, so that they are done anew.
+        What is left of shards that lack a table is removed, so that they are done anew.
         """
         warn_of_damage("left out", self.left_out)
         warn_of_damage("read in part", self.in_part)

@@ -119,7 +119,7 @@ def _take_vision(model: MED, place: str) -> None:
 def _inherit(momentum: Momentum, start: Path) -> None:
     """Go on with the copies and queues of the start, which pre-training leaves and the original's files hold.
 
-    The numbers of a retrieval file's images are those of its own training set: here they would make strangers equal.
+    The image numbers of a retrieval file are those of its own training set: here they would make other images equal.
     """
     if (start / MOMENTUM).exists():
         load_momentum(momentum, start / MOMENTUM)

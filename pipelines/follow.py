@@ -17,7 +17,7 @@ JOURNAL_EVERY = 10.0  # seconds between two additions to the journal
 
 
 class Follower:
-    """Sees all that becomes of a job's units. Outages are not noted: the store that is out may be the journal's.
+    """Follows the units of a job. Outages are not put into the journal, since its own store may be the one that is out.
 
     It is entered for as long as the job goes on. Meanwhile a thread writes the journal, so that a slow store does not
     hold up the job; it ends when all is written.

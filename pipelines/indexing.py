@@ -22,7 +22,7 @@ FEW_SHARDS = 64  # shards that the driver indexes itself, since starting workers
 def index_shards(cluster: Cluster | None, stop: Stop, run: Run, shards: Sequence[Shard]) -> list[Shard]:
     """Index shards on workers: reading through all tars of a large run takes the network of all nodes.
 
-    What is indexed stays so: where this ends early, the same again goes on.
+    What is indexed is kept: if this ends early, another call goes on from there.
 
     Args:
         cluster: the workers; without them, and where there are few shards, this process does it.

@@ -26,7 +26,7 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]], stop:
     Args:
         config: the job.
         prepare: makes what is trained, on every worker, and reads the table of shards where there is one.
-        stop: hears of a request to stop, also of one that came when nothing was left to stop.
+        stop: set by a request to stop, also by one that comes when nothing is left to stop.
 
     Raises:
         ConfigError: workers on Ray are to compute on GPUs, and reserve none.
@@ -39,14 +39,14 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]], stop:
         return folder.checkpoint
     if not config.cluster.in_this_process:
         require_gpus(config.device.kind, config.cluster.gpus_per_worker)
-    folder.check()  # before the lease, of which nothing must come in a folder that is another job's
+    folder.check()  # before the lease, which must not be written into another job's folder
     meaning = "the state is written, then the job ends"
     with (
         exit_on_sigterm(),
         hold_lease(root, lost=end_process) as lease,
         heed_stop(root, end_process, lambda: lease.is_held, meaning, stop),
     ):
-        folder.begin()  # behind the lease: a driver that is refused must not write its settings over the other's
+        folder.begin()  # after the lease: a driver that is refused must not write its settings over the other's
         launch(partial(_work, config, prepare), folder, config.cluster)
         if stop_requested(root) and not folder.finished:
             raise StoppedError(f"{folder.folder}: goes on from the state of step {folder.newest}")

@@ -17,7 +17,7 @@ JOBS = ("bootstrap", "export", "pretrain", "finetune", "finetune_vqa", "finetune
 
 
 class Finite(click.FloatRange):
-    """A number in a range; click's own takes nan for one in any, and inf, of which no hours can be told."""
+    """A finite number in a range; click's own FloatRange takes nan and inf, too."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number that was given, or end with what is wrong with it."""

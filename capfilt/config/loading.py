@@ -78,7 +78,7 @@ def dump(config: Config, without: Iterable[str] = ()) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which takes the last of two equal keys, but not without a word."""
+    """YAML's safe loader, but a key that stands twice is an error, where YAML's takes the last."""
 
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)

@@ -21,8 +21,8 @@ class Config(BaseModel):
     def _no_slip(cls, value: object, info: ValidationInfo) -> object:
         """Refuse credentials, since a config is stored, sent to other machines and shown in errors.
 
-        So are paths that mean folders which nobody has in mind: an empty one the current folder, and one that begins
-        with ~ or a variable a folder of that very name in it.
+        Refuse also paths that nobody means: an empty one is the current folder, and one that begins with ~ or a
+        variable is a folder of that very name in it.
         """
         for each in value if isinstance(value, list | tuple) else [value]:
             if not isinstance(each, str):
@@ -37,7 +37,7 @@ class Config(BaseModel):
 
 
 def describe(kind: type[Config], indent: str = "") -> str:
-    """Return all keys of a config as YAML, each with its default, and its description behind it."""
+    """Return all keys of a config as YAML, each followed by its default and its description."""
     lines = []
     for name, field in kind.model_fields.items():
         section = section_of(field.annotation)

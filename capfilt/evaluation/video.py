@@ -33,7 +33,7 @@ def encode(model: MED, clips: Tensor) -> tuple[Tensor, Tensor]:
         clips: normalised frames, float (B, F, 3, S, S).
 
     Returns:
-        The tokens of all frames of a clip behind each other (B, F * M, D), which ITM attends to, and contrastive
+        The tokens of all frames of a clip one after the other (B, F * M, D), which ITM attends to, and contrastive
         features (B, E): the mean of the frames' projections, taken before it is brought to length 1.
     """
     tokens = model.encode_image(clips.flatten(0, 1))  # (B * F, M, D)

@@ -18,12 +18,12 @@ class Estimate(NamedTuple):
     high: float
 
     def times(self, other: "Estimate | float") -> "Estimate":
-        """Return the product of two numbers that are not negative. Its bounds are wider than 95 of 100 would ask."""
+        """Return the product of two numbers that are not negative; its interval holds more than 95 % of cases."""
         factor = other if isinstance(other, Estimate) else known(other)
         return Estimate(self.low * factor.low, self.likely * factor.likely, self.high * factor.high)
 
     def plus(self, other: "Estimate") -> "Estimate":
-        """Return the sum, with bounds wider than 95 of 100 would ask."""
+        """Return the sum; its interval holds more than 95 % of cases."""
         return Estimate(self.low + other.low, self.likely + other.likely, self.high + other.high)
 
 
@@ -33,7 +33,7 @@ def known(value: float) -> Estimate:
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """Return the mean of what values were drawn from; that of one value has no bounds but itself."""
+    """Return the mean of a population from a sample of its values; from a single one its error is not known."""
     if len(values) < 2:
         return known(values[0])
     degrees = len(values) - 1
@@ -42,10 +42,10 @@ def mean(values: Sequence[float]) -> Estimate:
 
 
 def total(values: Sequence[float], count: int) -> Estimate:
-    """Return the sum of `count` values of which some were drawn; of all of them it is known for sure."""
+    """Return the sum of a population of `count` values from a sample of them; exact if the sample is all of them."""
     if len(values) == count:
         return known(sum(values))
     drawn = mean(values)
-    shrunk = math.sqrt(1 - len(values) / count)  # what was drawn is known
+    shrunk = math.sqrt(1 - len(values) / count)  # correction for a finite population: the sample itself is known
     reach = (drawn.high - drawn.likely) * shrunk
     return Estimate(max(drawn.likely - reach, 0.0), drawn.likely, drawn.likely + reach).times(count)

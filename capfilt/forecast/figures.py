@@ -13,13 +13,13 @@ from capfilt.forecast.survey import Survey
 from capfilt.units import unit_size
 
 ALLOWANCE = 0.10
-"""Share of the time that the upper bound adds for stragglers, restarts and what else goes otherwise than rehearsed."""
+"""Share of the time that the upper bound adds for stragglers, restarts and other surprises."""
 
 START = Estimate(0.0, 10.0, 30.0)
-"""Seconds until Ray and its workers' processes run; of a cluster that has to grow it is more."""
+"""Seconds until Ray and its workers' processes run; on a cluster that has to grow it takes longer."""
 
 COMPRESSION = Estimate(0.85, 1.0, 1.05)
-"""What the ledger of a shard takes against what the rehearsal's rows grow by: larger files have more that repeats."""
+"""Bytes of a row in the ledger of a shard, as a share of those in the rehearsal: larger files compress better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,8 @@ def forecast(
 def _hours(config: BootstrapConfig, found: Survey, pace: Pace, workers: int, units: float) -> Estimate:
     """Return the hours from the start to the last clean shard.
 
-    Units are whole: of three for two workers, one of them does two. The lower bound has every worker busy to the end
-    all the same; the upper one has one work on a last unit alone, and the allowance on top.
+    Units are not divided: of three units, one of two workers does two. The lower bound ignores that and has all workers
+    busy to the end; the upper bound adds a last unit that runs alone, and the allowance.
     """
     if not found.samples_left.likely:
         return known(0.0)

@@ -100,7 +100,7 @@ class _Drawn(NamedTuple):
 
 
 def _draw(units: Sequence[Unit], count: int, seed: int) -> _Drawn:
-    """Return some samples in an order drawn by chance; where there are too few, they come again."""
+    """Return some samples in random order, repeated where there are too few."""
     rng = random.Random(seed)
     chosen = rng.sample(list(units), min(PLACES, len(units)))
     each = math.ceil(count / len(chosen))
@@ -116,7 +116,7 @@ def _draw(units: Sequence[Unit], count: int, seed: int) -> _Drawn:
 
 
 def _perform(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, warm_up: int, each: int) -> Rehearsal:
-    """Take the drawn samples through a run of their own: the first to warm up, then so many each for a repeat."""
+    """Take the drawn samples through a run of their own: `warm_up` first, then `each` for every repeat."""
     write_tar(config.input[0], _members(drawn.samples))
     run = start_run(config, {"captioner": "", "filter": ""})
     (shard,) = shards_at(config.input)

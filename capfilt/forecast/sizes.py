@@ -18,7 +18,7 @@ _CAPTION = 500  # text, source and score, in the tar and in Parquet
 
 
 def bytes_of_listed(shards: Sequence[Shard], seed: int) -> float:
-    """Return how many bytes a sample of a list takes in a tar: the mean of some, whose images are read.
+    """Return the mean bytes that a sample of a list takes in a tar, from some whose images are read.
 
     Args:
         shards: of all kinds; 0.0 where none is a list.
@@ -37,7 +37,7 @@ def bytes_of_listed(shards: Sequence[Shard], seed: int) -> float:
 
 
 def bytes_held(shard: Shard, listed: float) -> float:
-    """Return the size of a shard; that of a list with its images, by the bytes of a listed sample."""
+    """Return the size of a shard; a list has `listed` bytes more for each of its samples."""
     return shard.size + shard.samples * listed if _is_list(shard) else float(shard.size)
 
 

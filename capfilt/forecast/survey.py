@@ -1,4 +1,4 @@
-"""The shards of a job before it begins: all of them, or some drawn by chance where to look at all would take long."""
+"""The shards of a job before it begins: all of them, or a random sample where looking at all would take long."""
 
 import random
 from collections.abc import Callable, Sequence

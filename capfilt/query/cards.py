@@ -53,9 +53,9 @@ _WANTED = "(SELECT unnest(?) AS shard, unnest(?) AS position)"
 
 
 def admitted(policy: Policy) -> str:
-    """Return the SQL condition that a candidate passes all rules but the least P(match), duplicates and mix.
+    """Return the SQL condition that a candidate passes all rules but those on P(match), duplicates and mix.
 
-    A text that fails at its P(match) was not asked for its cosine any more: REASONS is an order.
+    The policy gives the first reason of REASONS alone, so the cosine of a text with low_itm is checked here.
     """
     bounds = [f"WHEN '{source}' THEN itc >= {bound}::FLOAT" for source, bound in least_itc(policy).items()]
     cosine = f"CASE source {' '.join(bounds)} ELSE true END" if bounds else "true"

@@ -6,7 +6,7 @@ from pathlib import Path
 import duckdb
 
 MEMORY = "2GiB"
-"""Of the engine; what needs more is spilled to disk, so that a look at a large run fits beside other work."""
+"""Of the engine. Queries that need more spill to disk, so that they leave room for other work."""
 
 
 def connect(files: Mapping[str, Sequence[str]], spill: Path) -> duckdb.DuckDBPyConnection:
@@ -27,7 +27,7 @@ def connect(files: Mapping[str, Sequence[str]], spill: Path) -> duckdb.DuckDBPyC
     )
     connection.execute("SET allowed_paths = ?", [[path for paths in files.values() for path in paths]])
     connection.execute("SET enable_external_access = false")
-    connection.execute("SET enable_progress_bar = false")  # of python -c it would go between the answers, on stdout
+    connection.execute("SET enable_progress_bar = false")  # python -c would show it between the answers
     connection.execute("SET lock_configuration = true")
     for name, paths in files.items():
         connection.read_parquet(paths).create_view(name)

@@ -40,7 +40,7 @@ def read_images(run: Run, hashes: Mapping[Place, str]) -> dict[Place, bytes | st
 def _read(
     run: Run, shard: Shard, positions: Sequence[int], hashes: Mapping[Place, str]
 ) -> Iterator[tuple[Place, bytes | str]]:
-    """Yield the image of each position of a shard. A shard that is gone costs its images, never the page."""
+    """Yield the image of each position of a shard, or why it is missing, also where the whole shard is gone."""
     try:
         reader = open_planned(run, shard)
         images = {position: next(reader.read(position, position + 1)).image for position in positions}

@@ -10,7 +10,7 @@ Detect = Callable[[pa.Array], pa.Array]
 """Takes cleaned texts, and returns an ISO 639 code for each, null where there is nothing to guess by."""
 
 MIN_SCORE = 0.3
-"""A guess that the model itself holds for less likely is none: of "IMG_2034.JPG" no language can be told."""
+"""Less likely guesses are dropped: a text such as "IMG_2034.JPG" has no language."""
 
 
 def detector() -> Detect:

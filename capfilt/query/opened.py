@@ -29,7 +29,7 @@ from capfilt.records import CONTROL, Shard
 from capfilt.runs import Run, load_policy, load_run
 
 SAMPLES_PER_FILE = 50_000  # of a scratch file: enough for long columns, few enough to hold in memory once per thread
-QUICK_SAMPLES = 6_000_000  # of which questions are answered in seconds, where no other share is asked for
+QUICK_SAMPLES = 6_000_000  # looked at if no share is given: questions on them take seconds
 MAX_THREADS = 16  # each holds such a batch in memory
 
 _VARIED = {
@@ -63,12 +63,12 @@ class OpenRun:
         policy: Policy,
         shards: Sequence[Shard],
         complete: Collection[str],
-        there: int,
+        available: int,
         planned: int,
         languages: bool,
     ) -> None:
         self.run, self.policy, self.planned = run, policy, planned
-        self._drawn, self._there = len(shards), there
+        self._drawn, self._available = len(shards), available
         self._complete = {shard.id for shard in shards if shard.id in complete}
         with ExitStack() as opening:  # what is open is closed again if the rest fails or is interrupted
             self._scratch = tempfile.TemporaryDirectory(prefix="capfilt-query-")
@@ -117,14 +117,14 @@ class OpenRun:
 
     @property
     def share(self) -> float:
-        """Of the shards that are there, those that are looked at."""
-        return self._drawn / self._there if self._there else 1.0
+        """The share of the available shards that is looked at."""
+        return self._drawn / self._available if self._available else 1.0
 
     @property
     def extent(self) -> str:
         """Which shards are looked at, for people."""
-        if self._drawn < self._there:
-            return f"{self._drawn:,} of {self._there:,} shards, drawn by their ids"
+        if self._drawn < self._available:
+            return f"{self._drawn:,} of {self._available:,} shards, drawn by their ids"
         damaged = len({commit.shard for commit in self.commits if commit.damage})
         in_work = len({commit.shard for commit in self.commits} - self._complete)
         told = f"{len(self._complete):,} of {self.planned:,} shards complete"
@@ -133,7 +133,7 @@ class OpenRun:
 
     @property
     def nothing(self) -> str:
-        """What there is to say of a run of which nothing that is looked at is committed."""
+        """Why there is nothing to look at, and which command tells more."""
         root, ledger = shlex.quote(self.run.root), self.run.ledger
         files = (name for id_ in storage.list_folders(ledger) for name in storage.list_files(storage.join(ledger, id_)))
         if any(name.endswith(".json") for name in files):
@@ -142,7 +142,7 @@ class OpenRun:
 
     @property
     def figures(self) -> dict[str, str]:
-        """What this is, for people."""
+        """The run, the policy, and how much of the run is looked at, for people."""
         counts = add_up(commit.candidates for commit in self.commits)
         texts = sum(count for source, count in counts.items() if source != CONTROL)
         return {
@@ -189,17 +189,17 @@ def open_run(
         raise QueryError(f"share is {share}; give one in (0, 1]")
     run = load_run(str(path))
     plan, complete = run.plan(), complete_shards(run)
-    there = [shard for shard in plan if unfinished or shard.id in complete]
+    available = [shard for shard in plan if unfinished or shard.id in complete]
     if share is None:
-        share = min(1.0, QUICK_SAMPLES / max(1, sum(shard.samples for shard in there)))
-    drawn = draw_shards(there, share)
-    return OpenRun(run, policy or run.config().policy, drawn, complete, len(there), len(plan), languages)
+        share = min(1.0, QUICK_SAMPLES / max(1, sum(shard.samples for shard in available)))
+    drawn = draw_shards(available, share)
+    return OpenRun(run, policy or run.config().policy, drawn, complete, len(available), len(plan), languages)
 
 
 def _lay_down(
     run: Run, policy: Policy, shards: Sequence[Shard], folder: Path, languages: bool
 ) -> tuple[list[Commit], dict[str, list[str]]]:
-    """Write the scratch files, and return the commit records behind them and the files by table."""
+    """Write the scratch files, and return the commit records that they come from and the files by table."""
     detect = detector() if languages else None
     starts = accumulate((shard.samples for shard in shards), initial=0)
     groups = groupby(zip(starts, shards, strict=False), lambda pair: pair[0] // SAMPLES_PER_FILE)

@@ -38,12 +38,12 @@ class Pick:
     reasons: tuple[str, ...] = ()  # of the policy, or the status of a sample that was not scored
     key: str | None = None
     where: str | None = None  # a condition on the columns of outcomes
-    disagree: bool = False  # one side alone, own texts or captions, has a text that reaches its cut
+    disagree: bool = False  # either the own texts or the captions reach their cut, not both
     order: Order = "random"
 
 
 def pick(opened: OpenRun, asked: Pick, limit: int, seed: int = 0) -> list[Place]:
-    """Return the places of at most `limit` samples. One with several such texts stands where the first of them does.
+    """Return the places of at most `limit` samples. One with several such texts is placed by the first.
 
     Raises:
         QueryError: `where` is no condition on the columns of outcomes.
@@ -68,7 +68,7 @@ def pick(opened: OpenRun, asked: Pick, limit: int, seed: int = 0) -> list[Place]
 
 
 def _texts(asked: Pick) -> Iterator[str]:
-    """Yield what one text must meet, or one sample that was not scored."""
+    """Yield the conditions on a single text, or on a sample that was not scored."""
     if asked.kept is not None:
         yield "kept" if asked.kept else "NOT kept"
     if asked.near:
@@ -86,7 +86,7 @@ def _texts(asked: Pick) -> Iterator[str]:
 
 
 def _samples(opened: OpenRun, asked: Pick) -> Iterator[str]:
-    """Yield what all texts of a sample together must meet."""
+    """Yield the conditions on a sample, from all of its texts together."""
     cuts = least_itm(opened.policy)
     if asked.disagree:
         own = cuts[opened.run.config().source]

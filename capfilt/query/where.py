@@ -25,9 +25,9 @@ def filtered(relation: duckdb.DuckDBPyRelation, where: str | None) -> duckdb.Duc
 
 @contextmanager
 def query_errors(where: str | None, columns: list[str]) -> Iterator[None]:
-    """Make every complaint of the engine about a condition, if there is one, a QueryError of one line.
+    """Turn what the engine raises about a condition into a QueryError of one line; without a condition it passes.
 
-    Some are found when rows are read alone, as a text that is no number: so what reads them belongs in here too.
+    Some errors, such as a text that is no number, come only when rows are read, so the reading belongs in the block.
     """
     try:
         yield

@@ -41,8 +41,8 @@ class Slices:
 
 
 Corner = tuple[int, int, int]
-"""(i, j, n): so many are kept more, or fewer where n < 0, while the cut of the own texts is at edges[i] or below it and
-that of the synthetic texts at edges[j] or below it. An index behind the last edge stands for any cut."""
+"""(i, j, n): n more are kept (fewer where n < 0) wherever the cut of the own texts is at most edges[i] and that of the
+synthetic texts at most edges[j]. An index after the last edge stands for any cut."""
 
 
 @dataclass(frozen=True, slots=True)

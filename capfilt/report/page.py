@@ -86,7 +86,7 @@ def _digest(text: str) -> str:
 def _parts(text: str) -> tuple[str, str, int, int]:
     """Return what of a text is shown, what is folded away, and how many characters are not shown and left out.
 
-    These are counted as the text has them: what cannot be seen is shown by more characters than it is.
+    The counts are those of the text itself: reveal writes a character that cannot be seen as several.
     """
     embedded, left_out = text[:EMBEDDED], max(0, len(text) - EMBEDDED)
     head, rest = shorten(embedded, SHOWN_CHARACTERS)

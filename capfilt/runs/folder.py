@@ -120,10 +120,10 @@ def start_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
 
 @contextmanager
 def forgotten_unless_begun(run: Run, lease: Lease) -> Iterator[None]:
-    """Let a run of which nothing is committed be begun with other settings, if these keep a block from its work.
+    """Remove the settings and the plan of a run if the block fails by them before anything is committed.
 
-    Its record would refuse the very settings that the error asks for. What is known of its shards stays, and so does
-    all of a run that another driver has taken.
+    Otherwise run.yaml would refuse the corrected settings that the error asks for. The indexes of the shards stay, and
+    so does everything of a run that another driver has taken.
     """
     try:
         yield
@@ -150,7 +150,7 @@ def find_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
                 f"{config.run}: this folder holds a run of other settings; put them back, or start another run "
                 f"with run: ANOTHER_FOLDER\n  " + "\n  ".join(differences)
             )
-        return Run(root, stored.models)  # the name of its ledger, also where settings have come since, with a default
+        return Run(root, stored.models)  # not new.models: settings that were added since change it
     if _holds_training(root):
         raise RunError(f"{config.run}: holds a training; start the run in another folder with run: ANOTHER_FOLDER")
     return Run(root, new.models)

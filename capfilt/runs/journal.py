@@ -1,9 +1,9 @@
 """The journal of a run: what happened, for people. Nothing depends on it.
 
-On a disk it is RUN/journal.jsonl. To a file on an object store nothing can be added. So there each driver has files of
-its own, RUN/journal/TIME-ID.jsonl, of which it writes the last one anew: what is sent does not grow with the journal,
-and no driver overwrites what another has written. The files in the order of their names are the journal. Before them
-comes RUN/journal.jsonl, which earlier versions wrote there, too.
+On a disk it is RUN/journal.jsonl. A file on an object store cannot be appended to, so there each driver has files of
+its own, RUN/journal/TIME-ID.jsonl, and rewrites only the last of them: what it sends does not grow with the journal,
+and it never overwrites another driver's events. The journal is these files in the order of their names, after the
+single RUN/journal.jsonl of earlier versions, if there is one.
 """
 
 import json

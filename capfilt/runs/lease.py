@@ -194,12 +194,12 @@ def _keep(lease: Lease, lost: Callable[[], None], done: threading.Event) -> None
 
 
 def _alive(owner: Owner, now: float) -> bool:
-    if (owner.host, owner.processes) == (socket.gethostname(), _processes()) and not _runs(owner.pid):
+    if (owner.host, owner.processes) == (socket.gethostname(), _processes()) and not _is_running(owner.pid):
         return False
     return now - owner.renewed < EXPIRY
 
 
-def _runs(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

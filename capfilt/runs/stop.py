@@ -61,7 +61,7 @@ def heed_stop(
         end: called, from another thread, when the driver is to end at once.
         is_ours: returns whether the run is still this driver's: else it neither writes nor removes a request.
         meaning: what a stop does to the job, for people.
-        stop: set by a request. Give one if a request matters beyond the block: it is set even by one too late.
+        stop: set by a request. Give one to learn also of a request that comes too late for the block.
     """
     stop = stop or Stop()
     try:

@@ -24,7 +24,7 @@ BITS = 4
 """Hashes that differ in no more bits count as alike."""
 
 MAX_ALIKE = 1000
-"""More hashes that agree in a pair of bands are not compared over it: much that shows little, such as white borders."""
+"""More hashes that agree in a pair of bands are not compared there: all they share may be a white border."""
 
 _BANDS = BITS + 2
 # a band takes every sixth bit, no neighbours: white borders would make such bands equal in millions of files
@@ -53,7 +53,7 @@ def hash_looks(image: DecodedImage) -> int | None:
 
 
 def count_alike(connection: duckdb.DuckDBPyConnection, images: duckdb.DuckDBPyRelation) -> int:
-    """Return how many files look like another, different one that is counted as the first of its kind.
+    """Return how many files look like another, different file, without the first of each kind.
 
     Args:
         connection: that `images` is of; temporary tables are made in it.

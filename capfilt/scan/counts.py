@@ -11,7 +11,7 @@ from capfilt.scan.alike import TELLS_LOOKS, count_alike
 from capfilt.stats.scores import QUANTILES, quantiles_of
 
 PLACEHOLDER = 5
-"""One file under so many different texts shows none of them: "image removed", a logo, a tracking pixel."""
+"""A file that comes with so many different texts is a placeholder: "image removed", a logo, a tracking pixel."""
 
 LISTED = 10  # of what repeats most
 
@@ -90,7 +90,7 @@ def _by(rows: duckdb.DuckDBPyRelation, column: str) -> dict[str, int]:
 
 
 def _examples(samples: duckdb.DuckDBPyRelation) -> dict[str, str]:
-    """Return what was found of one sample of each status, of its text where its image is ok, the commonest first."""
+    """Return an example of each status, or of each text status where the image is ok, the commonest first."""
     reason, example = "if(status = 'ok', text_status, status)", f"min({_NAMED} || ': ' || error)"
     reasons = samples.filter("error <> ''").aggregate(f"{reason} AS reason, {example} AS example, count(*) AS n")
     return dict(reasons.order("n DESC, reason").project("reason, example").fetchall())

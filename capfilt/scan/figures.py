@@ -23,7 +23,7 @@ from capfilt.storage import absolute
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What is in some shards. Everything behind `unread` is counted on the samples that were looked at."""
+    """What is in some shards. Everything after `unread` is counted on the samples that were looked at."""
 
     shards: int
     unusable: dict[str, str]  # URL of a shard -> what cannot be read of it

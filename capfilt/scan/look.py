@@ -19,7 +19,7 @@ from capfilt.records import Sample
 from capfilt.scan.alike import hash_looks
 from capfilt.shards import open_shard
 
-MIN_SIDE = 128  # pixels; a JPEG is decoded no larger than it takes to tell what it shows
+MIN_SIDE = 128  # pixels; JPEGs are shrunk to about this, which is enough to recognise what they show
 _BLANK = 4  # levels of 255 between the darkest and the brightest value of a channel, of an image that shows nothing
 _ROWS = 500  # in memory at once
 
@@ -70,7 +70,7 @@ class Outcome:
 
 
 def look(task: Task) -> Outcome:
-    """Write a row for each sample of a task. A shard that cannot be read on ends the task, which says why."""
+    """Write a row for each sample of a task. Where the shard cannot be read any further, the outcome says why."""
     detect = detector() if task.languages else None
     done, error = 0, ""
     with pq.ParquetWriter(task.output, table([]).schema) as writer:

@@ -56,7 +56,7 @@ def run_tasks(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
 
 
 def _until_one_dies(pool: ProcessPoolExecutor, left: "deque[Task]", most: int) -> Generator[Outcome, None, list[Task]]:
-    """Take tasks in hand until none is left or a process dies; return those that were in hand then."""
+    """Run tasks until none is left or a process dies; return the tasks that were running then."""
     in_hand: dict[Future[Outcome], Task] = {}
     while left or in_hand:
         try:
@@ -101,7 +101,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin(logs: LogSettings) -> None:
-    """Prepare a process of a pool: it ends when its parent says so or is gone, and at no Ctrl-C of its own."""
+    """Prepare a process of a pool: it ignores Ctrl-C, and ends when its parent says so or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # else the pool hands it the next task, and stays
     Thread(target=_end_with_parent, daemon=True).start()
     logs.apply()

@@ -71,7 +71,7 @@ class TarShard:
 
 
 def _foreign(head: bytes) -> str:
-    """Return what a file is that begins so, and what to do; empty where it may be a tar, whose names are anything."""
+    """Return what a file with this head is, and what to do; empty if it may be a tar, which begins with any name."""
     if parse_header(head):
         return ""
     return next(("; ".join(told) for magic, told in _FOREIGN.items() if head.startswith(magic)), "")

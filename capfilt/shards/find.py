@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 def find_shards(inputs: Sequence[str], key: str = "input") -> list[str]:
     """Return the shards that the inputs name, sorted, each once, also where inputs call it by several paths.
 
-    Braces are expanded first, and each name that they give is a file, a folder or a glob. A file or folder that is
-    there is taken as it is called, whatever characters a glob would make something of.
+    Braces are expanded first, and each name that they give is a file, a folder or a glob. An existing file
+    or folder is taken literally, also where its name has characters of a glob.
 
     A folder's shards are its tars; its Parquet files if it has no tar, since beside tars they are tables
     without images; its lists if it has neither. Subfolders are searched only by a glob with **. A glob means the shards

@@ -43,7 +43,7 @@ class Row(NamedTuple):
 def table_rows(text: str, delimiter: str) -> list[Row]:
     """Return the rows below the head of a table.
 
-    In a CSV quotes are marks. In a TSV they are characters as others are, for so most of them are written, except
+    In a CSV quotes delimit cells. In a TSV they are ordinary characters, as most are written that way, except
     around a whole cell; a row that only then has as many cells as the head may hold tabs and line ends in such cells.
     Where the quotes of a CSV do not pair, the lines up to the next that is a row by itself are one row with a problem.
 
@@ -78,7 +78,7 @@ def json_rows(text: str) -> list[Row]:
 
 class _Cells(NamedTuple):
     cells: list[str]
-    stop: int  # the line behind them
+    stop: int  # the line after them
     problem: str = ""
 
 

@@ -49,7 +49,7 @@ def describe(sample: Sample, text: bytes | None, metadata: bytes | None) -> Samp
 
 
 def read_text(data: bytes | None) -> Text:
-    """Decode a text. Bytes behind MAX_TEXT_BYTES are not looked at, as they cannot be among its first MAX_TEXT."""
+    """Decode a text. Bytes after MAX_TEXT_BYTES are not looked at: they hold none of its first MAX_TEXT characters."""
     if data is None:
         return Text("", "missing")
     try:

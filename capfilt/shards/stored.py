@@ -122,7 +122,7 @@ def _members(rows: pa.Table, part: str) -> Iterator[Member | None]:
     names = [f"{key}{suffix}" for key, suffix in zip(rows["key"].to_pylist(), _values(column, "suffix"), strict=True)]
     places = (_values(column, name) for name in ("data", "size", "checksum", "kind"))
     for there, name, data, size, checksum, kind in zip(column.is_valid().to_pylist(), names, *places, strict=True):
-        # which archive it is in has told whose member it is, and is asked no more
+        # the archive was needed only to group the members, and is not stored
         yield Member(name, data, size, checksum, kind, archive=0) if there else None
 
 

@@ -24,13 +24,13 @@ class Member(NamedTuple):
     """One member of a tar and where its bytes are."""
 
     name: str
-    data: int  # offset of its bytes, behind a header; those of a hard link are its file's
+    data: int  # offset of its bytes, after a header; those of a hard link are its file's
     size: int
     checksum: int  # of that header: on reading, the header must still be the same
     # "cut": the file ends inside it; "hard link": to no earlier member; "unknown suffix": said of the image of a sample
     # that has none; "other": a device or a folder
     kind: Kind
-    archive: int  # 0, or more for archives behind the first end mark
+    archive: int  # 0, or more for archives after the first end mark
 
 
 class TarIndex(NamedTuple):
@@ -121,7 +121,7 @@ class _Walk:
         return size
 
     def _end(self, offset: int) -> int:
-        """Return where the file goes on behind an end mark at offset: its size, if only padding follows."""
+        """Return where the file goes on after an end mark at offset: its size, if only padding follows."""
         found = self._nonzero(offset)
         if self.extended:
             self.damage.append(f"the extended header before byte {offset} is of no member: one is missing")
@@ -143,7 +143,7 @@ class _Walk:
         return self.size
 
     def _resync(self, offset: int) -> int:
-        """Return the offset of the next valid header behind the damage at offset, or the size of the file."""
+        """Return the offset of the next valid header after the damage at offset, or the size of the file."""
         found = self._find_header(offset + 1)
         self.damage.append(f"no tar header at byte {offset}: bytes {offset} to {found} are lost")
         self.extended = {}

@@ -21,8 +21,8 @@ Bins = NDArray[np.int64]
 def count_scores(rows: duckdb.DuckDBPyRelation) -> dict[tuple[str, str], Bins]:
     """Return how many candidates have each score, by source and name of the score, where any has one.
 
-    A score is cut to a step, not rounded, by the float32 that a policy compares it with: one that misses a threshold
-    is not counted where that begins.
+    Scores are rounded down to a step, in float32 as a policy compares them: one that just misses a threshold is not
+    counted as if it reached it.
     """
     bins: dict[tuple[str, str], Bins] = {}
     for score in SCORES:
@@ -35,7 +35,7 @@ def count_scores(rows: duckdb.DuckDBPyRelation) -> dict[tuple[str, str], Bins]:
 
 
 def quantiles(bins: Bins) -> dict[str, float]:
-    """Return the least scores that a share of all scores does not exceed, by name: {"p5": ...}."""
+    """Return the quantiles of the scores by name: {"p5": ...}."""
     below = np.cumsum(bins)
     places = np.searchsorted(below, np.array(list(QUANTILES.values())) * below[-1])
     return {name: int(place - _PER_UNIT) / _PER_UNIT for name, place in zip(QUANTILES, places, strict=True)}

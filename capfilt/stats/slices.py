@@ -25,9 +25,9 @@ def _ranges(column: str, edges: Sequence[int]) -> str:
 
 
 def _tenths(column: str, least: int) -> str:
-    """Return SQL that names the tenth of a score, from `least` to 1; an edge counts upwards, 1 to the last.
+    """Return SQL that names the tenth in which a score lies, from `least` to 1.
 
-    Edges are float32, as scores and the thresholds of a policy are.
+    Each tenth holds its lower edge, the last also 1. Edges are float32, as scores and the thresholds of a policy are.
     """
     cases = [
         f"WHEN {column} >= {tenth / 10}::FLOAT THEN '{tenth / 10} to {(tenth + 1) / 10}'"
@@ -45,7 +45,7 @@ class Dimension:
     """Something that a run can be cut by, in SQL over the columns of its outcomes."""
 
     name: str  # of the part that a row belongs to
-    along: str = "0"  # the number by which the parts follow each other; where it is 0, the largest come first
+    along: str = "0"  # sorts the parts; among equals the largest comes first
 
 
 _SIDE = "least(width, height)"
@@ -122,7 +122,7 @@ def cut(opened: OpenRun, by: Sequence[str], where: str | None = None, top: int |
         opened: the run; with its languages, if it is cut by language.
         by: names of DIMENSIONS, one or several.
         where: a condition on the columns of opened.outcomes.
-        top: so many parts with the most texts stand alone, the others together; all by default.
+        top: list this many parts, those with the most texts, and all others as one; None lists all.
 
     Raises:
         QueryError: there is no such dimension, or where is no condition.
@@ -162,7 +162,7 @@ def _part(row: tuple[Any, ...], dimensions: int) -> tuple[Slice, Place]:
     scored, kept, rejected, failed = row[dimensions : dimensions + 4]
     names = tuple(row[:dimensions])
     reasons, statuses = (dict(sorted((counts or {}).items())) for counts in (rejected, failed))
-    # what has no value stands behind what has one
+    # parts without a value come last
     place = tuple((along is None, along or 0) for along in row[dimensions + 4 :])
     return Slice(names, scored, kept, reasons, statuses), place
 

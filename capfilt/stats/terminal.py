@@ -1,4 +1,4 @@
-"""Tables and bars for a terminal, and for what is none."""
+"""Tables and bars for a terminal, or for plain text."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def columns(rows: Sequence[Row], left: int = 1) -> str:
-    """Return rows of cells as aligned columns: the first `left` of them to the left, the others to the right.
+    """Return rows of cells as aligned columns: the first `left` are flush left, the others flush right.
 
-    Whole numbers are told with commas.
+    Whole numbers are written with commas.
     """
     texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
@@ -33,7 +33,7 @@ def indented(lines: Sequence[str]) -> list[str]:
 
 
 def share(part: int, whole: int) -> str:
-    """Return a share in percent, or nothing where there is nothing to share."""
+    """Return a share in percent; empty where the whole is 0."""
     return f"{100 * part / whole:.1f} %" if whole else ""
 
 

@@ -13,11 +13,11 @@ from capfilt.query.where import query_errors
 from capfilt.stats.scores import QUANTILES, quantiles_of
 
 MAX_WORDS = 1_000_000
-"""Words of each source by which diversity is judged. The more words, the fewer are new: so all get equally many."""
+"""Words of each source on which diversity is measured: it falls with their number, so all sources get as many."""
 
 REPEATED = 5  # most repeated texts that are named
 
-# Everything but letters, marks and numbers parts words, so that a comma makes no new one.
+# All but letters, marks and numbers separates words, so that "dog," is the word "dog".
 _WORDS = r"trim(regexp_replace(lower(text), '[^\p{L}\p{M}\p{N}]+', ' ', 'g'))"
 # Equal positions of all shards, spread evenly: Knuth's multiplicative hashing (TAOCP 3, 6.4).
 _CHANCE = "(position * 2654435761 % 4294967296) / 4294967296.0"
@@ -68,9 +68,9 @@ def describe_texts(opened: OpenRun, where: str | None = None) -> dict[str, TextS
 def _describe(rows: duckdb.DuckDBPyRelation, share: float) -> TextStats:
     texts, *lengths = rows.aggregate(f"count(*) AS n, avg(words) AS mean, {quantiles_of('words')}").fetchall()[0]
     alike = rows.aggregate("lower(text) AS folded, count(*) AS n")
-    most = f"min({{'n': -n, 'folded': folded}}, {REPEATED}) FILTER (n > 1)"  # so that all texts are gone through once
+    most = f"min({{'n': -n, 'folded': folded}}, {REPEATED}) FILTER (n > 1)"  # in the same single pass over all texts
     distinct, repeated = alike.aggregate(f"count(*) AS n, {most} AS repeated").fetchall()[0]
-    # what is empty is not filtered here: the engine would search all texts for it, before the draw
+    # empty texts are dropped afterwards: a filter here would look at all texts before the draw
     sample = rows.filter(f"{_CHANCE} < {share}").project(f"{_WORDS} AS words")
     words, vocabulary, pairs, kinds = _count(sample.to_arrow_table()["words"])
     return TextStats(

@@ -60,10 +60,10 @@ def size(path: str) -> int:
 
 
 def version(path: str) -> str:
-    """Return what is another after every writing of a file: a store's ETag, or a local file's number and times.
+    """Return a text that changes whenever a file is written: a store's ETag, or a local file's number, size and times.
 
-    Empty where a store tells nothing of the kind. A copy of a file may have another version; a file of the same
-    version holds the same bytes.
+    Empty where a store has none. A copy of a file may have another version; a file of the same version holds the same
+    bytes.
     """
     local = local_path(path)
     if local is not None:
@@ -93,7 +93,7 @@ def read_bytes(path: str, start: int = 0, length: int | None = None) -> bytes:
         try:
             return bytes(store.cat_file(name, start=start, end=end))
         except OSError as error:
-            if error.errno == errno.EINVAL and store.size(name) <= start:  # S3 refuses a range behind the end
+            if error.errno == errno.EINVAL and store.size(name) <= start:  # S3 refuses a range after the end
                 return b""
             raise
 
@@ -137,8 +137,8 @@ def publish(path: str, data: bytes) -> None:
 def staged(path: str) -> Iterator[Path]:
     """Yield the path of a local file to write; it is published when the block ends, dropped when it raises.
 
-    For a local path it lies beside its final place, so that nothing is copied. It has the mode that the umask gives to
-    new files, whatever the one has that the block puts in its place: safetensors writes files for their owner alone.
+    For a local path it lies beside its final place, so that nothing is copied. It gets the mode that the umask gives
+    to new files, also if the block replaces it by one of another mode: safetensors writes files for their owner alone.
     """
     local = local_path(path)
     with naming(path):
@@ -188,7 +188,7 @@ def remove_folder(folder: str) -> None:
 
 
 def _ask(path: str, call: Callable[[AbstractFileSystem, str], T]) -> T:
-    """Return what a call gives that is made with the file system of a path and the path's name in it."""
+    """Call a function with the file system of a path and the path's name in it, and return its result."""
     with naming(path):
         store, name = _store(path)
         if local_path(path) is not None:

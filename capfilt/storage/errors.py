@@ -39,7 +39,7 @@ def _remedy(error: Exception) -> str:
 
 
 def names(error: OSError, path: str) -> bool:
-    """Return whether an error tells about which path it is. The name of a file in the making tells nobody anything."""
+    """Return whether an error names its path already; the name of a file in the making does not count."""
     return path in str(error) or (error.filename is not None and not str(error.filename).endswith(".partial"))
 
 

@@ -1,4 +1,4 @@
-"""A file of an object store, read by ranges: little at once where reading jumps, ever more where it goes on.
+"""A file of an object store, read by ranges: small ones where reading jumps, growing ones where it goes on.
 
 A request costs its delay, some 20 ms, in which some 2 MB could have come. So the headers of a tar of small images
 are found by reading through them, in few large blocks, and those of a tar of large files by jumping.
@@ -7,7 +7,7 @@ are found by reading through them, in few large blocks, and those of a tar of la
 import io
 from collections.abc import Callable
 
-FIRST_BLOCK = 64 << 10  # bytes of the first request, and of each behind a jump
+FIRST_BLOCK = 64 << 10  # bytes of the first request, and of each after a jump
 LARGEST_BLOCK = 8 << 20  # bytes in memory; larger ones are hardly faster
 NEAR = 1 << 20  # bytes that may be left out and reading still goes on; what lies farther is a jump
 

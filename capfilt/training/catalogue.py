@@ -63,7 +63,7 @@ class Catalogue:
         return sum(size / source.parts for size, source in zip(sizes, self.settings.mixture(), strict=True))
 
     def epochs(self, source: int) -> list[list[int]]:
-        """Return the shards of a source in each of its epochs; behind the last the first comes again."""
+        """Return the shards of a source in each of its epochs; after the last the first comes again."""
         parts = self.settings.mixture()[source].parts
         return [self.sources[source][part::parts] for part in range(parts)]
 
@@ -100,7 +100,7 @@ class Catalogue:
 
 
 def _warn_of_unfinished(urls: Sequence[str]) -> None:
-    """Warn of clean shards whose export is under way, or of which one is done anew: what comes later is never seen."""
+    """Warn of clean shards whose export is not finished: what it writes later is never trained on."""
     for folder in sorted({url.rpartition("/")[0] for url in urls if not url.startswith("http")}):
         if exists(join(folder, "policy.yaml")) and not exists(join(folder, "_SUCCESS")):
             logger.warning("%s: its export is not finished; to its end this training sees what is there now", folder)

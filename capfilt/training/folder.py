@@ -62,7 +62,7 @@ class TrainingRun:
     def begin(self) -> None:
         """Make the folder, or take one of the same settings up; errors as in check.
 
-        States that a run left which was killed when its checkpoint was whole go: nobody resumes from them.
+        Where the checkpoint is whole, states that a killed run left are removed: nobody resumes from them.
         """
         if not self.check():
             if not self._begun:
@@ -72,11 +72,11 @@ class TrainingRun:
             remove_folder(self._states)
 
     def check(self) -> bool:
-        """Return whether the folder is there with these settings; others may be put in their place.
+        """Return whether the folder holds these settings already; if not, they may be written.
 
         Raises:
-            RunError: something was learned here under settings with which it is something else, or by another job, or
-                the folder is a bootstrap's run.
+            RunError: something was learned here under settings that would change it, or by another job, or the folder
+                is a bootstrap's run.
         """
         if exists(join(self.folder, "run.yaml")):
             raise RunError(f"{self.folder}: holds a bootstrap's run; choose another output folder")

@@ -8,11 +8,11 @@ from capfilt.errors import CapfiltError
 T = TypeVar("T")
 
 Failure = CapfiltError | OSError
-"""What reading may end in. A process hands it over like what it makes, since torch would wrap it in a traceback."""
+"""An error of reading. A process passes it on as an item, since torch would wrap a raised one in a traceback."""
 
 
 def taken(made: Iterator[T | Failure]) -> Iterator[T]:
-    """Yield what a loader's processes make, and end them when that is over or left.
+    """Yield what a loader's processes make, and end them with this generator.
 
     Raises:
         CapfiltError, OSError: the first that was handed over.

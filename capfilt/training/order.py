@@ -53,7 +53,7 @@ class Pool:
     number: int  # of the pool among those of a mixture
     seed: int
     samples: Sequence[int]  # of every shard of the data, by its number
-    epochs: Sequence[Sequence[int]]  # the shards of an epoch; behind the last, the first comes again
+    epochs: Sequence[Sequence[int]]  # the shards of an epoch; after the last, the first comes again
     lanes: int  # places of a batch
     block: int  # neighbours that stay together
 
@@ -91,7 +91,7 @@ class Pool:
     def _pieces(self, epoch: int, lane: int) -> list[Piece]:
         """Return the parts of shards that make up a lane's stretch of an epoch.
 
-        A stretch is as long as the lane's share of the draws from start to stop, and lies behind those of the lanes
+        A stretch is as long as the lane's share of the draws from start to stop, and lies after those of the lanes
         before it.
         """
         start, stop = self._start(epoch), self._start(epoch + 1)

@@ -131,9 +131,9 @@ def remember(catalogue: Catalogue, prepare: Preparation) -> dict[Place, Usable |
 
 
 def usable(look: Look, place: Place, shard: Shard) -> tuple[Place, Usable, dict[Place, Unusable]]:
-    """Return the sample at a place, or the next one behind it that is usable, and those before it that are not.
+    """Return the sample at a place, or the next one after it that is usable, and those before it that are not.
 
-    Behind the last sample of the shard comes its first, so that a replacement follows from the shard alone.
+    After the last sample of the shard comes its first, so that a replacement follows from the shard alone.
 
     Raises:
         ShardError: the shard holds no usable sample.

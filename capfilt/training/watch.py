@@ -1,4 +1,4 @@
-"""Reads a run's numbers back from the device, now and then, and stops a run whose losses are no numbers."""
+"""Reads a run's numbers back from the device, now and then, and stops a run whose losses are not finite."""
 
 import math
 import resource
@@ -17,7 +17,7 @@ from capfilt.training.ranks import gather, rank
 from capfilt.training.schedule import Course
 from capfilt.training.tracking import Tracker
 
-DIGITS = 5  # behind the point, of what is written down
+DIGITS = 5  # after the point, of what is written down
 
 
 class Taken(NamedTuple):
@@ -30,7 +30,7 @@ class Taken(NamedTuple):
 
 
 class Watch:
-    """Follows the steps of a run. Asking for a number makes a GPU finish all before it, so most steps are not asked."""
+    """Follows the steps of a run. To read a number, a GPU must finish all before it, so most steps are not read."""
 
     def __init__(self, run: TrainingRun, course: Course, settings: Tracking, objective: nn.Module, start: int) -> None:
         self._run, self._course, self._every, self._objective = run, course, settings.every, objective
@@ -131,5 +131,5 @@ def _memory(device: torch.device) -> float:
 
 
 def _rounded(value: float) -> float:
-    """Return a number as it is written down: losses to five digits behind the point, small rates to five in all."""
+    """Return a number as it is written down: losses to five digits after the point, small rates to five in all."""
     return round(value, DIGITS) if abs(value) >= 1 else float(f"{value:.{DIGITS}g}")
