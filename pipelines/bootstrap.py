@@ -2,8 +2,8 @@
 
 import logging
 import shlex
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Generator, Sequence
+from contextlib import closing, nullcontext
 from functools import partial
 
 from capfilt import storage
@@ -22,9 +22,9 @@ from capfilt.planning import plan_shards, remedy, unusable, warn_of_damage
 from capfilt.progress import Progress
 from capfilt.records import Shard, UnitResult
 from capfilt.runs import Run, forgotten_unless_begun, start_run
-from capfilt.runs.lease import Lease, hold_lease, is_free, swept
+from capfilt.runs.lease import Lease, is_free, swept
 from capfilt.runs.status import Board, keep_status
-from capfilt.runs.stop import Stop, heed_stop
+from capfilt.runs.stop import Stop
 from capfilt.shards import find_shards
 from pipelines.export import export_shards, finish
 from pipelines.follow import Follower
@@ -32,12 +32,13 @@ from pipelines.indexing import index_shards
 from pipelines.resolving import placed, resolved
 from workers.bootstrap_worker import BootstrapWorker
 from workers.decoder import start_decoders
+from workers.driving import driving
 from workers.isolation import Isolation
 from workers.local import run_local
 from workers.metrics import Metered, Metrics
 from workers.pool import run_units
 from workers.session import session
-from workers.signals import end_process, exit_on_sigterm, stop_on_interrupt
+from workers.signals import stop_on_interrupt
 
 Results = Generator[UnitResult, None, None]
 
@@ -79,7 +80,7 @@ def run(
     """
     found = find_shards(config.input)  # first, so that a slip in the inputs leaves no run behind
     root = storage.absolute(config.run)
-    with everywhere(run=root), _held(root, force, stop) as (lease, stop):
+    with everywhere(run=root), driving(root, stop=stop, force=force) as (lease, stop), stop_on_interrupt(stop.ask):
         config = resolved(config, build, local, stop)
         folder = start_run(config, hashes)
         settings = ExportConfig(run=config.run, policy=config.policy)
@@ -97,18 +98,6 @@ def run(
             failed = job.begin() + job.bootstrap(build, hashes, local)
             failed += job.export(settings, local) if config.export and not job.stopped else []
             return job.end(settings, failed)
-
-
-@contextmanager
-def _held(root: str, force: bool, stop: Stop | None) -> Iterator[tuple[Lease, Stop]]:
-    """Hold the lease of a run and heed requests to stop; SIGTERM is handled first, so that it leaves no lease."""
-    with (
-        exit_on_sigterm(),
-        hold_lease(root, force, end_process) as lease,
-        heed_stop(root, end_process, lambda: lease.is_held, stop=stop) as stop,
-        stop_on_interrupt(stop.ask),
-    ):
-        yield lease, stop
 
 
 def _sweep(folder: Run, settings: ExportConfig | None) -> None:

@@ -16,13 +16,14 @@ from capfilt.planning import remedy, unusable
 from capfilt.progress import Progress
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run, load_run
-from capfilt.runs.lease import hold_lease, is_free, require_free, swept
-from capfilt.runs.stop import Stop, heed_stop
+from capfilt.runs.lease import is_free, require_free, swept
+from capfilt.runs.stop import Stop
 from capfilt.shards import open_shard
+from workers.driving import driving
 from workers.export_worker import ExportWorker
 from workers.local import run_local
 from workers.pool import run_units
-from workers.signals import end_process, exit_on_sigterm, stop_on_interrupt
+from workers.signals import stop_on_interrupt
 
 LISTED = 10  # shards that keep a dry run from its work
 
@@ -37,12 +38,9 @@ def run(config: ExportConfig) -> str:
     """
     folder = load_run(config.run)
     shards, ready, failed = _ready(folder)
-    clean, root = folder.clean(config), folder.exporting(config)
-    meaning = "the shards in hand finish, and no other begins"
+    clean, meaning = folder.clean(config), "the shards in hand finish, and no other begins"
     with (
-        exit_on_sigterm(),
-        hold_lease(root, lost=end_process) as lease,
-        heed_stop(root, end_process, lambda: lease.is_held, meaning) as stop,
+        driving(folder.exporting(config), meaning) as (lease, stop),
         stop_on_interrupt(stop.ask),
         swept(lease, partial(_sweep, folder, clean)),
     ):

@@ -21,14 +21,14 @@ from capfilt.errors import StoppedError
 from capfilt.models import build_models, checkpoint_hashes, describe_models
 from capfilt.rounds import Round, clean_of, rounds
 from capfilt.runs import find_run
-from capfilt.runs.lease import hold_lease, require_free
+from capfilt.runs.lease import require_free
 from capfilt.runs.status import Board, keep_status
-from capfilt.runs.stop import Stop, heed_stop
+from capfilt.runs.stop import Stop
 from capfilt.storage import absolute, exists, join
 from capfilt.training.folder import TrainingRun
 from pipelines import bootstrap, bootstrap_dry_run, finetune, pretrain
 from pipelines.resolving import as_begun
-from workers.signals import end_process, exit_on_sigterm
+from workers.driving import driving
 
 C = TypeVar("C", FinetuneConfig, PretrainConfig)
 
@@ -58,12 +58,7 @@ def run(config: RoundsConfig, say: Callable[[str], None]) -> str:
     """
     turns, root, stop = rounds(config), absolute(config.output), Stop()
     meaning = "the job at work ends as it does when it is asked itself, and no other begins"
-    with (
-        exit_on_sigterm(),
-        hold_lease(root, lost=end_process) as lease,
-        heed_stop(root, end_process, lambda: lease.is_held, meaning, stop),
-        keep_status(root, lambda: lease.is_held) as board,
-    ):
+    with driving(root, meaning, stop) as (lease, _), keep_status(root, lambda: lease.is_held) as board:
         _run_stages(config, turns, stop, board, say)
     runs = " ".join(shlex.quote(turn.bootstrap.run) for turn in turns[-2:])
     say(f"next: capfilt compare {runs}" if len(turns) > 1 else f"next: capfilt stats {runs}")

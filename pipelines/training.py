@@ -8,14 +8,13 @@ from capfilt.config.tasks import Finetuning
 from capfilt.config.training import PretrainConfig
 from capfilt.errors import StoppedError
 from capfilt.hardware import require_gpus
-from capfilt.runs.lease import hold_lease
-from capfilt.runs.stop import Stop, heed_stop, stop_requested
+from capfilt.runs.stop import Stop, stop_requested
 from capfilt.storage import absolute
 from capfilt.training.folder import TrainingRun
 from capfilt.training.job import Data, Job
 from capfilt.training.loop import train
+from workers.driving import driving
 from workers.launch import launch
-from workers.signals import end_process, exit_on_sigterm
 
 C = TypeVar("C", PretrainConfig, Finetuning)
 
@@ -40,12 +39,7 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]], stop:
     if not config.cluster.in_this_process:
         require_gpus(config.device.kind, config.cluster.gpus_per_worker)
     folder.check()  # before the lease, which must not be written into another job's folder
-    meaning = "the state is written, then the job ends"
-    with (
-        exit_on_sigterm(),
-        hold_lease(root, lost=end_process) as lease,
-        heed_stop(root, end_process, lambda: lease.is_held, meaning, stop),
-    ):
+    with driving(root, "the state is written, then the job ends", stop):
         folder.begin()  # after the lease: a driver that is refused must not write its settings over the other's
         launch(partial(_work, config, prepare), folder, config.cluster)
         if stop_requested(root) and not folder.finished:

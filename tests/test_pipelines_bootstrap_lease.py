@@ -31,8 +31,8 @@ def test_a_second_driver_is_refused_while_the_first_is_at_work(folder, undisturb
 
 
 def test_sigterm_right_behind_the_lease_leaves_none_behind(folder, monkeypatch):
-    """As do the other jobs; by the signal's own effect, the process would be gone, and its lease there."""
-    monkeypatch.setattr(bootstrap, "heed_stop", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    """So it is for every job; by the signal's own effect, the process would be gone, and its lease there."""
+    monkeypatch.setattr("workers.driving.heed_stop", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         with pytest.raises(SystemExit) as ending:

@@ -1,0 +1,31 @@
+"""The driver of a job: the only one at work in its folder, and ready to be stopped."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from capfilt.runs.lease import Lease, hold_lease
+from capfilt.runs.stop import UNITS, Stop, heed_stop
+from workers.signals import end_process, exit_on_sigterm
+
+
+@contextmanager
+def driving(
+    root: str, meaning: str = UNITS, stop: Stop | None = None, *, force: bool = False
+) -> Iterator[tuple[Lease, Stop]]:
+    """Be the only driver of a job within the block, and heed requests to stop; SIGTERM, too, leaves no lease.
+
+    Args:
+        root: folder of the job.
+        meaning: what a stop does to the job, for people.
+        stop: as in heed_stop.
+        force: take the lease from a driver that seems to be alive.
+
+    Raises:
+        RunError: another driver is at work on the job, or has taken its lease.
+    """
+    with (
+        exit_on_sigterm(),
+        hold_lease(root, force, end_process) as lease,
+        heed_stop(root, end_process, lambda: lease.is_held, meaning, stop) as stop,
+    ):
+        yield lease, stop
