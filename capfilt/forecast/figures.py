@@ -41,9 +41,9 @@ class Forecast:
 
     def to_json(self) -> dict[str, object]:
         """Return all figures as plain values for json.dumps."""
-        found, names = self.survey, ("workers", "devices", "device")
-        estimates = ("hours", "device_hours", "cost", "ledger_bytes", "clean_bytes")
-        values = {name: getattr(self, name) for name in estimates}
+        found = self.survey
+        names = ("hours", "device_hours", "cost", "ledger_bytes", "clean_bytes")
+        estimates = {name: getattr(self, name) for name in names}
         return {
             "shards": {"all": found.files, "looked_at": len(found.shards), "left_out": _named(found)},
             "samples": found.samples._asdict(),
@@ -52,8 +52,10 @@ class Forecast:
             "bytes_left": found.bytes_left._asdict(),
             "pace": None if self.pace is None else asdict(self.pace) | {"seconds": self.pace.seconds._asdict()},
             "rehearsal": None if self.rehearsal is None else _rehearsal(self.rehearsal),
-            **{name: getattr(self, name) for name in names},
-            **{name: None if value is None else value._asdict() for name, value in values.items()},
+            "workers": self.workers,
+            "devices": self.devices,
+            "device": self.device,
+            **{name: None if value is None else value._asdict() for name, value in estimates.items()},
             "allowance": ALLOWANCE,
             "kept": {source: rate.to_json() for source, rate in self.kept.items()},
         }

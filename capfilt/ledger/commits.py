@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from capfilt import storage
@@ -36,15 +36,9 @@ class Commit:
 
 def merge(commits: Sequence[Commit], sha256: dict[str, str]) -> Commit:
     """Return one record for neighbouring units; sha256 holds the hashes of their joint tables."""
-    first, last = commits[0], commits[-1]
-    return Commit(
-        shard=first.shard,
-        lo=first.lo,
-        hi=last.hi,
-        models=first.models,
-        size=first.size,
-        digest=first.digest,
-        damage=first.damage,
+    return replace(
+        commits[0],
+        hi=commits[-1].hi,
         statuses=add_up([commit.statuses for commit in commits]),
         text_statuses=add_up([commit.text_statuses for commit in commits]),
         candidates=add_up([commit.candidates for commit in commits]),
