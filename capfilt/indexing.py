@@ -47,7 +47,7 @@ def index_shard(run: Run, id_: str, url: str) -> Shard:
 
 
 def indexed_shards(run: Run) -> set[str]:
-    """Return the ids of the shards of which an index is kept, by one listing."""
+    """Return the ids of the shards that have an index, by one listing."""
     return {name.removesuffix(".index") for name in storage.list_files(run.indexes)}
 
 
@@ -89,7 +89,7 @@ def _shard(id_: str, reader: ShardReader) -> Shard:
 
 
 def _no_shard(id_: str, url: str, error: Exception) -> Shard:
-    """Return what is planned of a file that is none, so that it is accounted for."""
+    """Return the plan's row of a file that is no shard, so that the file is accounted for."""
     return Shard(id_, url, size=0, digest="", samples=0, damage=str(error))
 
 

@@ -41,7 +41,7 @@ def index_here(run: Run, shards: Sequence[Shard], stop: Stop | None = None) -> G
 def plan_shards(run: Run, found: Sequence[str], index: Index = index_here) -> list[Shard]:
     """Return the shards of a run: indexed at the first start, and the same ones ever after.
 
-    A start that was cut short is gone on with: a shard whose index is there is not walked through again. A shard
+    A start that was cut short is continued: a shard that has an index is not walked through again. A shard
     that was damaged and of which nothing is committed is looked at again, since it may have been fetched again.
 
     Args:

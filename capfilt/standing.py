@@ -33,7 +33,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a run folder tells. The record is None for a training, and for a run of a version that wrote none."""
+    """What a run folder tells. The record is None for a training, and for a run of an early version."""
 
     run: str
     state: str  # one of running, stopping, done, partly, stopped, failed, ended, died, idle

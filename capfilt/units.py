@@ -53,7 +53,7 @@ def piece(shard: Shard, lo: int, hi: int, held: Iterable[Held]) -> Unit:
 def cover(units: Iterable[Unit], samples: int) -> list[Unit]:
     """Return a choice of committed units that contains each of a shard's samples once.
 
-    Units may overlap: a worker that was given up may have finished its unit all the same, after that was split. Both
+    Units may overlap: a worker that was given up may still have finished its unit after that was split. Both
     hold the same rows. If no choice contains each sample once, all units are returned.
     """
     paths: dict[int, list[Unit]] = {0: []}  # by position: units that together cover the samples before it

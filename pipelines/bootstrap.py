@@ -217,7 +217,7 @@ class _Job:
         return failed
 
     def _complete(self, shard: Shard) -> list[str]:
-        """Complete a shard of which all units are committed; return why not, if it cannot be."""
+        """Complete a shard whose units are all committed, and return why not, if it cannot be."""
         try:
             complete_shard(self.folder, shard, self.config)
         except (ShardError, RunError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The dry run of a bootstrap: what is left of it, whether all is there that it needs, and where its files go.
+"""The dry run of a bootstrap: what is left to do, whether everything that it needs is there, and where its files go.
 
 It calls what the job calls before it writes: each check is made in one place.
 """

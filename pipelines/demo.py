@@ -36,7 +36,7 @@ def run(config: DemoConfig, say: Callable[[str], None]) -> dict[str, object]:
 
     Raises:
         RunError: a file of the bootstrap is not as it was written, and a model is not to be trained on it.
-        StoppedError: a job was asked to stop, even if it came to its end all the same, unless it was the last.
+        StoppedError: a job was asked to stop, even if it finished anyway, unless it was the last.
     """
     root, started, stop = Path(config.output), time.monotonic(), Stop()
 

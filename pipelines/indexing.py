@@ -28,7 +28,7 @@ def index_shards(cluster: Cluster | None, stop: Stop, run: Run, shards: Sequence
         cluster: the workers; without them, and where there are few shards, this process does it.
         stop: once it is asked for, the shards in hand are finished, and no other begins.
         run: keeps the indexes.
-        shards: of which nothing but their ids and URLs are known.
+        shards: with their ids and URLs alone.
 
     Raises:
         PlanningError: workers could not index some of the shards; all others are indexed.

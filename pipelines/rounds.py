@@ -54,7 +54,7 @@ def run(config: RoundsConfig, say: Callable[[str], None]) -> str:
     Raises:
         CapfiltError: of a job, a file of one does not fit into the loop, or another driver is at work on the loop.
             What is done stays, and is not done again.
-        StoppedError: the loop or a job was asked to stop, even if the job came to its end all the same.
+        StoppedError: the loop or a job was asked to stop, even if the job finished anyway.
     """
     turns, root, stop = rounds(config), absolute(config.output), Stop()
     meaning = "the job at work ends as it does when it is asked itself, and no other begins"

@@ -8,7 +8,7 @@ from capfilt.runs import Run
 
 
 class IndexWorker:
-    """Takes shards of which only id and URL are known through index_shard."""
+    """Indexes shards by index_shard, given their ids and URLs."""
 
     def __init__(self, run: Run) -> None:
         self._run = run

@@ -155,7 +155,7 @@ class Jobs:
     def follow(self, name: str) -> Iterator[str]:
         """Yield what a job has written and what it goes on to write, fit to be shown, until it ends.
 
-        A log that breaks off, as it does when the dashboard restarts, is gone on with where it was.
+        A log that breaks off, as it does when the dashboard restarts, is continued where it was.
 
         Raises:
             NoAnswerError: the Jobs API has not answered for PATIENCE.

@@ -114,7 +114,7 @@ def _refusals(address: str) -> Iterator[None]:
 def _without_handlers_of_ray() -> Iterator[None]:
     """Keep Ray from setting handlers of SIGTERM: that of ray.init exits with code 15, and that of its nodes with 1.
 
-    A node that was started is ended all the same, by what Ray does when a process exits. In the last moment of a start,
+    A node that was started still ends, by what Ray does when a process exits. In the last moment of a start,
     once Ray's core is built, the core's own handler, which is not Python's, prints a trace and calls ours.
     """
     own = ray_utils.set_sigterm_handler

@@ -91,7 +91,7 @@ def compare(first: OpenRun, second: OpenRun, examples: int = 5) -> Comparison:
     Args:
         first: a run; the same run under two policies can be compared too.
         second: another.
-        examples: so many texts that were lost, and that were gained, are shown.
+        examples: how many lost texts, and how many gained ones, are shown.
     """
     files = {
         f"{name}_{side}": paths for side, run in (("a", first), ("b", second)) for name, paths in run.files.items()

@@ -40,7 +40,7 @@ class ModelSettings(Config):
         return self
 
     def sizes(self, vocabulary: int) -> MEDConfig:
-        """Return the sizes of the model with so many words, [DEC] and [ENC] included."""
+        """Return the sizes of the model for a vocabulary size, [DEC] and [ENC] included."""
         vision = {
             "image_size": self.image_size,
             "patch_size": self.patch_size,

@@ -70,7 +70,7 @@ class Sizes(Config):
     text: TextConfig = Field(TextConfig(), description="the text stack; in VQA both of them")
 
     def require_room(self, key: str, tokens: int) -> None:
-        """Raise ConfigError if texts of so many tokens, as a job's key allows them, are too long for the model."""
+        """Raise ConfigError if texts of `tokens`, as a job's key allows them, are too long for the model."""
         if tokens > self.text.positions:
             raise ConfigError(f"{key}: {tokens}, the model takes {self.text.positions}; lower it")
 

@@ -20,7 +20,7 @@ def in_time(names: Iterable[str]) -> list[str]:
 
 
 def evenly_spaced(names: Sequence[str], wanted: int) -> list[str]:
-    """Return so many of the names, the first of each of as many equal parts; of a short clip some come twice."""
+    """Return `wanted` of the names, the first of each of as many equal parts; of a short clip some come twice."""
     return [names[part * len(names) // wanted] for part in range(wanted)]
 
 

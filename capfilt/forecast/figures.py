@@ -24,7 +24,7 @@ COMPRESSION = Estimate(0.85, 1.0, 1.05)
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a job will take. What is not known is None. Money is in the currency of the price."""
+    """What a job will take. Unknown figures are None. Money is in the currency of the price."""
 
     survey: Survey
     rehearsal: Rehearsal | None

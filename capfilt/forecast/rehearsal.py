@@ -61,7 +61,7 @@ def rehearse(build: Build, config: BootstrapConfig, units: Sequence[Unit], image
         config: the job, its device resolved. Nothing of its own run is read or written.
         units: of which the samples are drawn, by the job's seed.
         images: samples of a repeat; rounded up to whole batches.
-        repeats: on other samples each, where there are so many.
+        repeats: each on other samples, as far as there are enough.
 
     Raises:
         CapfiltError: a model cannot be loaded, or a shard cannot be read.

@@ -42,7 +42,7 @@ def bytes_held(shard: Shard, listed: float) -> float:
 
 
 def most_clean(held: float, samples: float, captions: int) -> float:
-    """Return the most bytes that clean shards take of samples that hold so many; rare metadata may need more."""
+    """Return the most bytes that the clean shards of samples of `held` bytes take; rare metadata may need more."""
     return held + samples * (_SAMPLE + captions * _CAPTION)
 
 

@@ -58,7 +58,7 @@ class Survey:
         return self._total(lambda shard: float(self.rest.uncommitted(shard) > 0))
 
     def most_clean(self, captions: int) -> float:
-        """Return the most bytes of the clean shards of what is left, with so many captions for an image."""
+        """Return the most bytes of the clean shards of what is left, given the captions of an image."""
         return most_clean(self.bytes_left.high, self.samples_left.high, captions)
 
     def _held(self, shard: Shard) -> float:

@@ -56,7 +56,7 @@ class Spans(NamedTuple):
 
     @classmethod
     def even(cls, groups: int, rows: int, device: torch.device) -> Self:
-        """Return where groups of equally many rows lie."""
+        """Return where groups of `rows` rows each lie."""
         return cls(torch.arange(0, (groups + 1) * rows, rows, dtype=torch.int32, device=device), rows)
 
     def rounded(self, step: int) -> Self:

@@ -56,7 +56,7 @@ class UnpaddedTexts(NamedTuple):
 
     @classmethod
     def varlen(cls, ids: Tensor, keep: Tensor, owners: Tensor, images: int, tokens: int) -> "UnpaddedTexts":
-        """List the real tokens of texts, grouped in lists, for images of so many tokens; the rest is as in `of`.
+        """List the real tokens of texts, grouped in lists, for images of `tokens` tokens; the rest is as in `of`.
 
         The lengths of lists and of their longest groups are rounded up, so that few different ones occur. The padding
         belongs to no group, and its results are meaningless.

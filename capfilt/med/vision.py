@@ -116,7 +116,7 @@ def normalise(pixels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def is_square(patches: int) -> bool:
-    """Return whether so many patches make a square grid, as resize_positions assumes."""
+    """Return whether a number of patches makes a square grid, as resize_positions assumes."""
     return patches > 0 and isqrt(patches) ** 2 == patches
 
 

@@ -29,7 +29,7 @@ from capfilt.records import CONTROL, Shard
 from capfilt.runs import Run, load_policy, load_run
 
 SAMPLES_PER_FILE = 50_000  # of a scratch file: enough for long columns, few enough to hold in memory once per thread
-QUICK_SAMPLES = 6_000_000  # looked at if no share is given: questions on them take seconds
+QUICK_SAMPLES = 6_000_000  # looked at where no share is asked for: questions on them take seconds
 MAX_THREADS = 16  # each holds such a batch in memory
 
 _VARIED = {

@@ -1,4 +1,4 @@
-"""Conditions that a user writes: an SQL expression over documented columns, and one line when it is none."""
+"""Conditions that a user writes: SQL expressions over documented columns, and errors of one line."""
 
 import re
 from collections.abc import Iterator

@@ -36,7 +36,7 @@ class SourceDifference:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Texts of which the two policies think differently."""
+    """Texts that fare differently under the two policies."""
 
     source: str
     before: str | None  # the reason why they were not kept; None: they were
@@ -87,7 +87,7 @@ class Difference:
 
 @dataclass(slots=True)
 class _Found:
-    """The same of one shard, and of several when they are added up."""
+    """What a Difference is made of, for one shard or for several added up."""
 
     outcomes: Counter[tuple[str, str | None, str | None]] = field(default_factory=Counter)  # source, before, after
     samples: Counter[str] = field(default_factory=Counter)
@@ -108,7 +108,7 @@ def difference(run: Run, before: Policy, after: Policy, examples: int = 5, seed:
         run: the run.
         before: the policy to compare with.
         after: the new one.
-        examples: so many gained and lost texts are drawn, evenly from all.
+        examples: how many gained and how many lost texts are drawn, evenly from all.
         seed: of the draw.
 
     Raises:

@@ -46,7 +46,7 @@ class Grouped(NamedTuple):
 
 
 def group(members: Iterable[Member]) -> Grouped:
-    """Return the samples, and what of the tar is none.
+    """Return the samples, and the members that are no part of any.
 
     A second image (or text, or JSON) with a key makes a second sample, marked as a duplicate: nothing is merged
     or overlooked, but texts of several suffixes, of which one counts. Archives in one file are grouped each for itself,

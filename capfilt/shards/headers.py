@@ -23,7 +23,7 @@ class Header(NamedTuple):
 
 
 def parse_header(block: bytes) -> Header | None:
-    """Return the header in a block, or None if the block is none: its checksum must stand for its bytes."""
+    """Return the header in a block, or None if it holds none: its checksum must be that of its bytes."""
     checksum, size = _number(block[_CHECKSUM]), _number(block[124:136])
     if checksum is None or size is None or checksum != header_sum(block):
         return None

@@ -107,7 +107,7 @@ def _committed(opened: OpenRun) -> tuple[dict[str, int], int, int]:
 
 
 def _matching(rows: duckdb.DuckDBPyRelation) -> tuple[dict[str, int], int, int]:
-    """Return the same of the samples that some rows belong to."""
+    """Return the same figures for the samples that some rows belong to."""
     samples = rows.aggregate("shard, position, status, bool_or(kept) AS kept, sum(tokens) AS tokens")
     found = samples.aggregate("status, count(*) AS n, count(*) FILTER (kept) AS kept, sum(tokens) AS tokens").fetchall()
     statuses = {status: count for status, count, _, _ in sorted(found)}

@@ -49,7 +49,7 @@ class TextStats:
 def describe_texts(opened: OpenRun, where: str | None = None) -> dict[str, TextStats]:
     """Return the statistics of the texts by source, where there are any.
 
-    Diversity is judged on about equally many words of each source, MAX_WORDS at most, from samples drawn by position.
+    Diversity is measured on about as many words of each source, MAX_WORDS at most, from samples drawn by position.
 
     Raises:
         QueryError: where is no condition on the columns of opened.candidates.
@@ -86,7 +86,7 @@ def _describe(rows: duckdb.DuckDBPyRelation, share: float) -> TextStats:
 
 
 def _count(texts: pa.ChunkedArray) -> tuple[int, int, int, int]:
-    """Return how many words there are in texts, how many different ones, and the same of pairs of neighbours."""
+    """Return the words in texts and the different ones among them, then the same for pairs of neighbours."""
     lists = pc.split_pattern(texts.filter(pc.not_equal(texts, "")).combine_chunks(), " ")
     words = lists.flatten().dictionary_encode()
     codes, text = words.indices.to_numpy().astype(np.int64), pc.list_parent_indices(lists).to_numpy()

@@ -39,7 +39,7 @@ def image_path(pattern: str, entry: Entry, where: str) -> str:
     """Return where the image of an entry lies: the pattern with the entry's values in its braces.
 
     Raises:
-        AnnotationError: the pattern names a key that the entry lacks, or is none.
+        AnnotationError: the pattern is malformed, or names a key that the entry lacks.
     """
     try:
         return pattern.format(**entry)

@@ -196,7 +196,7 @@ class TrainingRun:
         """Return all whole lines of the metrics; the last may still be in the making, or was cut short.
 
         Raises:
-            RunError: one of them is none.
+            RunError: a line cannot be read.
         """
         return [values for _, values in self._metric_lines()]
 

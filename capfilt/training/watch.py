@@ -75,7 +75,7 @@ class Watch:
     def check(self) -> None:
         """Raise ModelError if a loss, or the length of a gradient, since the last look is not a finite number.
 
-        A gradient that is none spoils the weights although its step's losses were sound: no state may follow it.
+        A gradient that is not finite spoils the weights even where the losses were finite: no state may follow it.
         """
         taken, self._taken = self._taken, []
         numbers = torch.cat([torch.cat([step.losses, step.norm[None]]) for step in taken]).tolist() if taken else []
