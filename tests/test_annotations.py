@@ -23,9 +23,9 @@ ORIGINAL_TRAIN = [
     {"image": "1.jpg", "caption": "dogs", "image_id": "coco_1"},
 ]
 COCO = {
-    "images": [{"id": 7, "file_name": "1.jpg"}, {"id": 5, "file_name": "2.jpg"}],
+    "images": [{"id": 7, "file_name": "1.jpg"}, {"id": "5b", "file_name": "2.jpg"}],
     "annotations": [
-        {"image_id": 5, "id": 1, "caption": "a cat"},
+        {"image_id": "5b", "id": 1, "caption": "a cat"},
         {"image_id": 7, "id": 2, "caption": "a dog"},
         {"image_id": 7, "id": 3, "caption": "dogs"},
     ],
@@ -73,14 +73,16 @@ def test_the_domain_of_nocaps_is_its_split(tmp_path):
 
 def test_lines_may_hold_captions_clips_or_frames(tmp_path):
     lines = [
-        {"image": "1.jpg", "captions": ["a dog", "dogs"], "official_split": "test"},
-        {"clip_name": "video7", "caption": "a cat"},
-        {"video": "v8", "frames": ["v8/3.jpg", "v8/9.jpg"], "caption": "cats"},
+        {"image": "1.jpg", "captions": ["a dog", "dogs"], "caption": "", "official_split": "test", "split": "train"},
+        {"clip_name": "video7", "caption": "a cat", "split": "val"},
+        {"image": "8.jpg", "video": "v8", "frames": ["v8/3.jpg", "v8/9.jpg"], "caption": "cats"},
+        {"frames": ["v9/3.jpg", "v9/9.jpg"], "caption": "a cow"},
     ]
-    image, clip, frames = read(write_lines(tmp_path / "notes.jsonl", lines))
+    image, clip, frames, nameless = read(write_lines(tmp_path / "notes.jsonl", lines))
     assert (image.name, image.captions, image.split) == ("1.jpg", ("a dog", "dogs"), "test")
-    assert (clip.name, clip.captions, clip.frames) == ("video7", ("a cat",), ())
+    assert (clip.name, clip.captions, clip.split, clip.frames) == ("video7", ("a cat",), "val", ())
     assert (frames.name, frames.frames) == ("v8", ("v8/3.jpg", "v8/9.jpg"))
+    assert (nameless.name, nameless.frames) == ("v9/3.jpg", ("v9/3.jpg", "v9/9.jpg"))
 
 
 def test_a_line_separator_inside_a_caption_is_no_end_of_line(tmp_path):
@@ -98,12 +100,16 @@ def test_one_line_alone_is_a_file_of_lines(tmp_path):
     [
         ({"images": [{"filename": "1.jpg", "sentences": ["a dog"]}]}, "entry 1: sentences: entry 1 is a str, not"),
         ({"images": [{"file_name": "1.jpg"}], "annotations": []}, r"notes\.json: image 1: id is no number and no name"),
+        ({"images": [{"file_name": "1.jpg"}], "annotations": {}}, "entry 1: there is no filename"),
         ({"images": [], "annotations": [{"caption": "a"}]}, "annotation 1: image_id is no number and no name; give"),
         ({"images": [], "annotations": [{"caption": "a", "image_id": [7]}]}, "annotation 1: image_id is no number"),
         ([{"image": "1.jpg"}], r"notes\.json: entry 1: 1\.jpg has no text under captions or caption; give each"),
-        ([{"image": "1.jpg", "caption": " "}], r"entry 1: 1\.jpg has no caption; give a file with captions"),
+        ([{"image": "1.jpg", "caption": ["a dog", None]}], r"notes\.json: entry 1: 1\.jpg has no text under captions"),
+        ([{"image": "1.jpg", "caption": " "}] * 2, r"entry 1: 1\.jpg has no caption; give a file with captions"),
         ([{"caption": "a dog"}], r"notes\.json: entry 1: there is no image, where a str belongs"),
         ([{"image": 3, "caption": "a"}], "image is 3, where a str belongs"),
+        ([{"image": None, "caption": "a"}], "image is null, where a str belongs"),
+        ([{"image": [0] * 99, "caption": "a"}], r"image is \[0[ 0,]{48}, where a str belongs"),
         ([3], "entry 1 is a int, not an object"),
         ([], "holds no entry; fetch it again"),
         ({"pictures": []}, "there is no image"),
@@ -124,8 +130,10 @@ def test_another_layout_is_refused_with_entry_and_remedy(tmp_path, value, messag
         '\ufeff[{"image": "1.jpg", "caption": "a"}, {"image": "2.jpg", "caption": "b"}]',
         '\ufeff{"image": "1.jpg", "caption": "a"}\r\n{"image": "2.jpg", "caption": "b"}\r\n',
         '[{"image": "1.jpg", "caption": "a"}\n,{"image": "2.jpg", "caption": "b"}\n]',
+        '{\n "images": [\n  {"id": 1, "file_name": "1.jpg"},\n  {"id": 2, "file_name": "2.jpg"}\n ],\n'
+        ' "annotations": [{"image_id": 1, "caption": "a"}, {"image_id": 2, "caption": "b"}]\n}\n',
     ],
-    ids=["byte order mark", "lines with one", "commas in front"],
+    ids=["byte order mark", "lines with one", "commas in front", "indented"],
 )
 def test_a_file_may_be_written_as_editors_and_other_programs_do(tmp_path, text):
     (tmp_path / "notes.json").write_bytes(text.encode())
@@ -144,12 +152,16 @@ def test_json_that_python_cannot_hold_is_named(tmp_path, text):
         read(tmp_path / "notes.json")
 
 
-def test_half_a_character_alone_which_no_tokenizer_takes_becomes_a_question_mark(tmp_path):
-    captions = ["a dog \ud83d", "a cat \N{DOG FACE}"]
+@pytest.mark.parametrize("escape", [r"\ud", r"\uD"])
+def test_half_a_character_alone_which_no_tokenizer_takes_becomes_a_question_mark(tmp_path, escape):
+    captions = ["a dog \ud83d", "a \udc2e cow", "a cat \N{DOG FACE}"]
 
-    (entry,) = read(written(tmp_path, [{"image": "1.jpg", "caption": captions}]))
+    path = written(tmp_path, [{"image": "1.jpg", "caption": captions}])
+    path.write_text(path.read_text().replace(r"\ud", escape))
 
-    assert entry.captions == ("a dog ?", "a cat \N{DOG FACE}")
+    (entry,) = read(path)
+
+    assert entry.captions == ("a dog ?", "a ? cow", "a cat \N{DOG FACE}")
 
 
 def test_a_missing_file_and_a_damaged_one_are_named(tmp_path):
@@ -169,6 +181,10 @@ def test_a_missing_file_and_a_damaged_one_are_named(tmp_path):
 def test_a_split_that_is_not_there_is_refused_with_those_that_are(tmp_path):
     with pytest.raises(AnnotationError, match=r"no entry of split val; set data\.split to one it has: restval, test"):
         read(written(tmp_path, KARPATHY), split="val")
+    with pytest.raises(AnnotationError, match=r"set data\.split to one it has: none at all$"):
+        read(written(tmp_path, ORIGINAL_TEST), split="val")
+    with pytest.raises(AnnotationError, match=r"set data\.split to one it has: dev$"):
+        read(written(tmp_path, [*ORIGINAL_TEST, {"image": "3.jpg", "caption": "a", "split": "dev"}]), split="val")
 
 
 def test_the_real_captions_are_read(shared):

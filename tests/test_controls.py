@@ -9,7 +9,7 @@ from capfilt.bootstrap import capfilt_batch
 from capfilt.config import Policy
 from capfilt.controls import CAPTION, OWN, add_controls
 from capfilt.ledger import candidates_table, read_candidates
-from capfilt.policy import select
+from capfilt.policy import cleaned, select
 from capfilt.query import open_run
 from capfilt.records import Candidate, Sample
 from capfilt.runs import load_run
@@ -129,13 +129,13 @@ def test_control_texts_are_scored_against_the_image_that_they_do_not_fit(tmp_pat
 
 
 def test_no_policy_selects_a_control_text():
-    rows = [Candidate(0, "k", "web", 0, "a", itm=0.9), Candidate(0, "k", "control", 0, "b", itm=1.0)]
+    rows = [Candidate(0, "k", "control", 0, "b", itm=1.0), Candidate(0, "k", "web", 0, "a", itm=0.9)]
+    table = candidates_table("00000", rows)
     everything = Policy(web_itm=0, synthetic_itm=0)
 
-    selection = select(candidates_table("00000", rows), everything)
-
-    assert selection["text"].to_pylist() == ["a"]
-    assert select(candidates_table("00000", rows[1:]), everything).num_rows == 0
+    for texts in (None, cleaned(table["text"])):
+        assert select(table, everything, texts)["text"].to_pylist() == ["a"]
+    assert select(table.slice(0, 1), everything).num_rows == 0
 
 
 @pytest.fixture(scope="module")

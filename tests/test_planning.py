@@ -1,13 +1,24 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fakes import NAMES, job_config, write_shard
+from ledgers import commit, record, web
 
 from capfilt.errors import RunError
 from capfilt.forecast.survey import survey
-from capfilt.planning import TOLD, index_here, passed_over, plan_shards, shards_at, unusable, warn_of_damage
-from capfilt.records import Shard
+from capfilt.planning import (
+    TOLD,
+    index_here,
+    passed_over,
+    plan_shards,
+    shards_at,
+    tell_passed_over,
+    unusable,
+    warn_of_damage,
+)
+from capfilt.records import PassedOver, Shard
 from capfilt.runs import Run, start_run
 from capfilt.shards import find_shards, write_tar
 
@@ -21,6 +32,8 @@ def test_shards_that_are_left_out_are_told_and_of_many_their_number(caplog):
 
     warn_of_damage("left out", shards[:2])
     assert caplog.messages == ["left out: 0.tar: is empty", "left out: 1.tar: is empty"]
+    warn_of_damage("left out", shards[:TOLD])
+    assert caplog.messages[-1] == f"left out: {TOLD - 1}.tar: is empty"
     warn_of_damage("left out", shards)
     assert caplog.messages[-2:] == [f"left out: {TOLD - 1}.tar: is empty", "left out: 5 more; capfilt scan lists all"]
 
@@ -53,9 +66,11 @@ def test_paths_are_absolute_since_workers_have_other_current_folders(run, tmp_pa
 
 def test_a_plan_once_made_is_read_not_made_again(run, tmp_path):
     first = plan_shards(run, found(tmp_path))
+    written = Path(run.root, "plan/shards.parquet").stat().st_mtime_ns
     write_shard(tmp_path / "in/1.tar", [("blue", "")])
 
     assert plan_shards(run, found(tmp_path)) == first
+    assert Path(run.root, "plan/shards.parquet").stat().st_mtime_ns == written
 
 
 def test_a_plan_that_was_cut_short_goes_on_with_what_was_indexed(run, tmp_path):
@@ -70,6 +85,17 @@ def test_a_plan_that_was_cut_short_goes_on_with_what_was_indexed(run, tmp_path):
 
     assert asked == ["0", "2"]
     assert [(shard.id, shard.samples) for shard in shards] == [("0", 1), ("1", 2), ("2", 3)]
+
+
+def test_of_a_plan_that_was_cut_short_a_damaged_shard_is_looked_at_again(run, tmp_path):
+    path = tmp_path / "in/2.tar"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1500])
+    (damaged,) = index_here(run, [Shard("2", str(path), 0, "", 0)])
+    assert damaged.damage
+    path.write_bytes(whole)
+
+    assert [shard.damage for shard in plan_shards(run, found(tmp_path))] == ["", "", ""]
 
 
 def test_a_file_that_is_no_shard_is_planned_with_what_is_wrong(run, tmp_path):
@@ -90,6 +116,27 @@ def test_a_shard_that_was_mended_is_planned_anew(run, tmp_path):
     assert run.plan()[1].samples == 5
 
 
+def test_a_damaged_shard_of_which_something_is_committed_stays_as_it_was_planned(run, tmp_path):
+    path = tmp_path / "in/2.tar"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    planned = plan_shards(run, found(tmp_path))
+    assert planned[2].damage
+    commit(run, planned[2], [0, 1], [record(0)], [web(0)])
+    path.write_bytes(whole)
+
+    assert plan_shards(run, found(tmp_path)) == planned
+
+
+def test_members_that_are_no_part_of_a_sample_are_told_the_commonest_first():
+    members = {".jp2": PassedOver(3, "1.jp2"), ".psd": PassedOver(900, "a.psd")}
+    shards = [replace(WHOLE, url=f"in/{n}.tar", passed_over=members) for n in range(2)]
+
+    assert tell_passed_over(passed_over(shards)) == (
+        "members of tars that are no part of a sample: 1,800 .psd (0.tar: a.psd), 6 .jp2 (0.tar: 1.jp2)"
+    )
+
+
 def test_members_that_are_no_part_of_a_sample_are_told_when_a_run_is_planned(run, tmp_path, caplog):
     for n in range(2):
         write_tar(tmp_path / f"in/{n}.tar", [("0.jpg", b"x"), ("1.jp2", b"y")])
@@ -104,9 +151,11 @@ def test_members_that_are_no_part_of_a_sample_are_told_when_a_run_is_planned(run
 def test_files_that_go_are_refused_by_name_the_first_ten_of_them(run, tmp_path):
     plan_shards(run, found(tmp_path))
 
-    with pytest.raises(RunError, match=r"\n +gone: .*/0\.tar\n +gone: .*/1\.tar\n +new: .*/9\.tar$"):
-        plan_shards(run, [f"{tmp_path}/in/{n}.tar" for n in (2, 9)])
-    with pytest.raises(RunError, match=r"and 7 more$"):
+    with pytest.raises(RunError, match=r"\n +gone: .*/0\.tar\n +gone: .*/1\.tar\n +new: .*/8\.tar\n +new: .*/9\.tar$"):
+        plan_shards(run, [f"{tmp_path}/in/{n}.tar" for n in (9, 2, 8)])
+    with pytest.raises(RunError, match=r"(\n +(gone|new): .*/\d+\.tar){10}$"):
+        plan_shards(run, [f"{tmp_path}/in/{n}.tar" for n in range(1, 12)])
+    with pytest.raises(RunError, match=r"(\n +(gone|new): .*/\d+\.tar){10}\n +and 7 more$"):
         plan_shards(run, [f"{tmp_path}/in/{n}.tar" for n in range(1, 19)])
 
 

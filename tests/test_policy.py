@@ -170,6 +170,7 @@ def test_a_text_at_the_threshold_is_kept(threshold):
     below = float(np.nextafter(np.float32(threshold), np.float32(0)))
 
     assert outcome([web(0, threshold), web(1, below)], web_itm=threshold) == [None, "low_itm"]
+    assert outcome([web(0, itc=threshold), web(1, itc=below)], web_itc=threshold) == [None, "low_itc"]
 
 
 def test_blips_rule_is_the_default():
@@ -190,10 +191,17 @@ def test_a_text_without_a_score_is_never_kept(score):
 
 
 def test_of_equal_texts_the_web_text_stays():
-    texts = [synthetic(0, 0.9, "a dog", 0), synthetic(0, 0.9, "a  DOG", 1), web(0, 0.6, "<i>A dog</i>"), web(1, 0.6)]
+    texts = [synthetic(0, 0.9, "a gnü", 0), synthetic(0, 0.9, "a  GNÜ", 1), web(0, 0.6, "<i>A gnü</i>"), web(1, 0.6)]
 
     assert outcome(texts) == ["duplicate", "duplicate", None, None]
     assert outcome(texts, drop_duplicates=False) == [None] * 4
+
+
+def test_of_texts_that_fit_equally_well_the_web_text_is_best_and_then_the_captions_by_number():
+    texts = [synthetic(0, 0.5, "a dog", 1), synthetic(0, 0.5, "a cat", 0), web(0, 0.5)]
+
+    assert outcome(texts, mix="best") == ["mix", "mix", None]
+    assert outcome(texts, mix="top_k", top_k=2) == ["mix", None, None]
 
 
 def test_texts_of_other_samples_and_other_shards_are_no_duplicates():

@@ -1,5 +1,6 @@
 import hashlib
 
+import numpy as np
 import pytest
 from galleries import SCORES, gallery_run
 from ledgers import CHECKPOINTS, SHARD, complete, config, new_run, record, synthetic, web
@@ -42,6 +43,7 @@ def test_rejected_and_kept_are_the_policys_words(opened):
 
     assert sorted(kept) == [("00002", n) for n in range(4)]
     assert sorted(rejected) == [("00002", n) for n in range(4, 8)]
+    assert {("00001", 6), ("00001", 7)}.isdisjoint(places(opened, kept=False))  # which were not scored
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_whatever_the_order_texts_without_a_score_come_last(tmp_path, order, pos
 
 def test_as_many_samples_come_as_are_asked_for_however_many_texts_the_first_ones_have(tmp_path):
     run = new_run(tmp_path)
-    texts = [synthetic(n, 0.9 - n / 10 + index / 1000, index=index) for n in range(4) for index in range(5)]
+    texts = [synthetic(n, 0.9 - n / 10 + index / 1000, index=index) for n in range(4) for index in range(5 - n)]
     complete(run, SHARD, [record(n) for n in range(4)], texts)
 
     with open_run(run.root) as opened:
@@ -95,6 +97,36 @@ def test_near_the_cut_asks_for_the_cut_of_the_source(tmp_path):
 
     assert sorted(SCORES[position] for _, position in near) == [0.9, 0.95]
     assert sorted(SCORES[7 - position] for _, position in captions) == [0.2]
+
+
+def test_near_are_scores_that_are_no_farther_from_the_cut(tmp_path):
+    run = new_run(tmp_path)
+    scores = 0.05, float(np.nextafter(np.float32(0.05), np.float32(0))), 0.1, 0.14
+    complete(run, SHARD, [record(n) for n in range(4)], [web(n, score) for n, score in enumerate(scores)])
+
+    with open_run(run.root, Policy(web_itm=0.1)) as opened:
+        assert sorted(position for _, position in places(opened, near=True)) == [0, 2, 3]
+
+
+@pytest.mark.parametrize("cut", [0.9, 1e-05])
+def test_a_side_whose_text_is_exactly_at_its_cut_reaches_it(tmp_path, cut):
+    run = new_run(tmp_path)
+    texts = [web(0, cut), synthetic(0, 0.0), web(1, 0.0), synthetic(1, cut), web(2, cut), synthetic(2, cut)]
+    complete(run, SHARD, [record(n) for n in range(4)], texts)
+
+    with open_run(run.root, Policy(web_itm=cut, synthetic_itm=cut)) as opened:
+        assert sorted(position for _, position in places(opened, disagree=True)) == [0, 1]
+
+
+def test_of_samples_with_scores_of_one_side_alone_none_is_in_the_order_of_disagreement(tmp_path):
+    run = new_run(tmp_path)
+    texts = [web(0), synthetic(0, None), synthetic(1), web(2), synthetic(2)]
+    complete(run, SHARD, [record(n) for n in range(4)], texts)
+
+    with open_run(run.root) as opened:
+        assert places(opened, order="disagreement") == [("00000", 2)]
+        for order in ("random", "position"):
+            assert sorted(places(opened, order=order)) == [("00000", n) for n in range(4)]  # also that without a text
 
 
 def test_disagreement_is_between_a_samples_own_text_and_its_best_caption(opened):

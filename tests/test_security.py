@@ -21,11 +21,12 @@ from safetensors.torch import save_file
 from tars import read_all
 
 from capfilt.cli import cli
-from capfilt.config import BootstrapConfig, Cluster, load
-from capfilt.errors import CapfiltError, CheckpointError, ConfigError
+from capfilt.config import BootstrapConfig, Cluster, Config, load
+from capfilt.errors import CapfiltError, CheckpointError, ConfigError, RunError
 from capfilt.med.weights import load_tensors
 from capfilt.runs import load_run
 from capfilt.shards import open_shard, write_tar
+from capfilt.training.folder import TrainingRun
 from capfilt.verify import verify
 from pipelines import bootstrap
 from workers.pool import session
@@ -112,6 +113,14 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path, bombed, name):
 
     with pytest.raises(CheckpointError, match="never unpickled"):
         load_tensors(tmp_path / name)
+
+
+def test_code_in_a_state_of_a_training_is_never_run(tmp_path, bombed):
+    (tmp_path / "states").mkdir()
+    torch.save({"step": 10, "objective": Bomb(bombed)}, tmp_path / "states" / "000000010.pt")
+
+    with pytest.raises(RunError, match="every state is damaged"):
+        TrainingRun(tmp_path, Config()).restore()
 
 
 def test_a_pickle_under_the_name_of_safetensors_is_no_checkpoint(tmp_path, bombed):
