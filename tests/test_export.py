@@ -10,10 +10,11 @@ from ledgers import commit, complete, image, input_shard, new_run, record, recor
 
 from capfilt import export as exports
 from capfilt import storage
-from capfilt.config import ExportConfig, Policy
+from capfilt.config import ExportConfig, Policy, loads
 from capfilt.errors import RunError, ShardError
 from capfilt.export import export_shard, finish_export, finished_shards
 from capfilt.ledger.quarantine import release
+from capfilt.runs import Selection
 from capfilt.shards import open_shard, write_tar
 from capfilt.verify.clean import verify_clean
 
@@ -115,6 +116,18 @@ def test_of_texts_that_fit_equally_well_the_samples_own_comes_first_and_then_the
     assert row["syn_caption"] == "caption 0"
 
 
+def test_a_text_of_people_is_a_samples_own(tmp_path):
+    shard = input_shard(tmp_path, [image(0)])
+    run = new_run(tmp_path, [shard])
+    complete(run, shard, records_of(shard), [web(0)._replace(source="human"), synthetic(0, 0.875)])
+
+    export_shard(run, shard, export := ExportConfig(run=run.root))
+
+    (row,) = pq.read_table(clean(run, export) / "00000.parquet").to_pylist()
+    assert row["sources"] == ["synthetic", "human"]
+    assert (row["web_caption"], row["syn_caption"]) == ("a web text", "a caption")
+
+
 def test_no_member_is_named_by_the_input(run, shard, export):
     export_shard(run, shard, export)
 
@@ -122,6 +135,7 @@ def test_no_member_is_named_by_the_input(run, shard, export):
 
     assert [sample.key for sample in samples] == ["00000000000000", "00000000000001", "00000000000003"]
     assert [json.loads(sample.metadata)["original_key"] for sample in samples] == ["00000/a", "../outside", "ключ"]
+    assert '"original_key": "ключ"' in samples[2].metadata  # as it is, without escapes
 
 
 def test_the_sidecar_has_the_rows_of_the_tar(run, shard, export):
@@ -193,9 +207,12 @@ def test_an_export_that_died_before_its_marker_is_done_again(run, shard, export)
     first = export_shard(run, shard, export)
     (clean(run, export) / "00000_stats.json").unlink()
     (clean(run, export) / "00000.tar").write_bytes(b"half")
+    policy = clean(run, export) / "policy.yaml"
+    before = policy.stat().st_mtime_ns
 
     assert export_shard(run, shard, export) == first
     assert open_shard(f"{clean(run, export)}/00000.tar").samples == 3
+    assert policy.stat().st_mtime_ns == before  # stores limit how often a file may change
 
 
 @pytest.mark.parametrize("ending", [".tar", ".parquet"])
@@ -329,11 +346,23 @@ def test_the_manifest_lists_all_shards(run, shard, export):
     assert (clean(run, export) / "_SUCCESS").exists()
 
 
+def test_an_export_of_no_shard_has_its_policy_and_an_empty_manifest(run, export):
+    assert finish_export(run, [], export) == []
+
+    assert loads(Selection, (clean(run, export) / "policy.yaml").read_text(), "policy.yaml") == Selection.of(export)
+    manifest = (clean(run, export) / "manifest.parquet").read_bytes()
+    assert pq.read_table(clean(run, export) / "manifest.parquet").num_rows == 0
+    assert (clean(run, export) / "_SUCCESS").read_text() == f"{hashlib.sha256(manifest).hexdigest()}\n"
+
+
 def test_an_export_with_a_missing_shard_is_no_success(run, shard, export):
     export_shard(run, shard, export)
 
     with pytest.raises(RunError, match=r"1 of 2 shards are not exported \(in/00001\.tar\)"):
         finish_export(run, [shard, replace(shard, id="00001", url="in/00001.tar")], export)
+    others = [replace(shard, id=f"{n:05d}", url=f"in/{n:05d}.tar") for n in range(1, 13)]
+    with pytest.raises(RunError, match=r"12 of 12 shards are not exported \((in/\d+\.tar(, )?){10}\); export again"):
+        finish_export(run, others, export)
 
     assert not (clean(run, export) / "_SUCCESS").exists()
 

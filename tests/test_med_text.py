@@ -99,11 +99,11 @@ def test_encoding_without_padding_gives_the_first_states_of_the_padded_texts(
     """For any number of texts an image, none included, and with padding that no text needs."""
     monkeypatch.setattr(attention, "varlen_attention", one_by_one)
     keep = torch.arange(LENGTH).expand(ROWS, -1) < torch.tensor([[3], [5], [1], [4]])
-    images = torch.randn(4, 17, 32, generator=torch.Generator().manual_seed(2))
+    images = torch.randn(5, 17, 32, generator=torch.Generator().manual_seed(2))
     of = torch.tensor(owners)
     projected = model.text.project_image(images) if mode == "match" else None
 
-    unpadded = UnpaddedTexts.varlen(ids, keep, of, 4, 17) if varlen else UnpaddedTexts.of(ids, keep, of, 4)
+    unpadded = UnpaddedTexts.varlen(ids, keep, of, 5, 17) if varlen else UnpaddedTexts.of(ids, keep, of, 5)
     assert not varlen or (len(unpadded.ids), len(unpadded.starts)) == (512, 128)
     found = model.text.first_states(unpadded, projected)[:ROWS]
 

@@ -1,16 +1,18 @@
 """How a run stands follows from its lease, its record and a request to stop."""
 
 import json
+import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 from fakes import NAMES, job_config, mixed_shards
 
 from capfilt import standing as standings
-from capfilt.errors import FailedUnitsError, RunError
+from capfilt.errors import FailedUnitsError, RunError, StoppedError
 from capfilt.runs import start_run
+from capfilt.runs.folder import EXPORTS
 from capfilt.runs.lease import EXPIRY, hold_lease
 from capfilt.runs.status import StatusRecord, job_of, keep_status
 from capfilt.runs.stop import request_stop
@@ -36,6 +38,45 @@ def test_a_run_that_is_at_work(tmp_path):
     assert lines[0] == f"{tmp_path}: stopping: what is in hand is finished, and nothing else begun"
     assert lines[1].startswith("  driver    pid ")
     assert lines[2].endswith("no unit is begun yet")
+    assert render_standing(standing, submitted=True).splitlines()[0] == lines[0]
+
+
+def test_a_running_export_is_at_work_on_its_run(tmp_path):
+    export = str(tmp_path / EXPORTS / "default-0123")
+    with hold_lease(export), keep_status(export):
+        assert at_work(str(tmp_path)).run == export
+        request_stop(export)
+        assert at_work(str(tmp_path)).state == "stopping"
+        with hold_lease(str(tmp_path)), keep_status(str(tmp_path)):
+            assert at_work(str(tmp_path)).run == str(tmp_path)
+    assert at_work(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "words", "nothing"),
+    [
+        (None, "done", "done", "nothing was left to do"),
+        (StoppedError("0 units"), "stopped", "stopped as asked; run the same again to go on", "no unit was done"),
+        (KeyboardInterrupt(), "ended", "ended by a signal; run the same again to go on", "no unit was done"),
+    ],
+)
+def test_how_a_driver_ended_is_told_and_that_its_job_on_a_cluster_is_still_at_work(
+    tmp_path, error, state, words, nothing
+):
+    with suppress(StoppedError, KeyboardInterrupt), keep_status(str(tmp_path)) as board:
+        board.begin(samples=2000, done=500)
+        board.write()
+        assert render_standing(look_at(str(tmp_path))).splitlines()[1] == "  samples   500 of 2,000 (25.0%)"
+        if error is not None:
+            raise error
+
+    standing = look_at(str(tmp_path))
+    assert standing.state == state
+    lines = render_standing(standing).splitlines()
+    assert lines[:2] == [f"{tmp_path}: {words}", "  samples   500 of 2,000 (25.0%)"]
+    assert lines[2].endswith(f" ago: {nothing}")
+    still = words if error is None else f"{words.partition(';')[0]}; its job is at work, and starts a driver or ends"
+    assert render_standing(standing, submitted=True).splitlines()[0] == f"{tmp_path}: {still}"
 
 
 def test_a_driver_that_comes_while_its_run_is_looked_at_has_not_died(tmp_path, monkeypatch):
@@ -88,9 +129,11 @@ def test_a_run_that_failed_says_why(tmp_path):
     with pytest.raises(RunError), keep_status(str(tmp_path)):
         raise RunError("the inputs are not those that the run was planned with")
 
-    assert render_standing(look_at(str(tmp_path))).startswith(
+    first, begun = render_standing(look_at(str(tmp_path))).splitlines()
+    assert first == (
         f"{tmp_path}: failed; mend it, then run the same again (the inputs are not those that the run was planned with)"
     )
+    assert begun.endswith("no unit is begun yet")
 
 
 def test_a_run_that_is_partly_done_tells_what_failed(tmp_path):
@@ -118,11 +161,14 @@ def test_a_run_without_a_record_is_counted_by_its_ledger(tmp_path):
 
     plan_shards(run, find_shards(config.input))
     assert look_at(config.run).shards == (0, 2)
+    assert look_at(config.run).to_json()["shards"] == {"complete": 0, "all": 2}
     assert render_standing(look_at(config.run)).splitlines()[1] == "  shards    0 of 2 complete"
 
 
-def test_a_training_at_which_nobody_is_at_work(tmp_path):
+def test_a_training_at_which_nobody_is_at_work(tmp_path, monkeypatch):
     (tmp_path / "config.yaml").touch()
+    monkeypatch.chdir(tmp_path.parent)
+    assert look_at(tmp_path.name).run == str(tmp_path)
     assert render_standing(look_at(str(tmp_path))) == f"{tmp_path}: nobody is at work; run the same again to go on"
 
     nothing = {"driver": None, "progress": None, "shards": None, "job": None}
@@ -140,6 +186,12 @@ def test_a_training_whose_driver_was_killed(tmp_path):
     assert look_at(str(tmp_path)).state == "died"
 
 
+def test_a_driver_whose_clock_is_ahead_was_not_seen_in_days_to_come(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    leave_lease(tmp_path, renewed=time.time() + 30)
+    assert render_standing(look_at(str(tmp_path))).endswith(", last seen 0:00:00 ago")
+
+
 def test_a_loop_tells_its_job_and_how_that_stands(tmp_path):
     job = tmp_path / "round-0" / "bootstrap"
     with hold_lease(str(tmp_path)), keep_status(str(tmp_path)) as board:
@@ -155,7 +207,13 @@ def test_a_loop_tells_its_job_and_how_that_stands(tmp_path):
     assert lines[5].endswith("no unit is begun yet")
     values = standing.to_json()
     assert (values["state"], values["progress"]["jobs_done"], values["job"]["state"]) == ("running", 2, "running")
+    assert (values["driver"]["pid"], values["progress"]["rate"]) == (os.getpid(), 0)
+    assert values["progress"]["seconds_left"] is None
     assert job_of(str(job)) == str(job)
+    with suppress(StoppedError), keep_status(str(job)):
+        raise StoppedError("0 units")
+    last = f"{job}: stopped as asked; its job is at work, and starts a driver or ends"
+    assert last in render_standing(look_at(str(tmp_path)), submitted=True).splitlines()
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
