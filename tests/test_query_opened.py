@@ -188,6 +188,30 @@ def test_a_shard_of_no_plan_does_not_count(run):
 def test_a_run_of_nothing_complete_has_empty_relations(tmp_path):
     with capfilt.open_run(new_run(tmp_path).root) as found:
         assert found.samples.fetchall() == found.candidates.fetchall() == found.outcomes.fetchall() == []
+        assert found.share == 1.0
+
+
+def test_of_a_run_of_nothing_complete_it_is_told_whether_units_are(tmp_path):
+    run = new_run(tmp_path / "my runs")
+
+    with capfilt.open_run(run.root) as found:
+        nothing = f"no shard is complete, nor any unit of one; capfilt status '{run.root}' tells why"
+        assert found.nothing == nothing
+        commit(run, SHARD, [0, 2], [record(0), record(1)], [web(0)])
+        assert found.nothing == (
+            f"no shard is complete, and some are in work; capfilt stats '{run.root}' --unfinished counts their units"
+        )
+        Path(run.ledger, "00000", "00000000-00000002.json").unlink()
+        assert found.nothing == nothing  # of tables without a record
+
+
+def test_control_texts_are_not_counted_among_the_candidates(tmp_path):
+    run = new_run(tmp_path)
+    complete(run, SHARD, [record(n) for n in range(4)], [web(0), web(0, 0.0, "of another")._replace(source="control")])
+
+    with capfilt.open_run(run.root) as found:
+        assert found.figures["candidates"] == "1"
+        assert (len(found.candidates), len(found.controls)) == (1, 1)
 
 
 def test_many_batches_are_one_relation(run, monkeypatch):

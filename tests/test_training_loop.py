@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections import Counter
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -107,7 +108,12 @@ class TestResume:
     def test_a_run_goes_on_under_settings_that_do_not_change_what_is_learned(self, lesson, undisturbed):
         kill(lesson, 12)
         device = TrainingDevice(kind="cpu", threads=1, recompute_vision=1, recompute_text=1)
-        run = attend(lesson.model_copy(update={"device": device}))
+        lecture, calls = job(lesson), Counter[str]()
+        for name in ("vision.vit.blocks.1.attn.qkv", "text.blocks.1.decoder_attn.query"):
+            part = lecture.objective.model.get_submodule(name)
+            part.register_forward_hook(lambda *_, name=name: calls.update([name]))
+        run = attend(lesson.model_copy(update={"device": device}), lecture)
+        assert list(calls.values()) == [2 * 15] * 2  # once again for the gradient of each step from 10 to 24
         for name, tensor in weights(undisturbed("captioning")).items():
             torch.testing.assert_close(weights(run)[name], tensor, atol=1e-5, rtol=1e-4)
 
@@ -219,6 +225,22 @@ class TestNumbers:
         assert same(attend(lesson), undisturbed("captioning"))
 
 
+def test_a_model_that_was_loaded_to_be_used_is_trained_with_its_dropout(lesson, undisturbed):
+    lecture = job(lesson)
+    lecture.objective.eval()
+    assert same(attend(lesson, lecture), undisturbed("captioning"))
+
+
+def test_a_step_has_the_rate_and_the_longest_gradient_of_the_schedule(lesson):
+    lesson = lesson.planned(checkpoint_steps=1, max_gradient_norm=1e-3)
+    kill(lesson, 1)
+    state = TrainingRun(lesson.output, lesson).restore()
+    assert state is not None
+    assert {group["lr"] for group in state["optimiser"]["param_groups"]} == {3e-3 / 2}  # the first of two of warm-up
+    moments = [each["exp_avg"].flatten() for each in state["optimiser"]["state"].values()]
+    assert torch.cat(moments).norm().item() == pytest.approx(0.1 * 1e-3, rel=1e-3)  # 1 - beta1 of the gradient
+
+
 def test_the_losses_fall(lesson):
     first, *_, last = metrics(attend(lesson.planned(steps=60)))
     assert last["lm"] < 0.8 * first["lm"]
@@ -236,6 +258,7 @@ def test_bfloat16_learns_about_the_same(lesson, undisturbed, objective):
     half = attend(elsewhere(lesson).model_copy(update={"device": device, "objective": objective}))
     assert metrics(half)[-1]["lm"] == pytest.approx(metrics(undisturbed(objective))[-1]["lm"], rel=0.05)
     assert all(tensor.dtype == torch.float32 for tensor in weights(half).values())
+    assert not same(half, undisturbed(objective))
 
 
 @pytest.mark.slow
