@@ -149,6 +149,7 @@ def test_every_column_is_documented_and_every_documented_column_is_there(run):
 def test_committed_units_count_when_they_are_asked_for(run):
     with capfilt.open_run(run.root, unfinished=True) as found:
         assert found.figures["shards"] == "2 of 3 complete, and what is committed of 1 in work"
+        assert found.figures["samples"] == "10"
         rows = found.samples.filter("shard = '00002'").project("position, texts, texts_kept").fetchall()
 
     assert rows == [(0, 1, 1), (1, 0, 0), (2, 0, 0), (3, 1, 0)]
