@@ -186,8 +186,9 @@ def test_a_shard_of_no_plan_does_not_count(run):
         assert len(found.samples.fetchall()) == 6
 
 
-def test_a_run_of_nothing_complete_has_empty_relations(tmp_path):
-    with capfilt.open_run(new_run(tmp_path).root) as found:
+@pytest.mark.parametrize("share", [1.0, None])
+def test_a_run_of_nothing_complete_has_empty_relations(tmp_path, share):
+    with capfilt.open_run(new_run(tmp_path).root, share=share) as found:
         assert found.samples.fetchall() == found.candidates.fetchall() == found.outcomes.fetchall() == []
         assert found.share == 1.0
 
