@@ -12,7 +12,7 @@ from capfilt import export as exports
 from capfilt import storage
 from capfilt.config import ExportConfig, Policy, loads
 from capfilt.errors import RunError, ShardError
-from capfilt.export import export_shard, finish_export, finished_shards
+from capfilt.export import export_shard, finish_export, finished_shards, read_stats
 from capfilt.ledger.quarantine import release
 from capfilt.runs import Selection
 from capfilt.shards import open_shard, write_tar
@@ -344,6 +344,11 @@ def test_the_manifest_lists_all_shards(run, shard, export):
         {"shard": "00000", "samples": 3, "texts": 4, "bytes": exported.bytes, "sha256": exported.sha256}
     ]
     assert (clean(run, export) / "_SUCCESS").exists()
+
+
+def test_a_clean_shard_without_its_marker_is_told(run, shard, export):
+    with pytest.raises(RunError, match=r"00000_stats\.json: is missing; export again$"):
+        read_stats(run.clean(export), shard.id)
 
 
 def test_an_export_of_no_shard_has_its_policy_and_an_empty_manifest(run, export):

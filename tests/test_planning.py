@@ -13,6 +13,7 @@ from capfilt.planning import (
     index_here,
     passed_over,
     plan_shards,
+    planned_shards,
     shards_at,
     tell_passed_over,
     unusable,
@@ -126,6 +127,19 @@ def test_a_damaged_shard_of_which_something_is_committed_stays_as_it_was_planned
     path.write_bytes(whole)
 
     assert plan_shards(run, found(tmp_path)) == planned
+
+
+def test_a_dry_run_sees_the_plan_that_a_start_would_make_and_writes_none(run, tmp_path):
+    (tmp_path / "in/1.tar").write_bytes(b"")
+    planned = plan_shards(run, found(tmp_path))
+    write_shard(tmp_path / "in/1.tar", [("blue", "")] * 5)
+    write_shard(tmp_path / "in/0.tar", [("blue", "")] * 4)  # was whole, and is not looked at again
+
+    seen = planned_shards(run, planned, found(tmp_path))
+
+    assert run.plan() == planned
+    assert [shard.samples for shard in seen] == [1, 5, 3]
+    assert plan_shards(run, found(tmp_path)) == seen
 
 
 def test_members_that_are_no_part_of_a_sample_are_told_the_commonest_first():

@@ -93,7 +93,8 @@ class TestResume:
         lecture = job(lesson)
         lecture.data.left_out["no_text"] = 2
         kill(lesson, 19, lecture)
-        assert json.loads(Path(attend(lesson).folder, "data.json").read_text())["left_out"] == {"no_text": 2}
+        written = json.loads(Path(attend(lesson).folder, "data.json").read_text())
+        assert written == {"samples": 24, "left_out": {"no_text": 2}}
 
     def test_a_damaged_state_leaves_the_one_before_to_go_on_from(self, lesson, undisturbed, caplog):
         kill(lesson, 22)
@@ -136,12 +137,13 @@ class TestParts:
         ):
             attend(lesson.planned(accumulation=3))
 
-    def test_every_part_of_every_step_has_chances_of_its_own(self, lesson):
+    def test_every_part_of_every_step_has_chances_of_its_own_and_other_ones_by_another_seed(self, lesson):
         seeds = []
-        lecture = job(lesson)
-        lecture.objective.register_forward_pre_hook(lambda *_: seeds.append(torch.initial_seed()))
-        attend(lesson.planned(accumulation=2, steps=10), lecture)
-        assert len(set(seeds)) == 20
+        for other in (lesson, elsewhere(lesson).model_copy(update={"seed": 4})):
+            lecture = job(other)
+            lecture.objective.register_forward_pre_hook(lambda *_: seeds.append(torch.initial_seed()))
+            attend(other.planned(accumulation=2, steps=10), lecture)
+        assert len(set(seeds)) == len(seeds) == 40
 
 
 def note_seeds(number: int, lesson: str, folder: Path) -> None:
