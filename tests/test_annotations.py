@@ -153,15 +153,22 @@ def test_json_that_python_cannot_hold_is_named(tmp_path, text):
 
 
 @pytest.mark.parametrize("escape", [r"\ud", r"\uD"])
-def test_half_a_character_alone_which_no_tokenizer_takes_becomes_a_question_mark(tmp_path, escape):
-    captions = ["a dog \ud83d", "a \udc2e cow", "a cat \N{DOG FACE}"]
+@pytest.mark.parametrize("half", ["\ud83d", "\udc36"])
+def test_half_a_character_alone_which_no_tokenizer_takes_becomes_a_question_mark(tmp_path, half, escape):
+    captions = [f"a {half} dog"]
 
     path = written(tmp_path, [{"image": "1.jpg", "caption": captions}])
     path.write_text(path.read_text().replace(r"\ud", escape))
 
     (entry,) = read(path)
 
-    assert entry.captions == ("a dog ?", "a ? cow", "a cat \N{DOG FACE}")
+    assert entry.captions == ("a ? dog",)
+
+
+def test_a_character_of_two_halves_is_read_as_one_beside_half_of_another(tmp_path):
+    (entry,) = read(written(tmp_path, [{"image": "1.jpg", "caption": ["a dog \ud83d", "a cat \N{DOG FACE}"]}]))
+
+    assert entry.captions == ("a dog ?", "a cat \N{DOG FACE}")
 
 
 def test_a_missing_file_and_a_damaged_one_are_named(tmp_path):
