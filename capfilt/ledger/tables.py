@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from capfilt import storage
 from capfilt.errors import RunError
 from capfilt.ledger.commits import TABLES, Commit, merge, read_commit, write_commit
 from capfilt.ledger.schemas import SCHEMA_VERSION, SCHEMAS, candidates_table, samples_table
-from capfilt.parquet import parquet_bytes
+from capfilt.parquet import parquet_bytes, read_parquet
 from capfilt.records import SampleRecord, Shard, Unit
 from capfilt.runs import Run
 
@@ -167,7 +166,7 @@ def checked_table(path: str, sha256: str, columns: Sequence[str] | None = None) 
         raise RunError(f"{path}: is missing; remove its .json and bootstrap again") from None
     if hashlib.sha256(data).hexdigest() != sha256:
         raise RunError(f"{path}: is not the file that was committed; remove its .json and bootstrap again")
-    return pq.read_table(pa.BufferReader(data), columns=columns)
+    return read_parquet(data, columns)
 
 
 def write_tables(run: Run, stem: str, tables: dict[str, pa.Table]) -> dict[str, str]:

@@ -1,18 +1,16 @@
 """The file of a plan: a row for each shard of a run, as it was when the run was planned."""
 
-import io
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from capfilt import storage
 from capfilt.errors import RunError
 from capfilt.fingerprint import fingerprint
-from capfilt.parquet import parquet_bytes
+from capfilt.parquet import parquet_bytes, read_parquet
 from capfilt.records import Shard
 
 _LONGEST = 255 - len(".candidates.parquet")  # characters of an id: most disks allow 255 in a file name
@@ -59,7 +57,7 @@ def read_plan(path: str, remedy: str = PLAN_ANEW) -> list[Shard]:
     """
     data = storage.read_bytes(path)
     try:
-        return [Shard(**row) for row in pq.read_table(io.BytesIO(data), page_checksum_verification=True).to_pylist()]
+        return [Shard(**row) for row in read_parquet(data).to_pylist()]
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:  # pyarrow raises OSError also for content
         cause = " ".join(str(error).split())
         raise RunError(f"{path}: is no plan ({cause}); {remedy}") from None

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from capfilt.parquet import read_parquet
 from capfilt.records import Sample
 from capfilt.shards.archive import TarShard, read_entries
 from capfilt.shards.grouping import Entry
@@ -51,7 +52,7 @@ class IndexedTar:
         stated, table = data[:_HASH], data[_HASH:]
         if hashlib.sha256(table).digest() != stated:
             raise ValueError("its bytes are not those that were written")
-        self._table = pq.read_table(pa.BufferReader(table))
+        self._table = read_parquet(table)
         if not self._table.schema.equals(SCHEMA):
             raise ValueError(f"its columns are {self._table.schema.names}")
         facts = json.loads(self._table.schema.metadata[_FACTS])

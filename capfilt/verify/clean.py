@@ -1,17 +1,16 @@
 """Check clean shards again: against their own markers, and against the ledger and the policy they follow from."""
 
 import hashlib
-import io
 from collections.abc import Collection, Iterator, Sequence
 from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from capfilt import storage
 from capfilt.config import loads
 from capfilt.errors import CapfiltError
 from capfilt.export import ENDINGS, SIDECAR, Exported, clean_content, manifest_table, read_stats
+from capfilt.parquet import read_parquet
 from capfilt.records import Shard
 from capfilt.runs import Run, Selection
 
@@ -94,7 +93,7 @@ def _verify_content(run: Run, shard: Shard, stem: str, stats: Exported, selectio
     for name, value in counts.items():
         if getattr(stats, name) != value:
             yield f"{stem}_stats.json: {name} are {getattr(stats, name)}, by ledger and policy {value}; {_REMEDY}"
-    sidecar = pq.read_table(io.BytesIO(storage.read_bytes(f"{stem}.parquet")))
+    sidecar = read_parquet(storage.read_bytes(f"{stem}.parquet"))
     if not sidecar.equals(pa.Table.from_pylist(rows, SIDECAR)):
         yield f"{stem}.parquet: its rows are not those of ledger and policy; remove its _stats.json and export again"
 
@@ -109,7 +108,7 @@ def _verify_manifest(folder: str, exported: Sequence[Exported]) -> Iterator[str]
     if hashlib.sha256(data).hexdigest().encode() != storage.read_bytes(storage.join(folder, "_SUCCESS")).strip():
         yield f"{path}: is not the one that _SUCCESS speaks of; export again"
         return
-    if not pq.read_table(io.BytesIO(data)).equals(manifest_table(exported)):
+    if not read_parquet(data).equals(manifest_table(exported)):
         yield f"{path}: does not list the shards of the folder as they are; export again"
 
 
