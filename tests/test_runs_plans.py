@@ -70,7 +70,7 @@ def test_two_shards_of_one_id_are_refused(tmp_path):
 
 
 def test_shard_ids_are_file_names_whatever_the_order():
-    urls = ["a/00000.tar", "s3://b/00001.tar.gz", "http://c/x%20y.parquet?sig=1", "d/..tar", "e/blé.tgz"]
+    urls = ["a/00000.tar", "s3://b/00001.tar.gz", "what?/x%20y.parquet", "d/..tar", "e/blé.tgz"]
 
     ids = shard_ids(urls)
 

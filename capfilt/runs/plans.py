@@ -68,7 +68,7 @@ def shard_ids(urls: Sequence[str]) -> list[str]:
 
     The id of a shard depends on the set of URLs, not on their order.
     """
-    names = [url.partition("?")[0].rpartition("/")[2] for url in urls]
+    names = [url.rpartition("/")[2] for url in urls]
     stems = [re.sub(r"\W", "_", re.sub(r"\.(tar(\.\w+)?|tgz|parquet)$", "", name), flags=re.ASCII) for name in names]
     count = Counter(stems)
     ids = []
