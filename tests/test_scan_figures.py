@@ -122,6 +122,15 @@ def test_placeholders_copies_and_repeated_texts_are_counted(tmp_path):
     assert found.blank == 8
 
 
+def test_what_is_not_there_is_no_text_of_a_file_and_no_file_of_a_text(tmp_path):
+    write_shard(tmp_path / "a.tar", [("red", "car"), ("red", ""), (b"", "car"), (b"", "")])
+
+    found = look(tmp_path / "a.tar")
+
+    assert [(each.samples, each.different) for each in found.files] == [(2, 1)]
+    assert found.texts == [Repeated("car", 2, 1, "a.tar: 000000")]
+
+
 def test_a_file_under_few_texts_is_a_copy_and_no_placeholder(tmp_path):
     write_shard(tmp_path / "a.tar", [("red", "same")] * 20)
 

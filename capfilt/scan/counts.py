@@ -67,10 +67,10 @@ def count(connection: duckdb.DuckDBPyConnection, damaged: Sequence[str], max_fai
         **_copies(samples),
         "alike": count_alike(connection, shown) if TELLS_LOOKS else None,
         "repeated_texts": _number(said.aggregate("lower(text), count(*) AS n").filter("n > 1"), "sum(n)"),
-        "files": _repeated(samples.filter("sha256 <> ''"), "sha256", "lower(text)"),
-        "texts": _repeated(said, "lower(text)", "sha256"),
-        "urls": _repeated(samples.filter("url <> ''"), "url", "lower(text)"),
-        "domains": _repeated(samples.filter("domain IS NOT NULL"), "domain", "sha256"),
+        "files": _repeated(samples, "sha256", "lower(text)"),
+        "texts": _repeated(samples, "lower(text)", "sha256"),
+        "urls": _repeated(samples, "url", "lower(text)"),
+        "domains": _repeated(samples, "domain", "sha256"),
         "usable": _by(usable, "status"),
         "failing_shards": failing,
     }
@@ -112,6 +112,6 @@ def _copies(samples: duckdb.DuckDBPyRelation) -> dict[str, int]:
 
 
 def _repeated(rows: duckdb.DuckDBPyRelation, value: str, different: str) -> list[Repeated]:
-    figures = f"count(*) AS n, count(DISTINCT {different}) AS d, min({_NAMED}) AS example"
-    groups = rows.aggregate(f"{value} AS value, {figures}").filter("n > 1")
+    figures = f"count(*) AS n, count(DISTINCT nullif({different}, '')) AS d, min({_NAMED}) AS example"
+    groups = rows.aggregate(f"{value} AS value, {figures}").filter("n > 1 AND value <> ''")
     return [Repeated(*row) for row in groups.order("n DESC, value").limit(LISTED).fetchall()]

@@ -82,7 +82,7 @@ def _sizes(found: Scan) -> str:
 
 
 def _repeated(name: str, different: str, repeated: Sequence[Repeated]) -> list[str]:
-    rows: list[Row] = [["samples", different, name, "first"]]
+    rows: list[Row] = [["samples", different, name, "one of them"]]
     rows += [
         [str(each.samples).rjust(7), str(each.different).rjust(5), one_line(each.value, 50), one_line(each.example, 60)]
         for each in repeated
