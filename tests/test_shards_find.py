@@ -146,9 +146,30 @@ def test_a_name_of_braces_that_matches_nothing_is_told(tree):
         names(["in/{a,d}"], tree)
 
 
-@pytest.mark.parametrize("given", ["", "A.TAR", "b.tar.bz2", "c.json"])
+@pytest.mark.parametrize("given", ["", "*"])
+def test_shards_whose_names_are_not_read_are_told_beside_those_that_are(tmp_path, caplog, given):
+    for name in ("0.tar", "1.TAR", "v1.2.tar.zst", "0.parquet", "0.tar.md5", "0_stats.json"):
+        (tmp_path / name).write_bytes(b"x")
+
+    found = names([given], tmp_path)
+
+    assert found == ["0.parquet"] * bool(given) + ["0.tar"]
+    (told,) = caplog.messages
+    assert "left out, since names of shards end in .tar, .tar.gz, .tgz, .parquet, .csv, .tsv or .jsonl" in told
+    assert all(name in told for name in ("1.TAR", "v1.2.tar.zst"))
+    assert "md5" not in told
+
+
+def test_an_array_of_annotations_is_answered_with_what_to_make_of_it(tmp_path):
+    (tmp_path / "llava.json").write_text("[]")
+
+    with pytest.raises(ConfigError, match=r"llava\.json matches no shard; write its entries as the lines of a \.jsonl"):
+        names(["llava.json"], tmp_path)
+
+
+@pytest.mark.parametrize("given", ["", "A.TAR", "b.tar.bz2", "c.txt"])
 def test_what_is_read_is_told_of_files_that_are_not(tmp_path, given):
-    for name in ("A.TAR", "b.tar.bz2", "c.json", "d.txt"):
+    for name in ("A.TAR", "b.tar.bz2", "c.txt", "d.txt"):
         (tmp_path / name).write_bytes(b"x")
 
     with pytest.raises(ConfigError) as caught:
@@ -156,7 +177,7 @@ def test_what_is_read_is_told_of_files_that_are_not(tmp_path, given):
 
     assert str(caught.value).endswith(
         "matches no shard"
-        + "; it holds A.TAR, b.tar.bz2, c.json, ..." * (not given)
+        + "; it holds A.TAR, b.tar.bz2, c.txt, ..." * (not given)
         + "; give a file whose name ends in "
         ".tar, .tar.gz, .tgz, .parquet, .csv, .tsv or .jsonl, in small letters, a folder of such files, or a glob"
     )

@@ -15,6 +15,8 @@ from capfilt.storage import absolute, exists, find_files, join, list_files, list
 
 _KINDS: tuple[tuple[str, ...], ...] = (TAR_SUFFIXES, (".parquet",), LIST_SUFFIXES)
 _SUFFIXES = tuple(suffix for kind in _KINDS for suffix in kind)
+_SHARD = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|lz4))?|tgz|parquet)$", re.IGNORECASE)  # also those that are not read
+_READ = f"{', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}, in small letters"
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MAX_RANGE = 10_000_000
@@ -88,6 +90,8 @@ def _match(name: str, key: str) -> list[str]:
         return _of_folder(name, key)
     found = _glob(name)
     shards = [path for path in found if path.endswith(_SUFFIXES)]
+    if shards:
+        _warn_of_unread(found, name, key)
     return shards or [shard for path in found for shard in _of_folder(path, key)]
 
 
@@ -97,8 +101,17 @@ def _of_folder(folder: str, key: str) -> list[str]:
         if shards := [join(folder, name) for name in names if name.endswith(kind)]:
             if kind is LIST_SUFFIXES and "run.yaml" in names:  # the list is the journal of a run
                 raise ConfigError(f"{key}: {folder} is the folder of a run; {_clean(folder)}")
+            _warn_of_unread(names, folder, key)
             return shards
     return []
+
+
+def _warn_of_unread(names: Sequence[str], place: str, key: str) -> None:
+    """Warn of files beside shards that would be some, too, but for capitals or what packs them."""
+    unread = [name for name in names if not name.endswith(_SUFFIXES) and _SHARD.search(name)]
+    if unread:
+        told = "left out, since names of shards end in"
+        logger.warning("%s: %s: %s %s: %s", key, place, told, _READ, ", ".join(few(unread)))
 
 
 def _clean(run: str) -> str:
@@ -117,8 +130,9 @@ def _told(name: str) -> str:
     holds = f"; it holds {', '.join(listed(names, 3, '...'))}" if names else ""
     if any(split_name(found)[1] == "image" for found in files):
         holds += "; pack the images with their texts as tars, or write a list of them"
-    read = f"{', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"
-    return f"{holds}; give a file whose name ends in {read}, in small letters, a folder of such files, or a glob"
+    if name.endswith(".json") and exists(name):
+        holds = "; write its entries as the lines of a .jsonl (jq -c '.[]')"
+    return f"{holds}; give a file whose name ends in {_READ}, a folder of such files, or a glob"
 
 
 def _placed(name: str) -> str:
