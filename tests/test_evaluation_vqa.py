@@ -1,5 +1,7 @@
 """VQA by ranking and by writing: the reference's choices, and what the figures say."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tasks import read_reference, reference_vqa, small_vqa, write_images, write_json
@@ -59,6 +61,28 @@ def test_more_candidates_may_be_asked_for_than_there_are(asked):
     candidates, real = reference.tensors["in.vqa.cand_ids"], reference.tensors["in.vqa.cand_mask"].bool()
     everything = rank_answers(model, question, keep, candidates, real, len(candidates))
     assert torch.equal(rank_answers(model, question, keep, candidates, real, 999), everything)
+
+
+def test_likelihood_is_smoothed_as_in_training():
+    """A word that leaves the others no chance costs more than one that leaves them some, though it is likelier."""
+    dec, sure, unsure, end = 0, 1, 2, 3
+    logits = torch.zeros(8, 8)  # of the next token, by the last one
+    logits[sure, end], logits[unsure, end] = 30.0, 3.0
+    model = SimpleNamespace(decode=lambda ids, question, seen: logits[ids])
+
+    found = rank_answers(
+        model,
+        question=[],
+        seen=torch.ones(1, 1, dtype=torch.bool),
+        candidates=torch.tensor([[dec, sure, end], [dec, unsure, end]]),
+        keep=torch.ones(2, 3, dtype=torch.bool),
+        top_k=2,
+    )
+
+    plain = logits.log_softmax(1)[[sure, unsure], end]
+    smooth = 0.9 * plain + 0.1 * logits.log_softmax(1)[[sure, unsure]].mean(1)
+    assert (plain.argmax(), smooth.argmax()) == (0, 1)
+    assert found.tolist() == [1]
 
 
 @pytest.fixture

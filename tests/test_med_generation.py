@@ -13,7 +13,7 @@ from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.decoding import next_logits
 from capfilt.med.generation import Generated, logprobs
 from capfilt.med.model import MED
-from capfilt.med.sampling import penalise, uniforms
+from capfilt.med.sampling import uniforms
 
 IMAGES = 6
 PLAIN = Sampling(top_k=0, top_p=1.0, repetition_penalty=1.0)
@@ -193,14 +193,19 @@ def test_greedy_is_nucleus_sampling_of_the_single_likeliest_token(write):
 
 
 @torch.inference_mode()
-def test_every_token_is_the_one_of_the_nucleus_after_the_penalty_that_its_noise_points_at(write, checkpoint, prompt):
-    """The noise of its own place in the caption, as a share of the mass that is left."""
-    settings = Sampling(top_k=5, top_p=0.8, repetition_penalty=1.5, min_length=0)
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 2.0])
+def test_every_token_is_the_one_that_its_noise_points_at(write, checkpoint, prompt, temperature):
+    """In the nucleus after penalty, temperature and top-k, in this order; the noise is a share of the mass left."""
+    settings = Sampling(top_k=5, top_p=0.8, repetition_penalty=1.5, temperature=temperature, min_length=8)
     noise = uniforms(list(range(IMAGES)), 1, settings.max_length)
     for number, row in enumerate(captions(write(settings), checkpoint.tokenizer.end)):
         logits = checkpoint.model.decode(torch.tensor([row[:-1]]), project(checkpoint, [number]))[0]
         for at in range(len(prompt), len(row)):
-            scores, order = penalise(logits[at - 1 : at], torch.tensor([row[:at]]), 1.5)[0].topk(5)
+            scores = logits[at - 1].tolist()
+            for word in set(row[:at]):
+                scores[word] *= 1.5 if scores[word] < 0 else 1 / 1.5
+            scores[checkpoint.tokenizer.end] -= torch.inf if at < 8 else 0
+            scores, order = (torch.tensor(scores) / temperature).topk(5)
             shares = scores.softmax(0)
             shares = shares[shares.cumsum(0) - shares < 0.8]
             place = order.tolist().index(row[at])

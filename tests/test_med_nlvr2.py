@@ -48,3 +48,10 @@ def test_both_images_are_looked_at(tmp_path):
         changed = images.clone()
         changed[:, side] *= -1
         assert (model.judge(changed, ids, ids > 0) - logits).abs().max() > 1e-4, side
+
+
+def test_dropout_falls_on_what_both_images_add(tmp_path):
+    attention = small_nlvr2(tmp_path)[0].text.blocks[0].cross_attn.train()
+    attention.dropout.p = 1.0
+    x, image = torch.randn(1, 3, 32), torch.randn(1, 17, 32)
+    torch.testing.assert_close(attention(x, (image, image)), attention.norm(x))

@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from models import lively_checkpoint
-from torch import Tensor
+from torch import Tensor, nn
 
 from capfilt.med import attention
+from capfilt.med.attention import Heads
 from capfilt.med.model import MED
 from capfilt.med.ragged import Varlen
 from capfilt.med.text import TextStack
@@ -192,3 +193,30 @@ def test_a_text_that_is_longer_than_the_model_takes_is_refused(model):
     ids = torch.full((1, 41), 5)
     with pytest.raises(ValueError, match="41 tokens, the model takes 40"):
         model.text_features(ids, torch.ones_like(ids, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("mode", ["text", "match", "decode"])
+@pytest.mark.parametrize("of_weights", [False, True], ids=["outputs", "weights"])
+def test_dropout_falls_where_berts_does(model, ids, image, mode, of_weights):
+    """On what each half adds, on the weights of attention, and on embeddings. Where all is dropped, little is left."""
+    config = model.config.text.model_copy(update={"dropout": 0.25})
+    stack = TextStack(config, image.shape[2], encoder=True, decoder=True).train()
+    stack.load_state_dict(model.text.state_dict())
+    for module in stack.modules():
+        if isinstance(module, nn.Dropout):
+            assert module.p == 0.25
+            module.p = 0.0 if of_weights else 1.0
+        if isinstance(module, Heads):
+            assert module.attention_dropout == 0.25
+            module.attention_dropout = 1.0 if of_weights else 0.0
+    assert bool(stack.embeddings(ids).any()) == of_weights
+
+    stack.embeddings.dropout.p = 0.0
+    x = stack.embeddings(ids)
+    for block in stack.blocks:
+        own = block.decoder_attn if mode == "decode" else block.encoder_attn
+        for part in [own] if mode == "text" else [own, block.cross_attn]:
+            x = part.norm(x + part.out.bias if of_weights else x)
+        x = block.mlp(x) if of_weights else block.mlp.norm(x)
+    found = states(stack, mode, ids, torch.ones_like(ids, dtype=torch.bool), image)
+    torch.testing.assert_close(found, x, rtol=0, atol=1e-5)

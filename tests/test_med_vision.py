@@ -51,6 +51,12 @@ def test_features_have_length_one_and_come_from_the_class_token(model, images):
     assert torch.equal(features, model.image_features(tokens[:, :1]))
 
 
+def test_stochastic_depth_grows_from_block_to_block_up_to_its_rate():
+    tower = VisionTower(VisionConfig(image_size=16, patch_size=8, width=16, depth=3, heads=2, drop_path=0.5))
+    halves = [(block.drop_path1, block.drop_path2) for block in tower.vit.blocks]
+    assert [[getattr(half, "drop_prob", 0.0) for half in both] for both in halves] == [[0, 0], [0.25, 0.25], [0.5, 0.5]]
+
+
 def test_pixels_are_scaled_and_normalised_by_channel():
     pixels = torch.tensor([0, 128, 255], dtype=torch.uint8).expand(3, 3).T.reshape(1, 3, 3, 1)
     found = normalise(pixels)
