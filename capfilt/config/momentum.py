@@ -8,13 +8,13 @@ from capfilt.config.schema import Config
 
 
 class MomentumSettings(Config):
-    """Slow copies of the encoders, queues of their features, soft targets. Paper and code agree unless said."""
+    """Slow copies of the encoders, queues of their features, soft targets. Only the code gives numbers."""
 
     decay: float = Field(0.995, ge=0, lt=1, description="share that a copy keeps of itself in a step")
     queue: PositiveInt = Field(
         57600,
-        description="features kept of each kind, a multiple of the images of a step; as code and paper. A filter "
-        "goes on with those of pre-training, as many",
+        description="features kept of each kind, a multiple of the images of a step; a filter goes on with those of "
+        "pre-training, as many",
     )
     alpha: float = Field(0.4, ge=0, le=1, description="weight of the copies' own similarities in the targets of ITC")
     alpha_ramp: float = Field(

@@ -1,6 +1,6 @@
 """The official accuracy of VQAv2: how far an answer agrees with ten people's.
 
-Source: Antol et al., VQA, arXiv 1505.00468, section 4, and the released evaluation code, whose
+Source: Antol et al., VQA, arXiv 1505.00468, section 3, and the released evaluation code, whose
 normal form of answers is kept to the letter, its oddities included.
 """
 

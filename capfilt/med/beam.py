@@ -5,7 +5,7 @@ by its number of ids, counting the prompt but not the end token. Newer transform
 prompt out of the divisor and so choose other captions.
 
 Shapes: B images, K beams, R = B * K rows, T the most tokens of a caption with the prompt, V vocabulary.
-Source: transformers 4.15's beam search, which the original calls (arXiv 2201.12086, section 5.1).
+Source: transformers 4.15's beam search, which the original calls (arXiv 2201.12086, section 4.3, appendix A).
 """
 
 from dataclasses import dataclass, field

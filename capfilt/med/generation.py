@@ -2,7 +2,7 @@
 
 Shapes: B images, R = B * n captions (those of an image next to each other), P prompt tokens,
 T the most tokens of a caption with the prompt, V vocabulary.
-Source: BLIP, arXiv 2201.12086, sections 3.3 and 5.1; beam search is in beam.py.
+Source: BLIP, arXiv 2201.12086, sections 3.3 and 4.3; beam search is in beam.py.
 """
 
 from collections.abc import Callable, Iterator
