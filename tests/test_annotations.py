@@ -153,7 +153,7 @@ def test_json_that_python_cannot_hold_is_named(tmp_path, text):
 
 
 @pytest.mark.parametrize("escape", [r"\ud", r"\uD"])
-@pytest.mark.parametrize("half", ["\ud83d", "\udc36"])
+@pytest.mark.parametrize("half", [chr(0xD83D), chr(0xDC36)], ids=["first half", "second half"])
 def test_half_a_character_alone_which_no_tokenizer_takes_becomes_a_question_mark(tmp_path, half, escape):
     captions = [f"a {half} dog"]
 
