@@ -153,9 +153,9 @@ def test_json_that_python_cannot_hold_is_named(tmp_path, text):
 
 
 @pytest.mark.parametrize("escape", [r"\ud", r"\uD"])
-@pytest.mark.parametrize("half", [chr(0xD83D), chr(0xDC36)], ids=["first half", "second half"])
+@pytest.mark.parametrize("half", [0xD83D, 0xDC36])
 def test_half_a_character_alone_which_no_tokenizer_takes_becomes_a_question_mark(tmp_path, half, escape):
-    captions = [f"a {half} dog"]
+    captions = [f"a {chr(half)} dog"]
 
     path = written(tmp_path, [{"image": "1.jpg", "caption": captions}])
     path.write_text(path.read_text().replace(r"\ud", escape))
