@@ -101,6 +101,14 @@ def test_an_override_whose_value_is_not_yaml_is_refused(file):
         load(BootstrapConfig, file(needed()), ["sampling={"])
 
 
+@pytest.mark.parametrize("override", ["run=s3://b/a #1", "run=#1", "input=[a.tar] #1"])
+def test_an_override_that_yaml_would_cut_at_a_comment_is_refused(file, override):
+    with pytest.raises(ConfigError, match=r"--set \S+=.*: YAML leaves out '#1' as a comment; quote the value"):
+        load(BootstrapConfig, file(needed()), [override])
+
+    assert load(BootstrapConfig, file(needed()), ['run="s3://b/a #1"']).run == "s3://b/a #1"
+
+
 def test_a_single_value_where_a_list_is_wanted_is_told_as_one(file):
     with pytest.raises(ConfigError) as told:
         load(BootstrapConfig, file(needed()), ["input=data/1.tar"])

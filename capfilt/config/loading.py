@@ -114,12 +114,19 @@ def _override(values: dict[str, object], overrides: Sequence[str]) -> dict[str, 
 
 def _value(text: str, override: str) -> object:
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 (as above)
+        node = yaml.compose(text, _Loader)
+        value: object = yaml.load(text, _Loader)  # noqa: S506 (as above)
     except _FAULTS:
         raise ConfigError(
             f"--set {redact(override)}: the value is not YAML; quote it for the shell, such as "
             "--set 'input=[\"a.tar\"]'"
         ) from None
+    if rest := text[node.end_mark.index if node else 0 :].strip():  # else a run would lie in another folder
+        raise ConfigError(
+            f"--set {redact(override)}: YAML leaves out {_shown(rest)} as a comment; quote the value for it, too, "
+            "such as --set 'run=\"/runs/a #1\"'"
+        )
+    return value
 
 
 def _check(kind: type[C], values: dict[str, object], origin: str) -> C:
