@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from disks import files_of
 from safetensors.torch import save_file
 
 from capfilt import storage
@@ -154,6 +155,27 @@ def test_published_files_obey_the_umask(tmp_path):
     Path(tmp_path, "plain").touch()
 
     assert Path(tmp_path, "file").stat().st_mode == Path(tmp_path, "plain").stat().st_mode
+
+
+def save_weights(path):
+    with storage.staged(path) as partial:
+        save_file({"w": torch.zeros(1 << 16)}, partial)
+
+
+def test_a_disk_that_is_full_for_a_library_of_its_own_errors_is_told_as_one(tmp_path):
+    path = f"{tmp_path}/model.safetensors"
+
+    with files_of(1 << 10), pytest.raises(OSError, match=r"File too large: .*/model\.safetensors"):
+        save_weights(path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_of_this_machine_is_not_taken_for_the_store(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    with files_of(1 << 10), pytest.raises(OSError, match=rf"File too large: '{tmp_path}, for memory://bucket/w'"):
+        save_weights("memory://bucket/w")
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660)])

@@ -3,9 +3,11 @@
 from contextlib import AbstractContextManager
 from pathlib import Path
 from shutil import rmtree
+from typing import BinaryIO
 
 import pytest
 import torch
+from disks import files_of
 from lessons import Lesson, attend
 
 from capfilt.config import loads
@@ -234,8 +236,8 @@ class TestStates:
         run = TrainingRun(lesson.output, lesson)
         run.save(state(10))
 
-        def cut(values: object, path: Path) -> None:
-            Path(path).write_bytes(b"half a st")
+        def cut(values: object, file: BinaryIO) -> None:
+            file.write(b"half a st")
             raise Killed
 
         monkeypatch.setattr(torch, "save", cut)
@@ -251,11 +253,13 @@ class TestStates:
         run.save(state(20))
         assert not left.exists()
 
-    def test_a_full_disk_is_told_with_the_file(self, lesson, monkeypatch):
+    @pytest.mark.parametrize("numbers", [10**4, 10**6])
+    def test_a_disk_that_takes_no_more_is_told_with_the_file(self, lesson, numbers):
+        """torch itself tells only that the file ends too early."""
         run = TrainingRun(lesson.output, lesson)
-        monkeypatch.setattr(torch, "save", lambda values, path: Path("/dev/full").write_bytes(b"x" * 10**6))
-        with pytest.raises(OSError, match=r"No space left on device: '.*states/000000010\.pt'"):
-            run.save(state(10))
+        with files_of(1 << 10), pytest.raises(OSError, match=r"File too large: '.*states/000000010\.pt'"):
+            run.save(state(10) | {"source": torch.zeros(numbers)})
+        assert list(Path(run.folder, "states").iterdir()) == []
 
 
 class TestCheckpoint:

@@ -21,7 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from capfilt.retries import patiently
-from capfilt.storage.errors import named, names, naming
+from capfilt.storage.errors import named, names, naming, of_disk
 from capfilt.storage.placing import mode_of_new, place
 from capfilt.storage.ranges import RangedFile
 
@@ -149,10 +149,12 @@ def staged(path: str) -> Iterator[Path]:
     try:
         try:
             yield partial
-        except OSError as error:
-            if names(error, path):
+        except Exception as error:
+            failure = of_disk(error)
+            if failure is None or (failure is error and names(failure, path)):
                 raise
-            raise named(error, path) from error  # a full disk says nowhere which file it met
+            full = path if local is not None else f"{folder}, for {path}"
+            raise named(failure, full) from error  # a full disk says nowhere which file it met
         if local is None:
             _ask(path, lambda store, name: store.put_file(str(partial), name))
         else:

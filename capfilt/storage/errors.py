@@ -1,6 +1,8 @@
 """Every failure of a file system as an OSError that names the path."""
 
 import errno
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,6 +38,18 @@ def _remedy(error: Exception) -> str:
     if "Credentials" in type(error).__name__:
         return "; set them in the environment or the files of the store's client, on every node"
     return ""
+
+
+def of_disk(error: Exception) -> OSError | None:
+    """Return the failure of a disk that an error is or stands for, since libraries have errors of their own.
+
+    torch tells that a file ends too early, and Python which failure it met there; safetensors tells the number.
+    """
+    behind = error.__context__ if isinstance(error, RuntimeError) else error
+    if isinstance(behind, OSError):
+        return behind
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 
 def names(error: OSError, path: str) -> bool:

@@ -131,8 +131,9 @@ class TrainingRun:
         """
         sweep(self._states)  # what a kill left half written is as large as a state
         newest = f"{state['step']:09d}.pt"
-        with staged(join(self._states, newest)) as partial:
-            torch.save(state, partial)
+        # Into a file of Python's: of one that torch opens itself, its error tells no number, and so no full disk.
+        with staged(join(self._states, newest)) as partial, partial.open("wb") as file:
+            torch.save(state, file)
         names = self._saved
         kept = [name for name in names if name <= newest][-KEPT:]
         for name in names:
