@@ -10,7 +10,7 @@ from lessons import Lesson, attend
 
 from capfilt.config.training import Tracking
 from capfilt.errors import ConfigError
-from capfilt.storage import exists
+from capfilt.storage import exists, list_files, publish, read_bytes
 from capfilt.training.folder import TrainingRun
 from capfilt.training.tracking import Tracker, run_id
 
@@ -54,6 +54,30 @@ class TestTensorBoard:
             newest.rename(newest.with_name(f"{start:02d}.{newest.name}"))  # of one second, files have no order
         events = EventAccumulator(f"{run.folder}/tensorboard").Reload().Scalars("lm")
         assert [(event.step, event.value) for event in events] == [(0, 1.0), (10, 2.0), (20, 2.0)]
+
+    def test_of_a_folder_on_a_store_they_are_sent_as_its_other_files_are(self, lesson, tmp_path, monkeypatch):
+        """Not by TensorBoard's own client, which asks a store with other settings, and for seconds alone."""
+        pytest.importorskip("tensorboard")
+        from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+        asked: list[str] = []
+
+        def noted(path: str, data: bytes) -> None:
+            asked.append(path)
+            publish(path, data)
+
+        monkeypatch.setattr("capfilt.training.tracking.publish", noted)
+        tracker = Tracker(TrainingRun(f"memory:/{tmp_path}", lesson), Tracking(), 0)
+        for step in range(3):
+            tracker.add(step, ["lm"], {"lm": 1.0})
+            tracker.flush()
+        tracker.close()
+
+        (name,) = list_files(f"memory:/{tmp_path}/tensorboard")
+        assert set(asked) == {f"memory:/{tmp_path}/tensorboard/{name}"}
+        Path(tmp_path, name).write_bytes(read_bytes(f"memory:/{tmp_path}/tensorboard/{name}"))
+        steps = [event.step for event in EventFileLoader(str(tmp_path / name)).Load() if event.summary.value]
+        assert steps == [0, 1, 2]
 
     def test_without_the_package_a_run_goes_without_it(self, lesson, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

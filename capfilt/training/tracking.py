@@ -2,9 +2,10 @@
 
 import hashlib
 import importlib.util
-import tempfile
 import time
 from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Protocol
 
 from capfilt.config.training import Tracking
@@ -22,6 +23,10 @@ class Sink(Protocol):
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """Take the numbers of a step."""
+        ...
+
+    def flush(self) -> None:
+        """Write what waits."""
         ...
 
     def close(self) -> None:
@@ -54,6 +59,8 @@ class Tracker:
         """Write the lines that wait."""
         if self._waiting:
             self._run.note(self._waiting)
+            for sink in self._sinks:
+                sink.flush()
         self._waiting, self._written = [], time.monotonic()
 
     def draw(self) -> None:
@@ -72,21 +79,36 @@ class Tracker:
 
 
 class TensorBoard:
-    """Events for TensorBoard, one line for each number."""
+    """Events for TensorBoard, one line for each number.
+
+    Those of a folder on a store are written here and sent as other files are: TensorBoard's own client has settings of
+    its own, gives a store seconds to answer, and fails for good if it does not.
+    """
 
     def __init__(self, folder: str, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # an optional package, and slow to import
 
-        self._writer = SummaryWriter(folder, purge_step=start)
+        self._folder, local = folder, local_path(folder)
+        self._here = TemporaryDirectory(prefix="capfilt-tensorboard-") if local is None else None
+        self._writer = SummaryWriter(self._here.name if self._here else str(local), purge_step=start)
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """Take the numbers of a step."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
+    def flush(self) -> None:
+        """Write what waits."""
+        self._writer.flush()
+        for file in Path(self._here.name).iterdir() if self._here else ():
+            publish(join(self._folder, file.name), file.read_bytes())
+
     def close(self) -> None:
         """Write what is left."""
+        self.flush()
         self._writer.close()
+        if self._here:
+            self._here.cleanup()
 
 
 class WeightsAndBiases:
@@ -96,7 +118,7 @@ class WeightsAndBiases:
         require_packages(settings)
         import wandb
 
-        folder = local_path(run.folder) or tempfile.gettempdir()
+        folder = local_path(run.folder) or gettempdir()
         self._run = wandb.init(
             project=settings.wandb_project,
             dir=str(folder),
@@ -109,6 +131,9 @@ class WeightsAndBiases:
     def add(self, step: int, values: dict[str, float]) -> None:
         """Take the numbers of a step."""
         self._run.log(values, step=step)
+
+    def flush(self) -> None:
+        """Leave it to the package when to send."""
 
     def close(self) -> None:
         """Write what is left."""
