@@ -1,6 +1,8 @@
 """A connection to the dashboard of a cluster; how its outages are borne is in test_jobs.py."""
 
 import os
+import socketserver
+import threading
 
 import pytest
 from click.testing import CliRunner
@@ -27,3 +29,22 @@ def test_a_dashboard_that_asks_for_a_token_is_told_with_what_gives_it():
     assert result.exit_code == 1
     assert len(result.output.splitlines()) == 1
     assert "Missing authentication token; for a cluster that asks for a token set RAY_AUTH_MODE=token" in result.output
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b"\x00\x00\x18\x04"])
+def test_what_answers_and_is_no_dashboard_is_asked_for_by_its_address(answer):
+    """Such as another web server, or the port that nodes and drivers have, which speaks another protocol."""
+
+    class Other(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1 << 16)
+            self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        result = CliRunner().invoke(cli, ["status", "run", "--address", url])
+        server.shutdown()
+    assert result.exit_code == (1 if b"404" in answer else 75)
+    assert len(result.output.splitlines()) == 1
+    assert f"; is {url} a dashboard? nodes and drivers have another port, 6379" in result.output

@@ -48,7 +48,7 @@ def connect(address: str) -> JobSubmissionClient:
     if not getproxies():  # else requests go to the proxy, not to the host itself
         port = parts.port or (443 if parts.scheme == "https" else 80)
         require_answer(f"{parts.hostname}:{port}", "--address", ", or open a tunnel to it (ssh -L 8265:127.0.0.1:8265)")
-    with told(), _leading_to(address):
+    with told(f"; is {address} a dashboard? nodes and drivers have another port, 6379"), _leading_to(address):
         return _Client(address)
 
 
@@ -67,8 +67,8 @@ def _leading_to(address: str) -> Iterator[None]:
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Turn a failure of the Jobs API into an error with a message of one line."""
+def told(remedy: str = "") -> Iterator[None]:
+    """Turn a failure of the Jobs API into an error with a message of one line, which ends with what to do."""
     try:
         yield
     except AuthenticationError as error:
@@ -77,4 +77,4 @@ def told() -> Iterator[None]:
         lines = redact(str(error)).replace("\\n", "\n").strip().splitlines() or [type(error).__name__]
         what = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
         passing = may_pass(error) or _PASSING.match(str(error))
-        raise (NoAnswerError if passing else JobError)(f"the cluster's Jobs API: {what[:600]}") from error
+        raise (NoAnswerError if passing else JobError)(f"the cluster's Jobs API: {what[:600].rstrip('.')}{remedy}") from error
