@@ -25,7 +25,7 @@ _WORDS = {
     "stopped": f"stopped as asked; {AGAIN}",
     "partly": "partly done; some units or shards failed, and to retry them, run the same again",
     "failed": "failed; mend it, then run the same again",
-    "ended": f"ended by a signal; {AGAIN}",
+    "ended": f"ended at once; {AGAIN}",
     "died": f"its driver has died; {AGAIN}",
     "idle": f"nobody is at work; {AGAIN}",
 }
@@ -129,12 +129,12 @@ def _lines(standing: Standing, submitted: bool) -> Iterator[str]:
     if standing.shards is not None:
         yield f"  shards    {standing.shards[0]:,} of {standing.shards[1]:,} complete"
     if standing.record is not None:
-        yield from _progress(standing.record)
+        yield from _progress(standing.record, standing.state in ("running", "stopping"))
     if standing.job is not None:
         yield from _lines(standing.job, submitted)
 
 
-def _progress(record: StatusRecord) -> Iterator[str]:
+def _progress(record: StatusRecord, alive: bool) -> Iterator[str]:
     if record.jobs:
         yield f"  at        {record.job}; {record.jobs_done} of {record.jobs} jobs are done"
         return
@@ -145,7 +145,9 @@ def _progress(record: StatusRecord) -> Iterator[str]:
     pace = f"{counted(record.units, 'unit')}, {record.rate:,.1f} samples/s"
     nothing = "nothing was left to do" if record.phase == "done" else "no unit was done"
     yield f"  since     {_ago(record.started)}: {pace if record.units or record.phase == 'bootstrap' else nothing}"
-    if record.seconds_left is not None:
+    if alive and record.wanted:
+        yield f"  workers   {record.ready} of {record.wanted} ready"
+    if alive and record.seconds_left is not None:
         yield f"  left      {timedelta(seconds=round(record.seconds_left))}"
     if record.phase == "export":
         yield "  export    of the clean shards, at work"

@@ -126,7 +126,7 @@ class _Job:
     def __init__(
         self, folder: Run, config: BootstrapConfig, shards: Sequence[Shard], lease: Lease, stop: Stop, board: Board
     ) -> None:
-        self.folder, self.config, self.follower = folder, config, Follower(folder)
+        self.folder, self.config, self.follower = folder, config, Follower(folder, board)
         self.lease, self.stop, self.board = lease, stop, board
         self.left_out = [shard for shard in shards if unusable(shard, config)]
         self.shards = [shard for shard in shards if not unusable(shard, config)]

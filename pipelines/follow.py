@@ -9,6 +9,7 @@ from capfilt.display import redact
 from capfilt.records import UnitResult
 from capfilt.runs import Run
 from capfilt.runs.journal import Journal, journal_line
+from capfilt.runs.status import Board
 from capfilt.tally import Tally
 from workers.events import Event, State
 from workers.metrics import Metrics
@@ -23,9 +24,10 @@ class Follower:
     hold up the job; it ends when all is written.
     """
 
-    def __init__(self, folder: Run) -> None:
-        """Begin with nothing done."""
+    def __init__(self, folder: Run, board: Board | None = None) -> None:
+        """Begin with nothing done; the board, if there is one, is told of the workers."""
         self.tally, self.state = Tally(), State()
+        self._board = board
         self.metrics: Metrics | None = None  # until there is a Ray that exports them
         self.journal = Journal(folder.root)  # within the block the thread's alone
         self._lines: SimpleQueue[str] = SimpleQueue()  # of the journal, not written yet
@@ -63,6 +65,8 @@ class Follower:
         """Take note of how things are."""
         self.state = state
         spent = self.tally.work(state.ready)
+        if self._board:
+            self._board.staff(state.ready, state.wanted)
         if self.metrics:
             self.metrics.see(state, spent)
 

@@ -94,6 +94,7 @@ def test_nodes_that_are_unlike_lost_and_late_change_no_byte(tmp_path):
     assert found["hired"] == {"first": True, "plain": False, "spare": False, "late": True}
     assert found["decoding"] == ["plain"]  # the one without GPUs
     assert 0 < found["before"] < 24
+    assert "its node was lost: " in (tmp_path / "wild/run/journal.jsonl").read_text()
     assert tables(tmp_path / "wild") == tables(tmp_path / "calm")
     assert clean(tmp_path / "wild") == clean(tmp_path / "calm")
 

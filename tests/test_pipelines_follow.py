@@ -8,6 +8,7 @@ import pytest
 from capfilt import storage
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run
+from capfilt.runs.status import Board
 from pipelines import follow
 from pipelines.follow import Follower
 from workers.events import Event, State
@@ -42,6 +43,15 @@ def test_a_failure_is_counted_and_noted_with_when_where_and_why(tmp_path, follow
         "reason": "its worker died",
     }
     assert follower.tally.failures == {"death": 1}
+
+
+def test_the_board_is_told_of_the_workers_as_long_as_there_are_any(tmp_path):
+    board = Board(str(tmp_path))
+    with Follower(Run(str(tmp_path), "m"), board) as follower:
+        follower.see(State(ready=1, wanted=2))
+        assert (board.record.ready, board.record.wanted) == (1, 2)
+
+    assert (board.record.ready, board.record.wanted) == (0, 0)
 
 
 def test_what_follows_a_failure_is_noted_but_is_no_failure_of_its_own(tmp_path, follower):

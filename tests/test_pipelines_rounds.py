@@ -230,7 +230,7 @@ def test_a_loop_that_is_to_end_at_once_does(loop, monkeypatch):
     assert ended.exit_code == 143, ended.output
     assert "ends at once" in Path("told").read_text()
     assert left_behind() == set()
-    assert "ended by a signal" in capfilt("status", "tiny-rounds").output
+    assert "ended at once" in capfilt("status", "tiny-rounds").output
 
 
 def test_a_second_driver_of_a_loop_is_refused(loop, tmp_path):

@@ -84,7 +84,11 @@ class EnoughError(Exception):
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize(
     ("asked", "told"),
-    [({"labels": {"pool": "spot"}}, "0 GPUs on nodes with pool: spot"), ({"gpus_per_worker": 1.0}, "1 GPU")],
+    [
+        ({"labels": {"pool": "spot"}}, r"0\.5 CPUs and 0 GPUs on nodes with pool: spot"),
+        ({"gpus_per_worker": 1.0}, r"0\.5 CPUs and 1 GPU"),
+        ({"cpus_per_worker": 64.0}, r"64 CPUs and 0 GPUs"),
+    ],
 )
 def test_a_wait_for_room_is_told(monkeypatch, asked, told):
     def tell(words: str, *values: object) -> None:
@@ -92,7 +96,7 @@ def test_a_wait_for_room_is_told(monkeypatch, asked, told):
 
     monkeypatch.setattr(session_module, "PATIENCE", 0.1)
     monkeypatch.setattr(session_module.logger, "warning", tell)
-    with pytest.raises(EnoughError, match=rf"or finds no room; .*\b0\.5 CPUs and {told}; free: "):
+    with pytest.raises(EnoughError, match=rf"finds no room; .*\b{told}; free: .*; no node has room for one,"):
         on_a_worker(os.getpid, HALF.model_copy(update=asked))
 
 

@@ -96,6 +96,7 @@ def test_a_driver_that_comes_while_its_run_is_looked_at_has_not_died(tmp_path, m
 def test_a_run_tells_how_far_it_is_what_is_kept_and_what_failed(tmp_path):
     with hold_lease(str(tmp_path)), keep_status(str(tmp_path)) as board:
         board.begin(samples=2000, done=500)
+        board.staff(1, 2)
         tally = Tally()
         tally.statuses.update(too_large=2, ok=490, not_an_image=8)
         tally.candidates.update(web=400, synthetic=490, human=0)
@@ -107,12 +108,17 @@ def test_a_run_tells_how_far_it_is_what_is_kept_and_what_failed(tmp_path):
     assert lines[0] == f"{tmp_path}: running"
     assert lines[2] == "  samples   1,000 of 2,000 (50.0%)"
     assert "1 unit, " in lines[3]
-    assert lines[4].startswith("  left      ")
-    assert lines[5:7] == ["  kept      synthetic 70% of 490, web 0% of 400", "  failed    8 not_an_image, 2 too_large"]
+    assert lines[4] == "  workers   1 of 2 ready"
+    assert lines[5].startswith("  left      ")
+    assert lines[6:8] == ["  kept      synthetic 70% of 490, web 0% of 400", "  failed    8 not_an_image, 2 too_large"]
 
 
 def test_a_run_whose_driver_was_killed(tmp_path):
-    with keep_status(str(tmp_path)):
+    with keep_status(str(tmp_path)) as board:
+        board.begin(samples=2000, done=0)
+        board.staff(1, 2)
+        board.add(500, Tally())
+        board.write()
         written = (tmp_path / "status.json").read_bytes()
     (tmp_path / "status.json").write_bytes(written)
     leave_lease(tmp_path, host="elsewhere", renewed=time.time() - EXPIRY - 1)
@@ -122,7 +128,11 @@ def test_a_run_whose_driver_was_killed(tmp_path):
     assert standing.driver is not None
     assert standing.driver.host == "elsewhere"
     assert at_work(str(tmp_path)) is None
-    assert render_standing(standing).startswith(f"{tmp_path}: its driver has died; run the same again to go on\n")
+    shown = render_standing(standing)
+    assert shown.startswith(f"{tmp_path}: its driver has died; run the same again to go on\n")
+    assert "  samples   500 of 2,000 (25.0%)\n" in shown
+    assert "  left " not in shown  # nobody is at work on it
+    assert "  workers " not in shown
 
 
 def test_a_run_that_failed_says_why(tmp_path):

@@ -180,7 +180,8 @@ class Attempts:
         self._strikes += 1
         if self._strikes >= self._most_strikes:
             raise WorkerError(
-                f"stopped, since {self._strikes} units failed one after the other; the last: {fault.reason}"
+                f"stopped, since {self._strikes} units failed one after the other; the last: {fault.reason}; mend "
+                "what they have in common, and run the same again to go on"
             )
 
     def _give_up(self, case: Case, count: int, fault: Fault) -> None:

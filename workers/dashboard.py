@@ -75,6 +75,6 @@ def told(remedy: str = "") -> Iterator[None]:
         raise JobError(f"the cluster's Jobs API: {error.message.splitlines()[0]}; {TOKEN}") from error
     except (RuntimeError, OSError, ClientError) as error:
         lines = redact(str(error)).replace("\\n", "\n").strip().splitlines() or [type(error).__name__]
-        what = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
+        what = (lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}")[:600].rstrip(".")
         passing = may_pass(error) or _PASSING.match(str(error))
-        raise (NoAnswerError if passing else JobError)(f"the cluster's Jobs API: {what[:600].rstrip('.')}{remedy}") from error
+        raise (NoAnswerError if passing else JobError)(f"the cluster's Jobs API: {what}{remedy}") from error

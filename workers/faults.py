@@ -46,11 +46,9 @@ def fault_of(error: Exception) -> Fault:
     return Fault(Kind.SAMPLE, reason, f"makes the models raise {type(error).__name__}, alone in its batch", cause)
 
 
-def death(reason: str) -> Fault:
-    """Return the fault of a unit whose worker died."""
-    return Fault(
-        Kind.SAMPLE, f"its worker died: {reason}", "ends the process of its worker, alone in its batch", "death"
-    )
+def death(reason: str, what: str = "worker died") -> Fault:
+    """Return the fault of a unit whose worker died, or whose node was lost."""
+    return Fault(Kind.SAMPLE, f"its {what}: {reason}", "ends the process of its worker, alone in its batch", "death")
 
 
 def overdue(seconds: float) -> Fault:

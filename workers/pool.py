@@ -192,6 +192,7 @@ class _ActorPool(Generic[R]):
     def _on_death(self, slot: Slot, error: RayError) -> None:
         fault = death(last_words(error))
         if lost_node(error, slot.node):
+            fault = death(last_words(error), "node was lost")
             for case in slot.calls.values():
                 self.attempts.lose(case, fault, slot)
             slot.calls.clear()

@@ -178,6 +178,11 @@ class Node(NamedTuple):
     resources: dict[str, float]  # including those in use
     allowed: bool  # whether cluster.labels allow the models on it
 
+    def holds(self, cluster: Cluster) -> bool:
+        """Return whether a worker has room on it while nothing else runs there."""
+        asked = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
+        return self.allowed and all(self.resources.get(name, 0.0) >= count for name, count in asked.items())
+
 
 def nodes(cluster: Cluster) -> list[Node]:
     """Return the nodes of a cluster. Errors as in session."""
@@ -195,7 +200,10 @@ def asked_and_free(cluster: Cluster) -> str:
     """Return what a job asks of Ray, and what Ray has free, for people."""
     free, each = ray.available_resources(), devices(cluster.cpus_per_worker, cluster.gpus_per_worker)
     asked = f"{counted(cluster.workers, 'worker')}, each with {each}{on_nodes_with(cluster.labels)}"
-    return f"cluster: {asked}; free: {devices(free.get('CPU', 0), free.get('GPU', 0))}"
+    told = f"cluster: {asked}; free: {devices(free.get('CPU', 0), free.get('GPU', 0))}"
+    if any(node.holds(cluster) for node in nodes(cluster)):
+        return told
+    return f"{told}; no node has room for one, whatever is free: lower what a worker asks for, or add nodes"
 
 
 def _check_machine(cluster: Cluster) -> None:

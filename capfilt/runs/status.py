@@ -50,6 +50,8 @@ class StatusRecord:
     candidates: dict[str, int] = field(default_factory=dict)  # texts by source
     kept: dict[str, int] = field(default_factory=dict)  # of these
     reason: str = ""  # why it failed or stopped; if partly done, a line for each of the first failures
+    ready: int = 0  # workers with their models loaded
+    wanted: int = 0  # workers that the job asks for
     jobs: int = 0  # of a loop, which counts jobs instead of samples
     jobs_done: int = 0
     job: str = ""  # the one that a loop has reached: its folder, relative to the loop's
@@ -82,6 +84,10 @@ class Board:
         """Note that a unit is committed, and the counts since this start."""
         counts = {"statuses": dict(tally.statuses), "candidates": dict(tally.candidates), "kept": dict(tally.kept)}
         self._note(done=self.record.done + samples, units=self.record.units + 1, **counts)
+
+    def staff(self, ready: int, wanted: int) -> None:
+        """Note how many workers have their models loaded, of those that the job asks for."""
+        self._note(ready=ready, wanted=wanted)
 
     def enter(self, job: str, done: int, jobs: int) -> None:
         """Note that a loop has reached a job, and how many jobs are done; this is written at once, since it is rare."""
