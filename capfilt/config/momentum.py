@@ -8,7 +8,7 @@ from capfilt.config.schema import Config
 
 
 class MomentumSettings(Config):
-    """Slow copies of the encoders, queues of their features, soft targets. Only the code gives numbers."""
+    """Slow copies of the encoders, queues of their features, soft targets; defaults of the original code."""
 
     decay: float = Field(0.995, ge=0, lt=1, description="share that a copy keeps of itself in a step")
     queue: PositiveInt = Field(
