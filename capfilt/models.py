@@ -30,7 +30,7 @@ def build_models(config: BootstrapConfig) -> CapFilt:
         CheckpointError: a checkpoint is missing or cannot play its part.
         ConfigError: the device is not there.
     """
-    require_device(config.device.kind, "set cluster.gpus_per_worker: 1, or device.kind: cpu")
+    require_device(config.device.kind, "set device.kind: cpu")
     return _put_together(config, checkpoint_hashes(config))
 
 

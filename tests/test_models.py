@@ -6,7 +6,7 @@ import pytest
 from models import small_checkpoint
 
 from capfilt.config import BootstrapConfig, Device
-from capfilt.errors import CheckpointError
+from capfilt.errors import CheckpointError, ConfigError
 from capfilt.med.checkpoints import save
 from capfilt.med.weights import count_parameters
 from capfilt.models import build_models, checkpoint_hashes, describe_models, outline_models
@@ -30,6 +30,15 @@ def test_each_model_bears_the_hash_of_its_checkpoint(config):
 
     assert {"captioner": found.captioner.name, "filter": found.filter.name} == hashes
     assert hashes["captioner"] != hashes["filter"]
+
+
+def test_without_a_gpu_it_is_not_advised_to_reserve_one(config, monkeypatch):
+    """Workers on Ray have reserved theirs by now, and one process reserves nothing."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    on_gpu = config.model_copy(update={"device": Device(kind="cuda")})
+
+    with pytest.raises(ConfigError, match=r"torch sees no GPU here; set device\.kind: cpu$"):
+        build_models(on_gpu)
 
 
 def test_an_outline_has_the_sizes_of_the_models_and_no_weights(config):
