@@ -57,7 +57,7 @@ def test_a_running_export_is_at_work_on_its_run(tmp_path):
     [
         (None, "done", "done", "nothing was left to do"),
         (StoppedError("0 units"), "stopped", "stopped as asked; run the same again to go on", "no unit was done"),
-        (KeyboardInterrupt(), "ended", "ended by a signal; run the same again to go on", "no unit was done"),
+        (KeyboardInterrupt(), "ended", "ended at once; run the same again to go on", "no unit was done"),
     ],
 )
 def test_how_a_driver_ended_is_told_and_that_its_job_on_a_cluster_is_still_at_work(

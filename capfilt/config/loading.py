@@ -121,7 +121,8 @@ def _value(text: str, override: str) -> object:
             f"--set {redact(override)}: the value is not YAML; quote it for the shell, such as "
             "--set 'input=[\"a.tar\"]'"
         ) from None
-    if rest := text[node.end_mark.index if node else 0 :].strip():  # else a run would lie in another folder
+    rest = text[node.end_mark.index if node else 0 :].strip()
+    if rest.startswith("#"):  # else a run would lie in another folder
         raise ConfigError(
             f"--set {redact(override)}: YAML leaves out {_shown(rest)} as a comment; quote the value for it, too, "
             "such as --set 'run=\"/runs/a #1\"'"
