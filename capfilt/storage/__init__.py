@@ -149,7 +149,7 @@ def staged(path: str) -> Iterator[Path]:
     try:
         try:
             yield partial
-        except Exception as error:
+        except Exception as error:  # torch and safetensors meet a full disk with errors of their own
             failure = of_disk(error)
             if failure is None or (failure is error and names(failure, path)):
                 raise
