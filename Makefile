@@ -1,6 +1,6 @@
-# Needs Python 3.11 or newer and make; everything else goes into .venv.
+# Needs Python 3.11 or newer and make; everything else is installed into .venv.
 PYTHON ?= python3
-# Processes that share the tests; each takes some 3 GB, since it starts a Ray of its own.
+# Processes that share the tests; each takes about 3 GB, since it starts a Ray of its own.
 JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
