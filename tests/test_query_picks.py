@@ -186,3 +186,9 @@ def test_a_condition_cannot_reach_other_files(opened, tmp_path):
 
     with pytest.raises(QueryError, match="disabled"):
         places(opened, where=f"position IN (SELECT a FROM read_csv('{tmp_path}/secret.csv'))")
+
+
+@pytest.mark.parametrize("order", ["random", "position", "best"])
+@pytest.mark.parametrize("where", ["text <> '$seed $key $source $reasons'", "shard = '00002' -- web alone"])
+def test_a_condition_may_hold_the_names_of_our_parameters_and_end_in_a_comment(opened, where, order):
+    assert set(places(opened, where=where, order=order)) >= {("00002", n) for n in range(8)}

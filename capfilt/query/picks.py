@@ -60,8 +60,9 @@ def pick(opened: OpenRun, asked: Pick, limit: int, seed: int = 0) -> list[Place]
     else:
         most *= max(1, *opened.sql("SELECT coalesce(max(texts), 0) FROM samples").fetchall()[0])
     query = f"SELECT shard, position FROM {found} ORDER BY {_BY[asked.order]}, shard, position LIMIT {most}"  # noqa: S608
-    values = {"seed": seed, "source": asked.source, "reasons": list(asked.reasons), "key": asked.key}
-    used = {name: value for name, value in values.items() if f"${name}" in query}
+    values: dict[str, object] = {"seed": seed if asked.order == "random" else None, "source": asked.source}
+    values |= {"reasons": list(asked.reasons) or None, "key": asked.key}
+    used = {name: value for name, value in values.items() if value is not None}  # DuckDB refuses one too many
     with query_errors(asked.where, opened.outcomes.columns):
         rows = opened.connection.execute(query, used).fetchall()
     return list(dict.fromkeys((shard, position) for shard, position in rows))[:limit]
@@ -82,7 +83,7 @@ def _texts(asked: Pick) -> Iterator[str]:
     if asked.key is not None:
         yield "key = $key"
     if asked.where is not None:
-        yield f"({asked.where})"
+        yield f"({asked.where}\n)"  # it may end in a comment
 
 
 def _samples(opened: OpenRun, asked: Pick) -> Iterator[str]:
