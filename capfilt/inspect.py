@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
+import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +17,7 @@ from capfilt.config import ImageLimits
 from capfilt.display import four_places, reveal, shorten
 from capfilt.errors import ImageError
 from capfilt.images import decode
+from capfilt.ledger.quarantine import QUARANTINED
 from capfilt.query.cards import Card, CardText, Place
 from capfilt.query.images import NOT_SHOWN
 
@@ -65,19 +67,14 @@ def thumbnail(image: bytes | str, limits: ImageLimits) -> Text:
     except ImageError as error:
         return Text(reveal(str(error)), style="dim")
     small.thumbnail((COLUMNS, 2 * LINES), Image.Resampling.LANCZOS)
+    rows = np.asarray(small)  # (H, W, 3)
     text = Text(no_wrap=True, end="")
-    for y in range(0, small.height, 2):
-        for x in range(small.width):
-            upper, lower = (_colour(small, x, row) for row in (y, min(y + 1, small.height - 1)))
-            text.append("▀", f"{upper} on {lower}")
+    for y in range(0, len(rows), 2):
+        for upper, lower in zip(rows[y], rows[min(y + 1, len(rows) - 1)], strict=True):
+            text.append("▀", f"#{upper.tobytes().hex()} on #{lower.tobytes().hex()}")
         text.append("\n")
     text.right_crop(1)
     return text
-
-
-def _colour(image: Image.Image, x: int, y: int) -> str:
-    red, green, blue = (image.getpixel((x, y)) or (0, 0, 0))[:3]  # type: ignore[index]
-    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def _drawn(card: Card, image: Text) -> Table:
@@ -100,7 +97,8 @@ def _title(card: Card) -> str:
 
 
 def _failure(card: Card) -> str:
-    return f"! {card.status}: {reveal(card.error, SHOWN_CHARACTERS)}"
+    remedy = "; to try it again, bootstrap with --retry-quarantined" if card.status == QUARANTINED else ""
+    return f"! {card.status}: {reveal(card.error, SHOWN_CHARACTERS)}{remedy}"
 
 
 def _verdict(text: CardText) -> str:

@@ -102,6 +102,13 @@ def test_nothing_that_came_with_a_sample_commands_the_terminal(field):
     assert shown.replace("\n", "").isprintable()
 
 
+def test_a_quarantined_sample_is_shown_with_what_tries_it_again():
+    held, failed = as_plain([card(status=status, error="kills its worker") for status in ("quarantined", "truncated")])
+
+    assert "! quarantined: kills its worker; to try it again, bootstrap with --retry-quarantined\n" in held
+    assert "! truncated: kills its worker\n" in failed
+
+
 @pytest.mark.parametrize(("field", "most"), [("url", 120), ("error", SHOWN_CHARACTERS)])
 def test_of_a_url_and_an_error_the_beginning_is_shown(field, most):
     whole, cut = ("".join(as_plain([card(status="truncated", **{field: "x" * n})])) for n in (most, most + 1))
