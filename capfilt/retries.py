@@ -7,6 +7,7 @@ away for a minute, nor an answer that is shorter than it says; and what it takes
 import errno
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -35,10 +36,14 @@ _AT_FAULT = 500  # and above
 _LATER = (408, 425, 429)
 
 logger = logging.getLogger(__name__)
+_quiet: dict[tuple[str, str], float] = {}  # store and class of error -> when its next warning is due
+_told = threading.Lock()
 
 
 def patiently(call: Callable[[], T], path: str) -> T:
     """Return what a call gives; one that fails in a way that may pass is made again until PATIENCE is at an end.
+
+    Each wait is told by a warning, but where a thread of this process waits for the same store already, by that one's.
 
     Args:
         call: asks the store for something; asking twice must come to the same as asking once.
@@ -55,10 +60,20 @@ def patiently(call: Callable[[], T], path: str) -> T:
             left = deadline - time.monotonic()
             if not may_pass(error) or wait > left:
                 raise error  # noqa: B904 (it is what the other was raised for)
-            told = redact(f"{type(error).__name__}: {error}")
-            logger.warning("%s: %s; asked again in %.1f s, given up in %.0f s", redact(path), told, wait, left)
+            _warn(path, error, wait, left)
         time.sleep(wait)
         longest = min(2 * longest, LONGEST_WAIT)
+
+
+def _warn(path: str, error: Exception, wait: float, left: float) -> None:
+    store = "/".join(path.split("/")[:3]), type(error).__name__
+    with _told:
+        now = time.monotonic()
+        if now < _quiet.get(store, 0.0):
+            return
+        _quiet[store] = now + wait
+    told = redact(f"{type(error).__name__}: {error}")
+    logger.warning("%s: %s; asked again in %.1f s, given up in %.0f s", redact(path), told, wait, left)
 
 
 def _behind(error: Exception) -> Exception:

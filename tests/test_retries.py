@@ -4,6 +4,7 @@ import re
 import pytest
 
 from capfilt import retries
+from capfilt.background import map_in_threads
 from capfilt.retries import may_pass, patiently
 
 
@@ -36,6 +37,17 @@ def test_what_may_pass_is_asked_again_and_told(caplog):
         "s3://bucket/a: TimeoutError: ",
         "s3://bucket/a: ConnectionResetError: gone",
     ]
+
+
+def test_threads_that_wait_for_one_store_warn_once_and_each_store_and_kind_of_error_by_itself(monkeypatch, caplog):
+    monkeypatch.setattr(retries.random, "uniform", lambda low, high: 0.2)
+    failing = [(f"s3://one/{n}", TimeoutError()) for n in range(8)]
+    failing += [("s3://two/0", TimeoutError()), ("s3://one/8", ConnectionResetError())]
+
+    map_in_threads(lambda each: patiently(Store(each[1]).ask, each[0]), failing)
+
+    told = sorted((line[:8], line.split(": ")[1]) for line in caplog.messages)
+    assert told == [("s3://one", "ConnectionResetError"), ("s3://one", "TimeoutError"), ("s3://two", "TimeoutError")]
 
 
 class NoCredentialsError(Exception):
