@@ -189,6 +189,13 @@ def test_listings_go_on_over_pages(s3, bucket):
     assert len([request for request in seen if "list-type=2" in request.path]) >= 6
 
 
+@pytest.mark.parametrize("given", ["a/", "a/0.tar", "a/*.tar", "a/{0..3}.tar"])
+def test_a_bucket_that_does_not_exist_is_no_empty_folder(s3, given):
+    for ask in (storage.list_entries, load_run, lambda url: find_shards([url])):
+        with pytest.raises(FileNotFoundError, match=r"bucket does not exist: 's3://missing"):
+            ask(f"s3://missing/{given}")
+
+
 def test_a_listing_is_never_remembered(s3, bucket):
     for n in range(3):
         storage.publish(f"{bucket}/in/{n:05d}.tar", b"x")

@@ -21,7 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from capfilt.retries import patiently
-from capfilt.storage.errors import named, names, naming, of_disk
+from capfilt.storage.errors import lacks_bucket, named, names, naming, of_disk
 from capfilt.storage.placing import mode_of_new, place
 from capfilt.storage.ranges import RangedFile
 
@@ -101,10 +101,12 @@ def read_bytes(path: str, start: int = 0, length: int | None = None) -> bytes:
 
 
 def list_entries(folder: str) -> tuple[list[str], list[str]]:
-    """Return the sorted names of the files and of the folders in a folder, by one listing; none if there is no such."""
+    """Return the sorted names of the files and of the folders in a folder, by one listing; none if it does not exist."""
     try:
         kinds = sorted(pair for pair in _kinds(folder) if not pair[0].startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if lacks_bucket(error):  # a wrong name, not a folder to come
+            raise
         kinds = []
     return [name for name, is_folder in kinds if not is_folder], [name for name, is_folder in kinds if is_folder]
 

@@ -52,6 +52,13 @@ def of_disk(error: Exception) -> OSError | None:
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 
+def lacks_bucket(error: OSError) -> bool:
+    """Return whether a FileNotFoundError is S3's answer that the bucket itself does not exist."""
+    cause = getattr(error.__cause__, "__cause__", None)  # what s3fs raised, and then what botocore did
+    response = getattr(cause, "response", None)
+    return isinstance(response, dict) and response.get("Error", {}).get("Code") == "NoSuchBucket"
+
+
 def names(error: OSError, path: str) -> bool:
     """Return whether an error names its path already; the name of a file in the making does not count."""
     return path in str(error) or (error.filename is not None and not str(error.filename).endswith(".partial"))
