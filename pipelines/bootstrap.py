@@ -26,6 +26,7 @@ from capfilt.runs.lease import Lease, is_free, swept
 from capfilt.runs.status import Board, keep_status
 from capfilt.runs.stop import Stop
 from capfilt.shards import find_shards
+from capfilt.signals import stop_on_interrupt
 from pipelines.export import export_shards, finish
 from pipelines.follow import Follower
 from pipelines.indexing import index_shards
@@ -38,7 +39,6 @@ from workers.local import run_local
 from workers.metrics import Metered, Metrics
 from workers.pool import run_units
 from workers.session import session
-from workers.signals import stop_on_interrupt
 
 Results = Generator[UnitResult, None, None]
 

@@ -19,11 +19,11 @@ from capfilt.runs import Run, load_run
 from capfilt.runs.lease import is_free, require_free, swept
 from capfilt.runs.stop import Stop
 from capfilt.shards import open_shard
+from capfilt.signals import stop_on_interrupt
 from workers.driving import driving
 from workers.export_worker import ExportWorker
 from workers.local import run_local
 from workers.pool import run_units
-from workers.signals import stop_on_interrupt
 
 LISTED = 10  # shards that keep a dry run from its work
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -63,6 +64,36 @@ def test_what_pillow_finds_in_a_file_stands_in_no_line_that_names_none(tmp_path,
 
     assert "it fails 1 not_an_image" in result.stdout
     assert result.stderr == ""
+
+
+ENDLESS = """
+import time
+from capfilt.cli import cli
+from capfilt.scan import figures
+
+def wait(tasks, workers):
+    print("ready", flush=True)
+    time.sleep(60)
+    yield
+
+figures.run_tasks = wait
+cli()
+"""
+
+
+def test_a_scan_that_is_ended_by_a_signal_leaves_nothing_in_the_temporary_folder(tmp_path):
+    shard, scratch = write_shard(tmp_path / "00000.tar", [("red", "a")]), tmp_path / "tmp"
+    scratch.mkdir()
+    command = [sys.executable, "-c", ENDLESS, "scan", shard]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(scratch)}) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        (folder,) = scratch.iterdir()
+        process.terminate()
+
+    assert folder.name.startswith("capfilt-scan-")
+    assert process.returncode == 143
+    assert list(scratch.iterdir()) == []
 
 
 def test_nothing_to_look_at_is_a_wrong_command_line():

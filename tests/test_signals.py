@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from workers.signals import end_process, exit_on_sigterm, stop_on_interrupt
+from capfilt.signals import end_process, exit_on_sigterm, stop_on_interrupt
 
 
 def terminate() -> None:
@@ -114,7 +114,7 @@ def test_the_first_ctrl_c_asks_and_the_second_interrupts(in_front, capfd):
 
 CODE = """
 import signal, time
-from workers.signals import exit_on_sigterm
+from capfilt.signals import exit_on_sigterm
 {first}
 with exit_on_sigterm():
     try:

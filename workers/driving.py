@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from capfilt.runs.lease import Lease, hold_lease
 from capfilt.runs.stop import UNITS, Stop, heed_stop
-from workers.signals import end_process, exit_on_sigterm
+from capfilt.signals import end_process, exit_on_sigterm
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from capfilt.errors import StoppedError
 from capfilt.runs.stop import stop_requested
-from workers.signals import exit_on_sigterm
+from capfilt.signals import exit_on_sigterm
 
 FIRST_WAIT, LONGEST_WAIT = 5.0, 60.0  # seconds before the driver is started again; doubled with each
 

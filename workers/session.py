@@ -21,9 +21,9 @@ from capfilt.config import Cluster
 from capfilt.display import counted, devices, on_nodes_with
 from capfilt.errors import ConfigError, NoAnswerError, StoppedError, WorkerError
 from capfilt.runs.stop import Stop
+from capfilt.signals import exit_on_sigterm
 from workers.address import TOKEN, require_answer
 from workers.attempts import MAX_LOSSES
-from workers.signals import exit_on_sigterm
 from workers.slots import last_words, unbuilt
 
 R = TypeVar("R")

@@ -31,6 +31,7 @@ from capfilt.display import redact
 from capfilt.errors import PASSING, CapfiltError, StoppedError
 from capfilt.logs import STYLES, Style, configure, say_error
 from capfilt.retries import may_pass
+from capfilt.signals import exit_on_sigterm
 
 _RESUMED = ("bootstrap", "export", "finetune", "pretrain", "recut", "rounds")
 _ENDED = "ended at once; run the same again to go on"
@@ -41,7 +42,8 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with exit_on_sigterm():  # else temporary folders would stay
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             if ctx.invoked_subcommand not in _RESUMED:
                 raise

@@ -101,7 +101,7 @@ def read_bytes(path: str, start: int = 0, length: int | None = None) -> bytes:
 
 
 def list_entries(folder: str) -> tuple[list[str], list[str]]:
-    """Return the sorted names of the files and of the folders in a folder, by one listing; none if it does not exist."""
+    """Return the sorted names of the files and the folders in a folder, by one listing; none if it does not exist."""
     try:
         kinds = sorted(pair for pair in _kinds(folder) if not pair[0].startswith("."))
     except (FileNotFoundError, NotADirectoryError) as error:

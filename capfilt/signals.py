@@ -1,4 +1,4 @@
-"""End a job in good order when it is asked to end."""
+"""End a command or a job in good order when it is asked to end."""
 
 import os
 import signal
