@@ -39,7 +39,7 @@ def test_what_a_bootstrap_would_meet_stands_last(tmp_path):
 
     result = capfilt("scan", shard, "--workers", 1)
 
-    assert result.output.endswith("a bootstrap scores 1 of 2 samples (50.0 %)\nit fails 1 not_an_image\n")
+    assert result.output.endswith("a bootstrap scores 1 of 2 samples (50.0 %)\nsamples that fail: 1 not_an_image\n")
 
 
 def test_limits_can_be_set_without_a_file(tmp_path):
@@ -62,7 +62,7 @@ def test_what_pillow_finds_in_a_file_stands_in_no_line_that_names_none(tmp_path,
 
     result = subprocess.run(command, capture_output=True, text=True, check=True)
 
-    assert "it fails 1 not_an_image" in result.stdout
+    assert "samples that fail: 1 not_an_image" in result.stdout
     assert result.stderr == ""
 
 

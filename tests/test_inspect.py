@@ -183,7 +183,7 @@ def test_a_failed_sample_shows_its_reason(root):
 
 
 def test_an_image_that_cannot_be_shown_says_why(screen):
-    assert "the shard is gone or has changed" in SGR.sub("", screen)
+    assert "the shard is gone, has changed" in SGR.sub("", screen)
 
 
 def test_why_an_image_is_not_there_is_said_once():

@@ -301,8 +301,8 @@ def test_failures_and_lost_images_are_told(page):
     assert table.splitlines()[2:] == ["too_many_pixels 1 4.2 %", "truncated 1 4.2 %"]
     assert "the file ends inside <b>it" in page.find_element("id", "failures").text
     gone = page.find_elements("css selector", "#random .noimage")
-    assert {element.text for element in gone} >= {"the shard is gone or has changed"}
+    assert {element.text for element in gone} >= {"the shard is gone, has changed or cannot be read"}
     assert (
-        "Without their image: 8 samples; the shard is gone or has changed"
+        "Without their image: 8 samples; the shard is gone, has changed or cannot be read"
         in page.find_element("class name", "notes").text
     )

@@ -97,7 +97,10 @@ def test_damaged_shards_are_named_and_left_out_of_what_a_bootstrap_would_meet(tm
     assert found.looked_at > 2
     shown = render_scan(found)
     assert "3 shards unreadable, cut or unfinished:" in shown
-    assert "a bootstrap scores 2 of 2 samples (100.0 %) and leaves out 3 damaged shards" in shown
+    assert (
+        "a bootstrap scores 2 of 2 samples (100.0 %) and, under damage: fail, leaves out 3 damaged shards (exit code 3)"
+        in shown
+    )
 
 
 def test_an_unfinished_shard_of_img2dataset_is_told(tmp_path):

@@ -14,7 +14,7 @@ from capfilt.query.cards import Place
 from capfilt.records import Shard
 from capfilt.runs import Run
 
-GONE = "the shard is gone or has changed"
+GONE = "the shard is gone, has changed or cannot be read"
 NOT_SHOWN = "no image to show"  # beside the error that says why
 _THREADS = 8  # object stores answer slowly, and many at once
 

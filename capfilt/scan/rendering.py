@@ -95,13 +95,13 @@ def _prospect(found: Scan) -> str:
     total = sum(found.usable.values())
     scored = found.usable.get("ok", 0)
     left_out = (
-        f" and leaves out {counted(len(found.unusable), 'damaged shard')} (exit code 3; see damage)"
+        f" and, under damage: fail, leaves out {counted(len(found.unusable), 'damaged shard')} (exit code 3)"
         if found.unusable
         else ""
     )
     lines = [f"a bootstrap scores {scored:,} of {counted(total, 'sample')} ({share(scored, total) or '0 %'}){left_out}"]
     reasons = [f"{count:,} {status}" for status, count in found.usable.items() if status != "ok"]
-    lines += [f"it fails {', '.join(reasons)}"] if reasons else []
+    lines += [f"samples that fail: {', '.join(reasons)}"] if reasons else []
     if found.failing_shards:
         lines.append(f"{counted(len(found.failing_shards), 'shard')} will fail as a whole, by max_failed_share:")
         failing = found.failing_shards.items()

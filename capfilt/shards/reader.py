@@ -41,7 +41,7 @@ def open_shard(url: str) -> ShardReader:
     except IsADirectoryError:
         raise ShardError(f"{url}: there is no such file, but a folder; for the shards in it write {url}/") from None
     except FileNotFoundError as error:
-        raise ShardError(f"{url}: there is no such file ({type(error).__name__}); list the shards anew") from error
+        raise ShardError(f"{url}: there is no such file; list the shards anew") from error
     if not head:
         raise ShardError(f"{url}: is empty, 0 bytes; fetch it again")
     if url.endswith(LIST_SUFFIXES):

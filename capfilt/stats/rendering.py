@@ -16,6 +16,9 @@ from capfilt.stats.texts import TextStats
 PAPER = "for comparison: BLIP's filter rejects 25 % of captions from nucleus sampling, 19 % from beam search (table 2)"
 
 
+_WIDTH = 18  # of a bar of a histogram, characters
+
+
 def render_text(stats: Stats, texts: Mapping[str, TextStats] | None = None, plain: bool = True) -> str:
     """Return the figures as tables.
 
@@ -93,16 +96,16 @@ def _sources(stats: Stats) -> str:
     return "\n\n".join(["\n".join([columns(rows), *paper]), columns(scores)])
 
 
-def _histogram(stats: Stats, plain: bool, width: int = 18) -> str:
+def _histogram(stats: Stats, plain: bool) -> str:
     """Return how P(match) is distributed, source by source; the bars of a source are in proportion to its longest."""
     edges = band_edges("itm")
     bands = {name: source.bands["itm"] for name, source in stats.sources.items() if "itm" in source.bands}
-    rows: list[Row] = [["itm", *(cell for name in bands for cell in (name, " " * width))]]
+    rows: list[Row] = [["itm", *(cell for name in bands for cell in (name, " " * _WIDTH))]]
     for n, low in enumerate(edges[:-1]):
         bars = (
             cell
             for counts in bands.values()
-            for cell in (counts[n], bar(counts[n], max(counts), width, plain).ljust(width))
+            for cell in (counts[n], bar(counts[n], max(counts), _WIDTH, plain).ljust(_WIDTH))
         )
         rows.append([f"{low:.2f} to {edges[n + 1]:.2f}", *bars])
     return columns(rows)
@@ -112,7 +115,8 @@ def _texts(texts: Mapping[str, TextStats]) -> str:
     """Return the statistics of the texts, a column for each source, and the texts that repeat most."""
     rows: list[Row] = [["texts", *texts]]
     rows += [["repeat another", *(f"{text.duplicates:.1%}".replace("%", " %") for text in texts.values())]]
-    rows += [[f"words, {name}", *(f"{text.words[name]:.4g}" for text in texts.values())] for name in _lengths(texts)]
+    figures = next(iter(texts.values())).words  # the same for all sources
+    rows += [[f"words, {name}", *(f"{text.words[name]:.4g}" for text in texts.values())] for name in figures]
     rows += [["of so many words", *(text.sampled_words for text in texts.values())]]
     rows += [["  vocabulary", *(text.vocabulary for text in texts.values())]]
     rows += [["  distinct-1", *(f"{text.distinct_1:.4f}" for text in texts.values())]]
@@ -124,10 +128,6 @@ def _texts(texts: Mapping[str, TextStats]) -> str:
         for text, count in stats.repeated
     ]
     return "\n\n".join([columns(rows), *([columns(most)] if len(most) > 1 else [])])
-
-
-def _lengths(texts: Mapping[str, TextStats]) -> list[str]:
-    return list(next(iter(texts.values())).words)
 
 
 def _stages(stats: Stats) -> str:

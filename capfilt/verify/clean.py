@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from typing import BinaryIO
 
 import pyarrow as pa
 
@@ -14,7 +13,6 @@ from capfilt.parquet import read_parquet
 from capfilt.records import Shard
 from capfilt.runs import Run, Selection
 
-_BLOCK = 1 << 22  # bytes read at a time
 _REMEDY = "remove the file and export again"
 
 
@@ -77,7 +75,7 @@ def _verify_files(stem: str, stats: Exported) -> Iterator[str]:
     for path, expected in {f"{stem}.tar": stats.sha256, f"{stem}.parquet": stats.sidecar_sha256}.items():
         try:
             with storage.open_input(path) as file:
-                found = _sha256(file)
+                found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # BinaryIO has no readinto
         except FileNotFoundError:
             yield f"{path}: is missing; export again"
             continue
@@ -110,10 +108,3 @@ def _verify_manifest(folder: str, exported: Sequence[Exported]) -> Iterator[str]
         return
     if not read_parquet(data).equals(manifest_table(exported)):
         yield f"{path}: does not list the shards of the folder as they are; export again"
-
-
-def _sha256(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(_BLOCK):
-        digest.update(block)
-    return digest.hexdigest()
