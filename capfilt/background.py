@@ -1,4 +1,4 @@
-"""Work in other threads: what goes on beside a job for as long as it does, and calls that wait for a store."""
+"""Work in other threads: tasks that run as long as a job does, and calls that wait for a store."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +14,7 @@ U = TypeVar("U")
 
 @contextmanager
 def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Work in a thread of its own until the event that it gets is set at the end of the block, which waits for it."""
+    """Run work in a thread for the length of the block; at the end its event is set, and the block waits for it."""
     done = threading.Event()
     thread = threading.Thread(target=work, args=(done,), daemon=True)
     thread.start()
@@ -26,6 +26,6 @@ def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
 
 
 def map_in_threads(call: Callable[[T], U], items: Iterable[T]) -> list[U]:
-    """Return what a call gives for each item, in their order; many calls wait for the store at once."""
+    """Return the result of a call for each item, in their order; many calls wait for the store at once."""
     with ThreadPoolExecutor(MAX_CALLS) as pool:
         return list(pool.map(call, items))

@@ -21,7 +21,7 @@ def add_controls(
     """Return the candidates of a batch, with control texts after those of a seeded share of its samples.
 
     The control texts come from the same batch, since batches do not depend on how a shard is cut or what ran before. A
-    text that reads like one of the image's own, or comes from an identical image, is no mismatch and is not taken.
+    text that reads like one of the image's own, or comes from an identical image, is no mismatch and is left out.
 
     Args:
         groups: the candidates of each sample.

@@ -1,8 +1,8 @@
-"""Making text fit to be seen: no credentials, and nothing that moves a terminal's cursor or turns a line around.
+"""Make text safe to show: without credentials, and without what moves a terminal's cursor or reverses a line.
 
-A text of the web may hold escape sequences that command a terminal, and direction overrides that show other words
-than are there. `redact` is for logs and errors, which quote URLs, `one_line` for the cells of a table, and `reveal`
-for whoever wants to see of a text what a reader cannot see, or what would act.
+A text from the web may hold escape sequences that command a terminal, and direction overrides that show other words
+than there are. `redact` is for logs and errors, which quote URLs; `one_line` is for the cells of a table; `reveal`
+makes visible what a reader could not see, and harmless what would act.
 """
 
 import math
@@ -20,7 +20,7 @@ CREDENTIALS = (
     "credentials to the store's own client: by environment (AWS_ACCESS_KEY_ID, ...), its files (~/.aws), or a role"
 )
 
-# Names of query parameters that open a door to whoever reads them: presigned URLs of S3, GCS and Azure, and tokens.
+# Names of query parameters that grant access to whoever reads them: in presigned URLs of S3, GCS, Azure, and tokens.
 _SECRETS = {"sig", "signature", "key", "apikey", "api_key", "secret", "password", "passwd", "credential", "credentials"}
 _SECRETS |= {"token", "access_token", "auth", "sas", "awsaccesskeyid", "googleaccessid"}
 _SECRET_PREFIXES = ("x-amz-", "x-goog-", "x-ms-", "x-oss-", "x-cos-", "q-sign", "q-ak")
@@ -28,8 +28,8 @@ _SECRET_PREFIXES = ("x-amz-", "x-goog-", "x-ms-", "x-oss-", "x-cos-", "q-sign", 
 _USERINFO = re.compile(r"(?<=://)[^/\s?#@:'\"]*:(?!\d{1,5}/)[^\s?#'\"]*@")
 _PARAMETER = re.compile(r"(?<=[?&;])([^=&;\s\"'<>]+)=([^&;\s\"'<>]*)")
 _HIDDEN = "***"
-_TURNED = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories: controls, bidi and other unseen marks, line ends
-_UNSEEN = (*_TURNED, "Co")  # and private use, which shows as something else in each font
+_ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories: controls, bidi and other invisible marks, line ends
+_UNSEEN = (*_ESCAPED, "Co")  # and private use, which looks different in each font
 _ARROWS = {"\n": "↵", "\t": "⇥"}
 _PLAIN = re.compile(r"[ -~]*")
 _FEW, _NAME = 10, 100  # names in a message, and the characters of each
@@ -37,23 +37,23 @@ _MARKS = 3  # combining marks on one letter; more of them reach into the lines a
 
 
 def redact(text: str) -> str:
-    """Return a text as it may stand in a log or on a terminal.
+    """Return a text that is safe in a log or on a terminal.
 
-    Passwords in URLs and the values of query parameters that give access are hidden, and characters that are not
-    seen themselves, but change how others are, are written as escapes. Line feeds and tabs stay.
+    Passwords in URLs and the values of query parameters that grant access are hidden. Invisible characters that change
+    how others look are written as escapes. Line feeds and tabs stay.
     """
     hidden = _PARAMETER.sub(_parameter, _USERINFO.sub(f"{_HIDDEN}@", text))
     return "".join(_escaped(character) for character in hidden)
 
 
 def one_line(text: str, width: int = 60) -> str:
-    """Return a text from the web on one line of at most `width` characters, without what could steer a terminal."""
+    """Return a text from the web on one line of at most `width` characters, without what could command a terminal."""
     line = clean(text)
     return line if len(line) <= width else f"{line[: width - 3]}..."
 
 
 def counted(count: float, noun: str) -> str:
-    """Return a number of things for people: "1 shard", "2,880 tokens", "0.5 GPUs"."""
+    """Return a count for people: "1 shard", "2,880 tokens", "0.5 GPUs"."""
     number = f"{count:,.0f}" if count == int(count) else f"{count:g}"
     return f"{number} {noun}" + ("" if count == 1 else "s")
 
@@ -71,12 +71,12 @@ def devices(cpus: float, gpus: float) -> str:
 
 
 def local_time(seconds: float) -> str:
-    """Return a moment, in seconds since 1970, as it is here: "2026-11-28 08:02:31+01:00"."""
+    """Return a time, in seconds since 1970, in the local zone: "2026-11-28 08:02:31+01:00"."""
     return datetime.fromtimestamp(seconds).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
 def on_nodes_with(labels: Mapping[str, str]) -> str:
-    """Return where labels keep a job's workers, as the end of a phrase: " on nodes with zone: a"; empty without any."""
+    """Return where labels confine a job's workers, as the end of a phrase: " on nodes with zone: a"; empty without any."""
     return f" on nodes with {', '.join(f'{key}: {wanted}' for key, wanted in labels.items())}" if labels else ""
 
 
@@ -90,7 +90,7 @@ def in_bytes(count: float) -> str:
 
 
 def listed(lines: Sequence[str], most: int, more: str = "and {} more") -> list[str]:
-    """Return the first `most` lines and, where there are others, a line that says how many."""
+    """Return the first `most` lines and, if there are others, a line that says how many."""
     left = len(lines) - most
     return [*lines[:most], more.format(left)] if left > 0 else [*lines]
 
@@ -101,12 +101,12 @@ def few(names: Iterable[str]) -> list[str]:
 
 
 def reveal(text: str, limit: int | None = None) -> str:
-    """Return a text on one line in which every character shows and none acts.
+    """Return a text on one line in which every character is visible and none acts.
 
-    Of one that is longer than `limit`, the first characters and an ellipsis are looked at. Characters of the
-    categories Cc, Cf, Co, Cs, Zl and Zp, escapes and direction controls among them, become their number, as in
-    <U+202E>, and line ends and tabs an arrow. Marks that are piled on one letter are cut after the third. What is left
-    may run from right to left, so a page must isolate it.
+    A text that is longer than `limit` is cut, and ends in an ellipsis. Characters of the categories Cc, Cf, Co, Cs, Zl
+    and Zp, such as escapes and direction controls, become their number, as in <U+202E>; line ends and tabs become
+    arrows. Of the combining marks on one letter three stay. The result may run from right to left, so a page must
+    isolate it.
     """
     if limit is not None and len(text) > limit:
         text = f"{text[: limit - 1]}…"
@@ -123,7 +123,7 @@ def reveal(text: str, limit: int | None = None) -> str:
 
 
 def shorten(text: str, limit: int) -> tuple[str, str]:
-    """Return a text as its first `limit` characters, cut between words where one ends near, and the rest."""
+    """Return the first `limit` characters of a text, cut between words if a word ends near, and the rest."""
     if len(text) <= limit:
         return text, ""
     space = text.rfind(" ", limit - limit // 5, limit)
@@ -148,7 +148,7 @@ def _is_secret(name: str) -> bool:
 
 
 def _escaped(character: str) -> str:
-    if character in "\n\t" or unicodedata.category(character) not in _TURNED:
+    if character in "\n\t" or unicodedata.category(character) not in _ESCAPED:
         return character
     return ascii(character)[1:-1]
 

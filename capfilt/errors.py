@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from capfilt.display import counted, redact
 
-PASSING = 75  # exit code of what may do another time, as in sysexits.h
+PASSING = 75  # exit code of a failure that may pass by itself: EX_TEMPFAIL of sysexits.h
 
 
 class CapfiltError(Exception):
     """Something a user can mend; the message says where, what is wrong and what to do.
 
-    It may quote what came from the web, and goes to terminals and logs: so it is made fit to be shown.
+    The message may quote the web and goes to terminals and logs, so it is redacted.
     """
 
     exit_code = 1
@@ -19,7 +19,7 @@ class CapfiltError(Exception):
         super().__init__(redact(message))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Return what makes this error in another process: subclasses are not built from their message alone."""
+        """Return how to unpickle this error: subclasses cannot be built from their message alone."""
         return _as_it_was, (type(self), self.args), vars(self)
 
 
@@ -56,7 +56,7 @@ class RunError(CapfiltError):
 
 
 class QueryError(CapfiltError):
-    """A question to a ledger cannot be answered as asked; the message names the words and what there is instead."""
+    """A query of a ledger cannot be answered; the message quotes it, and names what can be asked instead."""
 
 
 class ModelError(CapfiltError):
@@ -72,13 +72,13 @@ class JobError(CapfiltError):
 
 
 class NoAnswerError(CapfiltError):
-    """A cluster did not answer, and may do so later; the message names its address or what was asked."""
+    """A cluster did not answer, but may do so later; the message names its address or the request."""
 
     exit_code = PASSING
 
 
 class StoppedError(CapfiltError):
-    """A job has ended before its time because it was asked to; what was done is committed."""
+    """A job ended early because it was asked to; what was done is committed."""
 
     exit_code = 4
 
@@ -89,10 +89,10 @@ class StoppedError(CapfiltError):
 
 
 class PlanningError(CapfiltError):
-    """Some shards could not be looked at, so that no unit was begun; what was found out about the others is kept."""
+    """Some shards could not be looked at, so no unit was begun; what is known of the others is kept."""
 
     def __init__(self, failed: Sequence[str], passing: bool, ended: str = "") -> None:
-        """Take the reasons, whether all of them may pass, and what ended the planning before all had their turn."""
+        """Take the reasons, whether all of them may pass, and what ended the planning early, if anything did."""
         listing = "\n  ".join([*failed, *filter(None, [ended])])
         lead = (
             f"{counted(len(failed), 'shard')} could not be looked at, so that nothing is planned and no unit was begun"

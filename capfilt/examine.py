@@ -1,4 +1,4 @@
-"""What can be told of a sample without a model: whether its image decodes, and whether its text says anything."""
+"""What a sample shows without a model: whether its image decodes, and whether its text says anything."""
 
 import hashlib
 
@@ -16,7 +16,7 @@ def examine(
 
     Args:
         sample: as it was read.
-        limits: what an image may cost.
+        limits: on the size of file and image.
         least_side: as for images.decode.
     """
     record = SampleRecord(

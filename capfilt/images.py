@@ -1,9 +1,9 @@
 """Images: decoding within limits to upright 8-bit RGB, and the square resize of the models.
 
-simplejpeg decodes ordinary JPEGs where it is installed, Pillow all others: the pixels are the same either way. Both
-can shrink a JPEG while they decode it, by the inverse cosine transform of fewer coefficients of each block.
-Nothing global of Pillow is changed, so threads may decode side by side. Pillow's own cap on pixels stays in force
-above the configured one.
+simplejpeg decodes ordinary JPEGs if it is installed, and Pillow all other files; the pixels are the same either way.
+Both can shrink a JPEG while decoding, by the inverse cosine transform of fewer coefficients of each block. Nothing
+global of Pillow is changed, so several threads may decode at once. Pillow's own cap on pixels applies in addition to
+the configured one.
 """
 
 import errno
@@ -30,13 +30,13 @@ try:
 except ImportError:  # the extra "fast" is not installed
     simplejpeg = None
 
-# What web pages show; formats that run code or reach other files (EPS, WMF, ...) are not opened.
+# What web pages show; formats that run code or read other files (EPS, WMF, ...) are not opened.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
 # By how much a JPEG may be shrunk. An eighth is left out: it costs nearly the time of a quarter.
 _REDUCTIONS = (4, 2)
-# What Pillow's plugins raise on hostile bytes; the file is at fault, never the run. MemoryError is not among them: no
-# more is asked for than an image within the limits needs, so the host is at fault. (libwebp and libtiff that are short
-# of memory cannot be told from damage.)
+# What Pillow's plugins raise on hostile bytes; the file is at fault, not the run. MemoryError is not among them: an
+# image within the limits needs no more memory than it may have, so the host is at fault. (When libwebp or libtiff runs
+# out of memory, it looks like damage.)
 _DECODER_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError),
     *(TypeError, ValueError, struct.error, zlib.error, Warning, Image.DecompressionBombError),
@@ -76,13 +76,13 @@ class DecodedImage:
 def decode(data: bytes, limits: ImageLimits, least_side: float | None = None) -> DecodedImage:
     """Decode an image file to upright RGB.
 
-    Animations give their first frame. Transparency shows white, the ground of most web pages, so that the pixels
-    are what the writer of the text saw. 16-bit values are scaled to 8 bits.
+    Animations give their first frame. Transparent pixels become white, the background of most web pages, which is what
+    the writer of the text saw. 16-bit values are scaled to 8 bits.
 
     Args:
         data: the file.
-        limits: what the image may cost.
-        least_side: a JPEG is shrunk to a half or a quarter where no side falls below this; None keeps it whole.
+        limits: on the size of file and image.
+        least_side: a JPEG is shrunk to a half or a quarter if no side falls below this; None keeps its size.
             The same files are refused either way.
 
     Raises:
@@ -110,7 +110,7 @@ def _decode(data: bytes, limits: ImageLimits, least_side: float | None) -> Decod
             with _faults_of(data):
                 image.load()
             if not shrunk:
-                whole = image.size  # some formats know their size only now
+                whole = image.size  # some formats know their size only after loading
                 _check_shape(whole, limits)
             pixels = _rgb(image, data)
         turn = _turn(image)
@@ -124,7 +124,7 @@ def resize(pixels: np.ndarray, side: int) -> "torch.Tensor":
     Against Pillow's BICUBIC, fewer than one value in a hundred differs by one level of 255 and a few in a million
     by two, from rounding between the two passes. The result is the same for any number of threads.
     """
-    import torch  # here, since whoever only looks at images does not wait for it
+    import torch  # here, since commands that only look at images must not wait for it
     import torch.nn.functional as F
 
     chw = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
@@ -193,7 +193,7 @@ def _eight_bits(image: Image.Image, data: bytes) -> np.ndarray:
 
 
 def _turn(image: Image.Image) -> _Turn:
-    """Return how the EXIF orientation turns a loaded image. EXIF data that cannot be read says nothing."""
+    """Return how the EXIF orientation turns a loaded image. EXIF data that cannot be read is ignored."""
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1), _Turn())
     except _DECODER_ERRORS:
@@ -207,7 +207,7 @@ def _turned(pixels: np.ndarray, turn: _Turn) -> np.ndarray:
 
 @contextmanager
 def _faults_of(data: bytes) -> Iterator[None]:
-    """Turn what a decoder raises in a block into the ImageError of its file. Only calls of a decoder belong in it."""
+    """Turn what a decoder raises in the block into an ImageError of its file. The block should only call a decoder."""
     try:
         yield
     except _DECODER_ERRORS as error:

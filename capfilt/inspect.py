@@ -1,4 +1,4 @@
-"""Samples on a terminal: the image in half blocks, each text with its scores, kept ones green and rejected ones red.
+"""Samples on a terminal: the image in half blocks, each text with its scores, green if kept and red if rejected.
 
 Texts go through reveal, so that no escape sequence of a web page reaches the terminal.
 """
@@ -31,14 +31,14 @@ _STYLES = {True: "green", False: "red"}
 
 
 def as_json(cards: Sequence[Card]) -> Iterator[str]:
-    """Yield a line of JSON for each sample, its texts exactly as they came, in ASCII."""
+    """Yield a line of ASCII JSON for each sample, with its texts exactly as they came."""
     for card in cards:
         texts = [{name: getattr(text, name) for name in _TEXT} for text in card.texts]
         yield json.dumps(asdict(card) | {"texts": texts}) + "\n"
 
 
 def as_plain(cards: Sequence[Card]) -> Iterator[str]:
-    """Yield the lines of each sample without colours or images, one line a text."""
+    """Yield the lines of each sample without colours or images, one line for each text."""
     for card in cards:
         lines = (f"  {_verdict(text)}  {_words(text.text)}" for text in card.texts)
         yield "\n".join([_title(card), *([f"  {_failure(card)}"] if card.status != "ok" else []), *lines]) + "\n\n"
@@ -59,7 +59,7 @@ def as_colours(
 
 
 def thumbnail(image: bytes | str, limits: ImageLimits) -> Text:
-    """Return an image in half blocks, or in words why there is none."""
+    """Return an image in half blocks, or the reason why there is none."""
     if isinstance(image, str):
         return Text(image, style="dim")
     try:
@@ -107,6 +107,6 @@ def _verdict(text: CardText) -> str:
 
 
 def _words(text: str) -> str:
-    """Return a text for one line of any terminal, and how much of it is left out."""
+    """Return a text on one line that is safe on any terminal, with a note of how much of it is left out."""
     head, rest = shorten(text, SHOWN_CHARACTERS)
     return reveal(head) + (f" … {len(rest):,} more characters" if rest else "")

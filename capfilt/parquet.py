@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """Return a table as Parquet: equal tables give equal bytes, however they were put together."""
+    """Return a table as Parquet: equal tables give equal bytes, whatever their chunks."""
     sink = io.BytesIO()
     pq.write_table(table.combine_chunks(), sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
@@ -17,8 +17,8 @@ def parquet_bytes(table: pa.Table) -> bytes:
 def read_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the table in a Parquet file, or some columns of it, with the checksums of its pages checked.
 
-    By this thread alone: the threads of pyarrow's read_table let go of the file a little later, and abort the process
-    where the interpreter ends before, as after the last file of a verify.
+    Only this thread reads: the threads of pyarrow's read_table release the file a little later, and abort the process
+    if the interpreter ends before that, as it may after the last file of a verify.
 
     Raises:
         pa.ArrowException, OSError: the data is no Parquet file, or damaged.

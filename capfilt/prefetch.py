@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from capfilt.logs import bind, bound_fields
 
-AHEAD = 3  # batches in memory beside the one in the models
-PIECES = 4  # of a batch for each thread; each piece is handed between two threads, which takes some 50 microseconds
+AHEAD = 3  # batches in memory, in addition to the one in the models
+PIECES = 4  # of a batch for each thread; handing a piece from one thread to another takes some 50 microseconds
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -22,13 +22,13 @@ def prefetch(items: Iterable[T], size: int, prepare: Callable[[T], U], threads: 
 
     One thread reads the items and others prepare them, so that neither waits for the caller. An error of
     either is raised at its place in the order. Memory is bounded: reading stops when enough is ready. Threads
-    suffice, as decoders and `resize` release the interpreter's lock; they end with the generator, however early.
+    suffice, since decoders and `resize` release the interpreter's lock. They end with the generator, however early.
 
     Args:
         items: read in order, never from two threads at once.
         size: of a batch; the last may be shorter.
         prepare: called from several threads.
-        threads: how many of them prepare.
+        threads: number of threads that prepare.
     """
     source, closed = iter(items), threading.Event()
     # the threads log with the fields of the caller's unit

@@ -18,7 +18,7 @@ CONTROL: Final = "control"
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """Members of tars that are no part of a sample, all of one suffix."""
+    """Members of tars that belong to no sample, all of one suffix."""
 
     members: int
     example: str  # name of the first
@@ -34,7 +34,7 @@ class Shard:
     digest: str  # of the index (the headers of all members), by which a changed input is noticed
     samples: int
     damage: str = ""  # which part of the file cannot be read; empty when it is whole
-    # by suffix; told when its headers are walked through, and not kept in the plan
+    # by suffix; known only after a walk through the headers, and not kept in the plan
     passed_over: Mapping[str, PassedOver] = field(default_factory=dict, compare=False)
 
 
@@ -55,10 +55,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A sample that only holds its place in its batch, since it kills, hangs or breaks its worker."""
+    """A sample that only keeps its place in its batch, because it kills, hangs or breaks its worker."""
 
     position: int
-    error: str  # what it does; always in the same words, since they go into its row
+    error: str  # what it does, always in the same words, since they go into its row
     detail: str = ""  # what was observed, for people
 
 
@@ -88,7 +88,7 @@ class Caption:
 
 
 class SampleRecord(NamedTuple):
-    """One row of the samples table: a sample that was attempted, whatever became of it."""
+    """One row of the samples table: a sample that was attempted, scored or not."""
 
     position: int
     key: str

@@ -1,4 +1,4 @@
-"""Where the time of a job goes."""
+"""Measure where the time of a job goes."""
 
 import time
 from collections.abc import Iterable, Iterator

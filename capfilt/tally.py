@@ -1,4 +1,4 @@
-"""What a bootstrap came to: counts that add up, what went wrong on the way, and where the time went."""
+"""The totals of a bootstrap: counts, failed attempts, and where the time went."""
 
 import time
 from collections import Counter
@@ -7,11 +7,11 @@ from datetime import timedelta
 from capfilt.display import counted
 from capfilt.records import UnitResult
 
-MODEL_STAGES = ("caption", "score")  # in which the models compute; others overlap with them
+MODEL_STAGES = ("caption", "score")  # the models compute in these; the other stages overlap with them
 
 
 class Tally:
-    """What the units of a job came to so far."""
+    """The totals of the units of a job so far."""
 
     def __init__(self) -> None:
         self.statuses: Counter[str] = Counter()
@@ -25,7 +25,7 @@ class Tally:
         self._seen, self._ready = self._start, 0
 
     def add(self, result: UnitResult) -> None:
-        """Count a unit in."""
+        """Add the result of a unit."""
         self.statuses.update(result.statuses)
         self.candidates.update(result.candidates)
         self.kept.update(result.kept)
@@ -33,7 +33,7 @@ class Tally:
         self.seconds.update(result.seconds)
 
     def work(self, ready: int) -> float:
-        """Note how many workers are ready from now on, and return the seconds of those that were until now."""
+        """Note how many workers are ready from now on, and return the worker-seconds since the last such note."""
         now = time.monotonic()
         spent = (now - self._seen) * self._ready
         self._seen, self._ready, self.worker_seconds = now, ready, self.worker_seconds + spent
@@ -66,7 +66,7 @@ class Tally:
         )
 
     def _time(self) -> str:
-        """Tell how long it took, and what the workers did; a stage beside the models may take over 100 % of one."""
+        """Return how long it took, and what the workers did; stages that overlap with the models may exceed 100 %."""
         samples, elapsed = self.statuses.total(), self._seen - self._start
         if not samples or not elapsed:
             return ""

@@ -45,11 +45,11 @@ def test_a_file_too_many_in_a_clean_folder_is_named(run, name):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"samples": 9}, "samples are 9, by ledger and policy 3"),
-        ({"kept": {"web": 1}}, "kept are {'web': 1}, by ledger and policy {'synthetic': 2, 'web': 1}"),
-        ({"rejected": {}}, "rejected are {}, by ledger and policy {'low_itm': 2}"),
-        ({"models": "other"}, "is of models 'other'"),
-        ({"sha256": "0" * 64}, "written was 00000"),
+        ({"samples": 9}, "states samples 9, ledger and policy give 3"),
+        ({"kept": {"web": 1}}, "states kept {'web': 1}, ledger and policy give {'synthetic': 2, 'web': 1}"),
+        ({"rejected": {}}, "states rejected {}, ledger and policy give {'low_itm': 2}"),
+        ({"models": "other"}, "was written for models 'other'"),
+        ({"sha256": "0" * 64}, "but 00000"),
     ],
 )
 def test_a_clean_shard_is_checked_against_ledger_and_policy(run, changes, problem):

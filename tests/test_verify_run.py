@@ -76,8 +76,8 @@ def test_settings_that_were_cut_short_are_told_with_the_remedy(run, cut_at):
     path.write_bytes(whole[:-1] if cut_at is None else whole[: whole.index(cut_at)])
 
     assert verify(run) == [
-        f"{path}: has changed since it was written; put back a copy of it, or remove it and bootstrap again with the "
-        "very settings of the run"
+        f"{path}: has changed since it was written; put back a copy of it, or remove it and bootstrap again with "
+        "exactly the settings of the run"
     ]
 
 
@@ -157,13 +157,13 @@ def test_files_of_other_settings_and_shards_are_named(run):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"digest": "other"}, "digest is 'other', by the plan it is"),
-        ({"hi": 9}, "hi is 9, by the plan it is 3"),
-        ({"models": "other"}, "models is 'other', by the plan it is"),
-        ({"statuses": {"ok": 2}}, "statuses are {'ok': 2}, counted again {'ok': 3}"),
-        ({"text_statuses": {}}, "text_statuses are {}, counted again {'ok': 3}"),
-        ({"candidates": {"web": 5}}, "candidates are {'web': 5}, counted again {'synthetic': 3, 'web': 2}"),
-        ({"tokens": 1}, "tokens are 1, counted again 15"),
+        ({"digest": "other"}, "digest is 'other', the plan says"),
+        ({"hi": 9}, "hi is 9, the plan says 3"),
+        ({"models": "other"}, "models is 'other', the plan says"),
+        ({"statuses": {"ok": 2}}, "states statuses {'ok': 2}, the tables hold {'ok': 3}"),
+        ({"text_statuses": {}}, "states text_statuses {}, the tables hold {'ok': 3}"),
+        ({"candidates": {"web": 5}}, "states candidates {'web': 5}, the tables hold {'synthetic': 3, 'web': 2}"),
+        ({"tokens": 1}, "states tokens 1, the tables hold 15"),
     ],
 )
 def test_a_record_that_disagrees_with_its_tables_or_the_plan_is_found(run, changes, problem):
@@ -198,11 +198,11 @@ def column(table, name, values):
         ("samples", lambda t: column(t, "shard", ["00003", "00004", "00003"]), "holds rows of other shards"),
         ("samples", lambda t: column(t, "status", ["ok", "ok", "broken"]), "2 candidates of samples that were not"),
         ("samples", lambda t: t.drop(["url"]), "not those of the samples table"),
-        ("samples", lambda t: t.replace_schema_metadata({}), "is of models ''"),
+        ("samples", lambda t: t.replace_schema_metadata({}), "has models ''"),
         ("candidates", lambda t: column(t, "position", [0, 0, 1, 2, 7]), "1 candidate of samples that were not"),
-        ("candidates", lambda t: column(t, "key", ["key1"] * 5), "keys are not those of the samples"),
+        ("candidates", lambda t: column(t, "key", ["key1"] * 5), "its keys are not those of the samples"),
         ("candidates", lambda t: t.take([0, 1, 2, 3, 4, 4]), "holds a candidate twice"),
-        ("candidates", lambda t: t.slice(0, 4), "counted again {'synthetic': 2, 'web': 2}"),
+        ("candidates", lambda t: t.slice(0, 4), "the tables hold {'synthetic': 2, 'web': 2}"),
     ],
 )
 def test_rows_that_cannot_be_true_are_found(run, name, change, problem):

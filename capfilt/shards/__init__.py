@@ -1,4 +1,4 @@
-"""Strict reading and writing of shards: nothing in a file is lost without a word."""
+"""Strict reading and writing of shards: nothing in a file is lost silently."""
 
 from capfilt.shards.find import find_shards
 from capfilt.shards.reader import ShardReader, describe_damage, open_shard

@@ -16,7 +16,7 @@ from capfilt.shards.unpack import Unpacked
 from capfilt.storage import open_input, size
 
 GZIP_MAGIC = b"\x1f\x8b"
-_FOREIGN = {  # how files begin that are no tar for a known reason: what they are, and what to do
+_FOREIGN = {  # first bytes of known files that are no tar -> what they are, and what to do
     GZIP_MAGIC: ("packed twice by gzip", "unpack it once (gzip -d)"),
     b"(\xb5/\xfd": ("packed by zstd", "unpack it (zstd -d), or pack it by gzip"),
     b"\xfd7zXZ\0": ("packed by xz", "unpack it (xz -d), or pack it by gzip"),
@@ -26,17 +26,17 @@ _FOREIGN = {  # how files begin that are no tar for a known reason: what they ar
     b"PARE": ("an encrypted Parquet file", "write it without encryption"),
     b"version https://git-lfs": ("a pointer of Git LFS", "fetch it again, by git lfs pull"),
 }
-_NO_FILES: dict[Kind, str] = {  # why members hold no image, and what to do
+_NO_FILES: dict[Kind, str] = {  # kind of a member -> why it holds no image, and what to do
     "sparse": "is sparse, and is not put together; pack it without --sparse",
     "hard link": "is a hard link to a file that does not stand before it in the tar; pack it by tar --hard-dereference",
     "symbolic link": "is a symbolic link, and is not followed; pack the file that it leads to by tar --dereference",
     "other": "is a device, and is not read",
 }
-_EMPTY = range(2 * BLOCK, 20 * BLOCK + 1, BLOCK)  # bytes of a tar of no members: its end mark, padded to a record
+_EMPTY = range(2 * BLOCK, 20 * BLOCK + 1, BLOCK)  # sizes of a tar without members: an end mark, padded to a record
 
 
 class TarShard:
-    """A tar whose headers were read; an image is read when its sample is."""
+    """A tar whose headers were read; an image is read with its sample."""
 
     def __init__(self, url: str, head: bytes) -> None:
         self.url = url
@@ -46,10 +46,10 @@ class TarShard:
         self._open: Callable[[], BinaryIO] = unpacked.open if unpacked else partial(open_input, url)
         self._length = unpacked.size if unpacked else self.size
         with self._open() as file:
-            if foreign := _foreign(file.read(BLOCK)):  # before a walk over all of it that looks for headers
+            if foreign := _foreign(file.read(BLOCK)):  # before a walk through all of it in search of headers
                 raise ShardError(f"{url}: is no tar, but {foreign}")
             members, damage = index_tar(file, self._length)
-            # A clean shard may hold nothing. More zeros are a file for which room was made, and whose bytes never came.
+            # A clean shard may be empty. A longer file of zeros was allocated, and its bytes never came.
             empty = not members and self._length in _EMPTY
         if damage and not members:
             raise ShardError(f"{url}: holds no tar member, begins with {head[:40]!r}: {damage}; fetch it again")
@@ -71,7 +71,7 @@ class TarShard:
 
 
 def _foreign(head: bytes) -> str:
-    """Return what a file with this head is, and what to do; empty if it may be a tar, which begins with any name."""
+    """Return what a file with this head is, and what to do; empty if it may be a tar, which may begin with any name."""
     if parse_header(head):
         return ""
     return next(("; ".join(told) for magic, told in _FOREIGN.items() if head.startswith(magic)), "")
@@ -83,9 +83,9 @@ def read_entries(url: str, file: BinaryIO, length: int, entries: Iterable[Entry]
     Args:
         url: of the tar, for people.
         file: the tar itself, not compressed.
-        length: of the file when it was indexed, bytes.
-        entries: one after the other.
-        lo: position of the first.
+        length: bytes of the file when it was indexed.
+        entries: of consecutive samples.
+        lo: position of the first of them.
 
     Raises:
         ShardError: the file is no longer the one that was indexed.
@@ -112,7 +112,7 @@ def _part(url: str, file: BinaryIO, member: Member | None, limit: int) -> bytes 
 
 
 def _bytes(url: str, file: BinaryIO, member: Member, limit: int) -> bytes:
-    """Return a member's bytes, up to a limit, after a look whether its header still stands before them."""
+    """Return a member's bytes, up to a limit, after a check that its header is still before them."""
     length = min(member.size, limit)
     file.seek(member.data - BLOCK)
     found = file.read(BLOCK + length)
@@ -123,12 +123,12 @@ def _bytes(url: str, file: BinaryIO, member: Member, limit: int) -> bytes:
             f"the file changed after it was indexed; plan the run anew"
         )
     if len(found) < BLOCK + length:
-        raise ShardError(f"{url}: ends inside {member.name}, {len(found)} bytes behind {member.data - BLOCK}")
+        raise ShardError(f"{url}: ends inside {member.name}, {len(found)} bytes after {member.data - BLOCK}")
     return found[BLOCK:]
 
 
 def _image_status(entry: Entry) -> tuple[str, str]:
-    """Return the status of a sample as far as its members tell, and what was found."""
+    """Return the status of a sample by its members alone, and what was found."""
     other = entry.image if entry.image and entry.image.kind == "unknown suffix" else None
     image = None if other else entry.image
     if image is not None and image.kind == "cut":
@@ -146,6 +146,6 @@ def _image_status(entry: Entry) -> tuple[str, str]:
 
 
 def _digest(members: Iterable[Member]) -> str:
-    """Return a hash of all members' names, offsets, sizes and checksums of headers, which hold their times too."""
+    """Return a hash of all members' names, offsets, sizes and header checksums, which cover their times too."""
     listing = "\n".join(f"{member.data} {member.size} {member.checksum} {member.name}" for member in members)
     return hashlib.sha256(listing.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Expand what a user names (files, folders, globs, {000..127} ranges, URLs) to the shards it means."""
+"""Expand what a user names (files, folders, globs, {000..127} ranges, URLs) to shards."""
 
 import glob
 import logging
@@ -15,7 +15,7 @@ from capfilt.storage import absolute, exists, find_files, join, list_files, list
 
 _KINDS: tuple[tuple[str, ...], ...] = (TAR_SUFFIXES, (".parquet",), LIST_SUFFIXES)
 _SUFFIXES = tuple(suffix for kind in _KINDS for suffix in kind)
-_SHARD = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|lz4))?|tgz|parquet)$", re.IGNORECASE)  # also those that are not read
+_SHARD = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|lz4))?|tgz|parquet)$", re.IGNORECASE)  # including those that are not read
 _READ = f"{', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}, in small letters"
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -25,23 +25,23 @@ logger = logging.getLogger(__name__)
 
 
 def find_shards(inputs: Sequence[str], key: str = "input") -> list[str]:
-    """Return the shards that the inputs name, sorted, each once, also where inputs call it by several paths.
+    """Return the shards that the inputs name, sorted, each once even if inputs name it by several paths.
 
-    Braces are expanded first, and each name that they give is a file, a folder or a glob. An existing file
-    or folder is taken literally, also where its name has characters of a glob.
+    Braces are expanded first, and each name that they give is a file, a folder or a glob. The name of an existing
+    file or folder is taken literally, even if it has characters of a glob.
 
-    A folder's shards are its tars; its Parquet files if it has no tar, since beside tars they are tables
-    without images; its lists if it has neither. Subfolders are searched only by a glob with **. A glob means the shards
-    that it matches, and the folders that it matches where it matches no shard. A warning names the shards that are
-    named again by another path, such as that of a link to their folder.
+    A folder's shards are its tars; its Parquet files if it has no tar, since next to tars they are tables
+    without images; its lists if it has neither. Only a glob with ** searches subfolders. A glob means the shards that
+    it matches or, if there are none, those of the folders that it matches. A warning lists the shards that are named
+    again by another path, such as a link to their folder.
 
     Args:
         inputs: what a user names.
-        key: the setting that they stand under, for messages.
+        key: the setting that holds them, for messages.
 
     Raises:
-        ConfigError: an input is empty or matches nothing, a file of a range is missing, a folder is that of a run, or a
-            path is no UTF-8.
+        ConfigError: an input is empty or matches nothing, a file of a range is missing, a folder is a run folder, or a
+            path is not UTF-8.
     """
     named = {absolute(shard): shard for given in inputs for shard in _expand(given, key)}
     found: dict[str, str] = {}
@@ -53,13 +53,13 @@ def find_shards(inputs: Sequence[str], key: str = "input") -> list[str]:
         told = f"{counted(len(twice), 'shard')} named again by another path, and taken once"
         logger.warning("%s: %s: %s", key, told, "; ".join(few(twice)))
     for path in map(absolute, found.values()):
-        if (readable := path.encode(errors="backslashreplace").decode()) != path:  # it would stand in tables
+        if (readable := path.encode(errors="backslashreplace").decode()) != path:  # no table could hold it
             raise ConfigError(f"{key}: {readable} is no name in UTF-8; rename the file, or its folder")
     return sorted(found.values())
 
 
 def canonical_urls(urls: Sequence[str]) -> list[str]:
-    """Return for each URL one that all paths to its folder have in common, whatever links or .. are in them."""
+    """Return the canonical form of each URL: one for all paths to its folder, whatever links or .. they go through."""
     parts = [absolute(url).rpartition("/") for url in urls]
     folders = {folder for folder, _, _ in parts}
     real = {folder: folder if "://" in folder else str(Path(folder or "/").resolve()) for folder in folders}
@@ -107,7 +107,7 @@ def _of_folder(folder: str, key: str) -> list[str]:
 
 
 def _warn_of_unread(names: Sequence[str], place: str, key: str) -> None:
-    """Warn of files beside shards that would be some, too, but for capitals or what packs them."""
+    """Warn of files next to shards that are left out for their capitals or their compression alone."""
     unread = [name for name in names if not name.endswith(_SUFFIXES) and _SHARD.search(name)]
     if unread:
         told = "left out, since names of shards end in"
@@ -122,7 +122,7 @@ def _clean(run: str) -> str:
 
 
 def _told(name: str) -> str:
-    """Return the end of the message that a name matches no shard: what a folder holds instead, and what is read."""
+    """Return the end of the message that a name matches no shard: what it holds instead, and what is read."""
     if name.endswith(_SUFFIXES) and not glob.has_magic(name):
         return "; there is no such file"
     files = [found for found in list_files(name) if found != name.rpartition("/")[2]]  # stores list a file as in itself
@@ -136,13 +136,13 @@ def _told(name: str) -> str:
 
 
 def _placed(name: str) -> str:
-    """Return a name, and where it is looked for if that hangs on the current folder, which may be the slip."""
+    """Return a name, with its absolute path if it is relative: the current folder may be the mistake."""
     local = local_path(name)
     return name if local is None or local.is_absolute() else f"{name} ({absolute(name)})"
 
 
 def _checked(names: list[str], given: str, key: str) -> list[str]:
-    """Return the files of a range, of which none may be missing. One listing serves a folder, however many they are."""
+    """Return the files of a range, none of which may be missing. Each folder is listed once."""
     folders = {name.rpartition("/")[0] for name in names}
     there = {folder: set(list_files(folder or ".")) for folder in folders}
     missing = [name for name in names if name.rpartition("/")[2] not in there[name.rpartition("/")[0]]]
@@ -161,7 +161,7 @@ def _glob(pattern: str) -> list[str]:
 
 
 def _braces(pattern: str, key: str) -> Iterator[str]:
-    """Yield the pattern with its first braces replaced by each thing they list, and so on for the others."""
+    """Yield a pattern with each combination of the choices that its braces list."""
     found = _BRACES.search(pattern)
     if not found:
         yield pattern
@@ -171,7 +171,7 @@ def _braces(pattern: str, key: str) -> Iterator[str]:
 
 
 def _choices(inside: str, pattern: str, key: str) -> Sequence[str]:
-    """Return what braces list: a,b,c or 000..127, as wide as its first number is written."""
+    """Return what braces list: a,b,c or 000..127, zero-padded as its first number is."""
     limits = _RANGE.fullmatch(inside)
     if not limits:
         return inside.split(",")

@@ -1,4 +1,4 @@
-"""Group the members of a tar into samples: members with one key make one sample, wherever they stand.
+"""Group the members of a tar into samples: members with one key make one sample, wherever they are in the tar.
 
 The key is the member's path without its last suffix, if that suffix is known: v1.2.photo.jpg and v1.2.photo.txt
 are one sample, and v1.2.photo and v1.3.photo are two. (Cutting at the first dot, as other readers do, merges them.)
@@ -16,15 +16,15 @@ Part = Literal["image", "text", "metadata"]
 
 IMAGE_SUFFIXES = (
     *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"),
-    *("ppm", "pgm", "pbm", "heic", "heif", "jxl", "svg"),  # some cannot be decoded: refused, but not overlooked
+    *("ppm", "pgm", "pbm", "heic", "heif", "jxl", "svg"),  # those that cannot be decoded are refused, not overlooked
 )
-_TEXT_SUFFIXES = ("txt", "caption", "text")  # the first counts where a key has several
+_TEXT_SUFFIXES = ("txt", "caption", "text")  # where a key has several, the first counts
 _PARTS: dict[str, Part] = {
     **dict.fromkeys(IMAGE_SUFFIXES, "image"),
     **dict.fromkeys(_TEXT_SUFFIXES, "text"),
     "json": "metadata",
 }
-_MAX_SUFFIXES = 30  # that are told of a shard; those of a.0001 and a.0002 tell nothing
+_MAX_SUFFIXES = 30  # reported of a shard: those of files such as a.0001 and a.0002 say nothing
 
 
 @dataclass(slots=True)
@@ -39,19 +39,19 @@ class Entry:
 
 
 class Grouped(NamedTuple):
-    """The samples of a tar, in the order of their first members, and by suffix the members that are no part of any."""
+    """The samples of a tar in the order of their first members, and the members of no sample, by suffix."""
 
     entries: list[Entry]
     passed_over: dict[str, PassedOver]
 
 
 def group(members: Iterable[Member]) -> Grouped:
-    """Return the samples, and the members that are no part of any.
+    """Return the samples, and the members that belong to none.
 
-    A second image (or text, or JSON) with a key makes a second sample, marked as a duplicate: nothing is merged
-    or overlooked, but texts of several suffixes, of which one counts. Archives in one file are grouped each for itself,
-    since each may number its samples from 0. Where a sample has no image, the largest member of its key that is passed
-    over stands in its place, so that it can be told. Folders and devices are not told.
+    A second image (or text, or JSON) with a key makes a second sample, marked as a duplicate, so that nothing is merged
+    or overlooked; of texts with several suffixes, one counts. Archives in one file are grouped separately, since each
+    may number its samples from 0. A sample without an image gets the largest other member of its key in that place, so
+    that messages can name it. Folders and devices are not reported.
     """
     counts: Counter[tuple[str, int, str]] = Counter()
     entries: dict[tuple[str, int, int], Entry] = {}
@@ -76,7 +76,7 @@ def group(members: Iterable[Member]) -> Grouped:
 
 
 def _stand_in(others: Iterable[Member], entries: Mapping[tuple[str, int, int], Entry]) -> None:
-    """Put the largest member that is passed over in the place of the image that a sample of its key lacks."""
+    """Give each sample without an image the largest member of no sample that has its key."""
     for member in sorted(others, key=lambda other: other.size):
         stem, dot, suffix = member.name.rpartition(".")
         entry = entries.get((stem, member.archive, 0)) if dot and "/" not in suffix else None
@@ -98,7 +98,7 @@ def _by_suffix(members: Iterable[Member]) -> dict[str, PassedOver]:
 
 
 def split_name(name: str) -> tuple[str, Part | None]:
-    """Return the key of a member's sample and which part of it the member is; None when it is none.
+    """Return the key of a member's sample, and which part of the sample the member is; None if it is no part.
 
     Members of other kinds (cls, npy, pickles) and the litter of macOS are no part of a sample.
     """

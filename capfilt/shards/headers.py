@@ -1,4 +1,4 @@
-"""The 512-byte header block of a tar member, and the extended names that may stand before it.
+"""The 512-byte header block of a tar member, and the extended names that may precede it.
 
 Source: POSIX.1-2017 pax, "ustar Interchange Format"; the GNU tar manual, "Basic Tar Format".
 """
@@ -8,7 +8,7 @@ from typing import NamedTuple
 BLOCK = 512
 ZEROS = bytes(BLOCK)
 MAGIC_OFFSET = 257
-MAX_SIZE = 2**63 - 1  # bytes, of any file and of any column that tells so many
+MAX_SIZE = 2**63 - 1  # bytes: no file is larger, and no int64 column could hold more
 _CHECKSUM = slice(148, 156)
 
 
@@ -19,7 +19,7 @@ class Header(NamedTuple):
     size: int  # bytes of the member's data
     kind: bytes  # type flag: b"0" file, b"2" symbolic link, b"x" pax record, ...
     checksum: int
-    link: bytes  # the name that a link leads to
+    link: bytes  # name of a link's target
 
 
 def parse_header(block: bytes) -> Header | None:

@@ -17,11 +17,11 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LIST_SUFFIXES = (*_DELIMITERS, ".jsonl")
 _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
-_LISTED = 5  # damages told in full
+_LISTED = 5  # damages described in full
 
 
 class ListShard:
-    """A list, read whole; the images are read one by one."""
+    """A list. It is read as a whole, its images one by one."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -30,7 +30,7 @@ class ListShard:
         self.size = len(data)
         self.digest = hashlib.sha256(data).hexdigest()
         if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in data[:2]:
-            raise ShardError(f"{url}: begins as UTF-16 does; save it as UTF-8")
+            raise ShardError(f"{url}: begins like UTF-16; save it as UTF-8")
         # Bytes that are not UTF-8 survive as surrogates, so that one bad caption does not hide the others.
         text = data.decode("utf-8-sig", "surrogateescape")
         try:
@@ -82,7 +82,7 @@ class ListShard:
 
 
 def _fault(path: str) -> str:
-    """Return why a path is not taken, whatever it leads to: what it says must do, as links are followed."""
+    """Return why a path is refused, by its text alone: links are followed, so where it leads is not checked."""
     parts = PurePosixPath(path.replace("\\", "/"))
     if "://" in path or "::" in path:  # fsspec's chains
         return "is a URL"

@@ -1,4 +1,4 @@
-"""A Parquet shard: one row a sample, the encoded image in a column (img2dataset's Parquet output, HF datasets)."""
+"""A Parquet shard: a row for each sample, with the encoded image in a column (img2dataset's Parquet, HF datasets)."""
 
 import hashlib
 from collections import Counter
@@ -28,7 +28,7 @@ _ROWS = 16  # in memory at once
 
 
 class ParquetShard:
-    """A Parquet file with an image column; rows are read a few at a time."""
+    """A Parquet file with a column of images; rows are read a few at a time."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -44,7 +44,7 @@ class ParquetShard:
         if stated != sum(rows) or min(rows, default=0) < 0:
             raise ShardError(f"{url}: the footer states {stated} rows, its row groups {sum(rows)}; fetch it again")
         self.samples = stated
-        self.damage = ""  # also without rows: a footer that is there and adds up is the end of a whole file
+        self.damage = ""  # even without rows: a footer that adds up is the end of a whole file
         images = [name for name, kind in columns.items() if _holds_images(kind)]
         self._images = [name for name in _IMAGES if name in images]
         if not self._images:
@@ -60,7 +60,7 @@ class ParquetShard:
         """Yield the samples of rows lo to hi - 1, a few of them in memory at a time.
 
         Raises:
-            ShardError: the file is no longer the one that was indexed, or some of its rows are damaged.
+            ShardError: the file is no longer the one that was indexed, or rows of it are damaged.
         """
         if (found := size(self.url)) != self.size or _footer_digest(self.url, found) != self.digest:
             raise ShardError(f"{self.url}: is not the file that was indexed; plan the run anew")
@@ -93,9 +93,9 @@ class ParquetShard:
             )
 
     def _rows(self, batch: pa.RecordBatch) -> list[Row]:
-        """Return a batch's rows, their texts as bytes, since a text that is not UTF-8 must not hide the others.
+        """Return a batch's rows, with texts as bytes: one text that is not UTF-8 must not hide the others.
 
-        For the same reason a value of another column that Python cannot hold is the error that says so.
+        For the same reason, a value of another column that Python cannot hold is replaced by its error.
         """
         columns = {name: batch.column(name) for name in batch.schema.names}
         if self._text:
@@ -109,7 +109,7 @@ class ParquetShard:
         images = {name: row.pop(name) for name in self._images}
         column = next((name for name, cell in images.items() if _encoded(cell)), self._images[0])
         text = row.pop(self._text, None)
-        if self._several:  # the first is the sample's, as of a list; training finds all of them under this key
+        if self._several:  # as in a list, the first is the sample's text; training finds all under this key
             row["captions"] = captions = [each for each in row.pop(self._several) or () if each is not None]
             text = captions[0].encode("utf-8") if captions else None
         key = row.get(self._key)
@@ -123,7 +123,7 @@ class ParquetShard:
 
 
 def _status(column: str, cell: object, row: Row) -> tuple[str, str]:
-    """Return the status of a row by what its column of images holds, and what is wrong with that."""
+    """Return the status of a row by its cell of the images' column, and what is wrong with that."""
     image = _encoded(cell)
     if image is None:
         path = cell.get("path") if isinstance(cell, Mapping) else None
@@ -141,17 +141,17 @@ def _encoded(value: object) -> bytes | None:
 
 
 def _first(names: Iterable[str], columns: Collection[str]) -> str:
-    """Return the first of some names that is a column; an empty one if none is."""
+    """Return the first of some names that is a column; empty if none is."""
     return next((name for name in names if name in columns), "")
 
 
 def _no_images(url: str, columns: Mapping[str, pa.DataType], others: Collection[str]) -> str:
-    """Return what is wrong with a table none of whose columns has images' name and type, and what to do.
+    """Return what is wrong with a table in which no column has both the name and the type of images, and what to do.
 
     Args:
         url: of the file.
-        columns: all types, by name.
-        others: those of columns that hold bytes.
+        columns: name of each column -> type.
+        others: names of the columns that hold bytes.
     """
     if others:
         return f"no column with a name of images holds bytes; if {' or '.join(few(others))} has them, name it image"
@@ -161,7 +161,7 @@ def _no_images(url: str, columns: Mapping[str, pa.DataType], others: Collection[
     stem = url.removesuffix(".parquet")
     if suffix := next((suffix for suffix in TAR_SUFFIXES if exists(stem + suffix)), ""):
         tar = (stem + suffix).rpartition("/")[2]
-        return f"is no shard, but the table beside {tar}; give the tars alone, by their folder or as *{suffix}"
+        return f"is no shard, but the table that goes with {tar}; give the tars alone, by their folder or as *{suffix}"
     return (
         f"no column holds image bytes; it has {', '.join(few(columns))}; where this is the table beside a tar shard, "
         f"give the tar; beside a folder of images, pack that as a tar; else let img2dataset fetch the images "
@@ -185,10 +185,10 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _values(column: pa.Array) -> list[object]:
-    """Return a column's values; in place of one that Python cannot hold, as a date of the year 300000, its error."""
+    """Return a column's values; one that Python cannot hold, such as a date of the year 300000, becomes its error."""
     try:
         values: list[object] = column.to_pylist()
-    except (ValueError, OverflowError):  # of Arrow's errors, and of UTF-8's, too
+    except (ValueError, OverflowError):  # which covers Arrow's errors and UTF-8's
         values = [_value(scalar) for scalar in column]
     return values
 
@@ -205,9 +205,9 @@ def _group_rows(table: pq.ParquetFile) -> list[int]:
 
 
 def _check_ratio(table: pq.ParquetFile, url: str, size: int) -> None:
-    """Refuse a bomb by its footer. One that lies gets no farther than a page, which is of 2 GiB at most.
+    """Refuse a decompression bomb by its footer. If that lies, a page of at most 2 GiB is unpacked.
 
-    Only the groups' own sums are looked at: pyarrow ends the process where the footer of a column is damaged.
+    Only the sums of row groups are read: pyarrow ends the process if a column's part of the footer is damaged.
     """
     for number in range(table.num_row_groups):
         unpacked = table.metadata.row_group(number).total_byte_size
@@ -221,7 +221,7 @@ def _open(file: BinaryIO) -> pq.ParquetFile:
 
 @contextmanager
 def _blaming(url: str, part: str) -> Iterator[None]:
-    """Turn what Arrow raises on damaged bytes into an error that names the file and the part of it."""
+    """Turn what Arrow raises on damaged bytes into an error that names the file and the part."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -231,7 +231,7 @@ def _blaming(url: str, part: str) -> Iterator[None]:
 
 
 def _footer_digest(url: str, length: int) -> str:
-    """Return a hash of the footer, which names the place and the statistics of every column chunk."""
+    """Return a hash of the footer, which holds the offset and the statistics of every column chunk."""
     tail = read_bytes(url, max(0, length - 8))
     if not tail.endswith(PARQUET_MAGIC):
         raise ShardError(

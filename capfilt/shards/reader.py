@@ -1,4 +1,4 @@
-"""Open a shard of any kind by what its first bytes are."""
+"""Open a shard; its first bytes tell of which kind it is."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -12,16 +12,16 @@ from capfilt.shards.listing import LIST_SUFFIXES, ListShard
 from capfilt.shards.parquet import PARQUET_MAGIC, ParquetShard
 from capfilt.storage import exists, join, list_files, read_bytes
 
-_LISTING = Lock()  # else each of many threads would list a large folder, and hold its names
-_HEAD = 512  # bytes that tell the kind of a file
+_LISTING = Lock()  # else many threads would list a large folder at once, and each hold its names
+_HEAD = 512  # bytes that show the kind of a file
 
 
 class ShardReader(Protocol):
-    """A shard whose index was read. Every sample has a position, and is read by it."""
+    """A shard whose index was read. Its samples are read by position."""
 
     url: str
     size: int  # bytes
-    digest: str  # of the index: a changed file is noticed
+    digest: str  # of the index, by which a changed file is noticed
     samples: int
     damage: str  # what cannot be read, in one line; empty when the shard is whole
 
@@ -34,12 +34,12 @@ def open_shard(url: str) -> ShardReader:
     """Read the index of a shard: the headers of a tar, the footer of a Parquet file, the lines of a list.
 
     Raises:
-        ShardError: the file is no shard at all. A damaged one is opened, and says so in its damage.
+        ShardError: the file is no shard at all. A damaged shard is opened, and its damage says what is wrong.
     """
     try:
         head = read_bytes(url, 0, _HEAD)
     except IsADirectoryError:
-        raise ShardError(f"{url}: there is no such file, but a folder; for the shards in it write {url}/") from None
+        raise ShardError(f"{url}: is a folder, not a file; for the shards in it write {url}/") from None
     except FileNotFoundError as error:
         raise ShardError(f"{url}: there is no such file; list the shards anew") from error
     if not head:
@@ -52,15 +52,15 @@ def open_shard(url: str) -> ShardReader:
 
 
 def describe_damage(shard: Shard) -> str:
-    """Return what is wrong with a damaged shard, and how to mend it. A list would be fetched with the same lines."""
-    if not shard.digest:  # no shard at all: the error that says so names the file, and what to do
+    """Return what is wrong with a damaged shard, and how to mend it. Fetching a list again gives the same lines."""
+    if not shard.digest:  # no shard at all: its damage is an error that names the file and the remedy
         return shard.damage
     remedy = "mend these lines" if shard.url.endswith(LIST_SUFFIXES) else "fetch it again"
     return f"{shard.url}: {shard.damage}; {remedy}"
 
 
 def _unfinished(url: str) -> str:
-    """Return what is wrong when img2dataset did not finish this shard: it writes in place, and its statistics last."""
+    """Return what is wrong if img2dataset did not finish this shard: it writes in place, and the statistics last."""
     folder, _, name = url.rpartition("/")
     for suffix in (".tar.gz", ".tgz", ".tar", ".parquet"):
         name = name.removesuffix(suffix)
@@ -74,5 +74,5 @@ def _unfinished(url: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _has_markers(folder: str) -> bool:
-    """Return whether img2dataset wrote to a folder. Remembered, since a folder may hold 100,000 shards."""
+    """Return whether img2dataset wrote to a folder. Cached, since a folder may hold 100,000 shards."""
     return any(name.endswith("_stats.json") for name in list_files(folder))

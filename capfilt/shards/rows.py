@@ -1,7 +1,7 @@
-"""The rows of a list: of a table (CSV, TSV), or one line of JSON each.
+"""The rows of a list: those of a table (CSV, TSV), or a line of JSON each.
 
-A quote that somebody forgot to write twice makes csv take all rows up to the next quote for one cell, without a
-word. So the lines of a cell that goes over several are looked at, whether they are rows by themselves.
+A quote in a cell that is not doubled makes csv silently read all rows up to the next quote as one cell. So where a
+cell spans several lines, each of them is checked for being a row by itself.
 """
 
 import csv
@@ -17,17 +17,17 @@ from capfilt.shards.samples import MAX_METADATA_BYTES, first_text, parse_json
 
 _PATHS = ("image", "file_name", "filename", "filepath", "file", "path", "image_path", "image_name", "img")
 _TEXTS = ("caption", "captions", "text", "txt", "alt_text", "title")
-_MAX_CELL = MAX_METADATA_BYTES  # characters of a cell in quotes; its text is cut far before
-_MAX_LINES = 100  # of one row of a TSV: else a file of quotes would be read again from each of its lines
+_MAX_CELL = MAX_METADATA_BYTES  # characters of a quoted cell; a text is cut long before that
+_MAX_LINES = 100  # of one row of a TSV: else a file full of quotes would be read anew from each of its lines
 _URLS = ("url", "urls", "image_url", "uri")
 _QUOTES = "its quotes do not pair: write those inside of a quoted cell twice"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 class Row(NamedTuple):
-    """A line of a list, or several where a cell holds line ends, or lines that cannot be understood."""
+    """A row of a list: one line, several where a cell holds line ends, or lines that cannot be understood."""
 
-    line: int  # the first of its lines; that of the head is 1
+    line: int  # the first of its lines; the head is line 1
     last: int
     values: Mapping[str, object]
     path: str | None = None  # of its image
@@ -43,14 +43,14 @@ class Row(NamedTuple):
 def table_rows(text: str, delimiter: str) -> list[Row]:
     """Return the rows below the head of a table.
 
-    In a CSV quotes delimit cells. In a TSV they are ordinary characters, as most are written that way, except
-    around a whole cell; a row that only then has as many cells as the head may hold tabs and line ends in such cells.
-    Where the quotes of a CSV do not pair, the lines up to the next that is a row by itself are one row with a problem.
+    In a CSV quotes delimit cells. In a TSV they are ordinary characters, as in most such files, except around a whole
+    cell; such cells may hold tabs and line ends if only then the row has as many cells as the head. Where the quotes of
+    a CSV do not pair, the lines up to the next one that is a row by itself are one row with a problem.
 
     Raises:
         ValueError: no column names the images, or the head cannot be understood; the message says what to do.
     """
-    csv.field_size_limit(max(_MAX_CELL, csv.field_size_limit()))  # of the whole process: csv knows no other
+    csv.field_size_limit(max(_MAX_CELL, csv.field_size_limit()))  # for the whole process: csv has no other limit
     table = _Table(list(io.StringIO(text, newline="")), delimiter)
     rows, at = [], table.below
     while at < len(table.lines):
@@ -83,13 +83,13 @@ class _Cells(NamedTuple):
 
 
 class _Table:
-    """The lines of a table, and what its head says of them. Lines are counted from 0 here."""
+    """The lines of a table, and the columns that its head names. Lines are counted from 0 here."""
 
     def __init__(self, lines: Sequence[str], delimiter: str) -> None:
         self.lines, self.delimiter = lines, delimiter
         self.names: list[str] = []
         self.path = self.below = 0
-        while self.below < len(lines) and not self.names:  # blank lines may stand above the head
+        while self.below < len(lines) and not self.names:  # blank lines may precede the head
             self.names, self.below, problem = self.read(self.below)
             if problem:
                 raise ValueError(f"line {self.below}: {problem}")
@@ -125,8 +125,8 @@ class _Table:
         return Row(start + 1, found.stop, dict(zip(self.names, cells, strict=False)), path, text, problem)
 
     def _quoted(self, start: int, end: int) -> _Cells:
-        """Return the cells of the row that begins at a line and ends before another, with quotes as marks."""
-        # Lines that are rows by themselves: of a row that is whole, the one with its image at most.
+        """Return the cells of the row that begins at a line and ends before another, where quotes delimit cells."""
+        # Lines that are rows by themselves: in a valid row, at most the line with its image.
         rows: list[int] = []
         stop = start
 
@@ -135,7 +135,7 @@ class _Table:
             while stop < end and len(rows) < 2:
                 stop += 1
                 yield self.lines[stop - 1]
-                # csv asks for another line: it is inside of a cell
+                # csv asks for another line: it is inside a cell
                 new = (start, stop) if stop == start + 1 else (stop,)
                 rows.extend(at for at in new if at < end and self._is_row(self.lines[at]))
 
@@ -161,7 +161,7 @@ class _Table:
         return any(len(cells) == len(self.names) and _is_image(cells[self.path]) for cells in readings)
 
     def _names_such(self, line: str, kind: str) -> bool:
-        """Return whether a line of a CSV has the cells of a row, and an image of a kind; no list has all endings."""
+        """Return whether a line of a CSV has as many cells as the head, and an image of a kind."""
         cells = line.rstrip("\r\n").split(self.delimiter)
         if not kind or self.delimiter != ",":
             return False
@@ -196,7 +196,7 @@ def _no_column(names: Sequence[str], line: int, delimiter: str) -> str:
 
 
 def _unnamed(what: str, names: Sequence[str]) -> str:
-    """Return that no column (or key) of some names is of images, and what to do."""
+    """Return that none of the columns (or keys) names image files, and what to do."""
     if any(name.strip().lower() in _URLS for name in names):
         return f"no {what} names image files; let img2dataset fetch those of the URLs"
     return f"no {what} names the image files; name it {_PATHS[0]}; found {few(names)}"
@@ -215,6 +215,6 @@ def _is_image(cell: str) -> bool:
 
 
 def _kind(path: str) -> str:
-    """Return what files of a kind have in common: their ending or, where they have none, their folder."""
+    """Return what image files of a kind have in common: their ending or, if they have none, their folder."""
     folder, slash, name = path.strip().rpartition("/")
     return name.rpartition(".")[2] if "." in name else folder + slash

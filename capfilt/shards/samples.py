@@ -1,4 +1,4 @@
-"""What a sample's text and metadata bytes come to, whatever kind of shard they stand in."""
+"""Read the text and the metadata of a sample from their bytes, whatever the kind of shard."""
 
 import codecs
 import json
@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 from capfilt.records import Sample
 
-NO_SAMPLES = "holds no samples"  # how the damage of a shard begins that is whole and empty
+NO_SAMPLES = "holds no samples"  # the damage of a whole but empty shard begins so
 _CAPTIONS = ("caption", "captions")
 MAX_TEXT = 10_000  # characters; what is longer is no caption, and is cut
 MAX_TEXT_BYTES = 4 * MAX_TEXT + 4  # holds more than MAX_TEXT characters of any script
 MAX_METADATA_BYTES = 4 << 20
-MAX_NESTING = 800  # brackets in brackets of JSON, which Python takes as many of as the stack it is at has room for
-MAX_IMAGE_BYTES = 1 << 30  # an image over this is not even read, so that one sample always fits into memory
+MAX_NESTING = 800  # levels of JSON; Python's own limit depends on how much stack is left
+MAX_IMAGE_BYTES = 1 << 30  # a larger image is not even read, so that a sample always fits into memory
 
 
 class Text(NamedTuple):
-    """A sample's own text, and what is the matter with it."""
+    """A sample's own text, and what is wrong with it."""
 
     text: str
     status: str  # ok, missing, empty, not_utf8 or cut
@@ -27,7 +27,7 @@ class Text(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """A sample's own JSON, and the fields of it that are read."""
+    """A sample's own JSON, and those of its fields that are used."""
 
     raw: str = ""  # valid JSON, or empty
     caption: str | None = None
@@ -36,9 +36,9 @@ class Metadata(NamedTuple):
 
 
 def describe(sample: Sample, text: bytes | None, metadata: bytes | None) -> Sample:
-    """Return a sample completed by its text and its JSON; each may be None, when there is none.
+    """Return a sample completed by its text and its JSON; None stands for a missing one.
 
-    The caption in the JSON counts only where there is no text member: img2dataset writes both, with the same words.
+    The caption in the JSON counts only if there is no text: img2dataset writes both, with the same words.
     """
     found = read_metadata(metadata)
     if text is None and found.caption is not None:
@@ -49,11 +49,11 @@ def describe(sample: Sample, text: bytes | None, metadata: bytes | None) -> Samp
 
 
 def read_text(data: bytes | None) -> Text:
-    """Decode a text. Bytes after MAX_TEXT_BYTES are not looked at: they hold none of its first MAX_TEXT characters."""
+    """Decode a text. Bytes after MAX_TEXT_BYTES hold none of its first MAX_TEXT characters, and are ignored."""
     if data is None:
         return Text("", "missing")
     try:
-        whole = len(data) <= MAX_TEXT_BYTES  # otherwise the last character may be in pieces
+        whole = len(data) <= MAX_TEXT_BYTES  # else the last character may be cut
         text = codecs.getincrementaldecoder("utf-8")().decode(data[:MAX_TEXT_BYTES], final=whole)
     except UnicodeDecodeError as error:
         shown = data[max(0, error.start - 10) :][:30]
@@ -64,7 +64,7 @@ def read_text(data: bytes | None) -> Text:
 
 
 def read_metadata(data: bytes | None) -> Metadata:
-    """Read a sample's JSON. What is no JSON is not carried on: it would make the outputs unreadable too."""
+    """Read a sample's JSON. What is not JSON is dropped: it would make the outputs unreadable too."""
     if data is None:
         return Metadata()
     if len(data) > MAX_METADATA_BYTES:
@@ -82,7 +82,7 @@ def read_metadata(data: bytes | None) -> Metadata:
         value = parse_json(raw, parse_constant=unsayable.append, parse_float=number)
     except (ValueError, RecursionError) as error:
         return Metadata(error=f"metadata is not JSON and is dropped ({error}): {data[:40]!r}")
-    if unsayable:  # pandas writes NaN for an absent value; append gave None for it, which JSON can say
+    if unsayable:  # pandas writes NaN for an absent value; append returned None for it, which JSON has
         raw = json.dumps(value)
     value = {"captions": value} if isinstance(value, list) else value
     fields = value if isinstance(value, dict) else {}
@@ -99,7 +99,7 @@ def first_text(value: object) -> str | None:
 
 
 def parse_json(text: str, **hooks: Callable[[str], object]) -> object:
-    """Return what JSON says, the same on every stack, so that it can be written again; json.loads takes the hooks.
+    """Return the value of a JSON text, whatever stack is left, so that it can be written again; hooks as of json.loads.
 
     Raises:
         ValueError: it is no JSON.
@@ -121,11 +121,11 @@ def _nesting(value: object) -> int:
 
 
 def to_json(row: Mapping[str, object]) -> bytes:
-    """Return a row of a table as the JSON of its sample. Absent values and bytes are left out, inside others null."""
+    """Return a row of a table as the JSON of its sample, without absent values and bytes; nested bytes become null."""
     present = {name: value for name, value in row.items() if value is not None and not isinstance(value, bytes)}
     return json.dumps(present, default=lambda value: None if isinstance(value, bytes) else str(value)).encode("utf-8")
 
 
 def _storable(text: str) -> str:
-    """Return a text without lone surrogates, which JSON can state and no table can hold."""
+    """Return a text without lone surrogates, which JSON can express but no table can hold."""
     return text.encode("utf-8", "replace").decode()

@@ -1,7 +1,7 @@
-"""The index of a tar shard as a file: with it, a part of the shard is read without walking through all of its headers.
+"""The index of a tar shard as a file: with it, a part of the shard is read without a walk through all its headers.
 
-A walk reads a tar of small images whole, since jumping from header to header takes longer than reading on. The index
-has a row for each sample, and what the walk found of the file as a whole.
+A walk reads all of a tar of small images, since jumping from header to header takes longer than reading on. The index
+has a row for each sample, and what the walk found out about the file as a whole.
 
 The file is the SHA-256 of a Parquet file, 32 bytes, and that Parquet file.
 """
@@ -29,7 +29,7 @@ _FACTS = b"shard"  # key of the file's metadata
 
 _MEMBER = pa.struct(
     {
-        "suffix": pa.string(),  # with the key of the sample before it, the member's name
+        "suffix": pa.string(),  # the member's name is the sample's key and this
         "data": pa.int64(),
         "size": pa.int64(),
         "checksum": pa.int32(),
@@ -40,13 +40,13 @@ SCHEMA = pa.schema({"key": pa.string(), "duplicate": pa.bool_(), **dict.fromkeys
 
 
 class IndexedTar:
-    """A tar shard whose headers need not be read again. Its damage is that of the time when it was indexed."""
+    """A tar shard whose headers need not be read again. Its damage is as it was when the shard was indexed."""
 
     def __init__(self, url: str, data: bytes) -> None:
-        """Take an index as it was stored.
+        """Read a stored index.
 
         Raises:
-            ValueError: the data is no index, or was changed.
+            ValueError: the data is not an index, or was changed.
         """
         self.url = url
         stated, table = data[:_HASH], data[_HASH:]
@@ -79,9 +79,9 @@ def index_bytes(tar: TarShard, damage: str, version: str) -> bytes:
     """Return the index of a tar as a file.
 
     Args:
-        tar: was walked.
+        tar: the shard, whose headers were read.
         damage: of the shard.
-        version: of the file that was walked.
+        version: of the file, when its headers were read.
     """
     columns: dict[str, list[object]] = {
         "key": [entry.key for entry in tar.entries],
@@ -118,12 +118,12 @@ def _row(key: str, member: Member | None) -> dict[str, object] | None:
 
 
 def _members(rows: pa.Table, part: str) -> Iterator[Member | None]:
-    """Yield the members that are some part of each row's sample."""
+    """Yield one part (image, text or metadata) of each row's sample."""
     column = rows[part].combine_chunks()
     names = [f"{key}{suffix}" for key, suffix in zip(rows["key"].to_pylist(), _values(column, "suffix"), strict=True)]
     places = (_values(column, name) for name in ("data", "size", "checksum", "kind"))
     for there, name, data, size, checksum, kind in zip(column.is_valid().to_pylist(), names, *places, strict=True):
-        # the archive was needed only to group the members, and is not stored
+        # the archive served only to group the members, and is not stored
         yield Member(name, data, size, checksum, kind, archive=0) if there else None
 
 

@@ -1,8 +1,7 @@
-"""Index a tar file by its headers, and say what of it is damaged.
+"""Index a tar file by its headers, and report what of it is damaged.
 
-The standard library stops without a word at the first damaged header and at the first end mark. Here every
-header's checksum is verified; after a damaged one the walk goes on at the next valid one, and what lies between
-is reported with its byte offset.
+The standard library stops silently at the first damaged header and at the first end mark. Here every header's
+checksum is verified; after a damaged header the walk goes on at the next valid one, and reports the bytes between.
 """
 
 from collections.abc import Iterator
@@ -11,10 +10,10 @@ from typing import BinaryIO, Literal, NamedTuple
 from capfilt.display import listed
 from capfilt.shards.headers import BLOCK, MAGIC_OFFSET, MAX_SIZE, ZEROS, Header, parse_header, parse_pax
 
-_FIRST_CHUNK, _CHUNK = 4 << 10, 1 << 20  # bytes read at once, at first and at most, where no header says how far to go
+_FIRST_CHUNK, _CHUNK = 4 << 10, 1 << 20  # bytes of the first and the largest read where no header says how far to go
 _MAX_EXTENSION = 1 << 20  # bytes of a long name or a pax record; a larger one is damage
-_LISTED = 5  # damages told in full
-_SPARSE = b"GNU.sparse."  # how the keys begin by which a pax record tells of a file with holes
+_LISTED = 5  # damages described in full
+_SPARSE = b"GNU.sparse."  # prefix of the pax keys that describe a file with holes
 
 Kind = Literal["file", "cut", "sparse", "hard link", "symbolic link", "unknown suffix", "other"]
 _LINKS: dict[bytes, Kind] = {b"1": "hard link", b"2": "symbolic link"}
@@ -24,11 +23,11 @@ class Member(NamedTuple):
     """One member of a tar and where its bytes are."""
 
     name: str
-    data: int  # offset of its bytes, after a header; those of a hard link are its file's
+    data: int  # offset of its bytes, after a header; a hard link has those of its target
     size: int
     checksum: int  # of that header: on reading, the header must still be the same
-    # "cut": the file ends inside it; "hard link": to no earlier member; "unknown suffix": said of the image of a sample
-    # that has none; "other": a device or a folder
+    # "cut": the file ends inside it; "hard link": to no earlier member; "unknown suffix": the member stands in for the
+    # image that its sample lacks; "other": a device or a folder
     kind: Kind
     archive: int  # 0, or more for archives after the first end mark
 
@@ -41,7 +40,7 @@ class TarIndex(NamedTuple):
 
 
 def index_tar(file: BinaryIO, size: int) -> TarIndex:
-    """Walk the headers of a tar of size bytes. A damaged tar gives the members that are readable, never an error."""
+    """Walk the headers of a tar of `size` bytes. A damaged tar gives the members that are readable, never an error."""
     walk = _Walk(file, size)
     offset = 0
     while offset < size:
@@ -59,13 +58,13 @@ class _Walk:
         self.size = size
         self.members: list[Member] = []
         self.damage: list[str] = []
-        self.ended = False  # the end mark, or damage that reaches to the end, was seen
+        self.ended = False  # by an end mark, or by damage that reaches to the end
         self.archive = 0
-        self.named: dict[str, Member] = {}  # the last of each name in this archive, to which a hard link leads
-        self.extended: dict[bytes, bytes] = {}  # what a pax record or a long name says of the next member
+        self.named: dict[str, Member] = {}  # the last member of each name in this archive: targets of hard links
+        self.extended: dict[bytes, bytes] = {}  # fields of the next member, from a pax record or a long name
 
     def step(self, offset: int) -> int:
-        """Take in what stands at offset and return where the next header should be."""
+        """Read the block at offset, and return the offset of the next header."""
         block = self._bytes(offset, BLOCK)
         if block == ZEROS:
             return self._end(offset)
@@ -80,7 +79,7 @@ class _Walk:
         size = header.size
         if header.kind in (b"L", b"K", b"x") and data + size <= self.size:
             self._extend(header.kind, data, size)
-        elif header.kind not in (b"L", b"K", b"x", b"g"):  # which are no members; settings of all hold no names
+        elif header.kind not in (b"L", b"K", b"x", b"g"):  # these are no members; "g" holds defaults, and no names
             size = self._add(header, data)
         if data + size > self.size:
             self.damage.append(
@@ -143,7 +142,7 @@ class _Walk:
         return self.size
 
     def _resync(self, offset: int) -> int:
-        """Return the offset of the next valid header after the damage at offset, or the size of the file."""
+        """Report the damage at offset; return the offset of the next valid header, or the size of the file."""
         found = self._find_header(offset + 1)
         self.damage.append(f"no tar header at byte {offset}: bytes {offset} to {found} are lost")
         self.extended = {}
@@ -151,7 +150,7 @@ class _Walk:
         return found
 
     def _find_header(self, offset: int) -> int:
-        """Look for the magic word at any offset: bytes may have been lost or added, and blocks shifted."""
+        """Search at every offset: bytes may have been lost or added, and blocks shifted."""
         for start, chunk in self._chunks(offset, overlap=BLOCK - 1):  # a header may end in the next chunk
             at = chunk.find(b"ustar", MAGIC_OFFSET)
             while at >= 0:

@@ -1,4 +1,4 @@
-"""Unpack a gzip-compressed shard, which cannot be read at an offset as it is."""
+"""Unpack a gzip-compressed shard, since a compressed one cannot be read at an offset."""
 
 import tempfile
 import zlib
@@ -8,13 +8,13 @@ from typing import BinaryIO
 from capfilt.storage import open_input
 
 _CHUNK = 1 << 20
-_GZIP = zlib.MAX_WBITS | 16  # zlib's way to say that the data has gzip's header
-MAX_RATIO = 100  # unpacked to packed; images hardly shrink, so that only a bomb comes near
+_GZIP = zlib.MAX_WBITS | 16  # tells zlib to expect a gzip header
+MAX_RATIO = 100  # of unpacked to packed bytes; images hardly shrink, so only a decompression bomb comes near
 FREE = 64 << 20  # bytes that even the smallest file may unpack to
 
 
 class Unpacked:
-    """The unpacked bytes, in a temporary file that goes when this object does."""
+    """The unpacked bytes, in a temporary file that lives as long as this object."""
 
     def __init__(self, url: str) -> None:
         self._file = tempfile.NamedTemporaryFile(prefix="capfilt-", suffix=".tar")  # noqa: SIM115 (lives with self)
@@ -28,7 +28,7 @@ class Unpacked:
         return open_input(self._file.name)
 
     def _fill(self, packed: BinaryIO) -> str:
-        """Unpack the file's gzip streams one after another, and return what stopped it, if not the end."""
+        """Unpack the gzip streams of a file one after another; return what is damaged, if anything."""
         inflate = zlib.decompressobj(_GZIP)
         taken, data = 0, b""
         while data := data or packed.read(_CHUNK):
@@ -42,14 +42,14 @@ class Unpacked:
                 return f"the gzip data is damaged behind byte {taken} ({error}): what followed is missing"
             left = inflate.unconsumed_tail or inflate.unused_data
             taken += len(data) - len(left)
-            data = left.lstrip(b"\0") if inflate.eof else left  # a stream may be padded
+            data = left.lstrip(b"\0") if inflate.eof else left  # zeros may pad a stream
             if self.size > FREE + MAX_RATIO * taken:
                 return f"unpacks from {taken} to over {self.size} bytes, and is not read further"
         self._write(inflate.flush())
         return "" if inflate.eof else f"the gzip data is cut at byte {taken}: what followed is missing"
 
     def _write_up_to_damage(self, inflate: "zlib._Decompress", data: bytes) -> None:
-        """Write what stands before the damage in data: a call that raises gives nothing, so go byte by byte."""
+        """Write what precedes the damage in data, byte by byte, since a call that raises returns nothing."""
         with suppress(zlib.error):
             for at in range(len(data)):
                 self._write(inflate.decompress(data[at : at + 1], _CHUNK))

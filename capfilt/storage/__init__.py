@@ -1,8 +1,8 @@
-"""Files on local disk and on object stores by one set of functions; a path is a string, local or a URL.
+"""Files on local disk and on object stores through one set of functions; a path is a string: a local path or a URL.
 
-A published file appears under its name whole or not at all, whatever dies meanwhile. What fails on an object
-store and may pass is tried again. Every failure is an OSError that names the path, and shows no credentials.
-Names that begin with a dot are files in the making, and are not listed.
+A published file appears under its name whole or not at all, whatever dies meanwhile. Requests to an object store
+that fail for a cause that may pass are retried. Every failure is an OSError that names the path, and shows no
+credentials. Names that begin with a dot are of unfinished files, and are not listed.
 """
 
 import errno
@@ -34,13 +34,13 @@ def join(root: str, *parts: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """Return a path that means the same in processes with another current folder."""
+    """Return a path that means the same whatever the current folder is."""
     local = local_path(path)
     return path if local is None else str(local.absolute())
 
 
 def local_path(path: str) -> Path | None:
-    """Return where on this machine a path lies, or None for an object store."""
+    """Return a path on this machine as a Path, or None for one on an object store."""
     path = path.removeprefix("file://")
     return None if "://" in path else Path(path)
 
@@ -51,7 +51,7 @@ def exists(path: str) -> bool:
         _ask(path, lambda store, name: store.info(name))
     except FileNotFoundError:
         return False
-    return True  # and a store that does not answer is an error: fsspec's own exists would say no
+    return True  # fsspec's own exists would say no, too, where the store does not answer
 
 
 def size(path: str) -> int:
@@ -60,10 +60,9 @@ def size(path: str) -> int:
 
 
 def version(path: str) -> str:
-    """Return a text that changes whenever a file is written: a store's ETag, or a local file's number, size and times.
+    """Return a text that changes whenever a file is written: a store's ETag, or a local file's inode, size and times.
 
-    Empty where a store has none. A copy of a file may have another version; a file of the same version holds the same
-    bytes.
+    It is empty where a store has no ETags. Files of one version hold the same bytes; a copy may have another version.
     """
     local = local_path(path)
     if local is not None:
@@ -86,7 +85,7 @@ def open_input(path: str) -> BinaryIO:
 
 
 def read_bytes(path: str, start: int = 0, length: int | None = None) -> bytes:
-    """Return a file's bytes from start on: length of them, or fewer where the file ends before."""
+    """Return `length` bytes of a file from start on; fewer if the file ends before."""
     end = None if length is None else start + length
 
     def read(store: AbstractFileSystem, name: str) -> bytes:
@@ -137,10 +136,10 @@ def publish(path: str, data: bytes) -> None:
 
 @contextmanager
 def staged(path: str) -> Iterator[Path]:
-    """Yield the path of a local file to write; it is published when the block ends, dropped when it raises.
+    """Yield the path of a local file to write; it is published when the block ends, and dropped if the block raises.
 
-    For a local path it lies beside its final place, so that nothing is copied. It gets the mode that the umask gives
-    to new files, also if the block replaces it by one of another mode: safetensors writes files for their owner alone.
+    For a local path it is in the same folder, so that nothing is copied. It gets the mode that the umask gives to new
+    files, even if the block replaces it: safetensors writes files that only their owner can read.
     """
     local = local_path(path)
     with naming(path):
@@ -151,24 +150,24 @@ def staged(path: str) -> Iterator[Path]:
     try:
         try:
             yield partial
-        except Exception as error:  # torch and safetensors meet a full disk with errors of their own
+        except Exception as error:  # torch and safetensors have their own errors for a full disk
             failure = of_disk(error)
             if failure is None or (failure is error and names(failure, path)):
                 raise
             full = path if local is not None else f"{folder}, for {path}"
-            raise named(failure, full) from error  # a full disk says nowhere which file it met
+            raise named(failure, full) from error  # the error of a full disk names no file
         if local is None:
             _ask(path, lambda store, name: store.put_file(str(partial), name))
         else:
             with naming(path):
                 place(partial, local, mode)
     finally:
-        with suppress(OSError):  # which must not hide the error that it ends with; what is left is swept
+        with suppress(OSError):  # must not hide the error of the block; sweep removes what is left
             partial.unlink(missing_ok=True)
 
 
 def append(path: str, data: bytes) -> None:
-    """Add to the end of a file, for notes that nothing depends on: on an object store it is written anew."""
+    """Add to the end of a file, for notes that nothing depends on: on an object store the whole file is rewritten."""
     with naming(path):
         local = local_path(path)
         if local is None:
@@ -180,13 +179,13 @@ def append(path: str, data: bytes) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file; one that is not there is no error, since another attempt may have removed it."""
+    """Remove a file; a missing one is no error, since another attempt may have removed it."""
     with suppress(FileNotFoundError):
         _ask(path, lambda store, name: store.rm_file(name))
 
 
 def remove_folder(folder: str) -> None:
-    """Remove a folder of files, those in the making included; one that is not there is no error."""
+    """Remove a folder with all of its files, unfinished ones too; a missing folder is no error."""
     with suppress(FileNotFoundError):
         _ask(folder, lambda store, name: store.rm(name, recursive=True))
 
@@ -201,13 +200,13 @@ def _ask(path: str, call: Callable[[AbstractFileSystem, str], T]) -> T:
 
 
 def _fetch(path: str, file: AbstractBufferedFile, start: int, end: int) -> bytes:
-    """Return the bytes of a range of an open file of an object store: all of them, from one request."""
+    """Return the bytes of a range of an open file on an object store: all of them, from one request."""
 
     def fetch() -> bytes:
         file.seek(start)
         data = bytes(file.read(end - start))
         if len(data) != end - start:
-            raise OSError(errno.EIO, f"{len(data)} bytes came of {end - start} from byte {start} on")
+            raise OSError(errno.EIO, f"only {len(data)} of {end - start} bytes came, from byte {start} on")
         return data
 
     with naming(path):
@@ -215,15 +214,15 @@ def _fetch(path: str, file: AbstractBufferedFile, start: int, end: int) -> bytes
 
 
 def sweep(folder: str, *, deep: bool = True) -> None:
-    """Remove the files in the making that dead processes left in a folder, and below it if deep.
+    """Remove the unfinished files that dead processes left in a folder, and below it if deep.
 
-    Whoever is writing there loses what it writes. On an object store nothing can be seen of a file in the making.
+    A process that is writing there loses its file. On an object store unfinished files are not visible.
     """
     local = local_path(folder)
     with naming(folder):
-        for inner, folders, names in os.walk(local) if local else ():  # some times as fast as a glob
+        for inner, folders, names in os.walk(local) if local else ():  # several times as fast as a glob
             for name in names:
-                if re.fullmatch(r"\.[0-9a-f]{32}\.partial", name):  # and nothing that others may have put there
+                if re.fullmatch(r"\.[0-9a-f]{32}\.partial", name):  # nothing that others put there
                     Path(inner, name).unlink(missing_ok=True)
             folders[:] = folders if deep else []
 
@@ -233,14 +232,14 @@ def _store(path: str) -> tuple[AbstractFileSystem, str]:
     local = local_path(path)
     if local is not None:
         return LocalFileSystem(), str(local.absolute())
-    # other machines write here too, so a listing that was true a minute ago is of no use
+    # other machines write here too, so cached listings are of no use
     return cast(tuple[AbstractFileSystem, str], fsspec.core.url_to_fs(path, use_listings_cache=False))
 
 
 def _kinds(folder: str) -> Iterator[tuple[str, bool]]:
     """Yield the name of each thing in a folder, and whether it is a folder too."""
     local = local_path(folder)
-    if local is not None:  # without a look at each file, which is what listing a large folder takes its time for
+    if local is not None:  # scandir needs no stat of each file, which takes most of the time in a large folder
         with naming(folder), os.scandir(local) as found:
             yield from ((entry.name, entry.is_dir()) for entry in found)
         return

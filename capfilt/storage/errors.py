@@ -1,4 +1,4 @@
-"""Every failure of a file system as an OSError that names the path."""
+"""Turn every failure of a file system into an OSError that names the path."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ _CODES = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES, FileEx
 
 @contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Make every failure an OSError that names a path."""
+    """Turn every failure in the block into an OSError that names a path."""
     try:
         yield
     except OSError as error:
@@ -22,15 +22,15 @@ def naming(path: str) -> Iterator[None]:
             raise
         raise named(error, path) from error
     except Exception as error:  # each store's client (botocore, aiohttp, ...) has error classes of its own
-        if "://" not in path.removeprefix("file://"):  # a slip of the program, not of a store
+        if "://" not in path.removeprefix("file://"):  # a bug, not a failure of a store
             raise
         told = f"{type(error).__name__}: {error}{_remedy(error)}"
-        # may_pass tells by the number in other processes, too: no cause is pickled, and nothing else of its class
+        # the number tells may_pass in other processes whether it may pass: causes and their classes are not pickled
         raise OSError(errno.EIO if may_pass(error) else errno.ENOTSUP, redact(told), redact(path)) from error
 
 
 def _remedy(error: Exception) -> str:
-    """Return what to do about an error that comes again however often one asks, as the end of a sentence."""
+    """Return what to do about an error that a retry cannot mend, as the end of a sentence."""
     if isinstance(error, ValueError) and "Protocol not known" in str(error):
         return "; give a path, or a URL whose store fsspec knows, such as s3://BUCKET/FOLDER"
     if isinstance(error, ImportError):
@@ -41,13 +41,13 @@ def _remedy(error: Exception) -> str:
 
 
 def of_disk(error: Exception) -> OSError | None:
-    """Return the failure of a disk that an error is or stands for, since libraries have errors of their own.
+    """Return the failure of a disk that an error is or stands for, since libraries raise errors of their own.
 
-    torch tells that a file ends too early, and Python which failure it met there; safetensors tells the number.
+    torch reports a file that ends too early, with the OSError as context; safetensors puts the number into its message.
     """
-    behind = error.__context__ if isinstance(error, RuntimeError) else error
-    if isinstance(behind, OSError):
-        return behind
+    cause = error.__context__ if isinstance(error, RuntimeError) else error
+    if isinstance(cause, OSError):
+        return cause
     number = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
@@ -60,14 +60,14 @@ def lacks_bucket(error: OSError) -> bool:
 
 
 def names(error: OSError, path: str) -> bool:
-    """Return whether an error names its path already; the name of a file in the making does not count."""
+    """Return whether an error names its path already; the name of an unfinished file does not count."""
     return path in str(error) or (error.filename is not None and not str(error.filename).endswith(".partial"))
 
 
 def named(error: OSError, path: str) -> OSError:
     """Return an error of the same kind that names a path, and shows no credentials."""
     code = error.errno or next((code for kind, code in _CODES.items() if isinstance(error, kind)), errno.EIO)
-    if code == errno.EINVAL and may_pass(error):  # which its cause tells, and is lost here
+    if code == errno.EINVAL and may_pass(error):  # by its cause, which the new error does not have
         code = errno.EIO
     words = error.strerror or str(error) or type(error).__name__
     if code == errno.EACCES and "://" in path.removeprefix("file://"):

@@ -1,11 +1,11 @@
-"""Putting a local file under its name: whole, to stay, and as open to others as the umask says."""
+"""Rename a finished local file to its name: atomically, durably, and with the mode that the umask gives."""
 
 import os
 from pathlib import Path
 
 
 def mode_of_new(path: Path) -> int:
-    """Return the mode that a new file gets at a path; os.umask tells it only by setting another for all threads."""
+    """Return the mode that a new file gets at a path; os.umask could tell only by changing it for all threads."""
     path.touch()
     try:
         return path.stat().st_mode
@@ -14,7 +14,7 @@ def mode_of_new(path: Path) -> int:
 
 
 def place(partial: Path, path: Path, mode: int) -> None:
-    """Give a file that lies in the same folder its name and mode, so that they outlive a power cut."""
+    """Give a file in the same folder its name and mode, so that they survive a power cut."""
     if partial.stat().st_mode != mode:  # some mounted stores refuse to set even the same one
         partial.chmod(mode)
     _sync(partial)

@@ -1,7 +1,7 @@
-"""A file of an object store, read by ranges: small ones where reading jumps, growing ones where it goes on.
+"""A file on an object store, read by ranges: small ones after a jump, growing ones while reading goes on.
 
-A request costs its delay, some 20 ms, in which some 2 MB could have come. So the headers of a tar of small images
-are found by reading through them, in few large blocks, and those of a tar of large files by jumping.
+A request waits some 20 ms, in which some 2 MB could have come. So the headers of a tar of small images are found
+by reading through it in few large blocks, and those of a tar of large files by jumping from header to header.
 """
 
 import io
@@ -9,33 +9,33 @@ from collections.abc import Callable
 
 FIRST_BLOCK = 64 << 10  # bytes of the first request, and of each after a jump
 LARGEST_BLOCK = 8 << 20  # bytes in memory; larger ones are hardly faster
-NEAR = 1 << 20  # bytes that may be left out and reading still goes on; what lies farther is a jump
+NEAR = 1 << 20  # bytes; skipping no more than this counts as reading on, skipping more as a jump
 
 
 class RangedFile(io.RawIOBase):
-    """A readable file at one place in which one block is in memory."""
+    """A readable file of which one block is in memory."""
 
     def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
         """Read a file of `size` bytes by fetch(start, end), which must give all of them or raise."""
         self._fetch, self._size = fetch, size
         self._at = 0
-        self._start, self._block = 0, b""  # where the block stands in the file, and its bytes
-        self._length = FIRST_BLOCK // 2  # of the next request that goes on, at least, is twice that
+        self._start, self._block = 0, b""  # offset of the block in the file, and its bytes
+        self._length = FIRST_BLOCK // 2  # of the last request; the next one, if reading goes on, is of twice as many
 
     def readable(self) -> bool:
         """Return that the file can be read."""
         return True
 
     def seekable(self) -> bool:
-        """Return that the file can be read at any place."""
+        """Return that the file can be read at any offset."""
         return True
 
     def tell(self) -> int:
-        """Return the place where the next read begins."""
+        """Return the offset at which the next read begins."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place; nothing is fetched before it is read."""
+        """Go to an offset; nothing is fetched before the next read."""
         self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         return self._at
 
@@ -54,13 +54,13 @@ class RangedFile(io.RawIOBase):
         return data
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # RawIOBase names its buffer otherwise
-        """Fill a buffer as far as the file goes, and return how far."""
+        """Fill a buffer as far as the file goes, and return the number of bytes."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def _cut(self, length: int, start: int | None = None) -> bytes:
-        """Return what the block holds of the bytes from a place on, without a gap."""
+        """Return the bytes from an offset on, as far as the block holds them without a gap."""
         first = (self._at if start is None else start) - self._start
         return self._block[first : first + length] if first >= 0 else b""
 

@@ -1,4 +1,4 @@
-"""Check clean shards again: against their own markers, and against the ledger and the policy they follow from."""
+"""Check clean shards against their own markers, and against the ledger and the policy that they follow from."""
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
@@ -22,7 +22,7 @@ def verify_clean(run: Run, shards: Sequence[Shard], sound: Collection[str]) -> I
     Args:
         run: the run.
         shards: those that each folder should hold.
-        sound: ids of the shards whose ledger is in order, so that the clean shard can be held against it.
+        sound: ids of the shards whose ledger is intact, so that the clean shard can be compared with it.
     """
     root = storage.join(run.root, "clean")
     for name in storage.list_files(root):
@@ -71,29 +71,30 @@ def _verify_folder(
 
 
 def _verify_files(stem: str, stats: Exported) -> Iterator[str]:
-    """Yield which files are not those that the marker speaks of."""
+    """Yield which files are not those that the marker describes."""
     for path, expected in {f"{stem}.tar": stats.sha256, f"{stem}.parquet": stats.sidecar_sha256}.items():
         try:
             with storage.open_input(path) as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # BinaryIO has no readinto
+                digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # BinaryIO states no readinto
         except FileNotFoundError:
             yield f"{path}: is missing; export again"
             continue
-        if found != expected:
-            yield f"{path}: has sha256 {found}, written was {expected}; remove its _stats.json and export again"
+        if (found := digest.hexdigest()) != expected:
+            yield f"{path}: has sha256 {found}, but {expected} was written; remove its _stats.json and export again"
 
 
 def _verify_content(run: Run, shard: Shard, stem: str, stats: Exported, selection: Selection) -> Iterator[str]:
-    """Yield where a clean shard is not what the ledger and the policy give."""
+    """Yield where a clean shard differs from what the ledger and the policy give."""
     if stats.models != run.models:
-        yield f"{stem}_stats.json: is of models {stats.models!r}, the run of {run.models!r}; {_REMEDY}"
+        yield f"{stem}_stats.json: was written for models {stats.models!r}, the run has {run.models!r}; {_REMEDY}"
     rows, counts = clean_content(run, shard, selection)
     for name, value in counts.items():
         if getattr(stats, name) != value:
-            yield f"{stem}_stats.json: {name} are {getattr(stats, name)}, by ledger and policy {value}; {_REMEDY}"
+            stated = getattr(stats, name)
+            yield f"{stem}_stats.json: states {name} {stated}, ledger and policy give {value}; {_REMEDY}"
     sidecar = read_parquet(storage.read_bytes(f"{stem}.parquet"))
     if not sidecar.equals(pa.Table.from_pylist(rows, SIDECAR)):
-        yield f"{stem}.parquet: its rows are not those of ledger and policy; remove its _stats.json and export again"
+        yield f"{stem}.parquet: its rows are not what ledger and policy give; remove its _stats.json and export again"
 
 
 def _verify_manifest(folder: str, exported: Sequence[Exported]) -> Iterator[str]:
@@ -104,7 +105,7 @@ def _verify_manifest(folder: str, exported: Sequence[Exported]) -> Iterator[str]
     path = storage.join(folder, "manifest.parquet")
     data = storage.read_bytes(path)
     if hashlib.sha256(data).hexdigest().encode() != storage.read_bytes(storage.join(folder, "_SUCCESS")).strip():
-        yield f"{path}: is not the one that _SUCCESS speaks of; export again"
+        yield f"{path}: is not the one whose hash is in _SUCCESS; export again"
         return
     if not read_parquet(data).equals(manifest_table(exported)):
         yield f"{path}: does not list the shards of the folder as they are; export again"

@@ -1,4 +1,4 @@
-"""Check quarantined samples again: each has a row in the ledger and a record that says the same."""
+"""Check quarantined samples: each has a row in the ledger and a record that says the same."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""Check a run again from its files alone: that nothing is missing, doubled, changed or left over."""
+"""Check a run by its files alone: nothing is missing, doubled, changed or left over."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ from capfilt.verify.start import verify_indexes, verify_settings
 def verify(run: Run) -> list[str]:
     """Return what is wrong with a run, one line each that names the file; nothing when it is whole.
 
-    Settings, plan and indexes are read, and every file of the ledger and of the clean shards. A run that is not
-    finished is wrong in that.
+    Reads settings, plan, indexes, and every file of the ledger and of the clean shards. That a run is not finished is a
+    problem too.
 
     Raises:
         RunError: the run has no plan.
@@ -75,7 +75,7 @@ def _verify_shard(run: Run, shard: Shard, config: BootstrapConfig) -> Iterator[s
 
 
 def _verify_units(run: Run, shard: Shard, names: Sequence[str]) -> Iterator[str]:
-    """Yield what is wrong with a shard that is not complete, which is that at least."""
+    """Yield what is wrong with a shard that is not complete; at least that it is not."""
     parts = run.parts(shard)
     units = [name.removesuffix(".json") for name in names if re.fullmatch(r"\d{8}-\d{8}\.json", name)]
     expected = {name for unit in units for name in (f"{unit}.json", *(table_path(unit, table) for table in TABLES))}
@@ -97,7 +97,7 @@ def _verify_units(run: Run, shard: Shard, names: Sequence[str]) -> Iterator[str]
 
 
 def _verify_commit(run: Run, shard: Shard, stem: str, lo: int, hi: int) -> Iterator[str]:
-    """Yield what is wrong with a commit record and the tables that it speaks of."""
+    """Yield what is wrong with a commit record and the tables that it describes."""
     try:
         commit = read_commit(f"{stem}.json")
     except (OSError, RunError) as error:
@@ -107,7 +107,7 @@ def _verify_commit(run: Run, shard: Shard, stem: str, lo: int, hi: int) -> Itera
     planned |= {"size": shard.size, "digest": shard.digest, "damage": shard.damage}
     for name, value in planned.items():
         if getattr(commit, name) != value:
-            yield f"{stem}.json: {name} is {getattr(commit, name)!r}, by the plan it is {value!r}"
+            yield f"{stem}.json: {name} is {getattr(commit, name)!r}, the plan says {value!r}"
     tables = {}
     for name in TABLES:
         path = table_path(stem, name)
@@ -127,7 +127,7 @@ def _verify_schema(path: str, table: pa.Table, name: str, run: Run) -> Iterator[
     for key, value in {"schema": SCHEMA_VERSION, "models": run.models}.items():
         found = metadata.get(key.encode(), b"").decode()
         if found != value:
-            yield f"{path}: is of {key} {found!r}, the run of {value!r}"
+            yield f"{path}: has {key} {found!r}, the run {value!r}"
     if not table.schema.equals(SCHEMAS[name]):
         yield f"{path}: its columns are {table.schema.names}, not those of the {name} table"
 
@@ -142,7 +142,7 @@ def _verify_rows(stem: str, commit: Commit, lo: int, hi: int, samples: pa.Table,
     }
     for name, value in found.items():
         if getattr(commit, name) != value:
-            yield f"{stem}.json: {name} are {getattr(commit, name)}, counted again {value}"
+            yield f"{stem}.json: states {name} {getattr(commit, name)}, the tables hold {value}"
     for name, table in {"samples": samples, "candidates": candidates}.items():
         if set(table["shard"].unique().to_pylist()) - {commit.shard}:
             yield f"{table_path(stem, name)}: holds rows of other shards"
@@ -158,7 +158,7 @@ def _verify_rows(stem: str, commit: Commit, lo: int, hi: int, samples: pa.Table,
         return
     keys = samples["key"].take(pc.subtract(candidates["position"], lo))
     if not candidates["key"].equals(keys):
-        yield f"{path}: keys are not those of the samples"
+        yield f"{path}: its keys are not those of the samples"
     names = ["position", "source", "caption_index"]
     if candidates.group_by(names).aggregate([]).num_rows < candidates.num_rows:
         yield f"{path}: holds a candidate twice"
