@@ -1,11 +1,11 @@
-"""Captions of images and clips, read from annotation files as they were published.
+"""Captions of images and clips, read from annotation files in their published layouts.
 
     Karpathy      dataset_coco.json, dataset_flickr30k.json: {"images": [{"filename", "split", "sentences": [{"raw"}]}]}
     the original  coco_karpathy_test.json, coco_karpathy_train.json, flickr30k_test.json: [{"image", "caption"}]
     COCO, NoCaps  {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}
     lines         one object a line: {"image", "captions"}, MSRVTT's {"clip_name", "caption"}, {"frames", "caption"}
 
-Which one it is shows in the file itself. Entries of the same image become one, in the file's order.
+The content shows which layout a file has. Entries of the same image become one, in the file's order.
 """
 
 import json
@@ -18,15 +18,15 @@ from capfilt.errors import AnnotationError
 from capfilt.storage import open_input
 
 Entry = dict[str, object]
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON writes half of a character beyond U+FFFF
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # half of a character beyond U+FFFF, as JSON writes it
 
 
 class Annotated(NamedTuple):
-    """An image or a clip with what people wrote of it."""
+    """An image or a clip with its captions."""
 
     name: str  # of the image, or of the clip's folder of frames, below the folder of images
     captions: tuple[str, ...]
-    place: str  # where it stands in the file, for errors: "line 3"
+    place: str  # in the file, for errors: "line 3"
     split: str = ""  # empty where the file names none
     frames: tuple[str, ...] = ()  # names of a clip's frames, where the file lists them
 
@@ -35,7 +35,7 @@ def read_annotations(data: EvaluationData) -> list[Annotated]:
     """Return the images and clips of a file that are in the split asked for, with all their captions.
 
     Raises:
-        AnnotationError: the file is not there, is no JSON, has another layout, nothing of the split, or an entry
+        AnnotationError: the file is missing, is not JSON, has another layout, nothing of the split, or an entry
             without captions.
     """
     file = data.annotations
@@ -50,7 +50,7 @@ def read_annotations(data: EvaluationData) -> list[Annotated]:
 
 
 def asked_for(entries: Sequence[Annotated], data: EvaluationData) -> list[Annotated]:
-    """Return the first entries of the split that is asked for, as many as are.
+    """Return the entries of the split asked for; the first data.first of them, if that is set.
 
     Raises:
         AnnotationError: there is none.
@@ -65,7 +65,7 @@ def asked_for(entries: Sequence[Annotated], data: EvaluationData) -> list[Annota
 
 
 def split_of(entry: Entry) -> str:
-    """Return the split that a line says it is of, empty where it says none."""
+    """Return the split that an entry names; empty if it names none."""
     return str(entry.get("official_split", entry.get("split", "")))
 
 
@@ -73,7 +73,7 @@ def read_json(file: str) -> object:
     """Return what a JSON file holds; one object a line gives a list of them.
 
     Raises:
-        AnnotationError: the file is not there, or is neither.
+        AnnotationError: the file is missing, or is neither.
     """
     try:
         with open_input(file) as stream:
@@ -93,7 +93,7 @@ def field(entry: Entry, key: str, kind: type, where: str) -> object:
     """Return a value of an entry.
 
     Raises:
-        AnnotationError: it is missing, or of another type; the message tells where.
+        AnnotationError: it is missing, or of another type; the message begins with `where`.
     """
     if not isinstance(entry.get(key), kind):
         found = f"{key} is {json.dumps(entry[key])[:50]}" if key in entry else f"there is no {key}"
@@ -104,10 +104,10 @@ def field(entry: Entry, key: str, kind: type, where: str) -> object:
 def _parsed(text: str, where: str) -> object:
     try:
         value: object = json.loads(text)
-        if _HALF.search(text):  # half a character alone, as where a text was cut, is none that could be encoded
+        if _HALF.search(text):  # half a character by itself, such as where a text was cut, cannot be encoded
             value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
         return value
-    except (ValueError, RecursionError) as error:  # the latter of brackets in brackets, and numbers may be too long
+    except (ValueError, RecursionError) as error:  # RecursionError: nested too deep; ValueError also: too long a number
         raise AnnotationError(f"{where}: is no JSON ({error}); fetch it again") from None
 
 
@@ -150,10 +150,10 @@ def _coco(file: str, value: Entry) -> Iterator[Annotated]:
 
 
 def _id(entry: Entry, key: str, where: str) -> int | str:
-    """Return what ties captions and images; without it each caption would be of every image that lacks it, too."""
+    """Return the id that ties captions to an image; without it, all captions and images that lack one would match."""
     value = entry.get(key)
     if not isinstance(value, (int, str)):
-        raise AnnotationError(f"{where}: {key} is no number and no name; give a file in its published layout")
+        raise AnnotationError(f"{where}: {key} is neither a number nor a name; give a file in its published layout")
     return value
 
 
@@ -170,7 +170,7 @@ def _plain(entry: Entry, place: str, where: str) -> Annotated:
 
 
 def _merged(entries: Iterable[Annotated]) -> list[Annotated]:
-    """Put the captions of an image's entries together; the original's training files have one entry a caption."""
+    """Merge the entries of each image; the original's training files have one entry for each caption."""
     found: dict[str, Annotated] = {}
     for entry in entries:
         before = found.get(entry.name)

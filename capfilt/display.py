@@ -76,7 +76,7 @@ def local_time(seconds: float) -> str:
 
 
 def on_nodes_with(labels: Mapping[str, str]) -> str:
-    """Return where labels confine a job's workers, as the end of a phrase: " on nodes with zone: a"; empty without any."""
+    """Return where labels keep a job's workers, as the end of a phrase: " on nodes with zone: a"; else empty."""
     return f" on nodes with {', '.join(f'{key}: {wanted}' for key, wanted in labels.items())}" if labels else ""
 
 

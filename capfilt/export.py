@@ -1,12 +1,12 @@
-"""Clean shards: the samples of which the policy keeps a text, with their images as they came.
+"""Clean shards: the samples with a kept text, and their images as they came.
 
-    00042.tar          for each image: .jpg, .txt (its best text) and .json (all kept texts, and where all came from)
-    00042.parquet      the same without the images, one row each
-    00042_stats.json   counts and hashes, written last: where it is beside both others, the shard is finished
-    manifest.parquet   one row for each shard, and _SUCCESS with its hash: written when all shards are finished
+    00042.tar          for each image: .jpg, .txt (its best text) and .json (all kept texts, and where they came from)
+    00042.parquet      the same without the images, a row for each
+    00042_stats.json   counts and hashes, written last: where all three are, the shard is finished
+    manifest.parquet   a row for each shard, and _SUCCESS with its hash: written when all shards are finished
 
-A shard's bytes follow from its ledger, its images and the policy. It is a valid input shard, for capfilt and
-for others: fields are always there and of one type, since datasets infers the types from the first five samples.
+A shard's bytes follow from its ledger, its images and the policy. It is a valid input shard, for capfilt and other
+readers: all fields are always present and of one type, since datasets infers the types from the first five samples.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ Row = dict[str, Any]  # of a table, by column
 ENDINGS = ("_stats.json", ".tar", ".parquet")
 """How the files of a clean shard end."""
 
-IMAGE_MEMBER = "jpg"  # whatever the format, as img2dataset does: a loader wants one name for the images of a set
+IMAGE_MEMBER = "jpg"  # whatever the format, as img2dataset does: a loader needs one suffix for all images
 
 SIDECAR = pa.schema(
     {
@@ -78,23 +78,23 @@ class Exported:
 
 
 def export_shard(run: Run, shard: Shard, config: ExportConfig) -> Exported:
-    """Write the clean shard of a complete input shard. One that is finished already is left as it is.
+    """Write the clean shard of a complete input shard. A finished one is left as it is.
 
     Raises:
-        RunError: the shard's ledger is not complete, or was begun anew meanwhile, as by --retry-quarantined.
+        RunError: the shard's ledger is not complete, or was begun anew meanwhile, such as by --retry-quarantined.
         ShardError: the input shard, or an image in it, is not the one that was scored.
     """
     folder = run.clean(config)
     stem = storage.join(folder, shard.id)
     if all(storage.exists(f"{stem}{ending}") for ending in ENDINGS):
         return read_stats(folder, shard.id)
-    if not storage.exists(policy := storage.join(folder, "policy.yaml")):  # stores limit how often a file may change
+    if not storage.exists(policy := storage.join(folder, "policy.yaml")):  # stores limit writes to one file
         storage.publish(policy, dump(Selection.of(config)).encode())
     ledger = table_hashes(run, shard)
     try:
         return _write(run, shard, config, ledger)
     except (CapfiltError, OSError):
-        _require_same(run, shard, ledger)  # else what went wrong follows from that
+        _require_same(run, shard, ledger)  # a new ledger is the cause, and the better message
         raise
 
 
@@ -108,7 +108,7 @@ def _write(run: Run, shard: Shard, config: ExportConfig, ledger: Mapping[str, st
         size = path.stat().st_size
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        _require_same(run, shard, ledger)  # another export may have written that of the new ledger
+        _require_same(run, shard, ledger)  # another export may have written the tar of a new ledger
     sidecar = parquet_bytes(pa.Table.from_pylist(rows, SIDECAR))
     storage.publish(f"{stem}.parquet", sidecar)
     exported = Exported(
@@ -120,7 +120,7 @@ def _write(run: Run, shard: Shard, config: ExportConfig, ledger: Mapping[str, st
         **counts,
     )
     storage.publish(f"{stem}_stats.json", json.dumps(asdict(exported), indent=1).encode() + b"\n")
-    if table_hashes(run, shard) != ledger:  # a release removes the ledger first, and then the markers that it finds
+    if table_hashes(run, shard) != ledger:  # a release of the shard removes its ledger first, and then the markers
         storage.remove(f"{stem}_stats.json")
         storage.remove(storage.join(folder, "_SUCCESS"))
         _require_same(run, shard, ledger)
@@ -129,11 +129,11 @@ def _write(run: Run, shard: Shard, config: ExportConfig, ledger: Mapping[str, st
 
 def _require_same(run: Run, shard: Shard, ledger: Mapping[str, str]) -> None:
     if table_hashes(run, shard) != ledger:
-        raise RunError(f"{shard.url}: is bootstrapped anew since its export began; let that end, and export again")
+        raise RunError(f"{shard.url}: its bootstrap was begun anew during the export; let it end, and export again")
 
 
 def finish_export(run: Run, shards: Sequence[Shard], config: ExportConfig) -> list[Exported]:
-    """Write the policy and the manifest of these shards, then the mark that the export is whole.
+    """Write the policy and the manifest of these shards, then _SUCCESS, which marks the export as whole.
 
     Raises:
         RunError: some of the shards are not exported.
@@ -146,7 +146,7 @@ def finish_export(run: Run, shards: Sequence[Shard], config: ExportConfig) -> li
     storage.publish(storage.join(folder, "manifest.parquet"), manifest)
     storage.publish(storage.join(folder, "_SUCCESS"), hashlib.sha256(manifest).hexdigest().encode() + b"\n")
     try:
-        _require_all(folder, shards)  # a release removes the markers first, and then this mark
+        _require_all(folder, shards)  # a release of a shard removes its marker first, and then _SUCCESS
     except RunError:
         storage.remove(storage.join(folder, "_SUCCESS"))
         raise
@@ -162,7 +162,7 @@ def _require_all(folder: str, shards: Sequence[Shard]) -> None:
 
 
 def finished_shards(folder: str) -> set[str]:
-    """Return the ids of the finished shards of a clean folder, by one listing. One that lost a file is not finished."""
+    """Return the ids of the shards of a clean folder of which all files are there, by one listing."""
     names = set(storage.list_files(folder))
     ids = {name.removesuffix("_stats.json") for name in names if name.endswith("_stats.json")}
     return {id_ for id_ in ids if names.issuperset(f"{id_}{ending}" for ending in ENDINGS)}
@@ -172,7 +172,7 @@ def read_stats(folder: str, shard: str) -> Exported:
     """Return what a finished clean shard holds.
 
     Raises:
-        RunError: its _stats.json is not there, or was not written by this version.
+        RunError: its _stats.json is missing, or was not written by this version.
     """
     path = storage.join(folder, f"{shard}_stats.json")
     try:
@@ -190,7 +190,7 @@ def manifest_table(exported: Sequence[Exported]) -> pa.Table:
 
 
 def clean_content(run: Run, shard: Shard, wanted: Selection) -> tuple[list[Row], dict[str, Any]]:
-    """Return the rows of the sidecar (scored samples with a kept text; if wanted, all) and the counts of Exported."""
+    """Return the rows of the sidecar (scored samples with a kept text; all with keep_empty) and Exported's counts."""
     selection = select(read_candidates(run, shard), wanted.policy)
     chosen = selection.filter(selection["kept"])
     kept: dict[int, list[Row]] = defaultdict(list)
@@ -216,7 +216,7 @@ def _row(sample: Row, candidates: list[Row]) -> Row:
     own = [text for text, source in zip(texts, sources, strict=True) if source != "synthetic"]
     synthetic = [text for text, source in zip(texts, sources, strict=True) if source == "synthetic"]
     return {
-        "key": f"{sample['shard']}{sample['position']:09d}",  # the original may be a path, or not unique
+        "key": f"{sample['shard']}{sample['position']:09d}",  # the original key may be a path, or not unique
         "original_key": sample["key"],
         "position": sample["position"],
         "sha256": sample["image_sha256"],
@@ -234,7 +234,7 @@ def _row(sample: Row, candidates: list[Row]) -> Row:
 
 
 def _members(run: Run, shard: Shard, rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
-    """Yield the members of a clean tar, with the images read again from the input shard."""
+    """Yield the members of a clean tar, with the images from the input shard."""
     reader = open_planned(run, shard)
     chosen = {row["position"]: row for row in rows}
     for sample in reader.read(0, shard.samples):

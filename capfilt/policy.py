@@ -1,6 +1,6 @@
 """The policy: which candidates are kept, and why the others are not.
 
-It is a pure function of the ledger and needs no model, so that another threshold or mix costs seconds. A
+It is a pure function of the ledger and needs no model, so trying another threshold or mix takes seconds. A
 sample's "own" texts are those that came with it, web or human; the mixes weigh them against the synthetic ones.
 """
 
@@ -16,18 +16,18 @@ from capfilt.records import CONTROL
 from capfilt.texts import MAX_CHARACTERS, clean
 
 RULES = ("not_scored", "too_short", "too_long", "low_itm", "low_itc")
-"""Why a candidate fails by itself, whatever others its sample has."""
+"""Why a candidate fails by itself, whatever the others of its sample."""
 
 REASONS = (*RULES, "duplicate", "mix")
-"""Why a candidate is not kept: the first of these rules that it fails."""
+"""Why a candidate is not kept: the first of these rules that rejects it."""
 
 SOURCES = ("web", "human", "synthetic")
 """In order of precedence among equal candidates."""
 
 _SYNTHETIC = SOURCES.index("synthetic")
 
-# what clean may change: a character that may begin a tag or entity, blanks other than single ones between words, and
-# anything that is not a letter, mark, number, punctuation or symbol
+# what clean may change: characters that may begin a tag or an entity, blanks other than single ones between words, and
+# anything but letters, marks, numbers, punctuation and symbols
 _DIRTY = r"[<&]|^ |  | $|[^ \p{L}\p{M}\p{N}\p{P}\p{S}]"
 
 Ints = NDArray[np.int64]
@@ -38,14 +38,14 @@ def select(candidates: pa.Table, policy: Policy, texts: pa.Array | None = None) 
     """Return the candidates with two more columns: `kept`, and `reason` (one of REASONS, null when kept).
 
     The rules are applied in the order of REASONS. Scores are compared as float32, as they are stored, so a
-    text exactly at a threshold is kept. What becomes of a candidate depends only on the candidates of its
+    text exactly at a threshold is kept. The decision on a candidate depends only on the candidates of its
     sample, the shard's id and the position, not on other rows of the table or on their order.
-    Control texts belong to other samples, so no policy chooses among them: their rows are left out.
+    Control texts belong to other samples, so no policy selects them: their rows are left out.
 
     Args:
-        candidates: rows of the ledger's candidates table, all those of a sample or none; any number of shards.
+        candidates: rows of the ledger's candidates table, of any number of shards; of each sample all or none.
         policy: the thresholds and the mix.
-        texts: the result of `cleaned` for the texts, if the caller has it.
+        texts: the cleaned texts, if the caller has them.
     """
     own = pc.not_equal(candidates["source"], CONTROL)
     if not pc.all(own, min_count=0).as_py():
@@ -65,7 +65,7 @@ def select(candidates: pa.Table, policy: Policy, texts: pa.Array | None = None) 
         alive = np.flatnonzero(reasons == 0)
         equal = [columns["sample"][alive], same_texts(texts).to_numpy().astype(np.int64)[alive]]
         source = columns["source"][alive]
-        first = -source if policy.mix == "synthetic_only" else source  # the one that the mix may take comes first
+        first = -source if policy.mix == "synthetic_only" else source  # of equals, keep one that the mix may take
         again = _rank(equal, [first, columns["index"][alive]]) > 0
         reasons[alive[again]] = _code("duplicate")
     alive = np.flatnonzero(reasons == 0)
@@ -77,7 +77,7 @@ def select(candidates: pa.Table, policy: Policy, texts: pa.Array | None = None) 
 
 
 def cleaned(texts: pa.ChunkedArray) -> pa.Array:
-    """Return texts as they are scored. Most are clean already, as one vectorised search shows."""
+    """Return texts as they are scored. One vectorised search finds the few that are not clean already."""
     array = texts.combine_chunks()
     dirty = pc.or_(pc.match_substring_regex(array, _DIRTY), pc.greater(pc.utf8_length(array), MAX_CHARACTERS))
     return pc.replace_with_mask(array, dirty, pa.array([clean(text.as_py()) for text in array.filter(dirty)], "string"))
@@ -105,7 +105,7 @@ def least_itc(policy: Policy) -> dict[str, float]:
 
 
 def draws_own(shards: pa.DictionaryArray, positions: Ints, policy: Policy) -> Bools:
-    """Return for each sample whether mix: weighted draws its own texts if it has synthetic ones, too."""
+    """Return for each sample whether mix: weighted draws its own texts, if it also has synthetic ones."""
     return _chance(shards, positions, policy.seed) < policy.web_weight
 
 

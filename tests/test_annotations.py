@@ -99,9 +99,15 @@ def test_one_line_alone_is_a_file_of_lines(tmp_path):
     ("value", "message"),
     [
         ({"images": [{"filename": "1.jpg", "sentences": ["a dog"]}]}, "entry 1: sentences: entry 1 is a str, not"),
-        ({"images": [{"file_name": "1.jpg"}], "annotations": []}, r"notes\.json: image 1: id is no number and no name"),
+        (
+            {"images": [{"file_name": "1.jpg"}], "annotations": []},
+            r"notes\.json: image 1: id is neither a number nor a name",
+        ),
         ({"images": [{"file_name": "1.jpg"}], "annotations": {}}, "entry 1: there is no filename"),
-        ({"images": [], "annotations": [{"caption": "a"}]}, "annotation 1: image_id is no number and no name; give"),
+        (
+            {"images": [], "annotations": [{"caption": "a"}]},
+            "annotation 1: image_id is neither a number nor a name; give",
+        ),
         ({"images": [], "annotations": [{"caption": "a", "image_id": [7]}]}, "annotation 1: image_id is no number"),
         ([{"image": "1.jpg"}], r"notes\.json: entry 1: 1\.jpg has no text under captions or caption; give each"),
         ([{"image": "1.jpg", "caption": ["a dog", None]}], r"notes\.json: entry 1: 1\.jpg has no text under captions"),

@@ -266,7 +266,7 @@ def test_a_shard_that_is_released_while_it_is_exported_is_not_finished(run, shar
         return getattr(exports, step)(*arguments)
 
     monkeypatch.setattr(exports, step, released)
-    with pytest.raises(RunError, match=r"00000\.tar: is bootstrapped anew since its export began; .* export again"):
+    with pytest.raises(RunError, match=r"00000\.tar: its bootstrap was begun anew during the export; .* export again"):
         export_shard(run, shard, export)
 
     assert finished_shards(run.clean(export)) == set()
@@ -280,7 +280,7 @@ def test_what_goes_wrong_because_a_shard_is_released_is_told_as_that(run, shard,
         raise FileNotFoundError("a table is gone")
 
     monkeypatch.setattr(exports, "clean_content", released)
-    with pytest.raises(RunError, match="is bootstrapped anew since its export began"):
+    with pytest.raises(RunError, match="its bootstrap was begun anew during the export"):
         export_shard(run, shard, export)
 
 

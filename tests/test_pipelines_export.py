@@ -266,7 +266,9 @@ def test_a_shard_that_a_bootstrap_does_anew_meanwhile_fails_and_is_whole_when_ex
         write_tar(*arguments)
 
     monkeypatch.setattr("capfilt.export.write_tar", retried)
-    with pytest.raises(FailedUnitsError, match=r"1 of 2 shards in .*\n1 failed(.|\n)*00000\.tar: is bootstrapped anew"):
+    with pytest.raises(
+        FailedUnitsError, match=r"1 of 2 shards in .*\n1 failed(.|\n)*00000\.tar: its bootstrap was begun anew"
+    ):
         export.run(config)
 
     assert export.run(config).startswith("2 clean shards with 3 samples")

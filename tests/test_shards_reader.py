@@ -67,7 +67,9 @@ def test_a_file_that_is_not_there_is_refused(tmp_path, name):
 def test_a_folder_with_the_name_of_a_shard_is_told_with_how_to_read_what_is_in_it(tmp_path):
     (tmp_path / "0.tar").mkdir()
     opened(tmp_path / "0.tar", tar_bytes(*THREE))
-    with pytest.raises(ShardError, match=r"0\.tar: is a folder, not a file; for the shards .* write (.*)/$"):
+    with pytest.raises(
+        ShardError, match=r"0\.tar: there is no such file, but a folder; for the shards .* write (.*)/$"
+    ):
         open_shard(str(tmp_path / "0.tar"))
     assert find_shards([f"{tmp_path}/0.tar/"]) == [f"{tmp_path}/0.tar/00000.tar"]
 

@@ -1,4 +1,4 @@
-"""A run's ledger as tables to ask questions of, with SQL, Arrow or pandas."""
+"""A run's ledger as tables to query with SQL, Arrow or pandas."""
 
 from capfilt.query.columns import COLUMNS
 from capfilt.query.opened import OpenRun, open_run

@@ -1,4 +1,4 @@
-"""A sample as a person looks at it: its texts, what was kept and why not."""
+"""A sample as a person looks at it: its texts, which of them are kept, and why others are not."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ class CardText:
     itc: float | None
     kept: bool
     reason: str  # of policy.REASONS; empty when it is kept
-    admitted: bool  # passes all rules but the least P(match), duplicates and mix
+    admitted: bool  # passes all rules, leaving aside the least P(match), duplicates and mix
     same: int  # equal for texts of the sample that count as duplicates of each other
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One sample with its candidates in the order in which the policy prefers equal ones: own texts first."""
+    """One sample with its candidates, own texts first: the order in which the policy prefers equal ones."""
 
     shard: str
     position: int
@@ -53,9 +53,9 @@ _WANTED = "(SELECT unnest(?) AS shard, unnest(?) AS position)"
 
 
 def admitted(policy: Policy) -> str:
-    """Return the SQL condition that a candidate passes all rules but those on P(match), duplicates and mix.
+    """Return the SQL condition that a candidate passes all rules, leaving aside P(match), duplicates and mix.
 
-    The policy gives the first reason of REASONS alone, so the cosine of a text with low_itm is checked here.
+    The policy states only the first of REASONS that applies, so the cosine of a text with low_itm is checked here.
     """
     bounds = [f"WHEN '{source}' THEN itc >= {bound}::FLOAT" for source, bound in least_itc(policy).items()]
     cosine = f"CASE source {' '.join(bounds)} ELSE true END" if bounds else "true"

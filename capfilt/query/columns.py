@@ -1,4 +1,4 @@
-"""The columns that a run can be asked for, and what they mean."""
+"""The columns of an open run, and their meaning."""
 
 _PLACE = {
     "shard": "id of the input shard",
@@ -26,7 +26,7 @@ SAMPLES = {
     "synthetic_itm": "best P(match) of its captions; likewise",
     "texts_kept": "number of candidates that the policy keeps",
 }
-"""A row for each sample that was attempted: the ledger's, but for the metadata, which would outweigh all the rest."""
+"""A row for each sample that was attempted, as in the ledger, without the metadata, which would outweigh the rest."""
 
 CANDIDATES = {
     **_PLACE,
@@ -52,7 +52,7 @@ CANDIDATES = {
 """A row for each candidate, kept or not."""
 
 OUTCOMES = CANDIDATES
-"""The candidates, and a row for each sample that was not scored: there all that concerns a text is null."""
+"""The candidates, and a row for each sample that was not scored, in which all columns of a text are null."""
 
 CONTROLS = {
     **_PLACE,
@@ -62,7 +62,7 @@ CONTROLS = {
     "itm": "P(match) of the ITM head, 0 to 1",
     "itc": "cosine of the contrastive features, -1 to 1",
 }
-"""A row for each control text: one of another sample, scored with this one's image. No policy chooses among them."""
+"""A row for each control text: one of another sample, scored with this sample's image. No policy selects them."""
 
 COLUMNS = {"samples": SAMPLES, "candidates": CANDIDATES, "outcomes": OUTCOMES, "controls": CONTROLS}
 """Relation -> column -> meaning."""

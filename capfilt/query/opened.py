@@ -29,8 +29,8 @@ from capfilt.records import CONTROL, Shard
 from capfilt.runs import Run, load_policy, load_run
 
 SAMPLES_PER_FILE = 50_000  # of a scratch file: enough for long columns, few enough to hold in memory once per thread
-QUICK_SAMPLES = 6_000_000  # looked at where no share is asked for: questions on them take seconds
-MAX_THREADS = 16  # each holds such a batch in memory
+QUICK_SAMPLES = 6_000_000  # looked at if no share is asked for: queries of so many take seconds
+MAX_THREADS = 16  # each holds the samples of a scratch file in memory
 
 _VARIED = {
     "samples": ("image_sha256", "url", "key", "error"),
@@ -47,14 +47,15 @@ _OUTCOMES = """
 
 
 class OpenRun:
-    """A run's ledger under a policy, to be asked. Close it, or use it in a with statement.
+    """A run's ledger under a policy, ready for queries. Close it, or use it in a with statement.
 
-    `samples`, `candidates` and `outcomes` are relations of DuckDB: `.df()` gives pandas, `.to_arrow_table()` Arrow,
-    `.filter("itm > 0.9")`, `.aggregate("source, count(*)")` and `.limit(10)` other relations, nothing is computed
-    before it is shown. `sql` takes whole queries. COLUMNS tells what the columns mean.
+    `samples`, `candidates`, `outcomes` and `controls` are relations of DuckDB: `.df()` gives pandas and
+    `.to_arrow_table()` Arrow; `.filter("itm > 0.9")`, `.aggregate("source, count(*)")` and `.limit(10)` give other
+    relations, which are computed only when they are shown. `sql` takes whole queries. COLUMNS has the meaning of each
+    column.
 
-    Only what is committed counts, after its hash was checked. It is read once, judged by policy.select, and laid
-    down in a scratch folder, from which the engine answers within its memory limit however large the run is.
+    Only what is committed counts, and its hashes are checked. It is read once, judged by policy.select, and written to
+    a scratch folder, from which the engine answers within its memory limit, however large the run is.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class OpenRun:
         self.run, self.policy, self.planned = run, policy, planned
         self._drawn, self._available = len(shards), available
         self._complete = {shard.id for shard in shards if shard.id in complete}
-        with ExitStack() as opening:  # what is open is closed again if the rest fails or is interrupted
+        with ExitStack() as opening:  # closes what is open if the rest fails or is interrupted
             self._scratch = tempfile.TemporaryDirectory(prefix="capfilt-query-")
             opening.callback(self._scratch.cleanup)
             folder = Path(self._scratch.name)
@@ -108,11 +109,11 @@ class OpenRun:
 
     @property
     def controls(self) -> duckdb.DuckDBPyRelation:
-        """A row for each control text, which is no candidate of the image that it was scored with."""
+        """A row for each control text, which is not a candidate of the image that it was scored with."""
         return self.connection.table("controls")
 
     def sql(self, query: str) -> duckdb.DuckDBPyRelation:
-        """Return the answer to a query over the tables samples, candidates, outcomes and controls."""
+        """Return the result of a query of the tables samples, candidates, outcomes and controls."""
         return self.connection.sql(query)
 
     @property
@@ -133,7 +134,7 @@ class OpenRun:
 
     @property
     def nothing(self) -> str:
-        """Why there is nothing to look at, and which command tells more."""
+        """Why there is nothing to look at, and which command says more."""
         root, ledger = shlex.quote(self.run.root), self.run.ledger
         files = (name for id_ in storage.list_folders(ledger) for name in storage.list_files(storage.join(ledger, id_)))
         if any(name.endswith(".json") for name in files):
@@ -169,14 +170,14 @@ def open_run(
     share: float | None = 1.0,
     languages: bool = False,
 ) -> OpenRun:
-    """Open a run's ledger to ask questions of it.
+    """Open a run's ledger for queries.
 
     Args:
-        path: folder or URL of the run; it may still be at work.
+        path: folder or URL of the run, which may be unfinished.
         policy: which candidates count as kept, or the path of its YAML; the run's own by default.
-        unfinished: also take the committed units of shards that are in work.
-        share: of the shards, drawn by their ids; None: all, or as many as hold QUICK_SAMPLES where there are more.
-        languages: add the column `language`; it costs about ten times as much as all the rest.
+        unfinished: include the committed units of incomplete shards.
+        share: of the shards, drawn by their ids; None: all, or about as many as hold QUICK_SAMPLES if there are more.
+        languages: add the column `language`; it takes about ten times as long as all the rest.
 
     Raises:
         RunError: there is no run, or a file of its ledger is not what was committed.
@@ -199,7 +200,7 @@ def open_run(
 def _lay_down(
     run: Run, policy: Policy, shards: Sequence[Shard], folder: Path, languages: bool
 ) -> tuple[list[Commit], dict[str, list[str]]]:
-    """Write the scratch files, and return the commit records that they come from and the files by table."""
+    """Write the scratch files; return the commit records that they come from, and the files by table."""
     detect = detector() if languages else None
     starts = accumulate((shard.samples for shard in shards), initial=0)
     groups = groupby(zip(starts, shards, strict=False), lambda pair: pair[0] // SAMPLES_PER_FILE)
@@ -225,6 +226,6 @@ def _write_batch(run: Run, policy: Policy, shards: Sequence[Shard], stem: Path, 
 
 
 def _write(table: pa.Table, path: str, varied: Sequence[str]) -> None:
-    """Write a table for a quick reading; `varied` are the columns whose values seldom repeat."""
+    """Write a table so that it is quick to read; `varied` are the columns whose values seldom repeat."""
     alike = [name for name in table.column_names if name not in varied]
     pq.write_table(table, path, compression="lz4", use_dictionary=alike)

@@ -1,6 +1,6 @@
-"""Choose samples to look at: by what became of their texts, in an order, or by a seeded draw.
+"""Choose samples to look at: by the decisions on their texts, in an order, or by a seeded draw.
 
-All chance is the md5 of seed, shard and position: the same samples on every machine and in every version.
+A draw sorts by the md5 of seed, shard and position: it is the same on every machine and in every version.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from capfilt.query.opened import OpenRun
 from capfilt.query.where import filtered, query_errors
 
 NEAR = 0.05
-"""A text is near the cut when its P(match) is no farther from it."""
+"""A text is near the cut if its P(match) differs from it by no more than this."""
 
 Order = Literal["random", "position", "best", "worst", "near", "disagreement"]
 
@@ -29,21 +29,21 @@ _BY = {
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """Which samples: those with a text that meets all that is asked, in an order."""
+    """Which samples: those with a text that meets all of the conditions, in an order."""
 
-    kept: bool | None = None  # by the policy; None asks for neither
+    kept: bool | None = None  # by the policy; None: either
     near: bool = False  # within NEAR of the cut of its source
     failed: bool = False  # samples that were not scored, and have no text
     source: str | None = None
     reasons: tuple[str, ...] = ()  # of the policy, or the status of a sample that was not scored
     key: str | None = None
     where: str | None = None  # a condition on the columns of outcomes
-    disagree: bool = False  # either the own texts or the captions reach their cut, not both
+    disagree: bool = False  # the own text or the best caption reaches its cut, but not both
     order: Order = "random"
 
 
 def pick(opened: OpenRun, asked: Pick, limit: int, seed: int = 0) -> list[Place]:
-    """Return the places of at most `limit` samples. One with several such texts is placed by the first.
+    """Return the places of at most `limit` samples. The first of a sample's texts in the order counts.
 
     Raises:
         QueryError: `where` is no condition on the columns of outcomes.
@@ -87,7 +87,7 @@ def _texts(asked: Pick) -> Iterator[str]:
 
 
 def _samples(opened: OpenRun, asked: Pick) -> Iterator[str]:
-    """Yield the conditions on a sample, from all of its texts together."""
+    """Yield the conditions on a sample as a whole."""
     cuts = least_itm(opened.policy)
     if asked.disagree:
         own = cuts[opened.run.config().source]

@@ -1,4 +1,4 @@
-"""In which script a text is written: exact, and quick enough for every text of a run."""
+"""The script in which a text is written: exact, and quick enough for every text of a run."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Conditions that a user writes: SQL expressions over documented columns, and errors of one line."""
+"""Conditions that a user writes: SQL expressions on documented columns, with errors of one line."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ def filtered(relation: duckdb.DuckDBPyRelation, where: str | None) -> duckdb.Duc
     The connection of an OpenRun can read no file but the run's, so neither can the condition.
 
     Raises:
-        QueryError: it is no condition on the relation's columns, as far as that shows before rows are read.
+        QueryError: it is no condition on the relation's columns. Some such errors come only when rows are read.
     """
     if where is None:
         return relation
@@ -25,7 +25,7 @@ def filtered(relation: duckdb.DuckDBPyRelation, where: str | None) -> duckdb.Duc
 
 @contextmanager
 def query_errors(where: str | None, columns: list[str]) -> Iterator[None]:
-    """Turn what the engine raises about a condition into a QueryError of one line; without a condition it passes.
+    """Turn the engine's errors about a condition into a QueryError of one line; without one, raise them as they are.
 
     Some errors, such as a text that is no number, come only when rows are read, so the reading belongs in the block.
     """

@@ -39,7 +39,7 @@ def open_shard(url: str) -> ShardReader:
     try:
         head = read_bytes(url, 0, _HEAD)
     except IsADirectoryError:
-        raise ShardError(f"{url}: is a folder, not a file; for the shards in it write {url}/") from None
+        raise ShardError(f"{url}: there is no such file, but a folder; for the shards in it write {url}/") from None
     except FileNotFoundError as error:
         raise ShardError(f"{url}: there is no such file; list the shards anew") from error
     if not head:
