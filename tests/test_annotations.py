@@ -108,7 +108,10 @@ def test_one_line_alone_is_a_file_of_lines(tmp_path):
             {"images": [], "annotations": [{"caption": "a"}]},
             "annotation 1: image_id is neither a number nor a name; give",
         ),
-        ({"images": [], "annotations": [{"caption": "a", "image_id": [7]}]}, "annotation 1: image_id is no number"),
+        (
+            {"images": [], "annotations": [{"caption": "a", "image_id": [7]}]},
+            "annotation 1: image_id is neither a number",
+        ),
         ([{"image": "1.jpg"}], r"notes\.json: entry 1: 1\.jpg has no text under captions or caption; give each"),
         ([{"image": "1.jpg", "caption": ["a dog", None]}], r"notes\.json: entry 1: 1\.jpg has no text under captions"),
         ([{"image": "1.jpg", "caption": " "}] * 2, r"entry 1: 1\.jpg has no caption; give a file with captions"),

@@ -21,9 +21,9 @@ def test_a_file_is_read_with_its_meanings(tmp_path):
         ("key,text\na,b\n", "has no column label"),
         ("key,text,label\na,b,perhaps\n", "line 2: label 'perhaps' is none of 1, true"),
         ("", "has no column key, label, text"),
-        ("key,text,label\n", "has a head and no line below it"),
+        ("key,text,label\n", "has a head, but no line below it"),
         ("label,key,text,label\n1,a,b,0\n", "has several columns label; give all but one"),
-        ("label,key,text\n1,a,a dog, brown\n", "line 2: has more cells than the head; put a text with commas"),
+        ("label,key,text\n1,a,a dog, brown\n", "line 2: has more cells than the head; put texts with commas"),
         (f"key,text,label\na,b,{'x' * 100_000}\n", "line 2: label 'x{59}…' is none of"),
     ],
 )

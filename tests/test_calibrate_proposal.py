@@ -137,7 +137,7 @@ def test_where_mismatches_score_one_no_threshold_is_proposed(tmp_path):
 
     assert by_source(found)["web"].proposed is None
     assert found.policy.web_itm == Policy().web_itm
-    assert "web: no threshold does it: 100.00% of the controls score 1" in found.warnings
+    assert "web: no threshold lets in so few: 100.00% of the control pairs score 1" in found.warnings
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Thresholds chosen by measurement: what each lets in, keeps and loses on the run's own data."""
+"""Choose thresholds by measurement: what each lets in, keeps and loses on the run's own data."""
 
 from capfilt.calibrate.curves import STEPS, Curve, Rate
 from capfilt.calibrate.labels import Label, read_labels

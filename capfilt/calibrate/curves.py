@@ -1,4 +1,4 @@
-"""How many scores reach each threshold, exactly as a policy compares them, and how sure a measured share is."""
+"""How many scores reach each threshold, compared exactly as a policy does, and how certain a measured share is."""
 
 import math
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEPS = 10_000
-"""Thresholds are whole multiples of 1 / STEPS, but for the one in force."""
+"""Thresholds are multiples of 1 / STEPS, except the one in force."""
 
 LEVEL = 0.95  # of confidence intervals
 _Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
@@ -18,7 +18,7 @@ _THRESHOLDS = (np.arange(STEPS + 1) / STEPS).astype(np.float32)  # as the policy
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share that was counted, with its confidence interval.
+    """A counted share, with its confidence interval.
 
     Source:
         Wilson, Probable inference, the law of succession, and statistical inference, 1927.
@@ -29,7 +29,7 @@ class Rate:
 
     @property
     def share(self) -> float:
-        """The share itself; 0 of nothing is 0."""
+        """The share itself; 0 if nothing was counted."""
         return self.part / self.whole if self.whole else 0.0
 
     @property
@@ -39,7 +39,7 @@ class Rate:
 
     @property
     def high(self) -> float:
-        """The upper end of the interval; 1 where nothing was counted."""
+        """The upper end of the interval; 1 if nothing was counted."""
         return min(1.0, self._middle + self._half) if self.part < self.whole else 1.0
 
     @property
@@ -58,9 +58,9 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """How many of some scores reach each threshold."""
+    """How many scores reach each threshold."""
 
-    reached: NDArray[np.int64]  # (STEPS + 1,), by the threshold's multiple of 1 / STEPS
+    reached: NDArray[np.int64]  # (STEPS + 1,): scores that reach the threshold step / STEPS
     passed: int  # scores that reach the threshold in force, which may lie between two steps
 
     @classmethod
@@ -93,5 +93,5 @@ class Curve:
 
 
 def enough(error: float) -> int:
-    """Return how many scores it takes so that, were none of them accepted, the interval would end at error."""
+    """Return how many scores are needed so that, if none of them is accepted, the interval ends at `error`."""
     return math.ceil(_Z**2 * (1 - error) / error)

@@ -1,4 +1,4 @@
-"""Texts that a person judged: a CSV file of key, text and label."""
+"""Texts that people judged: a CSV file of key, text and label."""
 
 import csv
 from collections import defaultdict
@@ -25,7 +25,7 @@ _MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a person says of a text."""
+    """A person's judgement of a text."""
 
     key: str
     text: str
@@ -42,41 +42,41 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Labels and the candidates that they speak of."""
+    """Labels, and the candidates that they are about."""
 
     sources: dict[str, Labelled]
-    missing: list[Label]  # that no scored candidate has
-    ambiguous: list[Label]  # that candidates of several samples have
-    contradicting: list[Label]  # that another of the same text contradicts; one of each text
+    missing: list[Label]  # that fit no scored candidate
+    ambiguous: list[Label]  # that fit candidates of several samples
+    contradicting: list[Label]  # that another label of the same text contradicts; one for each text
 
 
 def read_labels(path: Path) -> list[Label]:
     """Return the labels of a CSV file with the columns key, text and label.
 
     Raises:
-        QueryError: a column is missing or there twice, there is no label, a line has more than the head, or a label is
-            none of 1, 0, true, false, yes, no, match, mismatch, good, bad.
+        QueryError: a column is missing or there twice, there is no label, a line has more cells than the head, or a
+            label is none of 1, 0, true, false, yes, no, match, mismatch, good, bad.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         try:
             absent = {"key", "text", "label"} - set(reader.fieldnames or ())
             if absent:
-                raise QueryError(f"{path}: has no column {', '.join(sorted(absent))}; its first line is key,text,label")
+                raise QueryError(f"{path}: has no column {', '.join(sorted(absent))}; begin it with key,text,label")
             if twice := [name for name in ("key", "text", "label") if (reader.fieldnames or []).count(name) > 1]:
                 raise QueryError(f"{path}: has several columns {', '.join(twice)}; give all but one other names")
             labels = [_label(path, reader.line_num, row) for row in reader]
         except (csv.Error, UnicodeDecodeError) as error:
             raise QueryError(f"{path}: line {reader.line_num + 1}: {error}; write it as UTF-8 CSV") from None
     if not labels:
-        raise QueryError(f"{path}: has a head and no line below it; give a line for each text that was judged")
+        raise QueryError(f"{path}: has a head, but no line below it; give a line for each text that was judged")
     return labels
 
 
 def match_labels(opened: OpenRun, labels: Sequence[Label]) -> Found:
-    """Find the candidates of some labels, by key and by the text as a reader sees it.
+    """Find the candidates of some labels, by key and cleaned text.
 
-    A text that labels say both of is left out, as one is that several samples have.
+    Texts with contradicting labels are left out, and texts that several samples have.
     """
     verdicts = {(label.key, clean(label.text)): label for label in labels}
     both = {name for label in labels if verdicts[name := (label.key, clean(label.text))].match != label.match}
@@ -122,7 +122,7 @@ def _by_source(
 
 def _label(path: Path, line: int, row: Mapping[str | None, Any]) -> Label:
     if any(row.get(None, ())):  # cells that have no column
-        raise QueryError(f"{path}: line {line}: has more cells than the head; put a text with commas into quotes")
+        raise QueryError(f"{path}: line {line}: has more cells than the head; put texts with commas into quotes")
     key, text, value = (row[name] or "" for name in ("key", "text", "label"))
     match = _MEANINGS.get(value.strip().lower())
     if match is None:

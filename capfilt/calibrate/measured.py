@@ -1,4 +1,4 @@
-"""What each threshold comes to for the texts of one source, and which one lets in a wished share of mismatches."""
+"""What each threshold does to the texts of one source, and which one lets in a wished share of mismatches."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
@@ -9,18 +9,18 @@ from capfilt.calibrate.labels import Labelled
 from capfilt.display import counted
 
 SHOWN_STEPS = tuple(range(0, STEPS + 1, STEPS // 20))
-"""Steps of the thresholds at which curves are told, besides those in force and proposed."""
+"""Steps of the thresholds that are shown, besides those in force and proposed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What a threshold comes to for the texts of one source."""
+    """What a threshold does to the texts of one source."""
 
     threshold: float
     kept: Rate  # of all its texts
     false_accepts: Rate  # of the control texts
     wrong_at_most: float | None  # estimated share of mismatches among the kept texts; None without controls
-    false_rejects: Rate | None = None  # of texts that people wrote, where the source is theirs
+    false_rejects: Rate | None = None  # of texts that people wrote, if that is the source
     precision: Rate | None = None  # by labels
     recall: Rate | None = None
 
@@ -35,7 +35,7 @@ class SourceCalibration:
     noise_at_most: float | None  # estimated share of mismatches among its texts; None without controls
     in_force: Point
     proposed: Point | None  # the least threshold that lets in the wished share; None when none does
-    least: float | None  # thresholds between which the wished rate may be met, with 95 % confidence; None: no end
+    least: float | None  # the wished rate may be met from here to `most`, with 95 % confidence; None: no end
     most: float | None
     points: list[Point]
     warnings: list[str]
@@ -43,7 +43,7 @@ class SourceCalibration:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The scores of one source that a calibration follows from."""
+    """The scores of one source, from which a calibration follows."""
 
     source: str
     texts: Curve
@@ -51,7 +51,7 @@ class Scored:
     judged: Labelled | None
 
     def calibrate(self, in_force: float, error: float) -> SourceCalibration:
-        """Return what the thresholds come to, and the least that lets in no more mismatches than a share `error`.
+        """Return what the thresholds do, and the least one that lets in a share of mismatches of at most `error`.
 
         in_force is the threshold that the curves were counted with.
         """
@@ -71,11 +71,11 @@ class Scored:
         )
 
     def point(self, step: int) -> Point:
-        """Return what the threshold step / STEPS comes to."""
+        """Return what the threshold step / STEPS does."""
         return self._point(step / STEPS, lambda curve: curve.at(step))
 
     def _point(self, threshold: float, at: Callable[[Curve], Rate]) -> Point:
-        """Return what a threshold comes to; `at` gives the share of a curve that reaches it."""
+        """Return what a threshold does; `at` gives the share of a curve that reaches it."""
         kept, accepted, noise = at(self.texts), at(self.controls), self._noise()
         wrong = min(1.0, (noise or 0.0) * accepted.share / kept.share) if kept.part else 0.0
         judged = self.judged
@@ -92,17 +92,17 @@ class Scored:
         )
 
     def _least(self, value: Callable[[Rate], float], error: float) -> int | None:
-        """Return the least step at which a value of the false-accept rate, which falls, is no more than error."""
+        """Return the least step at which a value of the false-accept rate, which falls, is at most `error`."""
         if not self.controls.total:
             return None
         step = bisect_left(range(STEPS + 1), True, key=lambda step: value(self.controls.at(step)) <= error)
         return step if step <= STEPS else None
 
     def _noise(self) -> float | None:
-        """Return the most that the share of mismatches among the texts can be, if these score as the controls do.
+        """Return an upper bound of the share of mismatches among the texts, if these score as the controls do.
 
-        Half of all mismatches score below the median of the controls. What lies there of the texts is twice as much as
-        half of their mismatches at most.
+        Half of all mismatches score below the median of the controls. So the mismatches are at most twice as many as
+        the texts that score there.
 
         Source:
             Storey, A direct approach to false discovery rates, 2002, with the controls for the null distribution.
@@ -117,7 +117,8 @@ class Scored:
         if not found:
             yield f"{self.source}: no control pairs, so no threshold is proposed"
         elif step is None:
-            yield f"{self.source}: no threshold does it: {self.controls.at(STEPS).share:.2%} of the controls score 1"
+            share = self.controls.at(STEPS).share
+            yield f"{self.source}: no threshold lets in so few: {share:.2%} of the control pairs score 1"
         if 0 < found < wanted:
             are = f"{counted(found, 'control pair')} {'is' if found == 1 else 'are'}"
             yield (

@@ -1,4 +1,4 @@
-"""Which threshold of each source lets in a wished share of known mismatches, and what it costs."""
+"""Propose for each source the threshold that lets in a wished share of known mismatches, and show what it costs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -21,12 +21,12 @@ PROPOSED = ("web", "synthetic")  # human texts are kept as they are
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a run says of its thresholds."""
+    """The calibration of a run's thresholds."""
 
     run: str
     extent: str  # which shards were looked at, for people
     error: float  # the wished false-accept rate
-    policy: Policy  # the run's, with the proposed thresholds in it
+    policy: Policy  # the one that was calibrated, with the proposed thresholds
     sources: list[SourceCalibration]
     warnings: list[str]
 
@@ -40,9 +40,9 @@ def calibrate(opened: OpenRun, error: float, labels: Sequence[Label] = ()) -> Ca
     """Measure what each threshold of P(match) lets in, keeps and loses.
 
     Args:
-        opened: a run; its policy is the one that is calibrated.
+        opened: the run; the policy that it was opened with is calibrated.
         error: wished false-accept rate, in (0, 1).
-        labels: what people say of some of its texts.
+        labels: people's judgements of some of its texts.
 
     Raises:
         QueryError: error is out of range, nothing is committed, or the run has neither control pairs nor any of the
@@ -72,7 +72,7 @@ def thresholds(sources: Sequence[SourceCalibration]) -> dict[str, float]:
 
 
 def _nothing_known(share: float) -> str:
-    """Return why a run has nothing to measure by, and what to do; share is its controls.share."""
+    """Return why nothing of a run can be measured, and what to do; share is its controls.share."""
     if not share:
         return (
             "has no control pairs (controls.share is 0) and no labelled text; "
@@ -97,7 +97,7 @@ def _left_out(found: Found) -> Iterator[str]:
 
 
 def _curves(opened: OpenRun, in_force: Mapping[str, float]) -> Iterator[tuple[str, Curve, Curve]]:
-    """Yield each source with the scores of its texts and of the control texts of its kind; thresholds are given."""
+    """Yield each source with the curves of its texts and of the control texts of its kind."""
     for source in SOURCES:
         kind = "IS NOT NULL" if source == "synthetic" else "IS NULL"
         texts = Curve.of(_scores(opened.candidates.filter(f"source = '{source}'")), in_force[source])
@@ -111,7 +111,7 @@ def _scores(rows: duckdb.DuckDBPyRelation) -> Iterator[NDArray[np.float32]]:
 
 
 def _plain(value: object) -> object:
-    """Return a value for json.dumps: of a rate its interval too."""
+    """Return a value for json.dumps; a rate includes its interval."""
     if isinstance(value, Rate):
         return value.to_json()
     if isinstance(value, list):

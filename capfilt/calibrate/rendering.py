@@ -12,11 +12,11 @@ _WIDTH = 16  # of a bar, characters
 
 
 def render_calibration(found: Calibration, plain: bool = True) -> str:
-    """Return a table with the curves of each source, what is proposed, and what speaks against it.
+    """Return a table with the curves of each source, the proposed threshold, and warnings.
 
     Args:
         found: the calibration.
-        plain: without characters beyond ASCII.
+        plain: use only ASCII.
     """
     rate = f"thresholds of P(match) for a false-accept rate of {_percent(found.error)}"
     sections = [f"{found.run}: {found.extent}, {rate}"]
@@ -47,7 +47,7 @@ def _curves(source: SourceCalibration, error: float, plain: bool) -> str:
 
 
 def _told_apart(points: Sequence[tuple[Point, str]]) -> list[tuple[Point, str]]:
-    """Return the points without those at the end that nothing reaches but the first of them, and with marked ones."""
+    """Return the points without repeats at the end that no text or control reaches; marked points stay."""
     empty = [point.kept.part == 0 and point.false_accepts.part == 0 for point, _ in points]
     return [each for n, each in enumerate(points) if each[1] or not (n and empty[n - 1] and empty[n])]
 
@@ -63,7 +63,7 @@ def _proposal(source: SourceCalibration) -> str:
 
 
 def _judged(point: Point) -> dict[str, Rate]:
-    """Return what people's own texts and their labels tell of a threshold, where there are any."""
+    """Return the rates of a threshold by people's own texts and by labels, if there are any."""
     rates = {"false rejects": point.false_rejects, "precision": point.precision, "recall": point.recall}
     return {name: rate for name, rate in rates.items() if rate is not None}
 
@@ -78,7 +78,7 @@ def _share(rate: Rate) -> str:
 
 
 def _bar(rate: Rate, plain: bool) -> str:
-    """Return a bar of the whole width, so that it starts where its column does."""
+    """Return a bar, padded so that its column is flush left."""
     return bar(rate.part, rate.whole, _WIDTH, plain).ljust(_WIDTH)
 
 

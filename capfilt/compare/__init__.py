@@ -1,4 +1,4 @@
-"""Two runs over the same images: rounds, captioners, filters, settings or policies against each other."""
+"""Compare two runs over the same images: rounds, captioners, filters, settings or policies."""
 
 from capfilt.compare.figures import Comparison, Example, Shift, SourceComparison, compare
 from capfilt.compare.rendering import render_comparison

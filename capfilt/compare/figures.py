@@ -1,4 +1,4 @@
-"""What two runs say of the same images, sample by sample and text by text."""
+"""How two runs over the same images differ, sample by sample and text by text."""
 
 import tempfile
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ from capfilt.stats.scores import QUANTILES, SCORES, quantiles_of
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """By how much a score differs, second run less first, where both have one."""
+    """The differences of a score, second run minus first, of texts with a score in both."""
 
     texts: int
     mean: float
@@ -28,24 +28,24 @@ class SourceComparison:
     """The texts of one source, matched by image and caption_index."""
 
     matched: int
-    only_first: int  # of matched samples: the other run has no such text
+    only_first: int  # texts of matched samples that the other run does not have
     only_second: int
-    changed: int  # matched texts that do not read the same
+    changed: int  # matched texts that differ
     kept_by_both: int
-    lost: int  # kept by the first run alone
-    gained: int  # kept by the second run alone
+    lost: int  # kept by the first run only
+    gained: int  # kept by the second run only
     rejected_by_both: int
     shifts: dict[str, Shift]  # by name of the score
 
     @property
     def agreement(self) -> float:
-        """The share of the matched texts on which both decide alike; 1 when there is none."""
+        """The share of the matched texts on which both runs decide alike; 1 if there are none."""
         return (self.kept_by_both + self.rejected_by_both) / self.matched if self.matched else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text on which the runs decide differently. The pairs are those of the first and the second run."""
+    """A text on which the runs decide differently. A pair holds the first run's value and the second's."""
 
     source: str
     caption_index: int
@@ -65,16 +65,16 @@ class Comparison:
     policies: tuple[str, str]
     extents: tuple[str, str]  # which shards were looked at, for people
     samples: tuple[int, int]
-    matched: int  # samples of one image in both; equal images pair up in the order of shards and positions
+    matched: int  # pairs of samples with the same image; copies of an image pair up by shard and position
     only_first: int
     only_second: int
     without_image: tuple[int, int]  # samples that have no image to match by
-    statuses: list[tuple[str, str, int]]  # matched samples whose status differs: in the first, in the second, how many
+    statuses: list[tuple[str, str, int]]  # of matched samples whose status differs: first, second, number of samples
     kept_by_both: int  # matched samples with a kept text
-    lost: int  # with one in the first run alone
+    lost: int  # with one in the first run only
     gained: int
     sources: dict[str, SourceComparison]
-    lost_examples: list[Example]  # the largest differences of P(match) first
+    lost_examples: list[Example]  # the largest difference of P(match) first
     gained_examples: list[Example]
 
     def to_json(self) -> dict[str, object]:
@@ -86,12 +86,12 @@ class Comparison:
 
 
 def compare(first: OpenRun, second: OpenRun, examples: int = 5) -> Comparison:
-    """Return what two runs say of the same images.
+    """Return how two runs over the same images differ.
 
     Args:
-        first: a run; the same run under two policies can be compared too.
-        second: another.
-        examples: how many lost texts, and how many gained ones, are shown.
+        first: a run.
+        second: another run, or the same one under another policy.
+        examples: number of lost texts, and of gained ones.
     """
     files = {
         f"{name}_{side}": paths for side, run in (("a", first), ("b", second)) for name, paths in run.files.items()

@@ -1,4 +1,4 @@
-"""Which samples and texts of two runs belong together."""
+"""Match the samples and texts of two runs."""
 
 import duckdb
 
@@ -38,9 +38,9 @@ _TEXTS = """
 def match(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the tables `pairs` and `texts` from samples_a, candidates_a, samples_b and candidates_b.
 
-    Samples pair up by the hash of their image alone, since keys and shards may have been cut anew. The first copy of an
-    image in one run pairs up with the first in the other, and so on. A sample, or a text of a paired sample, that has
-    no partner is a row too, with nulls on the other side. Texts themselves are there where the decisions differ.
+    Samples pair up by the hash of their image alone, since keys and shards may differ. The first copy of an image in
+    one run pairs up with the first copy in the other, and so on. A sample without a partner is a row too, with nulls on
+    the other side, as is such a text of a paired sample. Texts are spelt out only where the decisions differ.
     """
     connection.execute(_PAIRS)
     connection.execute(_TEXTS)

@@ -1,4 +1,4 @@
-"""Another selection of a finished run, and what it gains and loses against the one before."""
+"""What another policy gains and loses on a run, compared with the one before."""
 
 from capfilt.recut.difference import Difference, Example, SourceDifference, difference
 from capfilt.recut.rendering import render_difference

@@ -1,6 +1,6 @@
-"""What another policy keeps and drops against the one before, from the ledger alone.
+"""What another policy gains and loses, compared with the one before, from the ledger alone.
 
-Shard by shard, so that memory does not grow with the run; a shard is read once and judged twice.
+Shards are read one by one, so that memory does not grow with the run; each is read once and judged twice.
 """
 
 import hashlib
@@ -30,16 +30,16 @@ class SourceDifference:
     scored: int
     kept_before: int
     kept_after: int
-    gained: int  # kept after and not before
+    gained: int  # kept after, but not before
     lost: int
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Texts that fare differently under the two policies."""
+    """Texts that the two policies decide differently, or for different reasons."""
 
     source: str
-    before: str | None  # the reason why they were not kept; None: they were
+    before: str | None  # the reason why they were not kept; None: they were kept
     after: str | None
     texts: int
 
@@ -56,13 +56,13 @@ class Example:
     text: str
     itm: float | None
     itc: float | None
-    before: str | None  # reasons, as those of a move
+    before: str | None  # reasons, as in a move
     after: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Two selections of one run."""
+    """Two policies on one run."""
 
     run: str
     before: str  # name of the policy
@@ -76,7 +76,7 @@ class Difference:
     samples_gained: int
     samples_lost: int
     sources: dict[str, SourceDifference]
-    moves: list[Move]  # the most texts first
+    moves: list[Move]  # those with the most texts first
     gained: list[Example]
     lost: list[Example]
 
@@ -87,11 +87,11 @@ class Difference:
 
 @dataclass(slots=True)
 class _Found:
-    """What a Difference is made of, for one shard or for several added up."""
+    """The parts of a Difference, of one shard or summed over several."""
 
     outcomes: Counter[tuple[str, str | None, str | None]] = field(default_factory=Counter)  # source, before, after
     samples: Counter[str] = field(default_factory=Counter)
-    gained: list[tuple[float, Example]] = field(default_factory=list)  # with the chance that orders them
+    gained: list[tuple[float, Example]] = field(default_factory=list)  # with random numbers, the lowest first
     lost: list[tuple[float, Example]] = field(default_factory=list)
 
     def add(self, other: "_Found", examples: int) -> None:
@@ -102,13 +102,13 @@ class _Found:
 
 
 def difference(run: Run, before: Policy, after: Policy, examples: int = 5, seed: int = 0) -> Difference:
-    """Return what a policy gains and loses against another, over the complete shards of a run.
+    """Return what a policy gains and loses, compared with another, over the complete shards of a run.
 
     Args:
         run: the run.
         before: the policy to compare with.
         after: the new one.
-        examples: how many gained and how many lost texts are drawn, evenly from all.
+        examples: number of gained texts, and of lost ones, drawn uniformly.
         seed: of the draw.
 
     Raises:
@@ -145,7 +145,7 @@ def _shard(run: Run, before: Policy, after: Policy, examples: int, seed: int, sh
     columns = {"source": old["source"], "before": old["reason"], "after": new["reason"]}
     counted = pa.table(columns).group_by(list(columns)).aggregate([([], "count_all")]).to_pylist()
     outcomes = {(row["source"], row["before"], row["after"]): row["count_all"] for row in counted}
-    # each row's chance depends on the shard and the row's place alone, so another policy shows the same rows again
+    # a row's random number depends on the shard and its place alone, so another policy shows the same rows again
     start = hashlib.sha256(f"{seed}/{shard.id}".encode()).digest()
     chances = np.random.default_rng(list(start)).random(len(was))
     rows = old.rename_columns({"reason": "before"}).append_column("after", new["reason"])
@@ -158,7 +158,7 @@ def _shard(run: Run, before: Policy, after: Policy, examples: int, seed: int, sh
 
 
 def _samples(positions: NDArray[np.int64], was: NDArray[np.bool_], is_: NDArray[np.bool_]) -> Counter[str]:
-    """Return how many samples had a kept text, have one, and came or went by that."""
+    """Return how many samples have a kept text before and after, and how many gain or lose all."""
     before, after = np.unique(positions[was]), np.unique(positions[is_])
     both = len(np.intersect1d(before, after, assume_unique=True))
     counts = {"before": len(before), "after": len(after), "gained": len(after) - both, "lost": len(before) - both}

@@ -1,4 +1,4 @@
-"""The difference between two selections as text for a terminal."""
+"""The difference between two policies as text for a terminal."""
 
 from collections.abc import Sequence
 

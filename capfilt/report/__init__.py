@@ -1,1 +1,1 @@
-"""A run as one HTML file: figures, histograms, galleries and a what-if for the cut, all of it inside the file."""
+"""A run as one HTML file that needs no others: figures, histograms, galleries and a what-if for the cut."""

@@ -1,4 +1,4 @@
-"""What a report shows, as plain values: made from the ledger by the modules beside this one, drawn by page.py."""
+"""The content of a report, as plain values: gathered from the ledger, and drawn by page.py."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from capfilt.stats.overview import Stats
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One gallery: how its cards were chosen, and the cards."""
+    """One gallery: its cards, and how they were chosen."""
 
     id: str
     title: str
@@ -26,7 +26,7 @@ class SliceRow:
     kept: dict[str, int]  # by source
 
     def share(self, source: str) -> float:
-        """Return the share of a source's texts that is kept; 0 when there is none."""
+        """Return the share of a source's texts that is kept; 0 if there are none."""
         return self.kept.get(source, 0) / self.scored[source] if self.scored.get(source) else 0.0
 
 
@@ -41,22 +41,22 @@ class Slices:
 
 
 Corner = tuple[int, int, int]
-"""(i, j, n): n more are kept (fewer where n < 0) wherever the cut of the own texts is at most edges[i] and that of the
-synthetic texts at most edges[j]. An index after the last edge stands for any cut."""
+"""(i, j, n): n more are kept (fewer if n < 0) if the cut of the own texts is at most edges[i] and that of the synthetic
+texts at most edges[j]. An index after the last edge stands for any cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """All that it takes to count what other thresholds would keep, exact at the edges, the policy's mix included.
+    """All that is needed to count what other thresholds would keep under the policy's mix; exact at the edges.
 
-    A bin i holds the scores from edges[i] up to, not including, edges[i + 1]; the last one holds 1.0.
+    Bin i holds the scores from edges[i] up to, but not including, edges[i + 1]; the last one holds 1.0.
     """
 
     edges: list[float]  # ascending; 0 and the policy's own thresholds are among them
     own: str  # "web" or "human": the source of the texts that came with the images
     thresholds: dict[str, float]  # the policy's, by source
     counts: dict[str, list[int]]  # by source: distinct texts that pass all rules but threshold and mix, by bin
-    corners: dict[str, list[Corner]]  # by source the texts that are kept, and under "images" the images with one
+    corners: dict[str, list[Corner]]  # by source: kept texts; "images": images with a kept text
 
     def kept(self, what: str) -> int:
         """Return how many texts of a source, or images, the policy's own thresholds keep."""
@@ -75,7 +75,7 @@ class Report:
     sections: list[Section]
     failures: Section
     slices: list[Slices]
-    notes: list[str] = field(default_factory=list)  # what the reader must know: how it was sampled, what is missing
+    notes: list[str] = field(default_factory=list)  # for the reader: how samples were drawn, what is missing
 
     @property
     def scored(self) -> int:

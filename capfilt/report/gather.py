@@ -1,4 +1,4 @@
-"""Take from a run's ledger what a report shows."""
+"""Gather the content of a report from a run's ledger."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ def gather(opened: OpenRun, samples: int, seed: int) -> Report:
     """Return the content of a report.
 
     Args:
-        opened: the run under a policy.
+        opened: the run, opened with a policy.
         samples: most samples of a gallery.
         seed: of the galleries that are drawn.
     """
@@ -39,7 +39,7 @@ def _sections(opened: OpenRun, sources: list[str], samples: int, seed: int) -> l
     each = max(1, samples // max(1, len(sources)))
 
     def by_source(asked: Pick) -> list[Place]:
-        """Return the first of each source in turn, so that the one with more of them does not fill the gallery."""
+        """Return equally many of each source, so that one source does not fill the gallery."""
         found = [pick(opened, replace(asked, source=source), each, seed) for source in sources]
         return list(dict.fromkeys(place for places in found for place in places))
 
@@ -58,10 +58,13 @@ def _sections(opened: OpenRun, sources: list[str], samples: int, seed: int) -> l
 _SECTIONS = {
     "rejected": (
         "Best rejected",
-        "The rejected texts with the highest P(match), of each source alike: what the policy loses. Duplicates and "
-        "what the mix did not take are left aside.",
+        "The rejected texts with the highest P(match), equally many of each source: what the policy loses. Duplicates "
+        "and what the mix did not take are left out.",
     ),
-    "kept": ("Worst kept", "The kept texts with the lowest P(match), of each source alike: what slips through."),
+    "kept": (
+        "Worst kept",
+        "The kept texts with the lowest P(match), equally many of each source: what slips through.",
+    ),
     "near": (
         "Near the cut",
         f"A seeded draw of texts whose P(match) is within {NEAR} of their cut: what a small move changes.",
@@ -77,7 +80,7 @@ _SECTIONS = {
 def _failures(opened: OpenRun, reasons: list[str], samples: int, seed: int) -> Section:
     each = max(1, samples // max(1, len(reasons)))
     places = [place for reason in reasons for place in pick(opened, Pick(failed=True, reasons=(reason,)), each, seed)]
-    how = "Samples that were not scored: for each reason a seeded draw. Nothing of a run is lost without a row."
+    how = "Samples that were not scored: a seeded draw for each reason. Every sample that was attempted has a row."
     return Section("failures", "Failures", how, load_cards(opened, places))
 
 

@@ -14,14 +14,14 @@ from capfilt.report.thumbnails import LEFT_OUT, Picture, make_pictures
 
 
 def make_report(opened: OpenRun, output: str, samples: int = 24, seed: int = 0, megabytes: float = 8.0) -> str:
-    """Write a run's report and return what it came to, in one line.
+    """Write a run's report, and return its path, size and number of samples in one line.
 
     Args:
-        opened: the run under a policy.
+        opened: the run, opened with a policy.
         output: path or URL of the file.
         samples: most samples of a gallery.
         seed: of the galleries that are drawn.
-        megabytes: most that the pictures take; those that come last are left out.
+        megabytes: most that the pictures take; the last ones are left out.
     """
     report = gather(opened, samples, seed)
     cards = [card for section in (*report.sections, report.failures) for card in section.cards]

@@ -1,7 +1,7 @@
-"""What a policy's mix keeps at any two thresholds: of captions that stand alone, and of those beside an own text.
+"""What a policy's mix keeps at any two thresholds: of captions alone, and of captions next to an own text.
 
-A sample has one own text at most. Under its threshold it might as well not be there, so a sample has two cases, and in
-each of them the mix takes captions from the best down, whatever their threshold.
+A sample has at most one own text. Below its threshold it might as well not exist, so there are two cases for a sample,
+and in each of them the mix takes captions from the best down, whatever their threshold.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ _SAMPLES = """
 
 @dataclass(frozen=True, slots=True)
 class Captions:
-    """Distinct captions of some samples: those of a sample follow each other, the best first."""
+    """Distinct captions of some samples, sample by sample, the best of each first."""
 
     sample: Ints  # row of the sample
     itm: Floats
@@ -60,8 +60,8 @@ class Captions:
 class Samples:
     """The texts of some samples that pass all rules of a policy but thresholds of P(match) and mix."""
 
-    own: Floats  # NaN where there is none
-    bin: Ints  # of the own text's score; meaningless where there is none
+    own: Floats  # P(match) of the own text; NaN if there is none
+    bin: Ints  # of that score; meaningless if there is none
     drawn: Bools  # whether mix: weighted draws the own text
     captions: Captions
     others: Captions  # those that do not repeat the own text
@@ -69,16 +69,16 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """What a mix keeps of samples, each text as long as it reaches its threshold."""
+    """What a mix keeps of samples, of the texts that reach their thresholds."""
 
     own: bool  # whether own texts are kept
-    rivals: Captions  # one that reaches its threshold ousts the own text of its sample
-    alone: Captions  # kept where there is no own text, or one under its threshold
-    beside: Captions  # kept where the own text reaches its threshold
+    rivals: Captions  # one that reaches its threshold replaces the own text of its sample
+    alone: Captions  # kept if there is no own text, or one below its threshold
+    beside: Captions  # kept if the own text reaches its threshold
 
 
 def read_samples(opened: OpenRun, edges: Sequence[float]) -> Iterator[Samples]:
-    """Yield the samples of an open run that have such a text, some ten thousand at a time, so that memory is bounded.
+    """Yield the samples that have such a text, some ten thousand at a time, so that memory is bounded.
 
     Args:
         opened: the run.
@@ -94,7 +94,7 @@ def read_samples(opened: OpenRun, edges: Sequence[float]) -> Iterator[Samples]:
 
 
 def mix(samples: Samples, policy: Policy) -> Mixed:
-    """Return what a policy's mix makes of samples: the same as policy.select, for all thresholds at once."""
+    """Return what a policy's mix keeps of samples: the same as policy.select, for all thresholds at once."""
     captions, others = samples.captions, samples.others
     if policy.mix == "web_only":
         return Mixed(own=True, rivals=captions.none(), alone=captions.none(), beside=captions.none())
@@ -111,7 +111,7 @@ def mix(samples: Samples, policy: Policy) -> Mixed:
 
 
 def _best(samples: Samples, most: int) -> Mixed:
-    """Return the best `most` texts of each sample; of equal ones the own text comes first."""
+    """Return the best `most` texts of each sample; among equals the own text comes first."""
     captions, others = samples.captions, samples.others
     last = (others.rank == most - 1) & (others.itm > samples.own[others.sample])
     return Mixed(

@@ -1,7 +1,7 @@
 """Draw a report as one HTML file.
 
-Nothing of the web reaches the page unescaped: the template escapes all values, and texts go through reveal before.
-The content-security policy in the file lets nothing run or load but the script, the style and the images inside it.
+Nothing from the web reaches the page unescaped: the template escapes all values, and texts go through reveal first.
+The content-security policy of the file allows only its own script, style and images.
 """
 
 import base64
@@ -68,7 +68,7 @@ def _template() -> jinja2.Template:
         "score": lambda score: "no score" if score is None else four_places(score),
         "share": _share,
         "digest": _digest,
-        "trusted": Markup,  # our own style and script: their content-security hashes are of the raw bytes
+        "trusted": Markup,  # for our own style and script: the content-security policy has hashes of their raw bytes
     }
     return environment.get_template("page.html")
 
@@ -84,9 +84,9 @@ def _digest(text: str) -> str:
 
 
 def _parts(text: str) -> tuple[str, str, int, int]:
-    """Return what of a text is shown, what is folded away, and how many characters are not shown and left out.
+    """Return the shown part of a text, the folded part, and how many characters are not shown, and left out.
 
-    The counts are those of the text itself: reveal writes a character that cannot be seen as several.
+    The counts are of the text itself: reveal writes an invisible character as several.
     """
     embedded, left_out = text[:EMBEDDED], max(0, len(text) - EMBEDDED)
     head, rest = shorten(embedded, SHOWN_CHARACTERS)
@@ -98,7 +98,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def _figures(report: Report) -> list[Row]:
-    """Return the headline figures: label, value, and what to compare it with."""
+    """Return the headline figures: label, value and context of each."""
     figures = report.figures
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in list(report.failed.items())[:3])
     more = f" and {counted(len(report.failed) - 3, 'more reason')}" if len(report.failed) > 3 else ""
@@ -159,7 +159,7 @@ def _histogram(report: Report, role: str, source: str, threshold: float) -> Row:
 
 
 def _data(report: Report) -> Row:
-    """Return what the script counts with. Numbers and names of our own; the template encodes it for a script."""
+    """Return the data of the script: only numbers and our own names. The template encodes it for a script."""
     whatif, roles, policy = report.whatif, _roles(report), report.policy
     return {
         "edges": whatif.edges,
@@ -184,25 +184,25 @@ def _draws_own(card: Card, policy: Policy) -> bool:
 
 
 _MIXES = {
-    "both": "Of the texts over their cuts an image keeps all.",
-    "web_else_synthetic": "Captions are kept where the image's own text is not.",
+    "both": "An image keeps all texts that reach their cuts.",
+    "web_else_synthetic": "Captions are kept if the image's own text is not.",
     "best": "An image keeps the one text with the highest P(match).",
     "top_k": "An image keeps at most as many texts as top_k says, those with the highest P(match).",
     "web_only": "Captions are not kept, at any cut.",
     "synthetic_only": "Own texts are not kept, at any cut.",
-    "weighted": "Where own text and a caption are over their cuts, an image keeps the side that the seed draws.",
+    "weighted": "If own text and captions reach their cuts, an image keeps the side that the seed draws.",
 }
 
 
 def _model(policy: Policy) -> str:
-    """Return in words what the sliders count."""
+    """Return a description of what the sliders count."""
     parts = [
         "A slider moves the least P(match) of one source in steps of 0.005. All texts of the run are counted, not only "
         "the samples that are shown. The counts are those that capfilt recut gives for the policy with these cuts, "
-        "exact at every step and at the policy's own; its other rules (words, cosine) stand as they are.",
+        "exact at every step and at the policy's own; its other rules (words, cosine) stay as they are.",
         f"The policy's mix is {policy.mix}. {_MIXES[policy.mix]}",
     ]
     if policy.drop_duplicates:
         first = "the first caption" if policy.mix == "synthetic_only" else "the own text first"
-        parts.append(f"Of equal texts of an image one counts: {first}, as the policy keeps it.")
+        parts.append(f"Of equal texts of an image only one counts: {first}, as in the policy.")
     return " ".join(parts)

@@ -1,4 +1,4 @@
-"""A run cut by language or script, by domain, and by the length of its texts, each source beside the others."""
+"""A run cut by language or script, by domain, and by the length of its texts, for each source."""
 
 from capfilt.query.opened import OpenRun
 from capfilt.report.content import SliceRow, Slices
@@ -9,11 +9,11 @@ MAX_ROWS = 15
 _HOW = {
     "language": "As a detector guesses it from the text alone; short texts are often guessed wrong.",
     "script": "The script of most letters of a text. With --languages, a detector guesses languages instead.",
-    "domain": "The host of the image's url; captions count where their image is from.",
+    "domain": "The host of the image's url, also for captions.",
     "words": "Words of the text as it was scored.",
 }
 
-# the largest parts by themselves, all others as one without a value: there may be a million domains
+# the largest parts one by one, and the sum of all others as a part without a value: there may be a million domains
 _PARTS = """
     WITH parts AS (
         SELECT coalesce(({name})::varchar, 'unknown') AS value, min({along}) AS along, source,
@@ -30,7 +30,7 @@ _PARTS = """
 
 
 def slice_run(opened: OpenRun) -> list[Slices]:
-    """Return the slices that a report shows. The language is there when the run was opened with languages."""
+    """Return the slices of a report. One is by language if the run was opened with languages, else by script."""
     letters = "language" if "language" in opened.candidates.columns else "script"
     return [_slices(opened, letters), _slices(opened, "domain"), _slices(opened, "words")]
 

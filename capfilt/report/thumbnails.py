@@ -28,7 +28,7 @@ class Picture:
 
 
 def make_pictures(images: Mapping[Place, bytes | str], limits: ImageLimits, budget: int) -> dict[Place, Picture]:
-    """Return a picture for each image, in their order, until their data URIs fill a budget of bytes."""
+    """Return a picture for each image, in their order, as far as a budget of bytes for their data URIs goes."""
     pictures = {}
     for place, image in images.items():
         picture = Picture("", 0, 0, image) if isinstance(image, str) else make_picture(image, limits)

@@ -14,8 +14,8 @@ STEPS = 200  # of a slider, from 0 to 1
 def what_if(opened: OpenRun, own: str) -> WhatIf:
     """Return the counts for every step of the two thresholds, and for the policy's own.
 
-    Captions of an image that repeat each other count with the best of their scores, which is that of all of them: a
-    filter gives equal texts of an image equal scores.
+    Equal captions of an image count once, with the best of their scores, which is the score of all of them: a filter
+    gives equal texts of an image equal scores.
 
     Args:
         opened: the run.
@@ -41,10 +41,10 @@ def what_if(opened: OpenRun, own: str) -> WhatIf:
 
 
 class _Corners:
-    """How much there is at each corner, added up."""
+    """The sum at each corner."""
 
     def __init__(self, edges: int) -> None:
-        self.any = edges  # the place of what counts at any cut
+        self.any = edges  # the index that stands for any cut
         self._counts: NDArray[np.int64] = np.zeros((edges + 1, edges + 1), np.int64)
 
     def add(self, own: Ints | int, synthetic: Ints | int, n: int) -> None:
@@ -53,13 +53,13 @@ class _Corners:
         self._counts += n * np.bincount(places, minlength=self._counts.size).reshape(self._counts.shape)
 
     def as_list(self) -> list[Corner]:
-        """Return the corners at which there is something."""
+        """Return the corners whose sum is not 0."""
         rows, columns = np.nonzero(self._counts)
         return list(zip(rows.tolist(), columns.tolist(), self._counts[rows, columns].tolist(), strict=True))
 
 
 def _count(samples: Samples, mixed: Mixed, own: _Corners, synthetic: _Corners, images: _Corners) -> None:
-    """Add the corners of some samples: what is kept alone, less that and more what is kept beside the own text."""
+    """Add the corners of some samples: with a kept own text, `beside` replaces `alone`."""
     has_own = ~np.isnan(samples.own)
 
     def add(corners: _Corners, captions: Captions, n: int) -> None:

@@ -1,4 +1,4 @@
-"""What is in some shards, and what a bootstrap would meet there, before any model is loaded."""
+"""What shards hold, and what a bootstrap would make of them, without a model."""
 
 from capfilt.scan.counts import Repeated
 from capfilt.scan.figures import Scan, scan

@@ -1,7 +1,7 @@
-"""Which files look alike: those whose perceptual hashes differ in a few bits, found without comparing all with all.
+"""Files that look alike: their perceptual hashes differ in a few bits. Not all pairs of files need be compared.
 
-A hash is cut in six bands of bits. Where two differ in at most four bits, two bands at least are equal, so for each of
-the fifteen pairs of bands only files that agree in both are compared. docs/deciding.md tells what is found so.
+A hash is cut into six bands of bits. If two hashes differ in at most four bits, at least two bands are equal. So for
+each of the fifteen pairs of bands, only files that agree in both are compared. docs/deciding.md says what this finds.
 """
 
 from itertools import combinations
@@ -18,16 +18,16 @@ except ImportError:  # the extra "duplicates" is not installed
     imagehash = None
 
 TELLS_LOOKS = imagehash is not None
-"""Whether images that look alike can be told."""
+"""Whether images that look alike can be found."""
 
 BITS = 4
-"""Hashes that differ in no more bits count as alike."""
+"""Hashes that differ in at most so many bits count as alike."""
 
 MAX_ALIKE = 1000
-"""More hashes that agree in a pair of bands are not compared there: all they share may be a white border."""
+"""If more hashes agree in a pair of bands, they are not compared: a white border may be all that they share."""
 
 _BANDS = BITS + 2
-# a band takes every sixth bit, no neighbours: white borders would make such bands equal in millions of files
+# a band takes every sixth bit: white borders would make bands of neighbouring bits equal in millions of files
 _MASKS = [sum(1 << bit for band in pair for bit in range(band, 64, _BANDS)) for pair in combinations(range(_BANDS), 2)]
 
 _NEAR = """
@@ -44,7 +44,7 @@ _NEAR = """
 def hash_looks(image: DecodedImage) -> int | None:
     """Return the difference hash of an image: 64 signs of how brightness changes along the rows of a tiny copy.
 
-    None when the extra is not installed, and for 0: then nothing differs from its neighbour, which tells nothing.
+    None if the extra is not installed, and instead of 0, which says too little: no pixel is brighter than the last.
     """
     if imagehash is None:
         return None
@@ -53,11 +53,11 @@ def hash_looks(image: DecodedImage) -> int | None:
 
 
 def count_alike(connection: duckdb.DuckDBPyConnection, images: duckdb.DuckDBPyRelation) -> int:
-    """Return how many files look like another, different file, without the first of each kind.
+    """Return how many files look like another, different file, not counting the first of each kind.
 
     Args:
-        connection: that `images` is of; temporary tables are made in it.
-        images: with the columns sha256 and looks, which may be null.
+        connection: the one that `images` belongs to; temporary tables are made in it.
+        images: a relation with the columns sha256 and looks, which may be null.
     """
     images.filter("looks IS NOT NULL").aggregate("looks, count(DISTINCT sha256) AS files").create("hashes")
     connection.execute("CREATE TEMP TABLE near (looks UBIGINT)")

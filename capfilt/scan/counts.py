@@ -1,4 +1,4 @@
-"""What the rows of all samples come to, counted by DuckDB within its memory limit."""
+"""The figures of a scan from the rows of all samples, counted by DuckDB within its memory limit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from capfilt.scan.alike import TELLS_LOOKS, count_alike
 from capfilt.stats.scores import QUANTILES, quantiles_of
 
 PLACEHOLDER = 5
-"""A file that comes with so many different texts is a placeholder: "image removed", a logo, a tracking pixel."""
+"""A file with at least so many different texts is a placeholder: "image removed", a logo, a tracking pixel."""
 
-LISTED = 10  # of what repeats most
+LISTED = 10  # values that repeat most
 
 _SIZES = {
     "shorter side": "least(width, height)",
@@ -26,7 +26,7 @@ _WORDS = "len(string_split(text, ' '))"
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """Something that occurs on several samples."""
+    """A value that several samples have."""
 
     value: str  # hash of the file, text, URL or domain
     samples: int
@@ -35,12 +35,12 @@ class Repeated:
 
 
 def count(connection: duckdb.DuckDBPyConnection, damaged: Sequence[str], max_failed_share: float) -> dict[str, Any]:
-    """Return all figures of a scan that follow from its table of samples.
+    """Return the figures of a scan that follow from its table of samples.
 
     Args:
-        connection: with the table samples: the columns of look.table.
-        damaged: URLs of the shards that a bootstrap does not take as they are.
-        max_failed_share: of a shard.
+        connection: has the table samples, with the columns of look.table.
+        damaged: URLs of the damaged shards.
+        max_failed_share: of a shard's samples.
     """
     samples = connection.table("samples")
     connection.register("damaged", _shards(damaged))
@@ -85,12 +85,12 @@ def _number(rows: duckdb.DuckDBPyRelation, figure: str) -> int:
 
 
 def _by(rows: duckdb.DuckDBPyRelation, column: str) -> dict[str, int]:
-    """Return how many rows have each value of a column, the commonest first."""
+    """Return the number of rows with each value of a column, the most frequent first."""
     return dict(rows.aggregate(f"{column}, count(*) AS n").order(f"n DESC, {column}").fetchall())
 
 
 def _examples(samples: duckdb.DuckDBPyRelation) -> dict[str, str]:
-    """Return an example of each status, or of each text status where the image is ok, the commonest first."""
+    """Return an example of each status, or text status if the image is ok, the most frequent first."""
     reason, example = "if(status = 'ok', text_status, status)", f"min({_NAMED} || ': ' || error)"
     reasons = samples.filter("error <> ''").aggregate(f"{reason} AS reason, {example} AS example, count(*) AS n")
     return dict(reasons.order("n DESC, reason").project("reason, example").fetchall())

@@ -1,4 +1,4 @@
-"""A scan: all shards by their indexes, and their samples, or a share of them, one by one."""
+"""Scan shards: read all of their indexes, and look at their samples or a share of them."""
 
 import tempfile
 from collections.abc import Sequence
@@ -23,34 +23,34 @@ from capfilt.storage import absolute
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What is in some shards. Everything after `unread` is counted on the samples that were looked at."""
+    """What some shards hold. The fields after `unread` count the samples that were looked at."""
 
     shards: int
     unusable: dict[str, str]  # URL of a shard -> what cannot be read of it
     samples: int  # by the indexes of the shards
     looked_at: int
-    passed_over: dict[str, PassedOver]  # suffix -> members of tars that are no part of a sample, of all shards
+    passed_over: dict[str, PassedOver]  # suffix -> members of tars that belong to no sample, of all shards
     unread: list[str]  # why some samples could not be looked at
     statuses: dict[str, int]
     text_statuses: dict[str, int]
-    examples: dict[str, str]  # status of samples or, where that is ok, of their texts -> one of them: what was found
+    examples: dict[str, str]  # status of a sample or, if that is ok, of its text -> one such sample: what was found
     bytes: int  # of the encoded images
     formats: dict[str, int]
     scripts: dict[str, int]  # of texts that are not empty
-    languages: dict[str, int] | None  # None: not asked for
+    languages: dict[str, int] | None  # None: not asked for, or no text has one
     sizes: dict[str, dict[str, float]]  # shorter side (pixels), longer over shorter side, kilobytes, words -> quantiles
     blank: int  # images of one colour
     copies: int  # samples whose file is that of an earlier one
-    copied: int  # files that are on several samples
-    placeholders: int  # samples whose file stands under PLACEHOLDER different texts or more
-    alike: int | None  # files that look like another, the first of a kind left out; None: the extra is not installed
+    copied: int  # files of several samples
+    placeholders: int  # samples whose file comes with PLACEHOLDER different texts or more
+    alike: int | None  # files that look like another, without the first of a kind; None: the extra is not installed
     repeated_texts: int  # samples whose text is that of another sample, case aside
     files: list[Repeated]  # what repeats most
     texts: list[Repeated]
     urls: list[Repeated]
     domains: list[Repeated]
-    usable: dict[str, int]  # statuses of samples in shards that a bootstrap takes as they are, and completes
-    failing_shards: dict[str, float]  # whole ones that fail more samples than max_failed_share -> that share
+    usable: dict[str, int]  # statuses of the samples of undamaged shards within max_failed_share
+    failing_shards: dict[str, float]  # undamaged ones with a larger share of failed samples -> that share
 
     def to_json(self) -> dict[str, object]:
         """Return all figures as plain values for json.dumps."""
@@ -69,10 +69,10 @@ def scan(
     """Look at shards as a bootstrap would, without a model.
 
     Args:
-        inputs: as a bootstrap takes them.
-        limits: what an image may cost.
+        inputs: as of a bootstrap.
+        limits: on the size of file and image.
         share: of the samples; the indexes of all shards are read.
-        workers: processes; 1 is this one.
+        workers: processes; with 1 this process does the work.
         languages: guess the language of each text too.
         max_failed_share: of a shard, as in a bootstrap.
 
@@ -83,7 +83,7 @@ def scan(
     if not 0 < share <= 1:
         raise QueryError(f"sample is {share}; give a share in (0, 1]")
     if languages:
-        detector()  # so that a missing package is told at once
+        detector()  # reports a missing package at once
     shards = shards_at([absolute(url) for url in find_shards(inputs)])
     with tempfile.TemporaryDirectory(prefix="capfilt-scan-") as scratch:
         tasks = cut_tasks(shards, share, limits, Path(scratch), languages)
@@ -105,7 +105,7 @@ def scan(
 
 
 def _files(outcomes: Sequence[Outcome], scratch: Path) -> dict[str, list[str]]:
-    """Return the files of all rows. One without rows is among them, so that there always is one."""
+    """Return the files with the rows of all samples, and one without rows, so that there always is one."""
     empty = str(scratch / "empty.parquet")
     pq.write_table(table([]), empty)
     return {"samples": [empty, *(each.task.output for each in outcomes if Path(each.task.output).exists())]}

@@ -1,4 +1,4 @@
-"""Look at some samples of a shard, in a process of its own, and lay down a row for each."""
+"""Look at some samples of a shard, and write a row for each."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from capfilt.scan.alike import hash_looks
 from capfilt.shards import open_shard
 
 MIN_SIDE = 128  # pixels; JPEGs are shrunk to about this, which is enough to recognise what they show
-_BLANK = 4  # levels of 255 between the darkest and the brightest value of a channel, of an image that shows nothing
+_BLANK = 4  # levels of 255: an image shows nothing if the values of each channel differ by less
 _ROWS = 500  # in memory at once
 
 FACTS = pa.schema(
@@ -37,7 +37,7 @@ FACTS = pa.schema(
         "format": pa.string(),
         "sha256": pa.string(),  # of the encoded image; empty when there is none
         "blank": pa.bool_(),
-        "looks": pa.uint64(),  # perceptual hash, null where it tells nothing
+        "looks": pa.uint64(),  # perceptual hash; null if it says too little
         "text": pa.string(),
         "url": pa.string(),
     }
@@ -49,20 +49,20 @@ class Task:
     """Samples of a shard to look at."""
 
     url: str
-    spans: tuple[tuple[int, int], ...]  # lo to hi - 1 each
+    spans: tuple[tuple[int, int], ...]  # positions lo to hi - 1 of each
     limits: ImageLimits
     output: str  # a Parquet file
     languages: bool = False
 
     @property
     def samples(self) -> int:
-        """How many they are."""
+        """The number of samples."""
         return sum(hi - lo for lo, hi in self.spans)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a task."""
+    """The outcome of a task."""
 
     task: Task
     done: int  # samples in its output
@@ -70,7 +70,7 @@ class Outcome:
 
 
 def look(task: Task) -> Outcome:
-    """Write a row for each sample of a task. Where the shard cannot be read any further, the outcome says why."""
+    """Write a row for each sample of a task. If the shard cannot be read any further, the outcome says why."""
     detect = detector() if task.languages else None
     done, error = 0, ""
     with pq.ParquetWriter(task.output, table([]).schema) as writer:

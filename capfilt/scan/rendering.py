@@ -12,7 +12,7 @@ _VALUES = 20  # of a table of counts
 
 
 def render_scan(found: Scan) -> str:
-    """Return the figures as tables; what a bootstrap would meet stands last."""
+    """Return the figures as tables, with what a bootstrap would make of the shards at the end."""
     sections = [_shards(found), *_passed_over(found), _table("samples", found.statuses, found.looked_at)]
     if found.looked_at:
         sections += [_table("own text", found.text_statuses, found.looked_at), *_examples(found)]

@@ -1,4 +1,4 @@
-"""Cut shards into tasks, and run these in processes: a file that ends its decoder costs one task, and is named."""
+"""Cut shards into tasks, and run them in processes: a file that kills its decoder costs one task, and is reported."""
 
 import hashlib
 import math
@@ -19,13 +19,13 @@ from capfilt.records import Shard
 from capfilt.scan.look import Outcome, Task, look
 
 BLOCK = 250  # samples that are drawn together, since neighbours are cheap to read
-TASK = 5_000  # samples of a task at most
+TASK = 5_000  # most samples of a task
 
 
 def cut_tasks(
     shards: Sequence[Shard], share: float, limits: ImageLimits, folder: Path, languages: bool = False
 ) -> list[Task]:
-    """Return the tasks that look at a share of the samples, in blocks drawn by the shard's name and their place.
+    """Return the tasks that look at a share of the samples, in blocks drawn by the shard's id and their position.
 
     A smaller share is part of a larger one.
     """
@@ -43,7 +43,7 @@ def cut_tasks(
 
 
 def run_tasks(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
-    """Yield what became of each task. One worker is this process itself."""
+    """Yield the outcome of each task. With one worker, this process does the work."""
     if workers == 1:
         yield from map(look, tasks)
         return
@@ -56,7 +56,7 @@ def run_tasks(tasks: Sequence[Task], workers: int) -> Iterator[Outcome]:
 
 
 def _until_one_dies(pool: ProcessPoolExecutor, left: "deque[Task]", most: int) -> Generator[Outcome, None, list[Task]]:
-    """Run tasks until none is left or a process dies; return the tasks that were running then."""
+    """Run tasks until none is left or a process dies; return the tasks in hand at that time."""
     in_hand: dict[Future[Outcome], Task] = {}
     while left or in_hand:
         try:
@@ -76,7 +76,7 @@ def _until_one_dies(pool: ProcessPoolExecutor, left: "deque[Task]", most: int) -
 
 
 def _alone(task: Task) -> Outcome:
-    """Run a task in a process of its own, and give it up when that one dies too."""
+    """Run a task in a process of its own, and give it up if that process dies too."""
     with _pool(1) as pool:
         try:
             return pool.submit(look, task).result()
@@ -88,7 +88,7 @@ def _alone(task: Task) -> Outcome:
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of processes, which an error in the block, such as Ctrl-C, ends in the middle of their tasks."""
+    """Yield a pool of processes. An error in the block, such as Ctrl-C, ends them in the middle of their tasks."""
     # spawned, since a fork of a process with threads may hang
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin, initargs=(LogSettings.here(),)) as pool:
@@ -101,8 +101,8 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin(logs: LogSettings) -> None:
-    """Prepare a process of a pool: it ignores Ctrl-C, and ends when its parent says so or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # else the pool hands it the next task, and stays
+    """Prepare a process of a pool: it ignores Ctrl-C, and ends when its parent ends it or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # else the pool gives it the next task, and stays
     Thread(target=_end_with_parent, daemon=True).start()
     logs.apply()
 

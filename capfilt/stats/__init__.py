@@ -1,4 +1,4 @@
-"""What a run came to: counts by any of its columns, scores, and how its texts differ by source."""
+"""The figures of a run: counts by any of its columns, scores, and how its texts differ by source."""
 
 from capfilt.stats.overview import SourceStats, Stats, summarise
 from capfilt.stats.rendering import csv_slices, render_slices, render_text

@@ -1,4 +1,4 @@
-"""What a run came to: samples, candidates by source, their scores, what the policy keeps, and how fast it went."""
+"""The figures of a whole run: samples, candidates by source, scores, what the policy keeps, and speed."""
 
 from dataclasses import asdict, dataclass
 
@@ -19,11 +19,11 @@ class SourceStats:
     kept: int
     rejected: dict[str, int]  # by reason
     scores: dict[str, dict[str, float]]  # name of the score -> {"p5": ...}, exact to 0.0001
-    bands: dict[str, list[int]]  # name of the score -> texts in each twentieth of its range, from the least
+    bands: dict[str, list[int]]  # name of the score -> texts in each twentieth of its range, the lowest first
 
     @property
     def noise(self) -> float:
-        """The share that is rejected; 0 when there is none."""
+        """The share that is rejected; 0 if there are no texts."""
         return 1 - self.kept / self.scored if self.scored else 0.0
 
 
@@ -34,26 +34,26 @@ class Stats:
     run: str
     policy: str
     where: str | None  # the condition on all that follows
-    shards: int  # complete, or with committed units where these count
+    shards: int  # complete ones, and those with committed units if these count
     planned: int
     share: float  # of these shards that was looked at
     extent: str  # which shards were looked at, for people
     samples: int
-    samples_kept: int  # of which at least one text is kept
+    samples_kept: int  # with at least one kept text
     statuses: dict[str, int]  # samples by status
-    text_statuses: dict[str, int]  # samples by what was the matter with their own text; empty under a condition
+    text_statuses: dict[str, int]  # samples by the state of their own text; empty under a condition
     sources: dict[str, SourceStats]
     tokens: int  # generated
     seconds: dict[str, float]  # by stage, summed over the workers; stages may overlap; empty under a condition
 
     @property
     def rates(self) -> dict[str, float]:
-        """Samples for each second that a worker spends in a stage, by stage."""
+        """Samples per second that a worker spends in a stage, by stage."""
         return {stage: self.samples / seconds for stage, seconds in self.seconds.items() if seconds}
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens for each second of captioning; 0 when none was timed."""
+        """Tokens per second of captioning; 0 if none was timed."""
         return self.tokens / self.seconds["caption"] if self.seconds.get("caption") else 0.0
 
     def to_json(self) -> dict[str, object]:
@@ -65,11 +65,11 @@ class Stats:
 
 
 def summarise(opened: OpenRun, where: str | None = None) -> Stats:
-    """Return what a run came to.
+    """Return the figures of a run.
 
     Args:
-        opened: the run, under the policy that it was opened with.
-        where: a condition on the columns of opened.outcomes. A sample counts when one of its rows meets it.
+        opened: the run; its policy decides what is kept.
+        where: a condition on the columns of opened.outcomes. A sample counts if one of its rows meets it.
 
     Raises:
         QueryError: where is no condition.
@@ -100,14 +100,14 @@ def summarise(opened: OpenRun, where: str | None = None) -> Stats:
 
 
 def _committed(opened: OpenRun) -> tuple[dict[str, int], int, int]:
-    """Return all samples by status, how many have a kept text, and the tokens, by the commit records."""
+    """Return, for all samples, the counts by status, how many have a kept text, and the tokens."""
     kept = opened.samples.filter("texts_kept > 0").aggregate("count(*)").fetchall()[0][0]
     commits = opened.commits
     return add_up(commit.statuses for commit in commits), kept, sum(commit.tokens for commit in commits)
 
 
 def _matching(rows: duckdb.DuckDBPyRelation) -> tuple[dict[str, int], int, int]:
-    """Return the same figures for the samples that some rows belong to."""
+    """Return the same figures for the samples of some rows."""
     samples = rows.aggregate("shard, position, status, bool_or(kept) AS kept, sum(tokens) AS tokens")
     found = samples.aggregate("status, count(*) AS n, count(*) FILTER (kept) AS kept, sum(tokens) AS tokens").fetchall()
     statuses = {status: count for status, count, _, _ in sorted(found)}

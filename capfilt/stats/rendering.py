@@ -24,8 +24,8 @@ def render_text(stats: Stats, texts: Mapping[str, TextStats] | None = None, plai
 
     Args:
         stats: the figures.
-        texts: those of the texts, if they are wanted too.
-        plain: without characters beyond ASCII, but in texts.
+        texts: figures of the texts, if they are wanted too.
+        plain: use only ASCII, except in texts.
     """
     head = f"{stats.run}: {stats.extent}, policy {stats.policy}"
     sections = [head + (f", where {stats.where}" if stats.where else ""), _samples(stats), _sources(stats)]
@@ -36,7 +36,7 @@ def render_text(stats: Stats, texts: Mapping[str, TextStats] | None = None, plai
 
 
 def render_slices(slices: Slices, plain: bool = True) -> str:
-    """Return a table with a row for each part, and with a bar for the share that is kept."""
+    """Return a table with a row for each part, and a bar for the share that is kept."""
     rows: list[Row] = [[*slices.by, "scored", "kept", "noise", "failed", "kept share"]]
     rows += [[*(_name(name) for name in part.names), *_figures(part, plain)] for part in slices.parts]
     blanks = [""] * (len(slices.by) - 1)
@@ -49,9 +49,9 @@ def render_slices(slices: Slices, plain: bool = True) -> str:
 
 
 def csv_slices(slices: Slices) -> str:
-    """Return the parts as CSV, with a column for each reason and for each status that occurs.
+    """Return the parts as CSV, with a column for each reason and each status that occurs.
 
-    Parts that are left out are one line together, the last, so that the lines add up to the whole.
+    The last line sums up the parts that are left out, so that the lines add up to the whole.
     """
     statuses = sorted(slices.total.failed)
     sheet = io.StringIO()
@@ -97,7 +97,7 @@ def _sources(stats: Stats) -> str:
 
 
 def _histogram(stats: Stats, plain: bool) -> str:
-    """Return how P(match) is distributed, source by source; the bars of a source are in proportion to its longest."""
+    """Return the histogram of P(match) of each source; its bars are in proportion to the longest."""
     edges = band_edges("itm")
     bands = {name: source.bands["itm"] for name, source in stats.sources.items() if "itm" in source.bands}
     rows: list[Row] = [["itm", *(cell for name in bands for cell in (name, " " * _WIDTH))]]
@@ -112,7 +112,7 @@ def _histogram(stats: Stats, plain: bool) -> str:
 
 
 def _texts(texts: Mapping[str, TextStats]) -> str:
-    """Return the statistics of the texts, a column for each source, and the texts that repeat most."""
+    """Return the figures of the texts, a column for each source, and the most repeated texts."""
     rows: list[Row] = [["texts", *texts]]
     rows += [["repeat another", *(f"{text.duplicates:.1%}".replace("%", " %") for text in texts.values())]]
     figures = next(iter(texts.values())).words  # the same for all sources

@@ -1,4 +1,4 @@
-"""How scores are distributed, counted in fine steps so that memory does not grow with the run."""
+"""The distribution of scores, counted in fine steps so that memory does not grow with the run."""
 
 import duckdb
 import numpy as np
@@ -15,14 +15,14 @@ BANDS = 20
 _PER_UNIT = 20_000  # steps; a quantile is exact to one of them
 
 Bins = NDArray[np.int64]
-"""How many scores lie at each step from -1 to 1."""
+"""The number of scores at each step from -1 to 1."""
 
 
 def count_scores(rows: duckdb.DuckDBPyRelation) -> dict[tuple[str, str], Bins]:
-    """Return how many candidates have each score, by source and name of the score, where any has one.
+    """Return how many candidates have each score, by source and name of the score, if any has one.
 
-    Scores are rounded down to a step, in float32 as a policy compares them: one that just misses a threshold is not
-    counted as if it reached it.
+    Scores are rounded down to a step, in float32 as a policy compares them: a score just below a threshold must not
+    count as if it reached the threshold.
     """
     bins: dict[tuple[str, str], Bins] = {}
     for score in SCORES:
@@ -42,12 +42,12 @@ def quantiles(bins: Bins) -> dict[str, float]:
 
 
 def quantiles_of(value: str) -> str:
-    """Return SQL for the quantiles of a value over the rows of a group, a column for each."""
+    """Return SQL for the quantiles of a value over the rows of a group, one column for each."""
     return ", ".join(f"quantile_disc({value}, {share}) AS {name}" for name, share in QUANTILES.items())
 
 
 def bands(score: str, bins: Bins) -> list[int]:
-    """Return how many scores lie in each of BANDS equal parts of the score's range; an edge counts upwards."""
+    """Return how many scores lie in each of BANDS equal parts of the score's range; a band holds its lower edge."""
     least, greatest = ((bound + 1) * _PER_UNIT for bound in SCORES[score])
     steps = np.arange(len(bins))
     places = ((steps - least) * BANDS / (greatest - least)).astype(int).clip(0, BANDS - 1)

@@ -1,4 +1,4 @@
-"""A run cut by its columns: what was scored, kept, rejected and failed in each part."""
+"""A run cut by its columns: the texts scored, kept and rejected, and the samples failed, in each part."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ _SIDES = (0, 64, 128, 256, 384, 512, 1024)
 
 
 def _ranges(column: str, edges: Sequence[int]) -> str:
-    """Return SQL that names the range in which a whole number lies; the last has no end."""
+    """Return SQL that names the range of a whole number; the last range has no end."""
     cases = [f"WHEN {column} >= {edges[-1]} THEN '{edges[-1]}+'"]
     for low, high in reversed(list(pairwise(edges))):
         cases.append(f"WHEN {column} >= {low} THEN '{low}{f'-{high - 1}' if high > low + 1 else ''}'")
@@ -27,7 +27,7 @@ def _ranges(column: str, edges: Sequence[int]) -> str:
 def _tenths(column: str, least: int) -> str:
     """Return SQL that names the tenth in which a score lies, from `least` to 1.
 
-    Each tenth holds its lower edge, the last also 1. Edges are float32, as scores and the thresholds of a policy are.
+    Each tenth holds its lower edge, and the last one also 1. Edges are float32, like scores and thresholds.
     """
     cases = [
         f"WHEN {column} >= {tenth / 10}::FLOAT THEN '{tenth / 10} to {(tenth + 1) / 10}'"
@@ -42,10 +42,10 @@ Place = tuple[tuple[bool, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """Something that a run can be cut by, in SQL over the columns of its outcomes."""
+    """Something that a run can be cut by, as SQL expressions on the columns of its outcomes."""
 
-    name: str  # of the part that a row belongs to
-    along: str = "0"  # sorts the parts; among equals the largest comes first
+    name: str  # gives the name of the part that a row belongs to
+    along: str = "0"  # sorts the parts; of equal ones the largest comes first
 
 
 _SIDE = "least(width, height)"
@@ -70,14 +70,14 @@ DIMENSIONS = {
     "reason": Dimension("reason"),
     "status": Dimension("status"),
 }
-"""What a run can be cut by. The size is the shorter side of the image, pixels; words are those of a text."""
+"""What a run can be cut by: size is the shorter side of the image, in pixels; words is the length of the text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
     """One part of a run."""
 
-    names: tuple[str | None, ...]  # by dimension; None where there is no such value
+    names: tuple[str | None, ...]  # by dimension; None if the rows have no value
     scored: int  # texts
     kept: int
     rejected: dict[str, int]  # texts by reason
@@ -85,11 +85,11 @@ class Slice:
 
     @property
     def noise(self) -> float:
-        """The share of the texts that is rejected; 0 when there is none."""
+        """The share of the texts that is rejected; 0 if there are no texts."""
         return 1 - self.kept / self.scored if self.scored else 0.0
 
     def figures(self) -> dict[str, object]:
-        """Return all but its name as plain values."""
+        """Return all fields but names, and the noise, as plain values."""
         return {name: value for name, value in asdict(self).items() if name != "names"} | {"noise": self.noise}
 
 
@@ -102,8 +102,8 @@ class Slices:
     where: str | None
     by: tuple[str, ...]
     parts: list[Slice]
-    others: Slice | None  # all parts that are left out together
-    left_out: int  # how many these are
+    others: Slice | None  # the sum of all parts that are left out
+    left_out: int  # how many they are
     total: Slice
     share: float  # of the complete shards that was looked at
     extent: str  # which shards were looked at, for people
@@ -116,13 +116,13 @@ class Slices:
 
 
 def cut(opened: OpenRun, by: Sequence[str], where: str | None = None, top: int | None = None) -> Slices:
-    """Return what became of the texts and samples of a run, in parts.
+    """Return the decisions on the texts and samples of a run, in parts.
 
     Args:
-        opened: the run; with its languages, if it is cut by language.
-        by: names of DIMENSIONS, one or several.
+        opened: the run; opened with languages, if it is cut by language.
+        by: one or several names of DIMENSIONS.
         where: a condition on the columns of opened.outcomes.
-        top: list this many parts, those with the most texts, and all others as one; None lists all.
+        top: list this many parts, those with the most texts, and sum up all others; None lists all.
 
     Raises:
         QueryError: there is no such dimension, or where is no condition.
@@ -148,7 +148,7 @@ def cut(opened: OpenRun, by: Sequence[str], where: str | None = None, top: int |
 
 
 def _parts(rows: duckdb.DuckDBPyRelation, by: Sequence[str]) -> list[tuple[Slice, Place]]:
-    """Return the parts, those with the most texts first, each with its place in the order of its dimensions."""
+    """Return the parts, those with the most texts first, each with its sort key by its dimensions."""
     dimensions = [DIMENSIONS[name] for name in by]
     columns = [f"({each.name})::varchar AS by_{n}, {each.along} AS along_{n}" for n, each in enumerate(dimensions)]
     named = rows.project(", ".join([*columns, "source, kept, reason, status"]))
@@ -162,7 +162,7 @@ def _part(row: tuple[Any, ...], dimensions: int) -> tuple[Slice, Place]:
     scored, kept, rejected, failed = row[dimensions : dimensions + 4]
     names = tuple(row[:dimensions])
     reasons, statuses = (dict(sorted((counts or {}).items())) for counts in (rejected, failed))
-    # parts without a value come last
+    # parts without a value sort last
     place = tuple((along is None, along or 0) for along in row[dimensions + 4 :])
     return Slice(names, scored, kept, reasons, statuses), place
 
@@ -176,7 +176,7 @@ def _check(by: Sequence[str], columns: Sequence[str]) -> None:
 
 
 def _together(parts: Sequence[Slice]) -> Slice:
-    """Return several parts as one."""
+    """Return the sum of several parts."""
     return Slice(
         names=(),
         scored=sum(part.scored for part in parts),

@@ -14,7 +14,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 def columns(rows: Sequence[Row], left: int = 1) -> str:
     """Return rows of cells as aligned columns: the first `left` are flush left, the others flush right.
 
-    Whole numbers are written with commas.
+    Whole numbers get thousands separators.
     """
     texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
@@ -28,17 +28,17 @@ def columns(rows: Sequence[Row], left: int = 1) -> str:
 
 
 def indented(lines: Sequence[str]) -> list[str]:
-    """Return the first LISTED lines and how many more there are, each indented."""
+    """Return the first LISTED lines and the number of others, each indented."""
     return [f"  {line}" for line in listed(lines, LISTED)]
 
 
 def share(part: int, whole: int) -> str:
-    """Return a share in percent; empty where the whole is 0."""
+    """Return a share in percent; empty if the whole is 0."""
     return f"{100 * part / whole:.1f} %" if whole else ""
 
 
 def bar(part: float, whole: float, width: int, plain: bool) -> str:
-    """Return a bar that fills a share of `width` characters: in eighths of one, or plain in whole #."""
+    """Return a bar that fills a share of `width` characters: in eighths of a character, or plain in whole #."""
     length = part / whole * width if whole else 0.0
     if plain:
         return "#" * round(length)

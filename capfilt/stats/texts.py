@@ -13,13 +13,13 @@ from capfilt.query.where import query_errors
 from capfilt.stats.scores import QUANTILES, quantiles_of
 
 MAX_WORDS = 1_000_000
-"""Words of each source on which diversity is measured: it falls with their number, so all sources get as many."""
+"""Words of each source on which diversity is measured: it falls with their number, so all sources get equally many."""
 
 REPEATED = 5  # most repeated texts that are named
 
 # All but letters, marks and numbers separates words, so that "dog," is the word "dog".
 _WORDS = r"trim(regexp_replace(lower(text), '[^\p{L}\p{M}\p{N}]+', ' ', 'g'))"
-# Equal positions of all shards, spread evenly: Knuth's multiplicative hashing (TAOCP 3, 6.4).
+# Draws the same positions of all shards, evenly spread: Knuth's multiplicative hashing (TAOCP 3, 6.4).
 _CHANCE = "(position * 2654435761 % 4294967296) / 4294967296.0"
 
 
@@ -28,13 +28,13 @@ class TextStats:
     """The texts of one source."""
 
     texts: int
-    distinct: int  # texts of which none equals another, case aside
+    distinct: int  # different texts, case aside
     repeated: list[tuple[str, int]]  # the most repeated texts, in lower case, and how often each occurs
     words: dict[str, float]  # of a text: mean, p5, p25, ...
-    sampled_words: int  # by which the following are judged
-    vocabulary: int  # different words among them
-    distinct_1: float  # different words among all
-    distinct_2: float  # different pairs of neighbouring words among all pairs
+    sampled_words: int  # the following are measured on so many words
+    vocabulary: int  # different words
+    distinct_1: float  # share of different words
+    distinct_2: float  # share of different pairs of neighbouring words
 
     @property
     def duplicates(self) -> float:
@@ -47,7 +47,7 @@ class TextStats:
 
 
 def describe_texts(opened: OpenRun, where: str | None = None) -> dict[str, TextStats]:
-    """Return the statistics of the texts by source, where there are any.
+    """Return the figures of the texts of each source that has any.
 
     Diversity is measured on about as many words of each source, MAX_WORDS at most, from samples drawn by position.
 
@@ -70,7 +70,7 @@ def _describe(rows: duckdb.DuckDBPyRelation, share: float) -> TextStats:
     alike = rows.aggregate("lower(text) AS folded, count(*) AS n")
     most = f"min({{'n': -n, 'folded': folded}}, {REPEATED}) FILTER (n > 1)"  # in the same single pass over all texts
     distinct, repeated = alike.aggregate(f"count(*) AS n, {most} AS repeated").fetchall()[0]
-    # empty texts are dropped afterwards: a filter here would look at all texts before the draw
+    # _count drops empty texts: a filter here would run on all texts, before the draw
     sample = rows.filter(f"{_CHANCE} < {share}").project(f"{_WORDS} AS words")
     words, vocabulary, pairs, kinds = _count(sample.to_arrow_table()["words"])
     return TextStats(
@@ -86,7 +86,7 @@ def _describe(rows: duckdb.DuckDBPyRelation, share: float) -> TextStats:
 
 
 def _count(texts: pa.ChunkedArray) -> tuple[int, int, int, int]:
-    """Return the words in texts and the different ones among them, then the same for pairs of neighbours."""
+    """Return the number of words, of different words, of pairs of neighbours, and of different pairs."""
     lists = pc.split_pattern(texts.filter(pc.not_equal(texts, "")).combine_chunks(), " ")
     words = lists.flatten().dictionary_encode()
     codes, text = words.indices.to_numpy().astype(np.int64), pc.list_parent_indices(lists).to_numpy()
