@@ -43,7 +43,7 @@ _told = threading.Lock()
 def patiently(call: Callable[[], T], path: str) -> T:
     """Return what a call gives; one that fails in a way that may pass is made again until PATIENCE is at an end.
 
-    Each wait is told by a warning, but where a thread of this process waits for the same store already, by that one's.
+    Each wait is logged as a warning, unless another thread of this process waits for the same store already.
 
     Args:
         call: asks the store for something; asking twice must come to the same as asking once.
