@@ -217,7 +217,7 @@ def _faults_of(data: bytes) -> Iterator[None]:
 def _refusal(error: BaseException, data: bytes) -> ImageError:
     """Return the ImageError for what a decoder raised."""
     if isinstance(error, UnidentifiedImageError):
-        return ImageError("not_an_image", f"is no image that can be read: {len(data)} bytes, {data[:20]!r}")
+        return ImageError("not_an_image", f"is not an image that can be read: {len(data)} bytes, {data[:20]!r}")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return ImageError("too_many_pixels", str(error))
     reason = "truncated" if "truncated" in str(error).lower() else "decode_error"

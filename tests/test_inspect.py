@@ -187,7 +187,7 @@ def test_an_image_that_cannot_be_shown_says_why(screen):
 
 
 def test_why_an_image_is_not_there_is_said_once():
-    error = "is no image that can be read: 4 bytes, b'junk'"
+    error = "is not an image that can be read: 4 bytes, b'junk'"
     failed = card(status="not_an_image", error=error)
     console = Console(width=200, force_terminal=True)
 

@@ -42,7 +42,7 @@ def test_another_seed_draws_other_samples(root, tmp_path):
 
 
 def test_why_an_image_is_not_there_is_said_once_on_a_card(tmp_path):
-    error = "is no image that can be read: 4 bytes, b'junk'"
+    error = "is not an image that can be read: 4 bytes, b'junk'"
     shard = input_shard(tmp_path, [b"junk"])
     run = new_run(tmp_path, [shard])
     complete(run, shard, [each._replace(status="not_an_image", error=error) for each in records_of(shard)], [])

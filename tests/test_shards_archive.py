@@ -121,7 +121,7 @@ def test_links_and_folders_are_never_followed(tmp_path):
     assert [sample.status for sample in samples] == ["not_a_file"] * 3
     assert samples[0].error.startswith("0.jpg is a symbolic link, and is not followed; pack the file that it leads to")
     assert samples[2].error.startswith("2.jpg is a device, and is not read")
-    assert samples[2].error.endswith("2.txt is cut or no file, and is not read")
+    assert samples[2].error.endswith("2.txt is cut off or is not a regular file, and is not read")
     assert not any(b"secret" in sample.image or "secret" in sample.text for sample in samples)
 
 
@@ -177,7 +177,7 @@ def test_a_hard_link_leads_to_the_last_earlier_member_of_its_archive_alone(tmp_p
     ]
     told = "jpg is a hard link to a file that does not stand before it in the tar; pack it by tar --hard-dereference"
     assert samples[0].error == f"0.{told}"
-    assert samples[4].error == f"3.{told}; 3.txt is cut or no file, and is not read"
+    assert samples[4].error == f"3.{told}; 3.txt is cut off or is not a regular file, and is not read"
 
 
 def test_a_pickle_member_is_never_loaded(tmp_path):

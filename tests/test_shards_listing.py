@@ -7,7 +7,7 @@ from tars import read_all
 from capfilt.errors import ShardError
 from capfilt.shards import ShardReader, open_shard
 
-UNPAIRED = "its quotes do not pair: write those inside of a quoted cell twice"
+UNPAIRED = "its quotes are not paired; double each quote inside a quoted cell"
 
 
 @pytest.fixture
@@ -47,6 +47,16 @@ def test_a_list_in_any_form_gives_the_same_samples(folder, name, text):
         ("images/1", b"image 1", 'a, "big" cat', "ok"),
     ]
     assert shard.damage == ""
+
+
+def test_the_key_of_an_image_loses_no_more_than_its_suffix(folder):
+    for name in ("v1.2", "images"):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "a").write_bytes(b"image")
+
+    samples = read_all(listed(folder, "image\nv1.2/a\nimages/a\nimages/0.jpg\nimages/.jpg\n"))
+
+    assert [sample.key for sample in samples] == ["v1.2/a", "images/a", "images/0", "images/.jpg"]
 
 
 def test_all_columns_stay_in_the_metadata(folder):
@@ -129,7 +139,7 @@ def test_a_bad_line_is_a_sample_and_a_damage(folder):
 
     assert [sample.status for sample in read_all(shard)] == ["ok", "bad_row", "bad_row", "bad_row", "ok"]
     assert shard.damage.startswith("line 2: is not JSON: ")
-    assert shard.damage.endswith("; line 3: is no JSON object")
+    assert shard.damage.endswith("; line 3: is not a JSON object")
 
 
 def test_a_quote_that_never_closes_swallows_no_line_in_silence(folder):
@@ -223,7 +233,7 @@ def test_a_whole_cell_of_a_tsv_in_quotes_is_taken_out_of_them(folder):
 
 
 def test_a_head_whose_quotes_do_not_pair_is_refused(folder):
-    with pytest.raises(ShardError, match="line 1: its quotes do not pair"):
+    with pytest.raises(ShardError, match="line 1: its quotes are not paired"):
         listed(folder, 'image,"caption" x\nimages/0.jpg,a\n')
 
 
@@ -258,7 +268,11 @@ def test_a_caption_that_is_not_utf8_costs_only_itself(folder):
         ("list.jsonl", '{"a": 1}', "no key names the image files; name it image; found ['a']"),
         ("list.csv", f"{'x' * 2_000_000}\n", f"no column names the image files; name it image; found ['{'x' * 99}…']"),
         ("list.jsonl", f'{{"{"x" * 200}": 1}}', f"no key names the image files; name it image; found ['{'x' * 99}…']"),
-        ("list.jsonl", '[{"image": 1}]', "line 1 is no JSON object; write an object with the key image in each line"),
+        (
+            "list.jsonl",
+            '[{"image": 1}]',
+            "line 1 is not a JSON object; write an object with the key image in each line",
+        ),
     ],
 )
 def test_a_list_that_names_no_images_is_refused_with_what_to_do(folder, name, text, told):

@@ -88,7 +88,7 @@ class TestPreparation:
         [
             ({}, "no_text", "a.tar: k: no text has a word, its text is ok"),
             ({"text": "..."}, "no_text", "a.tar: k: no text"),
-            ({"text": "dog", "image": b"no image"}, "not_an_image", "a.tar: k: is no image"),
+            ({"text": "dog", "image": b"no image"}, "not_an_image", "a.tar: k: is not an image"),
             ({"text": "dog", "image": png()[:60]}, "truncated", "a.tar: k: cannot be decoded"),
             ({"text": "dog", "image": b"", "status": "no_image", "error": "gone"}, "no_image", "a.tar: k: gone"),
         ],

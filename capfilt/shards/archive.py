@@ -99,7 +99,8 @@ def read_entries(url: str, file: BinaryIO, length: int, entries: Iterable[Entry]
 def _sample(url: str, file: BinaryIO, position: int, entry: Entry) -> Sample:
     status, error = _image_status(entry)
     lost = [part.name for part in (entry.text, entry.metadata) if part and part.kind != "file"]
-    error = "; ".join(filter(None, [error, *(f"{name} is cut or no file, and is not read" for name in lost)]))
+    unread = (f"{name} is cut off or is not a regular file, and is not read" for name in lost)
+    error = "; ".join(filter(None, [error, *unread]))
     image = _part(url, file, entry.image, MAX_IMAGE_BYTES) if status != "too_large" else None
     text = _part(url, file, entry.text, MAX_TEXT_BYTES + 1)
     metadata = _part(url, file, entry.metadata, MAX_METADATA_BYTES + 1)

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import posixpath
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -58,7 +59,7 @@ class ListShard:
         if row.path and not row.problem:
             image, status, error = self._image(row.path)
         key = str(position) if row.path is None else _readable(row.path)
-        sample = Sample(position, key.rpartition(".")[0] or key, image, text="", status=status, error=error)
+        sample = Sample(position, posixpath.splitext(key)[0], image, text="", status=status, error=error)
         raw = None if row.text is None else row.text.encode("utf-8", "surrogatepass")
         values = {name: _readable(value) if isinstance(value, str) else value for name, value in row.values.items()}
         return describe(sample, raw, to_json(values))

@@ -20,7 +20,7 @@ _TEXTS = ("caption", "captions", "text", "txt", "alt_text", "title")
 _MAX_CELL = MAX_METADATA_BYTES  # characters of a quoted cell; a text is cut long before that
 _MAX_LINES = 100  # of one row of a TSV: else a file full of quotes would be read anew from each of its lines
 _URLS = ("url", "urls", "image_url", "uri")
-_QUOTES = "its quotes do not pair: write those inside of a quoted cell twice"
+_QUOTES = "its quotes are not paired; double each quote inside a quoted cell"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -45,7 +45,7 @@ def table_rows(text: str, delimiter: str) -> list[Row]:
 
     In a CSV quotes delimit cells. In a TSV they are ordinary characters, as in most such files, except around a whole
     cell; such cells may hold tabs and line ends if only then the row has as many cells as the head. Where the quotes of
-    a CSV do not pair, the lines up to the next one that is a row by itself are one row with a problem.
+    a CSV are not paired, the lines up to the next one that is a row by itself are one row with a problem.
 
     Raises:
         ValueError: no column names the images, or the head cannot be understood; the message says what to do.
@@ -178,7 +178,7 @@ def _json_rows(text: str) -> Iterator[Row]:
             yield Row(number, number, {}, problem=f"is not JSON: {error}")
             continue
         if not isinstance(values, dict):
-            yield Row(number, number, {}, problem="is no JSON object")
+            yield Row(number, number, {}, problem="is not a JSON object")
             continue
         paths = (value for name in _PATHS if isinstance(value := values.get(name), str))
         texts = (first for name in _TEXTS if (first := first_text(values.get(name))) is not None)
