@@ -16,12 +16,13 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
 import numpy as np
 import torch
 from feeding import take_turns
 from machine import describe
+from rounds import spread
 from versus_inputs import photograph
 
 from capfilt import images
@@ -47,7 +48,7 @@ def main() -> None:
         seconds = take_turns(ways, options.rounds, options.images * options.units)
     rates = {name: [round(1 / each, 1) for each in rounds] for name, rounds in seconds.items()}
     ratios = [apart / joint for joint, apart in zip(*rates.values(), strict=True)]
-    low, middle, high = (round(ratio, 2) for ratio in quantiles(ratios, n=4))
+    middle, low, high = (round(ratio, 2) for ratio in spread(ratios))
     for name, each in rates.items():
         print(f"{name}: {median(each):.0f} images/s")
     print(f"ratio {middle} ({low} to {high})")

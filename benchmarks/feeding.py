@@ -21,12 +21,13 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
 import numpy as np
 import torch
 from machine import describe
 from PIL import Image
+from rounds import spread
 
 from capfilt import images
 from capfilt.batches import prepare
@@ -163,7 +164,7 @@ def _through(form: Form, samples: list[Sample]) -> None:
 
 
 def _rates(seconds: dict[str, list[float]], name: str, reference: str) -> dict[str, object]:
-    low, middle, high = quantiles([r / s for r, s in zip(seconds[reference], seconds[name], strict=True)], n=4)
+    middle, low, high = spread([r / s for r, s in zip(seconds[reference], seconds[name], strict=True)])
     return {
         "images_per_s": round(1 / median(seconds[name]), 1),
         "ratio": round(middle, 2),

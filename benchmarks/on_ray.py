@@ -15,9 +15,9 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
 
 from machine import describe
+from rounds import spread
 from versus_inputs import Folders, make_inputs, sizes, write_models, write_shard
 
 from capfilt import storage
@@ -97,8 +97,8 @@ def summary(rounds: list[dict[str, dict[str, float]]], images: int) -> dict[str,
 
 
 def _spread(values: list[float]) -> dict[str, object]:
-    low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
-    return {"median": round(median(values), 4), "middle_half": [round(low, 4), round(high, 4)]}
+    middle, low, high = (round(value, 4) for value in spread(values))
+    return {"median": middle, "middle_half": [low, high]}
 
 
 def _circumstances(options: argparse.Namespace) -> dict[str, object]:

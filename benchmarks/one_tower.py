@@ -12,10 +12,11 @@ import json
 import tempfile
 import time
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
 import torch
 from machine import describe
+from rounds import spread
 from torch import Tensor
 from versus_inputs import Folders, Inputs, make_inputs, sizes, write_models
 from versus_sides import sampling
@@ -75,8 +76,8 @@ def compare(
     seconds = [{way: work(models[way], inputs.pixels, inputs.texts)[0] for way in WAYS} for _ in range(rounds)]
     rates = {way: round(len(inputs.pixels) / median(each[way] for each in seconds), 4) for way in WAYS}
     ratios = [each["apart"] / each["shared"] for each in seconds]
-    low, _, high = quantiles(ratios, n=4, method="inclusive") if rounds > 1 else ratios * 3
-    return {"images_per_s": rates, "ratio": round(median(ratios), 3), "middle_half": [round(low, 3), round(high, 3)]}
+    ratio, low, high = (round(value, 3) for value in spread(ratios))
+    return {"images_per_s": rates, "ratio": ratio, "middle_half": [low, high]}
 
 
 def work(models: Models, pixels: Tensor, texts: list[list[str]]) -> tuple[float, list[list[Scores]]]:

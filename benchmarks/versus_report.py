@@ -1,8 +1,9 @@
 """Ratios of rounds that were measured side by side, and the tables in which all that was found is shown."""
 
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
+from rounds import spread
 from versus_sides import DOCUMENTED
 
 OURS, THEIRS = "capfilt", "transformers"
@@ -33,7 +34,7 @@ def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
     pairs = list(zip(slow, fast, strict=False))
     slow, fast = [one for one, _ in pairs], [other for _, other in pairs]
     each = [one / other for one, other in pairs]
-    low, _, high = quantiles(each, n=4, method="inclusive") if len(each) > 1 else each * 3
+    _, low, high = spread(each)
     return {"ratio": median(slow) / median(fast), "low": low, "high": high, "rounds": len(each)}
 
 
