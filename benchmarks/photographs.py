@@ -12,21 +12,18 @@ figures, the machine, the versions and the date.
 """
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 import yaml
+from machine import describe
 
 from capfilt.evaluation.agreement import auc
 from capfilt.ledger import read_candidates, read_samples
@@ -61,10 +58,7 @@ def main() -> None:
         "evaluation": evaluate(data, work),
         "training": {"share": arguments.share, "seconds": seconds},
         "seconds": round(time.monotonic() - started),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        "versions": {name: version(name) for name in ("capfilt", "torch", "ray", "pyarrow", "pillow")},
-        "python": platform.python_version(),
-        "date": str(datetime.date.today()),
+        **describe("cpu", "capfilt", "torch", "ray", "pyarrow", "pillow"),
     }
     print(json.dumps(figures, indent=2))
 

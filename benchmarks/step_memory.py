@@ -12,18 +12,15 @@ kernel's. Prints one JSON object.
 """
 
 import argparse
-import datetime
 import json
 import multiprocessing
-import os
-import platform
 import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from types import SimpleNamespace
 
 import torch
+from machine import describe
 from step_inputs import build, made_up_tokenizer, momentum, random_batch, random_queues
 from training_step import SIZES, OurStep
 
@@ -32,19 +29,13 @@ GIB = 2**30
 
 def main() -> None:
     options = _options()
+    torch.set_num_threads(options.threads)
     rows = {}
     for blocks in options.blocks:
         # a process of its own, since the most that one took never falls again
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             rows[f"{blocks} recomputed"] = pool.submit(measure, options, blocks).result()
-    gpu = torch.cuda.get_device_name() if options.device == "cuda" else None
-    found = {
-        "options": vars(options),
-        "steps": rows,
-        "machine": gpu or f"{platform.machine()}, {os.cpu_count()} CPUs",
-        "versions": {name: version(name) for name in ("torch", "timm")} | {"python": platform.python_version()},
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
+    found = {"options": vars(options), "steps": rows, **describe(options.device, "torch", "timm")}
     print(json.dumps(found, indent=2))
 
 
