@@ -1,4 +1,4 @@
-"""Does what the host does beside the models let a GPU wait?
+"""Does the host's own work keep a GPU waiting?
 
     python benchmarks/busy_gpu.py --json busy_gpu.json
 
@@ -7,10 +7,10 @@ images decoded, captions turned from tokens into texts and texts into tokens, ro
 arithmetic is a stand-in: a device that takes --captioner and --filter milliseconds an image (by default what an
 H200 would take at 60 % of its roofline, ViT-B at 384 pixels), one thing at a time, while the host goes on, as
 it does while it waits for a GPU. A batch is launched piece by piece, by as many calls of torch as go to a GPU, each of
-which lets go of Python's lock and has to get it back. Images are tiny: what decoding costs is told by feeding.py.
+which releases Python's lock and has to take it again. Images are tiny: feeding.py measures what decoding costs.
 
-Told are images a second, the share of the time in which the device had nothing to do, and the CPU time of an image, of
-all threads together, making the tiny images ready included.
+Reports images a second, the share of the time in which the device was idle, and the CPU time of an image, of all
+threads together, including the preparation of the tiny images.
 """
 
 import argparse
@@ -51,8 +51,9 @@ WORDS = 30_000  # of the vocabulary
 ON_A_GPU = Cluster(gpus_per_worker=1)
 MADE_UP = 5_000  # captions that it draws from
 CAPTION = (6, 14)  # tokens of each, least and most
-# How often the host waits for the GPU in a batch, and calls of torch before each wait: a caption's first token and then
-# four at a time; the copies of what tells where each text lies, beside the calls that the filter makes here as well.
+# How often the host waits for the GPU in a batch, and calls of torch before each wait. The captioner waits after a
+# caption's first token and then after every four; the filter's calls are the copies that say where each text lies, in
+# addition to those that it makes here as well.
 CAPTIONER_WAITS, CAPTIONER_CALLS = 5, 10
 FILTER_WAITS, FILTER_CALLS = 1, 60
 
@@ -77,7 +78,7 @@ class StandIn:
 
 
 def unseen(pixels: Tensor) -> Tensor:
-    """Return tokens (B, 1, 1) of pixels (B, 3, S, S) that nobody looks at: the stand-in's time includes that."""
+    """Return tokens (B, 1, 1) of pixels (B, 3, S, S), which nobody reads: the stand-in's time includes encoding."""
     return pixels[:, :1, 0, 0, None]
 
 
@@ -125,7 +126,7 @@ def make_checkpoint(folder: Path) -> Checkpoint:
 
 
 def once(folder: Path, captions: int, in_hand: int, options: argparse.Namespace) -> dict[str, float]:
-    """Bootstrap all shards, so many units at once, and return what came of it."""
+    """Bootstrap all shards, in_hand units at once; return images a second, the idle share and the CPU time."""
     device, checkpoint = StandIn(), make_checkpoint(folder)
     ids = write_inputs(folder, options.shards, options.unit)
     config = BootstrapConfig(
@@ -151,7 +152,7 @@ def once(folder: Path, captions: int, in_hand: int, options: argparse.Namespace)
 
 
 def measure(worker: BootstrapWorker, units: list[Unit], in_hand: int, device: StandIn) -> dict[str, float]:
-    """Have the worker do all units, some at once as on Ray, and return what came of it."""
+    """Have the worker do all units, in_hand of them at once as on Ray, and return the same figures."""
     images = sum(unit.hi - unit.lo for unit in units)
     start, busy = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(in_hand) as pool:
@@ -194,8 +195,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--in-hand", type=int, nargs="+", default=[1, usual], help=f"units at once (1 {usual})")
     parser.add_argument("--batch", type=int, default=128, help="images (128)")
     parser.add_argument("--unit", type=int, default=2048, help="images, all of a shard (2048)")
-    parser.add_argument("--shards", type=int, default=9, help="(9)")
-    parser.add_argument("--rounds", type=int, default=3, help="(3)")
+    parser.add_argument("--shards", type=int, default=9, help="of a bootstrap (9)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each case (3)")
     parser.add_argument("--json", type=Path, help="file for the figures")
     return parser.parse_args()
 

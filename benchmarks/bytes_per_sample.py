@@ -73,10 +73,10 @@ def measure(server: Server, folder: Path, options: argparse.Namespace) -> dict[s
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=4000)
-    parser.add_argument("--unit", type=int, default=1000, help="samples of a unit")
-    parser.add_argument("--kib", type=int, default=50, help="of an image")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--samples", type=int, default=4000, help="of the shard (4000)")
+    parser.add_argument("--unit", type=int, default=1000, help="samples of a unit (1000)")
+    parser.add_argument("--kib", type=int, default=50, help="of an image (50)")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     return parser.parse_args()
 
 

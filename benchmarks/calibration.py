@@ -5,7 +5,7 @@
 DATA is a folder with `human/dev` (photographs with captions) and `web/alt_text.jsonl` (real alt texts). Photographs
 become web shards, of which a known share carries the alt text of some other picture and the rest a caption of their
 own. A bootstrap scores them with the filter that is given, without a captioner, and with control pairs; `capfilt
-calibrate` then sees nothing of the truth. For each wished false-accept rate it is told which threshold is proposed,
+calibrate` then sees nothing of the truth. Reports for each false-accept rate asked for which threshold is proposed,
 what it lets in of the controls and of the texts that are really wrong, how far it is from the best threshold for that
 rate, and what share of the kept texts is wrong, as estimated and in truth. Prints one JSON object with the figures, the
 machine, versions and date.
@@ -55,13 +55,13 @@ class Silent:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, help="folder with human/dev and web/alt_text.jsonl")
     parser.add_argument("--filter", required=True, help="checkpoint of a filter")
     parser.add_argument("--work", type=Path, required=True, help="folder for shards and run")
-    parser.add_argument("--samples", type=int, default=1000, help="photographs, of those the filter has not seen")
-    parser.add_argument("--noise", type=float, default=0.5, help="share of them whose text is an alt text")
-    parser.add_argument("--controls", type=float, default=0.5, help="share of them that get control pairs")
-    parser.add_argument("--seed", type=int, default=0, help="of which text goes where")
+    parser.add_argument("--samples", type=int, default=1000, help="photographs that the filter has not seen (1000)")
+    parser.add_argument("--noise", type=float, default=0.5, help="share of them whose text is an alt text (0.5)")
+    parser.add_argument("--controls", type=float, default=0.5, help="share of them that get control pairs (0.5)")
+    parser.add_argument("--seed", type=int, default=0, help="of which text goes to which photograph (0)")
     arguments = parser.parse_args()
     work = arguments.work / f"calibration-{arguments.seed}"
     write_shards(arguments, work / "web")

@@ -1,16 +1,16 @@
-"""What do commit, hashing and verification cost an image, beside what its models take?
+"""What do commit, hashing and verification cost an image, compared with its models?
 
     python benchmarks/cost_of_safety.py --json cost_of_safety.json
 
 One shard goes through the run's own functions with texts that a model could have written: its index is read, images
 are hashed and their headers looked at, units are committed, the shard is folded, the run verified. Images are JPEGs of
-noise of about --kib. Counted is CPU time of this process, the least of --rounds, in microseconds an image. Planning,
-which any run needs, and decoding the same images are timed beside it and are no cost of safety.
+noise of about --kib. Reports CPU time of this process, the least of --rounds, in microseconds an image. Planning, which
+any run needs, and decoding the same images are timed too, and are no cost of safety.
 
-Set against it is what models take: --cpu-seconds an image on a CPU (docs/performance.md) and --gpu-rate images a second
-on a GPU. A GPU does not wait for a CPU that works beside it: hashing is done in the threads that decode, and a unit is
-committed while the next one has the models. So at the GPU's speed the cost is a share of one core, and of the cores
-that stand beside a GPU.
+It is compared with what models take: --cpu-seconds an image on a CPU (docs/performance.md) and --gpu-rate images a
+second on a GPU. A GPU does not wait for this work: hashing is done in the threads that decode, and a unit is committed
+while the next one has the models. So at the GPU's speed the cost is given as a share of one core, and of the cores that
+come with a GPU.
 """
 
 import argparse
@@ -183,14 +183,14 @@ def noise(kib: int) -> bytes:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=10_000, help="of the shard")
-    parser.add_argument("--kib", type=int, default=50, help="of an image")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cpu-seconds", type=float, default=2.02, help="of the models, for an image, on a CPU")
-    parser.add_argument("--gpu-rate", type=float, default=1400, help="images a second that a GPU's models take")
-    parser.add_argument("--cores", type=int, default=16, help="beside a GPU")
+    parser.add_argument("--samples", type=int, default=10_000, help="of the shard (10000)")
+    parser.add_argument("--kib", type=int, default=50, help="of an image (50)")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the quickest counts (3)")
+    parser.add_argument("--cpu-seconds", type=float, default=2.02, help="that models take for an image on a CPU (2.02)")
+    parser.add_argument("--gpu-rate", type=float, default=1400, help="images a second of models on a GPU (1400)")
+    parser.add_argument("--cores", type=int, default=16, help="of a machine with one GPU (16)")
     parser.add_argument("--load", default="unknown", help="what else the machine does, for the record")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="file for the figures")
     return parser.parse_args()
 
 

@@ -3,8 +3,8 @@
     python benchmarks/decoders.py --json decoders.json
 
 JPEGs of 640x480 are made ready for models of 384 pixels as a bootstrap does: for each unit some threads that make
-batches ahead. All units are in one process, as where a worker decodes for itself, or each is in one of its own, as with
-`cluster.decode_cpus`; both ways in turns, on processes that stay. Told are images a second and their ratio, with its
+batches ahead. All units are in one process, as when a worker decodes for itself, or each is in one of its own, as with
+`cluster.decode_cpus`. Both ways take turns, on processes that stay. Reports images a second and their ratio, with its
 middle half.
 """
 
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def decode_unit(jpegs: list[bytes], count: int, batch: int, threads: int) -> int:
-    """Make so many images ready, in batches ahead of nobody, and return how many there were."""
+    """Make `count` images ready, in batches that no model waits for, and return how many there were."""
     torch.set_num_threads(1)
     config = BootstrapConfig(input=["-"], run="-", captioner="-", filter="-")
     samples = (Sample(number, str(number), jpeg, "a text") for number, jpeg in enumerate(islice(cycle(jpegs), count)))
@@ -74,7 +74,7 @@ def together(decode: Callable[[], int], units: int) -> int:
 
 
 def wait_for(processes: Executor, works: list[Callable[[], int]]) -> None:
-    """Do works in processes."""
+    """Submit works to processes, and wait for all of them."""
     for future in [processes.submit(work) for work in works]:
         future.result()
 

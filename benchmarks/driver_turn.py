@@ -32,8 +32,8 @@ class Actor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, nargs="+", default=[2, 200, 2000, 4000])
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--calls", type=int, nargs="+", default=[2, 200, 2000, 4000], help="in hand (2 200 2000 4000)")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
     result = {"turns": [turn(calls) for calls in options.calls]} | describe("cpu", "ray")

@@ -2,8 +2,9 @@
 
     python benchmarks/fuzz.py --seconds 300
 
-A case follows from its number alone, so that --first N --cases 1 repeats it. Cases run in a child process: one that
-crashes, hangs or grows is told by its number, its input is kept, and the rest go on. Exit code 1 if there was any.
+A case follows from its number alone, so that --first N --cases 1 repeats it. Cases run in a child process: the number
+of one that fails, crashes, hangs or grows is reported, its input is kept, and the rest go on. Exit code 1 if there was
+any.
 """
 
 import argparse
@@ -68,7 +69,7 @@ def check_samples(samples: list[Sample], parts: list[Sample]) -> None:
 
 
 def bear_cases(first: int, cases: int, seconds: float, keep: Path) -> int:
-    """Run cases in this process and return how many were not borne. Each is announced, in case it is the last."""
+    """Run cases in this process and return how many failed. Each is announced, in case it is the last."""
     warnings.simplefilter("ignore")  # Pillow's, of damaged EXIF data
     signal.signal(signal.SIGALRM, _give_up)
     end, failed, allowed = time.monotonic() + seconds, 0, 1 << 62
@@ -111,10 +112,10 @@ def _give_up(signum: int, frame: object) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--first", type=int, default=0, help="number of the first case")
-    parser.add_argument("--cases", type=int, default=1 << 40)
-    parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()), help="folder for what was not borne")
+    parser.add_argument("--seconds", type=float, default=60, help="to run for at most (60)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case (0)")
+    parser.add_argument("--cases", type=int, default=1 << 40, help="at most (no limit)")
+    parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()), help="folder for inputs that fail")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -134,7 +135,7 @@ def main() -> None:
             failed += 1
         else:
             failed += child.returncode
-    print(f"{number - options.first} cases, {failed} not borne")
+    print(f"{number - options.first} cases, {failed} failed")
     sys.exit(bool(failed))
 
 

@@ -3,8 +3,8 @@
     python benchmarks/look_alikes.py DATA --json look_alikes.json
 
 DATA is a folder of photographs. Each is changed in some ways, and a change counts as found when the hashes of the two
-are within the bits that `capfilt scan` allows. How many pairs of different photographs are as near is told too. Then as
-many hashes as --files, of which a twentieth is near another, are counted. Prints one JSON object with the figures, the
+are within the bits that `capfilt scan` allows. Pairs of different photographs that are as near are counted too. Then as
+many hashes as --files, a twentieth of them near another, are scanned. Prints one JSON object with the figures, the
 machine, versions and date.
 """
 
@@ -61,10 +61,10 @@ def looks(data: bytes) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--photographs", type=int, default=1000)
-    parser.add_argument("--files", type=int, default=1_000_000)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("data", type=Path, help="folder of photographs")
+    parser.add_argument("--photographs", type=int, default=1000, help="that are changed (1000)")
+    parser.add_argument("--files", type=int, default=1_000_000, help="hashes that are scanned (1000000)")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     files = sorted(arguments.data.iterdir())[: arguments.photographs]
     hashes, found = [], dict.fromkeys(CHANGES, 0)

@@ -149,8 +149,8 @@ def _synthetic_texts(count: int, rng: np.random.Generator) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder")
-    parser.add_argument("--candidates", type=int, default=10_000_000)
+    parser.add_argument("folder", help="of the run")
+    parser.add_argument("--candidates", type=int, default=10_000_000, help="of the ledger (10000000)")
     arguments = parser.parse_args()
     print(make(arguments.folder, arguments.candidates).root)
 

@@ -9,9 +9,9 @@ job on a Ray cluster of this machine. JPEGs of 640x480 are read, decoded, captio
 Weights are random, and lively; captions take 20 tokens each. The clock starts when the models have seen their first
 batch and stops when the last commit record lies in the ledger.
 
-Told are images a second, the share of the time in which no batch was in the models, and the operations a second that
-the images need, held against the GPU's fastest matrix product. With --kernels also the milliseconds of each kernel of a
-batch of the first size, for each model by itself.
+Reports images a second, the share of the time in which no batch was in the models, and the operations a second that
+the images need, as a share of the GPU's fastest matrix product. With --kernels, it also reports the milliseconds of
+each kernel of a batch of the first size, for each model by itself.
 """
 
 import argparse
@@ -96,13 +96,13 @@ def save(found: dict[str, object], path: Path | None) -> None:
 
 
 def again_and_again(inputs: Inputs, images: int) -> Inputs:
-    """Return so many images, the distinct ones again and again; their pixels are not repeated."""
+    """Return inputs of `images` images, the distinct ones repeated in turn; their pixels are not repeated."""
     jpegs, texts = (list(itertools.islice(itertools.cycle(each), images)) for each in (inputs.jpegs, inputs.texts))
     return inputs._replace(jpegs=jpegs, texts=texts)
 
 
 def settings(run: Path, models: Folders, n: int, batch: int, options: argparse.Namespace) -> BootstrapConfig:
-    """Return a job of n captions an image, in batches of so many."""
+    """Return a job of n captions an image, in batches of `batch` images."""
     gpu = options.device == "cuda"
     return BootstrapConfig.model_validate(
         {
@@ -127,7 +127,7 @@ def settings(run: Path, models: Folders, n: int, batch: int, options: argparse.N
 
 
 def in_process(config: BootstrapConfig) -> dict[str, float]:
-    """Bootstrap in this process, and return what came of it."""
+    """Bootstrap in this process, and return its outcome."""
     run = start_run(config, NAMES)
     shards = sorted(map(str, Path(config.run).parent.glob("in/*.tar")))
     units = [unit for shard in plan_shards(run, shards) for unit in cut_units(shard, config)]
@@ -138,7 +138,7 @@ def in_process(config: BootstrapConfig) -> dict[str, float]:
 
 
 def on_ray(config: BootstrapConfig) -> dict[str, float]:
-    """Bootstrap on a cluster of this machine, and return what came of it."""
+    """Bootstrap on a Ray cluster of this machine, and return its outcome."""
     bootstrap.run(config, partial(warm, Path(config.run)), checkpoint_hashes(config))
     return outcome(Path(config.run))
 
@@ -151,7 +151,7 @@ def build(config: BootstrapConfig) -> CapFilt:
 
 @cache
 def weights(folder: str) -> Checkpoint:
-    """Return a checkpoint, which stays where a model has brought it."""
+    """Return a checkpoint; it is loaded once, and stays on the device that the first model moved it to."""
     return load(Path(folder))
 
 
@@ -220,10 +220,12 @@ def summary(rounds: list[dict[str, float]], needed: float, peak: float) -> dict[
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=["base", "large", "tiny"], default="base", help="size (base)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda", help="(cuda)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda", help="of the models (cuda)")
     parser.add_argument("--captions", type=int, nargs="+", default=[1, 4, 10], help="for each image (1 4 10)")
-    parser.add_argument("--batch", type=int, nargs="+", default=[128, 256, 512], help="images in a forward pass")
-    parser.add_argument("--modes", nargs="+", choices=["process", "ray"], default=["process", "ray"], help="(both)")
+    parser.add_argument("--batch", type=int, nargs="+", default=[128, 256, 512], help="images (128 256 512)")
+    parser.add_argument(
+        "--modes", nargs="+", choices=["process", "ray"], default=["process", "ray"], help="ways (both)"
+    )
     parser.add_argument("--kernels", type=int, nargs="+", default=[], help="captions of a batch that is traced (none)")
     for name, default, meaning in (
         ("images", 9216, "of all shards"),

@@ -38,10 +38,10 @@ CONFIGS = Path(__file__).parents[1] / "configs" / "photographs"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, help="folder of the photographs and texts")
     parser.add_argument("--work", type=Path, required=True, help="folder for shards, checkpoints and runs")
-    parser.add_argument("--share", type=float, default=1.0, help="of the steps of each config, for a quick look")
-    parser.add_argument("--workers", type=int, default=2, help="Ray actors")
+    parser.add_argument("--share", type=float, default=1.0, help="of the steps of each config, for a quick look (1.0)")
+    parser.add_argument("--workers", type=int, default=2, help="Ray actors (2)")
     arguments = parser.parse_args()
     started = time.monotonic()
     data, work = arguments.data.absolute(), arguments.work.absolute() / "photographs"

@@ -3,9 +3,9 @@
     python benchmarks/scale.py --shards 300 1000 3000 --json whole.json
     python benchmarks/scale.py --listed --shards 1000 10000 100000 --json listed.json
 
-As it stands, everything is done: shards are planned, two Ray actors take their units through capfilt_unit with models
-that give canned texts, units are committed and folded, half of the ledger is put aside for the scan of a run that is
-resumed and brought back, then come a start with nothing left, `capfilt stats` and `capfilt verify`.
+Without --listed, everything is done: shards are planned, two Ray actors take their units through capfilt_unit with
+models that give canned texts, units are committed and folded, half of the ledger is put aside for the scan of a run
+that is resumed and brought back, then come a start with nothing left, `capfilt stats` and `capfilt verify`.
 
 With --listed the shards are planned and looked for in the ledger as ever, units pass through the same driver loop, but
 actors return counts instead of working, and the ledger holds names without content, since a start only lists it: so
@@ -109,7 +109,7 @@ def scan(folder: Path, options: argparse.Namespace) -> Figures:
 
 
 def start_again(folder: Path, options: argparse.Namespace) -> Figures:
-    """Start a run of which nothing is left."""
+    """Start a run again that is complete."""
     return {"summary": bootstrap.run(job_config(folder, options), build_null, NAMES, local=True)}
 
 
@@ -228,14 +228,14 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shards", type=int, nargs="+", default=[100, 300, 1000])
-    parser.add_argument("--samples", type=int, default=4, help="of a shard")
-    parser.add_argument("--unit", type=int, default=2, help="samples of a unit")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--shards", type=int, nargs="+", default=[100, 300, 1000], help="of each run (100 300 1000)")
+    parser.add_argument("--samples", type=int, default=4, help="of a shard (4)")
+    parser.add_argument("--unit", type=int, default=2, help="samples of a unit (2)")
+    parser.add_argument("--workers", type=int, default=2, help="Ray actors (2)")
     parser.add_argument("--listed", action="store_true", help="measure the driver alone")
-    parser.add_argument("--folder", help="for the shards and runs; the system's own for temporary files by default")
+    parser.add_argument("--folder", help="for the shards and runs (the system's folder for temporary files)")
     parser.add_argument("--load", default="unknown", help="what else the machine does, for the record")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="file for the figures")
     return parser.parse_args()
 
 

@@ -71,7 +71,7 @@ with capfilt.open_run(sys.argv[1]) as opened:
             cut(opened, [name])
             print(json.dumps({"by": name, "seconds": round(time.perf_counter() - start, 2)}), flush=True)
 """
-"""Cuts a run that is open by one kind after the other, and tells how long each took."""
+"""Cuts an open run by one kind after the other, and prints how long each took."""
 
 
 def ask(run: str, question: str, folder: str) -> dict[str, float]:
@@ -101,13 +101,13 @@ def by_each(run: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--candidates", type=int, default=10_000_000)
-    parser.add_argument("--folder", default="/tmp/capfilt-big-ledger")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--candidates", type=int, default=10_000_000, help="of the ledger (10000000)")
+    parser.add_argument("--folder", default="/tmp/capfilt-big-ledger", help="of the ledger (/tmp/capfilt-big-ledger)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each question (3)")
     parser.add_argument(
         "--only", nargs="*", default=["by", *QUESTIONS], help="names of questions, and by for --by each"
     )
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     run = make(arguments.folder, arguments.candidates).root
     known = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else {}

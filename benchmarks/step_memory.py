@@ -6,9 +6,9 @@
 
 The step is that of training: three losses, momentum copies and queues, AdamW. For each number of last blocks that both
 halves recompute (device.recompute_vision and device.recompute_text), a fresh process takes a step, which makes the
-optimiser's state, and then the one that counts. Told is the most that was taken: of a GPU by torch's own count, and
-what of it is held between steps (weights, copies, queues, optimiser's state); else of the whole process by the
-kernel's. Prints one JSON object.
+optimiser's state, and then the one that counts. Reports the peak: on a GPU that of torch's allocator, and what is held
+between steps (weights, copies, queues, optimiser's state); on a CPU that of the whole process, by the kernel's count.
+Prints one JSON object.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def measure(options: argparse.Namespace, blocks: int) -> dict[str, float]:
 
 
 def _held(device: str) -> dict[str, float]:
-    """Forget the most that a GPU gave so far, and return what it gives now. A process keeps no such account."""
+    """Reset a GPU's peak, and return what is held now; for a CPU nothing counts that."""
     if device != "cuda":
         return {}
     torch.cuda.synchronize()

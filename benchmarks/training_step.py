@@ -7,7 +7,7 @@
 Both start from the same weights, and first have to give the same losses and momentum features on the same batch, over
 two steps (float32, no dropout, likeliest negatives). Then all forms take steps in turns, so that what else the machine
 does falls on all of them, and the ratios are those of the same round. --levers adds the plain form with each lever
-alone. Operations a second are those of our step's matrix products; beside them stands what one large product reaches.
+alone. Operations a second are those of our step's matrix products, next to the rate of one large product.
 """
 
 import argparse

@@ -13,5 +13,5 @@ def test_some_hundred_damaged_files_are_borne(tmp_path):
 
     result = subprocess.run(command, capture_output=True, text=True)
 
-    assert result.stdout == "300 cases, 0 not borne\n", result.stderr[-2000:]
+    assert result.stdout == "300 cases, 0 failed\n", result.stderr[-2000:]
     assert (result.returncode, list(tmp_path.iterdir())) == (0, [])
