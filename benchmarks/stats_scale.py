@@ -104,9 +104,9 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=10_000_000, help="of the ledger (10000000)")
     parser.add_argument("--folder", default="/tmp/capfilt-big-ledger", help="of the ledger (/tmp/capfilt-big-ledger)")
     parser.add_argument("--rounds", type=int, default=3, help="of each question (3)")
-    parser.add_argument(
-        "--only", nargs="*", default=["by", *QUESTIONS], help="names of questions, and by for --by each"
-    )
+    names = ["by", *QUESTIONS]
+    meaning = "questions to ask, by for --by each (all)"
+    parser.add_argument("--only", nargs="*", choices=names, default=names, metavar="NAME", help=meaning)
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     run = make(arguments.folder, arguments.candidates).root

@@ -5,6 +5,7 @@ from functools import partial
 from itertools import count
 from threading import Thread
 from typing import Any
+from unittest.mock import Mock, create_autospec
 from weakref import finalize
 
 import pytest
@@ -216,6 +217,18 @@ def test_what_was_captured_goes_while_no_other_thread_captures(make, fails_at):
     with pytest.raises(torch.OutOfMemoryError):
         in_parts(torch.arange(1.0))
     assert alone == [True]
+
+
+def test_a_graph_is_captured_on_the_stream_of_its_thread_after_a_call_without_it(monkeypatch):
+    """torch's own class tells which arguments it takes; what it does needs a GPU."""
+    begin, graph = create_autospec(torch.cuda.graph), Mock()
+    monkeypatch.setattr("torch.cuda.graph", begin)
+    for name, found in (("CUDAGraph", graph), ("graph_pool_handle", "pool"), ("current_stream", "stream")):
+        monkeypatch.setattr(f"torch.cuda.{name}", Mock(return_value=found))
+    alone: list[bool] = []
+    result, replay = graph_capture()(lambda: alone.append(ALONE.locked()) or len(alone))
+    assert (alone, result, replay) == ([False, True], 2, graph.replay)
+    begin.assert_called_once_with(graph, "pool", "stream", capture_error_mode="thread_local")
 
 
 def add(state: torch.Tensor, given: tuple[torch.Tensor, int]) -> torch.Tensor:
