@@ -28,7 +28,7 @@ def find_batch_size(models: CapFilt, clock: Callable[[], float] = time.perf_coun
 
     Args:
         models: both models, on their device.
-        clock: tells seconds.
+        clock: returns the time in seconds.
     """
     best, chosen = 0.0, MIN_BATCH
     for size, rate in _rates(models, clock):
@@ -63,9 +63,9 @@ def _seconds(models: CapFilt, size: int, clock: Callable[[], float]) -> float:
 
 
 def _fill(models: CapFilt, size: int) -> None:
-    """Have a batch in each model at once, as units do that share a device. What does not fit is computed in parts.
+    """Have a batch in each model at once, as units that share a device do. What does not fit is computed in parts.
 
-    The filter's was captioned before: models with one tower hand on what they have seen of it, which must be complete.
+    The filter's batch was captioned before: models with one tower pass on its image tokens, which must be complete.
     """
     (for_captioner, for_filter), (others, _) = _pixels(models, size), _pixels(models, size)
     models.captioner.caption(for_captioner, range(size))

@@ -35,7 +35,7 @@ def build_models(config: BootstrapConfig) -> CapFilt:
 
 
 def outline_models(config: BootstrapConfig) -> CapFilt:
-    """Return the models as build_models does, without their weights: the files' headers tell all but the values.
+    """Return the models as build_models does, but without values: only the headers of the files are read.
 
     Raises:
         CheckpointError, ConfigError: as build_models, but for the device.

@@ -131,7 +131,7 @@ def test_what_was_taken_drawn_and_left_out_is_told(settings, folder, caplog):
     ],
 )
 def test_other_sizes_are_told_with_what_to_set(settings, folder, changes, told):
-    with pytest.raises(CheckpointError, match=f"bert: is a BERT of other sizes; {told}"):
+    with pytest.raises(CheckpointError, match=f"bert: holds a BERT of other sizes; {told}"):
         started(settings.model_copy(update=changes), folder)
 
 

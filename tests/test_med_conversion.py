@@ -108,7 +108,7 @@ def test_an_original_file_becomes_a_transformers_folder_that_scores_as_the_origi
 
 
 def test_momentum_copies_that_are_left_behind_are_told(folder, original, tmp_path):
-    left = "; its momentum copies and queues stay behind: to go on with them, tune a filter from the source\n"
+    left = "; its momentum copies and queues are not converted: to continue with them, tune a filter from the source\n"
     heads = ("--vision-heads", 4, "--text-heads", 4)
     assert convert(original("pretrain"), tmp_path / "ours", *heads).output.endswith(left)
     assert not convert(original("vqa"), tmp_path / "none", *heads).output.endswith(left)
@@ -173,7 +173,7 @@ class TestMistakes:
 
     def test_heads_for_a_folder_that_tells_its_own(self, folder, tmp_path):
         result = convert(folder, tmp_path / "out", "--text-heads", 4)
-        self.refused(result, "its config.json tells the attention heads; leave them out")
+        self.refused(result, "its config.json states the attention heads; leave them out")
 
     def test_heads_that_do_not_divide_the_width(self, original, tmp_path):
         result = convert(original("pretrain"), tmp_path / "out", "--vision-heads", 5, "--text-heads", 4)

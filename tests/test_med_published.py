@@ -216,5 +216,5 @@ class TestAttentionHeads:
 
     @pytest.mark.parametrize("folder", ["BlipForImageTextRetrieval"], indirect=True)
     def test_a_folder_is_not_told_them(self, folder):
-        with pytest.raises(CheckpointError, match=r"its config\.json tells the attention heads; leave them out"):
+        with pytest.raises(CheckpointError, match=r"its config\.json states the attention heads; leave them out"):
             load_any(folder[0], heads=(2, None))

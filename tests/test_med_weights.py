@@ -29,7 +29,7 @@ def test_a_state_dict_is_read_alone_or_under_the_key_model(tmp_path):
         ({"a": torch.ones(2).to(torch.complex64)}, "holds no state dict"),
         ({"a": torch.ones(2, device="meta")}, "holds no state dict"),
         ({"a": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, "holds no state dict"),
-        ({"a": pytest.raises}, "holds something else than tensors, which is never unpickled"),
+        ({"a": pytest.raises}, "holds something other than tensors, which is never unpickled"),
     ],
 )
 def test_anything_but_tensors_is_refused(tmp_path, value, message):

@@ -11,7 +11,7 @@ from capfilt.turns import UNSHARED, Turn
 
 
 class Scores(NamedTuple):
-    """What a filter says of one (image, text) pair."""
+    """A filter's scores of one (image, text) pair."""
 
     itm: float  # P(match), in [0, 1]
     itc: float | None = None  # cosine of the contrastive features, in [-1, 1]; None when the filter has none

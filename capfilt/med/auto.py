@@ -1,4 +1,4 @@
-"""The settings of a device left to the machine. No tower is imported: timm takes seconds, and a driver has none."""
+"""Device settings that are "auto", resolved. No vision tower is imported: timm takes seconds, and a driver has none."""
 
 import torch
 

@@ -80,4 +80,4 @@ def _check(folder: Path, values: dict[str, object], sizes: TextConfig) -> None:
     if isinstance(longest, int) and longest < sizes.positions:
         wrong.append(f"model.positions: {longest}")
     if wrong:
-        raise CheckpointError(f"{folder}: is a BERT of other sizes; set {', '.join(wrong)}")
+        raise CheckpointError(f"{folder}: holds a BERT of other sizes; set {', '.join(wrong)}")

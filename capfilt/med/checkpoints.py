@@ -101,12 +101,12 @@ def load_any(path: Path, image_size: int | None = None, heads: HeadCounts = (Non
             lists what is missing or left over.
     """
     require_place(path)
-    if path.name == WEIGHTS and path.with_name(CONFIG).is_file():  # tensors alone do not tell all sizes
+    if path.name == WEIGHTS and path.with_name(CONFIG).is_file():  # tensors alone do not give all sizes
         raise CheckpointError(f"{path}: holds a checkpoint's weights alone; give its folder, {path.parent}")
     if not path.is_dir():
         return _published(load_tensors(path), heads, path, image_size)
     if any(heads):
-        raise CheckpointError(f"{path}: its config.json tells the attention heads; leave them out")
+        raise CheckpointError(f"{path}: its config.json states the attention heads; leave them out")
     values = load_json(path / CONFIG)
     if str(values.get("model_type")) in SIZES:
         return _load_own(path, values, image_size)
@@ -187,7 +187,7 @@ def _published(state: dict[str, Tensor], heads: HeadCounts, path: Path, image_si
     except ValidationError as error:
         raise CheckpointError(f"{path}: {_reason(error)}; give sizes that fit its tensors") from None
     except (KeyError, IndexError, ValueError) as error:
-        raise CheckpointError(f"{path}: its tensors do not tell the sizes of a BLIP model: {error}") from None
+        raise CheckpointError(f"{path}: its tensors do not give the sizes of a BLIP model: {error}") from None
     return _build(config, ours, path)
 
 
@@ -195,14 +195,14 @@ def _load_transformers(folder: Path, values: dict[str, object]) -> tuple[dict[st
     vision, text = values.get("vision_config"), values.get("text_config")
     if values.get("model_type") != "blip" or not isinstance(vision, dict) or not isinstance(text, dict):
         raise CheckpointError(f"{folder}: config.json is of model type {values.get('model_type')}; med or blip is read")
-    for part, told, epsilons in (
+    for part, sizes, epsilons in (
         ("vision_config", vision, VISION_EPS),
         ("text_config", text, (TextConfig().norm_eps,)),
     ):
         for key, known in (("hidden_act", ("gelu",)), ("layer_norm_eps", epsilons)):
-            if told.get(key, known[0]) not in known:
+            if sizes.get(key, known[0]) not in known:
                 raise CheckpointError(
-                    f"{folder}: config.json has {part}.{key}: {told[key]}, MED has {known[0]}; give another model"
+                    f"{folder}: config.json has {part}.{key}: {sizes[key]}, MED has {known[0]}; give another model"
                 )
     # Some transformers releases omit values that equal their own defaults, which are not BLIP's for the text half.
     return load_tensors(weights_file(folder)), (

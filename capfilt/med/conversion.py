@@ -40,7 +40,7 @@ def convert(
         architecture, meaning = LAYOUTS[to].architecture, MEANINGS[type(checkpoint)]
         raise CheckpointError(f"{source}: holds {meaning}, which {architecture} cannot be; --to med is possible")
     vision, text = checkpoint.model.config.vision, checkpoint.model.config.text
-    left = "; its momentum copies and queues stay behind: to go on with them, tune a filter from the source"
+    left = "; its momentum copies and queues are not converted: to continue with them, tune a filter from the source"
     return (
         f"{target}: {' and '.join(written)} as {to}, {vision.image_size} pixels, "
         f"{vision.heads} head{'s' * (vision.heads > 1)} in the vision tower and {text.heads} in the text stack"

@@ -14,6 +14,6 @@ MAKERS = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel"}  # by the name that th
 
 
 def maker() -> str:
-    """Return "AMD" or "Intel", whichever made the processor; "" for others, and where it cannot be told."""
+    """Return "AMD" or "Intel", whichever made the processor; "" for others, and where the system does not say."""
     text = CPUINFO.read_text() if CPUINFO.is_file() else ""
     return next((maker for name, maker in MAKERS.items() if name in text), "")

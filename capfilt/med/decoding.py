@@ -76,7 +76,7 @@ class DecodingState:
         return len(open_) > 0
 
     def finish(self) -> Generated:
-        """Return all captions as they stand."""
+        """Return all captions, as far as they are written."""
         logprobs = self.logprobs.sum(dim=1)  # (r,)
         if self.left is None:
             return Generated(self.ids.clone(), logprobs)

@@ -140,7 +140,7 @@ def resume_published(momentum: Momentum, state: Mapping[str, Tensor], where: str
 
 
 def save_momentum(momentum: Momentum, file: Path) -> None:
-    """Write copies and queues, with which a fine-tune of the same model goes on."""
+    """Write copies and queues, from which a fine-tune of the same model continues."""
     with staged(str(file)) as partial:
         save_file({name: tensor.contiguous() for name, tensor in momentum.state_dict().items()}, partial)
 

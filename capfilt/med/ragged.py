@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Padding(NamedTuple):
-    """Where each row of a list stands in a rectangle of its groups, padded to equal length."""
+    """The place of each row of a list in a rectangle of its groups, padded to equal length."""
 
     flat: Tensor  # int64 (T,), index in the flattened rectangle
     groups: int

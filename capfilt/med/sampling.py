@@ -75,8 +75,8 @@ def nucleus(scores: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
         short = probabilities.sum(dim=1) < top_p  # (R,)
         if short.any():
             # Sorting may order equal scores differently, so only short rows take its result, whatever the batch.
-            behind = (0, scores.shape[1] - ids.shape[1])
-            probabilities, ids = F.pad(probabilities, behind), F.pad(ids, behind)  # (R, V), (R, V)
+            padding = (0, scores.shape[1] - ids.shape[1])
+            probabilities, ids = F.pad(probabilities, padding), F.pad(ids, padding)  # (R, V), (R, V)
             probabilities[short], ids[short] = _all_likely(scores[short])
     return cut(probabilities, top_p), ids
 

@@ -104,7 +104,7 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, ids: Tensor, start: int = 0) -> Tensor:
-        """Return the embeddings (R, L, D) of ids (R, L), whose first token stands at position start."""
+        """Return the embeddings (R, L, D) of ids (R, L), whose first token is at position start."""
         end = start + ids.shape[1]
         if end > self.positions.num_embeddings:
             raise ValueError(f"text has {end} tokens, the model takes {self.positions.num_embeddings}; truncate it")

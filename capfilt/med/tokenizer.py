@@ -120,9 +120,9 @@ def _difference(found: tokenizers.Tokenizer, words: list[str]) -> str:
     for key in ("normalizer", "pre_tokenizer"):
         if (part := str(getattr(found, key))) != str(getattr(ours, key)):
             return f"its {key} is {part}"
-    behind = {"[DEC]": len(words), "[ENC]": len(words) + 1}
+    added = {"[DEC]": len(words), "[ENC]": len(words) + 1}
     for number, token in found.get_added_tokens_decoder().items():
-        if token.content not in SPECIAL and behind.get(token.content) != number:
+        if token.content not in SPECIAL and added.get(token.content) != number:
             return f"it adds the token {token.content} as {number}"
     return ""
 

@@ -51,7 +51,7 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError:
         # torch's own message explains how to execute what the file holds.
         raise CheckpointError(
-            f"{file}: holds something else than tensors, which is never unpickled; save its state dict alone"
+            f"{file}: holds something other than tensors, which is never unpickled; save its state dict alone"
         ) from None
     except (SafetensorError, *DAMAGE) as error:
         if isinstance(error, OSError) and error.errno in OUTAGE:
@@ -85,8 +85,9 @@ def check_unpacked(file: Path, remedy: str) -> None:
     with zipfile.ZipFile(file) as archive:
         unpacked, size = sum(member.file_size for member in archive.infolist()), file.stat().st_size
     if unpacked > size:
-        told = f"unpacks to {unpacked} bytes, the file has {size}: not read"
-        raise CheckpointError(f"{file}: {told}; {remedy}, which does not pack it")
+        raise CheckpointError(
+            f"{file}: unpacks to {unpacked} bytes, the file has {size}: not read; {remedy}, which does not compress"
+        )
 
 
 def _is_weight(name: object, value: object) -> bool:
