@@ -68,13 +68,13 @@ def look_at(root: str) -> Standing:
         driver = find_driver(root)  # it may have started between the two reads, and begun a record
     if driver is None and record is None:
         return _without_record(root)
-    if driver is not None and driver[1]:
+    if driver is not None and driver.seems_alive:
         state = "stopping" if stop_requested(root) else "running"
     elif record is not None and record.phase in _ENDS:
         state = record.phase
     else:
         state = "died"
-    return Standing(root, state, driver and driver[0], record, job=_begun_job(root, record))
+    return Standing(root, state, driver, record, job=_begun_job(root, record))
 
 
 def render_standing(standing: Standing, submitted: bool = False) -> str:

@@ -18,21 +18,30 @@ def cut_units(
 ) -> list[Unit]:
     """Return the units of a shard that are left to do, given the names of the committed ones.
 
-    Each unit holds those of the held samples that lie in it.
-
-    Every unit begins at a multiple of the batch size, even if unit_size has changed since the others
-    were cut. A shard without samples has one unit without samples.
+    Each unit holds those of the held samples that lie in it. Every unit begins at a multiple of the batch size, even if
+    unit_size has changed since the committed ones were cut. A shard without samples has one unit without samples.
     """
-    step = unit_step(config)
+    return cut(shard, gaps(shard, committed), unit_step(config), held)
+
+
+def gaps(shard: Shard, committed: Collection[str] = ()) -> list[range]:
+    """Return the ranges of a shard's positions that are not committed; an empty range for a shard without samples."""
     if not shard.samples:
-        return [] if committed else [Unit(shard, 0, 0)]
+        return [] if committed else [range(0)]
     found = [Unit(shard, *parse_name(name)) for name in committed]
     done = without_overlap(cover(found, shard.samples))  # overlapping units that fit nowhere are done anew
-    units, position = [], 0
-    for unit in [*done, Unit(shard, shard.samples, shard.samples)]:
-        units += [piece(shard, start, min(start + step, unit.lo), held) for start in range(position, unit.lo, step)]
-        position = unit.hi
-    return units
+    starts = [0, *(unit.hi for unit in done)]
+    ends = [*(unit.lo for unit in done), shard.samples]
+    return [range(lo, hi) for lo, hi in zip(starts, ends, strict=True) if lo < hi]
+
+
+def cut(shard: Shard, left: Iterable[range], step: int, held: Sequence[Held]) -> list[Unit]:
+    """Return the units of a shard's gaps, each of up to `step` samples."""
+    return [
+        piece(shard, lo, min(lo + step, gap.stop), held)
+        for gap in left
+        for lo in gap[::step] or [gap.start]  # an empty gap is one unit without samples
+    ]
 
 
 def unit_step(config: BootstrapConfig) -> int:

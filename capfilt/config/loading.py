@@ -114,8 +114,9 @@ def _override(values: dict[str, object], overrides: Sequence[str]) -> dict[str, 
 
 def _value(text: str, override: str) -> object:
     try:
-        node = yaml.compose(text, _Loader)
-        value: object = yaml.load(text, _Loader)  # noqa: S506 (as above)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        value: object = loader.construct_document(node) if node else None
     except _FAULTS:
         raise ConfigError(
             f"--set {redact(override)}: the value is not YAML; quote it for the shell, such as "

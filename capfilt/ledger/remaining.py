@@ -5,7 +5,6 @@ A complete shard that lacks a table in the listing counts as not begun.
 Only the shards, and the units of shards in work, are in memory: a run of a billion samples has a million units.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 
 from capfilt import storage
@@ -16,7 +15,7 @@ from capfilt.ledger.quarantine import quarantined, quarantined_shards
 from capfilt.ledger.tables import committed_units, recorded
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run
-from capfilt.units import cut_units, unit_step
+from capfilt.units import cut, gaps, unit_step
 
 
 class Remaining:
@@ -30,34 +29,35 @@ class Remaining:
     """
 
     def __init__(self, run: Run, config: BootstrapConfig, shards: Sequence[Shard]) -> None:
-        self._run, self._config, self._shards = run, config, shards
+        self._run, self._shards, self._step = run, shards, unit_step(config)
         files, folders = storage.list_entries(run.ledger)
         complete = recorded(files)
         self.broken = broken_shards(run, [shard.id for shard in shards if shard.id in complete], frozenset(files))
-        self._complete = complete - self.broken.keys()
+        complete -= self.broken.keys()
         begun = set(folders) - self.broken.keys()
-        in_work = [shard for shard in shards if shard.id in begun and shard.id not in self._complete]
-        names = map_in_threads(lambda shard: committed_units(run, shard), in_work)
-        self._committed = {shard.id: found for shard, found in zip(in_work, names, strict=True)}
+        in_work = [shard for shard in shards if shard.id in begun and shard.id not in complete]
+        committed = map_in_threads(lambda shard: committed_units(run, shard), in_work)
+        self._gaps = {shard.id: [] if shard.id in complete else gaps(shard) for shard in shards}
+        self._gaps |= {shard.id: gaps(shard, names) for shard, names in zip(in_work, committed, strict=True)}
         self._with_held = quarantined_shards(run)
         self._left: dict[str, int] = {}  # samples of the shards in work, by id
         self.total = sum(shard.samples for shard in shards)
-        self._uncommitted = {shard.id: self._samples_left(shard) for shard in shards}
-        self._open = sum(self._uncommitted.values())  # samples that have not been counted
+        self._open = sum(map(self.uncommitted, shards))  # samples that have not been counted
         self.done = self.total - self._open
-        self.ready = [shard for shard in shards if shard.id in begun and not self._cut(shard)]
+        self.ready = [shard for shard in shards if shard.id in begun and not self._gaps[shard.id]]
 
     def __iter__(self) -> Iterator[Unit]:
         """Yield the units that are left, shard by shard, in the order of the plan."""
         for shard in self._shards:
-            units = self._cut(shard)
-            if units:
-                self._left[shard.id] = _samples(units)
-                yield from units
+            left = self._gaps[shard.id]
+            if left:
+                self._left[shard.id] = self.uncommitted(shard)
+                held = quarantined(self._run, shard) if shard.id in self._with_held else ()
+                yield from cut(shard, left, self._step, held)
 
     def __length_hint__(self) -> int:
         """Return how many units were left when the run was started."""
-        return sum(self._count(shard) for shard in self._shards)
+        return sum(len(gap[:: self._step]) or 1 for left in self._gaps.values() for gap in left)
 
     def count(self, unit: Unit) -> bool:
         """Count a unit, or a piece of one, as committed; return whether it was the last of its shard."""
@@ -75,24 +75,4 @@ class Remaining:
 
     def uncommitted(self, shard: Shard) -> int:
         """Return how many samples of a shard were left when the run was started; 0 for one that is not among them."""
-        return self._uncommitted.get(shard.id, 0)
-
-    def _samples_left(self, shard: Shard) -> int:
-        if shard.id in self._committed:
-            return _samples(cut_units(shard, self._config, self._committed[shard.id]))
-        return 0 if shard.id in self._complete else shard.samples
-
-    def _count(self, shard: Shard) -> int:
-        if shard.id in self._committed:
-            return len(cut_units(shard, self._config, self._committed[shard.id]))
-        return 0 if shard.id in self._complete else max(1, math.ceil(shard.samples / unit_step(self._config)))
-
-    def _cut(self, shard: Shard) -> list[Unit]:
-        if shard.id in self._complete:
-            return []
-        held = quarantined(self._run, shard) if shard.id in self._with_held else ()
-        return cut_units(shard, self._config, self._committed.get(shard.id, ()), held)
-
-
-def _samples(units: Sequence[Unit]) -> int:
-    return sum(unit.hi - unit.lo for unit in units)
+        return sum(map(len, self._gaps.get(shard.id, ())))

@@ -54,6 +54,12 @@ class Owner:
     started: Moment
     renewed: Moment
 
+    @property
+    def seems_alive(self) -> bool:
+        """Whether the driver seems alive from here: its lease is fresh and, on this machine, its process exists."""
+        here = (self.host, self.processes) == (socket.gethostname(), _processes())
+        return time.time() - self.renewed < EXPIRY and (not here or _is_running(self.pid))
+
     def __str__(self) -> str:
         return f"pid {self.pid} on {self.host}, at work since {local_time(self.started)}"
 
@@ -115,7 +121,7 @@ def hold_lease(root: str, force: bool = False, lost: Callable[[], None] = lambda
     Raises:
         RunError: another driver is at work on the run, or the folder cannot be made.
     """
-    path, now = storage.join(root, "lease.json"), time.time()
+    path, now = _path(root), time.time()
     if force:
         require_folder(root)
     else:
@@ -159,26 +165,24 @@ def require_folder(root: str) -> None:
 def require_free(root: str) -> None:
     """Raise RunError if a driver is at work on a run, or the run folder's path is that of a file."""
     require_folder(root)
-    path, now = storage.join(root, "lease.json"), time.time()
-    found = _read(path)
-    if found is not None and _alive(found, now):
-        wait = timedelta(seconds=round(found.renewed + EXPIRY - now))
+    found, now = find_driver(root), time.time()
+    if found is not None and found.seems_alive:
+        wait, ago = timedelta(seconds=round(found.renewed + EXPIRY - now)), max(0, now - found.renewed)
         raise RunError(
-            f"{path}: another driver is at work on this run: {found}, last seen {max(0, now - found.renewed):.0f} s "
-            f"ago; let it finish or end it. If it is dead, wait {wait}, or run again with --force (bootstrap only)"
+            f"{_path(root)}: another driver is at work on this run: {found}, last seen {ago:.0f} s ago; let it finish "
+            f"or end it. If it is dead, wait {wait}, or run again with --force (bootstrap only)"
         )
 
 
-def find_driver(root: str) -> tuple[Owner, bool] | None:
-    """Return the driver that holds a run, and whether it seems alive from here; None if nobody holds it."""
-    found = _read(storage.join(root, "lease.json"))
-    return None if found is None else (found, _alive(found, time.time()))
+def find_driver(root: str) -> Owner | None:
+    """Return the driver that holds the lease of a run, alive or not; None if nobody holds it."""
+    return _read(_path(root))
 
 
 def is_free(root: str) -> bool:
     """Return whether no driver seems to be at work on a run from here."""
     found = find_driver(root)
-    return found is None or not found[1]
+    return found is None or not found.seems_alive
 
 
 def _keep(lease: Lease, lost: Callable[[], None], done: threading.Event) -> None:
@@ -191,12 +195,6 @@ def _keep(lease: Lease, lost: Callable[[], None], done: threading.Event) -> None
             return
         except OSError as error:  # the next renewal may do better
             logger.warning("the lease was not renewed: %s", error)
-
-
-def _alive(owner: Owner, now: float) -> bool:
-    if (owner.host, owner.processes) == (socket.gethostname(), _processes()) and not _is_running(owner.pid):
-        return False
-    return now - owner.renewed < EXPIRY
 
 
 def _is_running(pid: int) -> bool:
@@ -215,6 +213,10 @@ def _processes() -> str:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
+
+
+def _path(root: str) -> str:
+    return storage.join(root, "lease.json")
 
 
 def _read(path: str) -> Owner | None:
