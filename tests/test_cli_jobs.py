@@ -74,7 +74,7 @@ def test_the_journal_stands_in_for_the_log_of_a_job(done):
     lines = capfilt("logs", done).output.splitlines()
 
     assert [line.split("  ")[1] for line in lines if line[0] != " "] == ["start", "end"]
-    assert lines[0].endswith("  samples: 63  left_out: none")
+    assert lines[0].endswith("  samples: 63")
 
 
 def test_the_number_of_a_job_goes_with_its_cluster(done):

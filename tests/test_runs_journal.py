@@ -121,7 +121,7 @@ def test_an_event_is_a_line_and_lists_are_below_it(tmp_path):
     assert list(read_journal(str(tmp_path))) == [
         "t0  start  units: 3  left_out: \n    a.tar\n    b.tar",
         '{"time": "t1", "eve',
-        "t2  end  summary: one\n    two  failed: none",
+        "t2  end  summary: one\n    two",
         "[" * 100_000,
         '{"time": "t2"}',
         "5",

@@ -13,6 +13,7 @@ from ray.exceptions import (
     OutOfMemoryError,
     RayActorError,
     RayError,
+    RaySystemError,
 )
 
 from capfilt.config import Cluster
@@ -189,3 +190,11 @@ def test_a_worker_that_cannot_be_built_may_be_built_later_where_a_store_may_come
 def test_an_error_that_the_user_can_mend_is_told_as_it_is():
     cause = ConfigError("a key")
     assert unbuilt(cause) is cause
+
+
+def test_a_node_that_lacks_the_code_of_the_job_is_told_in_a_line():
+    error = "ModuleNotFoundError: No module named 'capfilt'"
+
+    told = str(unbuilt(RaySystemError("No module named 'capfilt'", f"Traceback:\n  ...\n{error}\n")))
+
+    assert told == f"no worker can be built: {error}; install on every node what this one has"

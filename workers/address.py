@@ -1,11 +1,27 @@
-"""Does anything answer at a cluster's address? Ray itself tries for many minutes before it says that nothing does."""
+"""Does anything answer at a cluster's address?
 
+Ray takes many minutes to say that nothing does. If the head is lost later, Ray's core ends the process of the driver.
+"""
+
+import os
 import re
 import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 
+from capfilt.background import in_background
 from capfilt.errors import NoAnswerError
+from capfilt.logs import say_error
+from workers.signals import end_process
 
 PATIENCE = 10.0  # seconds
+LOOK = 5.0  # seconds between two looks for the head of a cluster
+# Seconds before the moment at which Ray's core, without its head, ends the process.
+ORDERLY_END = 30.0  # when the driver is told to end in good order
+LAST_MOMENT = 10.0  # when it is ended anyway: it may wait within Ray, where no signal reaches it
 # A cluster asks for a token if "ray start" finds one, such as Ray leaves behind when it runs on a single machine;
 # clients do not send it by themselves.
 TOKEN = (
@@ -33,3 +49,44 @@ def require_answer(
             f"{key}: {address} does not answer ({error}); start the cluster (ray start --head), give its "
             f"address{or_else}"
         ) from None
+
+
+@contextmanager
+def ended_without_head(address: str, head: str) -> Iterator[None]:
+    """End the block with NoAnswerError when the head of its cluster is lost, or the process if that takes too long.
+
+    Args:
+        address: as Ray takes it, for the message.
+        head: host:port.
+    """
+    limit = float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60")) - ORDERLY_END  # noqa: SIM112, Ray's
+    error = NoAnswerError(
+        f"cluster.address: {address}: the head of the cluster ({head}) has not answered for {limit:g} s; "
+        "when it is back, run the same again to go on"
+    )
+    lost = threading.Event()
+    with in_background(partial(_watch, head, limit, lost, error)):
+        try:
+            yield
+        except SystemExit:
+            if not lost.is_set():
+                raise
+            raise error from None
+
+
+def _watch(head: str, limit: float, lost: threading.Event, error: NoAnswerError, done: threading.Event) -> None:
+    answered = time.monotonic()
+    while not done.wait(LOOK):
+        try:
+            require_answer(head)
+            answered = time.monotonic()
+        except NoAnswerError:
+            if time.monotonic() - answered > limit:
+                break
+    else:
+        return
+    lost.set()
+    end_process()
+    if not done.wait(ORDERLY_END - LAST_MOMENT):
+        say_error(f"Error: {error}")
+        os._exit(error.exit_code)

@@ -4,10 +4,11 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple, TypeVar, cast
 
 import ray
+import ray.util.client
 from ray._private import utils as ray_utils
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import (  # type: ignore[attr-defined]
@@ -22,7 +23,7 @@ from capfilt.display import counted, devices, on_nodes_with
 from capfilt.errors import ConfigError, NoAnswerError, StoppedError, WorkerError
 from capfilt.runs.stop import Stop
 from capfilt.signals import exit_on_sigterm
-from workers.address import TOKEN, require_answer
+from workers.address import TOKEN, ended_without_head, require_answer
 from workers.attempts import MAX_LOSSES
 from workers.slots import last_words, unbuilt
 
@@ -64,13 +65,19 @@ def session(cluster: Cluster) -> Iterator[None]:
         with _refusals(cluster.address), _without_handlers_of_ray():
             _knock(cluster.address)
             ray.init(cluster.address, log_to_driver=False, logging_level=level, **private if local else {})
-        with exit_on_sigterm():  # again, since Ray's core sets a handler behind Python's back, which prints a trace
+        with exit_on_sigterm(), _ended_without_head(cluster):  # again, since Ray's core has set a handler of its own
             try:
                 if local:
                     _check_machine(cluster)
                 yield
             finally:
                 ray.shutdown()
+
+
+def _ended_without_head(cluster: Cluster) -> AbstractContextManager[None]:
+    if ray.util.client.ray.is_connected():  # the client itself tells when its server is lost
+        return nullcontext()
+    return ended_without_head(cluster.address, ray.get_runtime_context().gcs_address)
 
 
 def _knock(address: str) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RaySystemError
 
 from capfilt.config import Cluster
 from capfilt.errors import PASSING, CapfiltError, WorkerError
@@ -84,7 +84,13 @@ def unbuilt(cause: Exception, what: str = "built") -> CapfiltError:
     """Return the error of a job whose worker cannot be built; its code is PASSING if a disk or store may recover."""
     if isinstance(cause, CapfiltError):
         return cause
-    error = WorkerError(f"no worker can be {what}: {fault_of(cause).reason}")
+    if isinstance(
+        cause, RaySystemError
+    ):  # what was sent to the worker cannot be unpickled there; it quotes a traceback
+        why = f"{str(cause).strip().splitlines()[-1]}; install on every node what this one has"
+    else:
+        why = fault_of(cause).reason
+    error = WorkerError(f"no worker can be {what}: {why}")
     if isinstance(cause, OSError) and may_pass(cause):
         error.exit_code = PASSING
     return error

@@ -106,10 +106,10 @@ def _line(text: str) -> str:
         head = f"{values.pop('time')}  {values.pop('event')}"
     except (ValueError, TypeError, KeyError, RecursionError):  # a line that a full disk cut short
         return text
-    return "  ".join([head, *(f"{name}: {_value(value)}" for name, value in values.items())])
+    return "  ".join([head, *(f"{name}: {_value(value)}" for name, value in values.items() if value != [])])
 
 
 def _value(value: object) -> str:
     if isinstance(value, list):
-        return "".join(f"\n    {entry}" for entry in value) or "none"
+        return "".join(f"\n    {entry}" for entry in value)
     return str(value).replace("\n", "\n    ")
