@@ -23,8 +23,8 @@ _WORDS = {
     "stopping": "stopping: what is in hand is finished, and nothing else begun",
     "done": "done",
     "stopped": f"stopped as asked; {AGAIN}",
-    "partly": "partly done; some units or shards failed, and to retry them, run the same again",
-    "failed": "failed; mend it, then run the same again",
+    "partly": "partly done; some units or shards failed; to retry them, run the same again",
+    "failed": "failed; fix it, then run the same again",
     "ended": f"ended at once; {AGAIN}",
     "died": f"its driver has died; {AGAIN}",
     "idle": f"nobody is at work; {AGAIN}",
@@ -33,7 +33,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a run folder tells. The record is None for a training, and for a run of an early version."""
+    """What a run folder says. The record is None for a training, and for a run of an early version."""
 
     run: str
     state: str  # one of running, stopping, done, partly, stopped, failed, ended, died, idle

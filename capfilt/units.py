@@ -14,34 +14,33 @@ _TOLD, _KEY, _ERROR = 3, 60, 160  # failed samples that a message lists; charact
 
 
 def cut_units(
-    shard: Shard, config: BootstrapConfig, committed: Collection[str] = (), held: Sequence[Held] = ()
+    shard: Shard, config: BootstrapConfig, left: Iterable[range] | None = None, held: Sequence[Held] = ()
 ) -> list[Unit]:
-    """Return the units of a shard that are left to do, given the names of the committed ones.
+    """Return the units of a shard, or of the gaps that are left of it.
 
     Each unit holds those of the held samples that lie in it. Every unit begins at a multiple of the batch size, even if
     unit_size has changed since the committed ones were cut. A shard without samples has one unit without samples.
     """
-    return cut(shard, gaps(shard, committed), unit_step(config), held)
+    step = unit_step(config)
+    return [
+        piece(shard, lo, min(lo + step, gap.stop), held)
+        for gap in (gaps(shard) if left is None else left)
+        for lo in gap[::step] or [gap.start]
+    ]
 
 
 def gaps(shard: Shard, committed: Collection[str] = ()) -> list[range]:
-    """Return the ranges of a shard's positions that are not committed; an empty range for a shard without samples."""
+    """Return the ranges of a shard's positions that are left, given the names of the committed units.
+
+    A shard without samples has one empty range until its unit is committed.
+    """
     if not shard.samples:
         return [] if committed else [range(0)]
     found = [Unit(shard, *parse_name(name)) for name in committed]
-    done = without_overlap(cover(found, shard.samples))  # overlapping units that fit nowhere are done anew
+    done = without_overlap(cover(found, shard.samples))  # overlapping units that fit nowhere are done again
     starts = [0, *(unit.hi for unit in done)]
     ends = [*(unit.lo for unit in done), shard.samples]
     return [range(lo, hi) for lo, hi in zip(starts, ends, strict=True) if lo < hi]
-
-
-def cut(shard: Shard, left: Iterable[range], step: int, held: Sequence[Held]) -> list[Unit]:
-    """Return the units of a shard's gaps, each of up to `step` samples."""
-    return [
-        piece(shard, lo, min(lo + step, gap.stop), held)
-        for gap in left
-        for lo in gap[::step] or [gap.start]  # an empty gap is one unit without samples
-    ]
 
 
 def unit_step(config: BootstrapConfig) -> int:

@@ -81,7 +81,7 @@ def test_the_number_of_a_job_goes_with_its_cluster(done):
     result = capfilt("logs", done, "--attempt", 1)
 
     assert result.exit_code == 2
-    assert "--attempt is of a job on a cluster: give its dashboard, too, by --address" in result.output
+    assert "--attempt is the number of a job on a cluster: give its dashboard as --address" in result.output
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_there_is_nothing_to_stop_where_nobody_is_at_work(done):
     result = capfilt("stop", done)
 
     assert result.exit_code == 1
-    assert "nothing that can be seen from here is at work on it" in result.output
+    assert "no job at work on it can be seen from here" in result.output
     assert not (done / "stop.json").exists()
 
 

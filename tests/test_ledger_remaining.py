@@ -79,9 +79,9 @@ def test_units_are_cut_when_they_are_asked_for(run, config, monkeypatch):
         cut.append(shard.id)
         return real(shard, *rest)  # type: ignore[arg-type]
 
-    real = remaining.cut
+    real = remaining.cut_units
     left = Remaining(run, config, [SHARDS[3], replace(SHARDS[3], id="00004")])
-    monkeypatch.setattr(remaining, "cut", cutting)
+    monkeypatch.setattr(remaining, "cut_units", cutting)
     units = iter(left)
 
     assert cut == []

@@ -148,7 +148,7 @@ class TestMistakes:
     def test_a_target_on_an_object_store(self, folder, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         before = sorted(tmp_path.iterdir())
-        self.refused(convert(folder, "s3://bucket/out"), "s3://bucket/out: is no folder of this machine; give one")
+        self.refused(convert(folder, "s3://bucket/out"), "s3://bucket/out: is not a folder on this machine")
         assert sorted(tmp_path.iterdir()) == before
 
     def test_a_target_as_a_url_of_this_machine(self, folder, tmp_path):

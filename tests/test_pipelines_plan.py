@@ -58,7 +58,7 @@ def test_what_is_no_finite_number_is_a_wrong_command_line(folder, option, value)
 
     result = CliRunner().invoke(cli, ["plan", str(folder / "job.yaml"), "--rate", "1", option, value])
 
-    assert (result.exit_code, f"{value} is no finite number" in result.output) == (2, True)
+    assert (result.exit_code, f"{value} is not a finite number" in result.output) == (2, True)
 
 
 @pytest.mark.parametrize(

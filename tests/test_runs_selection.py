@@ -53,4 +53,6 @@ def test_the_config_of_a_job_is_told_in_one_line(tmp_path, job):
 
     with pytest.raises(ConfigError) as told:
         load_policy(tmp_path / "my.yaml")
-    assert str(told.value) == f"{tmp_path}/my.yaml: is the config of a job; give a file of what stands under policy"
+    assert str(told.value) == (
+        f"{tmp_path}/my.yaml: is the config of a job; give a file that holds only what is under its policy key"
+    )

@@ -141,7 +141,7 @@ def test_a_run_that_failed_says_why(tmp_path):
 
     first, begun = render_standing(look_at(str(tmp_path))).splitlines()
     assert first == (
-        f"{tmp_path}: failed; mend it, then run the same again (the inputs are not those that the run was planned with)"
+        f"{tmp_path}: failed; fix it, then run the same again (the inputs are not those that the run was planned with)"
     )
     assert begun.endswith("no unit is begun yet")
 
@@ -154,7 +154,7 @@ def test_a_run_that_is_partly_done_tells_what_failed(tmp_path):
 
     assert standing.state == "partly"
     assert render_standing(standing).splitlines()[:3] == [
-        f"{tmp_path}: partly done; some units or shards failed, and to retry them, run the same again",
+        f"{tmp_path}: partly done; some units or shards failed; to retry them, run the same again",
         "  reason    1.tar: 3 of 3 samples failed",
         "  reason    2.tar: is cut short",
     ]

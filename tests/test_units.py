@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from capfilt.errors import ShardError
 from capfilt.records import Held, Shard, Unit
-from capfilt.units import check_failures, cover, cut_units, parse_name
+from capfilt.units import check_failures, cover, cut_units, gaps, parse_name
 
 
 def shard(samples: int) -> Shard:
@@ -33,7 +33,7 @@ def test_a_shard_without_samples_has_one_unit_until_that_is_committed(tmp_path):
     (unit,) = cut_units(shard(0), config)
 
     assert (unit.lo, unit.hi) == (0, 0)
-    assert cut_units(shard(0), config, [unit.name]) == []
+    assert cut_units(shard(0), config, gaps(shard(0), [unit.name])) == []
 
 
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 20), st.integers(1, 20), st.data())
@@ -41,9 +41,8 @@ def test_units_fill_exactly_what_is_not_committed_however_that_was_cut(samples, 
     first = cut_units(shard(samples), job_config(Path("job"), batch_size=batch, unit_size=before))
     committed = data.draw(st.sets(st.sampled_from(first)))
 
-    rest = cut_units(
-        shard(samples), job_config(Path("job"), batch_size=batch, unit_size=after), [unit.name for unit in committed]
-    )
+    config = job_config(Path("job"), batch_size=batch, unit_size=after)
+    rest = cut_units(shard(samples), config, gaps(shard(samples), [unit.name for unit in committed]))
 
     positions = sorted(n for unit in [*committed, *rest] for n in range(unit.lo, unit.hi))
     assert positions == list(range(samples))
@@ -58,12 +57,12 @@ def test_whatever_is_committed_the_rest_makes_a_whole_of_it(batches, size, data)
     committed = [Unit(shard(samples), 4 * lo, 4 * hi) for lo, hi in data.draw(st.sets(batch, max_size=5))]
     config = job_config(Path("job"), batch_size=4, unit_size=size)
 
-    rest = cut_units(shard(samples), config, [unit.name for unit in committed])
+    rest = cut_units(shard(samples), config, gaps(shard(samples), [unit.name for unit in committed]))
 
     chosen = spans(cover([*committed, *rest], samples))
     assert [lo for lo, _ in chosen] == [0, *(hi for _, hi in chosen[:-1])]
     assert chosen[-1][1] == samples
-    assert cut_units(shard(samples), config, [unit.name for unit in [*committed, *rest]]) == []
+    assert gaps(shard(samples), [unit.name for unit in [*committed, *rest]]) == []
 
 
 @given(st.integers(0, 60), st.integers(1, 20), st.data())
@@ -87,13 +86,13 @@ def test_units_that_leave_a_gap_are_all_returned_so_that_the_gap_is_reported():
 def test_of_committed_units_that_overlap_and_fit_nowhere_the_longer_counts(tmp_path):
     committed = ["00000000-00000004", "00000000-00000012", "00000008-00000020"]
 
-    assert spans(cut_units(shard(21), job_config(tmp_path), committed)) == [(12, 20), (20, 21)]
+    assert spans(cut_units(shard(21), job_config(tmp_path), gaps(shard(21), committed))) == [(12, 20), (20, 21)]
 
 
 def test_a_unit_holds_the_held_samples_that_lie_in_it(tmp_path):
     held = [Held(3, "hangs"), Held(8, "hangs")]
 
-    units = cut_units(shard(21), job_config(tmp_path), ["00000016-00000021"], held)
+    units = cut_units(shard(21), job_config(tmp_path), gaps(shard(21), ["00000016-00000021"]), held)
 
     assert [(unit.lo, [one.position for one in unit.held]) for unit in units] == [(0, [3]), (8, [8])]
 

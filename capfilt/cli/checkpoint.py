@@ -24,7 +24,7 @@ def checkpoint() -> None:
 @click.argument("target")
 @click.option("--to", type=click.Choice(LAYOUTS), default="med", show_default=True, help="Layout of TARGET.")
 @click.option("--image-size", type=_size, help="Side of the input, pixels, to which positions are interpolated.")
-@click.option("--vision-heads", type=_size, help="Of a .pth whose attention heads are not 64 wide, as BLIP's are.")
+@click.option("--vision-heads", type=_size, help="Heads of the vision tower, for a .pth whose heads are not 64 wide.")
 @click.option("--text-heads", type=_size, help="The same for the text stack.")
 def convert(
     source: str, target: str, to: str, image_size: int | None, vision_heads: int | None, text_heads: int | None
@@ -47,7 +47,7 @@ def convert(
 
     folder = local_path(target)
     if folder is None:
-        raise CheckpointError(f"{target}: is no folder of this machine; give one, and copy it from there")
+        raise CheckpointError(f"{target}: is not a folder on this machine; give a local one, and copy it from there")
     click.echo(conversion.convert(fetch(source), folder, to, image_size, (vision_heads, text_heads)))
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 @set_option
 @click.option("--against", type=existing_file, help="YAML of the policy to compare with; the run's own by default.")
 @click.option("--examples", type=click.IntRange(min=0), default=5, show_default=True, help="Texts gained and lost.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the draw of examples.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draw of examples.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that write.")
-@click.option("--dry-run", is_flag=True, help="Show what would change and whether it can be written; nothing is.")
+@click.option("--dry-run", is_flag=True, help="Show what would change and check that it can be written; write nothing.")
 @json_option
 def recut(
     run: str,
@@ -35,9 +35,9 @@ def recut(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Select anew from the ledger of RUN and write the clean shards. No model is loaded.
+    """Apply another policy to the ledger of RUN, and write its clean shards. No model is loaded.
 
-    Shows first what comes and goes against the selection before. Clean shards under other policies stay.
+    First shows which texts are gained and lost against the policy before. Clean shards of other policies stay.
 
     \b
     Example:
@@ -70,7 +70,7 @@ def recut(
     type=Finite(1e-9, 1, max_open=True),
     default=0.05,
     show_default=True,
-    help="Wished false-accept rate: share of known mismatches that are let in.",
+    help="Wished false-accept rate: the share of known mismatches that pass.",
 )
 @click.option("--labels", type=existing_file, help="CSV of key, text and label (1 or 0), for precision and recall.")
 @click.option("--policy", type=existing_file, help="YAML of the policy to calibrate; the run's own by default.")
@@ -81,8 +81,8 @@ def calibrate(
 ) -> None:
     """Propose the cut for a wished false-accept rate, measured on known mismatches: the control pairs of RUN.
 
-    A bootstrap scores a share of its images with texts of others (controls.share). What a threshold lets in of these
-    is its false-accept rate on this data.
+    A bootstrap scores a share of its images with other images' texts (controls.share). The share of these pairs that
+    pass a threshold is its false-accept rate on this data.
 
     \b
     Example:
@@ -123,7 +123,7 @@ def _policy(run: "Run", path: Path | None, overrides: tuple[str, ...]) -> "Polic
 
 
 def _export(run: str, policy: "Policy", workers: int, dry_run: bool) -> tuple[str, list[str]]:
-    """Write the clean shards, or only see whether that can be done; return what came of it, and what is in the way."""
+    """Write the clean shards, or only check that they can be written; return what was done, and what is in the way."""
     from capfilt.config import ExportConfig
     from pipelines import export
 

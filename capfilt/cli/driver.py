@@ -13,6 +13,6 @@ def drive(arguments: Sequence[str]) -> None:
     """Run a command; an unforeseen error, unlike in the command line itself, gets an exit code of its own."""
     try:
         cli(list(arguments))
-    except Exception:  # of whatever type: only by the code can the job tell a crash, to be retried, from an end
+    except Exception:  # of any type: only its exit code tells the job that this is a crash, to be retried
         traceback.print_exc()
         sys.exit(CRASHED)

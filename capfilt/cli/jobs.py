@@ -1,4 +1,4 @@
-"""Jobs on a cluster, and whatever is at work on a run: capfilt submit, status, logs and stop."""
+"""Jobs on a cluster, and the job at work on a run: capfilt submit, status, logs and stop."""
 
 import shlex
 import sys
@@ -33,9 +33,9 @@ _address = click.option(
 @click.argument("words", nargs=-1, required=True, metavar="[JOB] CONFIG")
 @set_option
 @_address
-@click.option("--retries", type=click.IntRange(min=0), default=3, show_default=True, help="Of a driver that died.")
-@click.option("--retry-quarantined", is_flag=True, help="Bootstrap shards with quarantined samples anew.")
-@click.option("--force", is_flag=True, help="Bootstrap also when another driver seems to be at work on the run.")
+@click.option("--retries", type=click.IntRange(min=0), default=3, show_default=True, help="Restarts of a dead driver.")
+@click.option("--retry-quarantined", is_flag=True, help="Redo shards with quarantined samples.")
+@click.option("--force", is_flag=True, help="Start even if another driver seems to be at work on the run.")
 @click.option("--wait", is_flag=True, help="Wait for the end of the job, and exit as it did.")
 @click.option("--follow", is_flag=True, help="As --wait, and show what the job writes.")
 @click.option("--python", default="python", show_default=True, help="Interpreter on the head that has Ray and torch.")
@@ -53,9 +53,9 @@ def submit(
 ) -> None:
     """Submit JOB with CONFIG to a Ray cluster; JOB is bootstrap (the default), export, pretrain, finetune or rounds.
 
-    The job runs on the cluster at --address, whatever cluster.address says, and outlives this command. A job that is
-    at work on the same run is not submitted twice; when it has ended, the next one goes on where it was. Of rounds the
-    files of its jobs are sent along.
+    The job runs on the cluster at --address, whatever cluster.address says, and outlives this command. While a job is
+    at work on a run, another is refused; when it has ended, the next one goes on where it stopped. For rounds, the
+    configs of its jobs are sent along.
 
     \b
     Example:
@@ -91,7 +91,7 @@ def submit(
 def status(run: str, address: str | None, as_json: bool) -> None:
     """Show who is at work on RUN, how far it is, and what to do next. RUN may be a loop's folder, as for logs and stop.
 
-    Read from the run folder; with --address also from the cluster that its job was submitted to.
+    Reads the run folder and, with --address, asks the cluster that its job was submitted to.
 
     \b
     Example:
@@ -123,11 +123,11 @@ def status(run: str, address: str | None, as_json: bool) -> None:
 @click.argument("run")
 @_address
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job ends.")
-@click.option("--attempt", type=click.IntRange(min=1), help="Number of a job. [default: the one at work or newest]")
+@click.option("--attempt", type=click.IntRange(min=1), help="Number of a job. [default: the newest at work, or of all]")
 def logs(run: str, address: str | None, follow: bool, attempt: int | None) -> None:
     """Show what the job of RUN writes: with --address the log of its driver, without it the journal of the run folder.
 
-    Of a loop that is the log of all its jobs, and the journal of the one that it is at.
+    For a loop, the log is that of all its jobs, and the journal that of its current job.
 
     \b
     Example:
@@ -136,7 +136,7 @@ def logs(run: str, address: str | None, follow: bool, attempt: int | None) -> No
     folder = _folder(run)
     if address is None:
         if attempt is not None:
-            raise click.UsageError("--attempt is of a job on a cluster: give its dashboard, too, by --address")
+            raise click.UsageError("--attempt is the number of a job on a cluster: give its dashboard as --address")
         from capfilt.runs.journal import read_journal
 
         for line in read_journal(folder, follow):
@@ -158,11 +158,11 @@ def logs(run: str, address: str | None, follow: bool, attempt: int | None) -> No
 @click.option("--now", is_flag=True, help="End at once; what is in hand is lost, and done again when the run goes on.")
 @click.option("--wait", is_flag=True, help="Wait until the driver has ended.")
 def stop(run: str, address: str | None, now: bool, wait: bool) -> None:
-    """Stop what is at work on RUN: the units in hand finish and are committed, and no other begins.
+    """Stop the job at work on RUN: the units in hand finish and are committed, and no other begins.
 
-    A training writes its state and ends; a loop ends with the job that it is at. The same again, or --now, ends any at
-    once. The run goes on when it is started or submitted again. All hear of it by the run folder, wherever they run; so
-    does an export of RUN, if no bootstrap is at work there.
+    A training writes its state and ends; a loop ends with its current job. A second stop, or --now, ends any job at
+    once. Start or submit the job again to go on. The request is a file in the run folder, so it reaches the job
+    wherever that runs. If no bootstrap is at work on RUN, its export is stopped.
 
     \b
     Example:
@@ -209,10 +209,10 @@ def _ask_driver(standing: "Standing", now: bool) -> bool:
 
 def _nothing_to_stop(folder: str, job: "JobState | None") -> Exception:
     if job is None:
-        return JobError(f"{folder}: nothing that can be seen from here is at work on it; capfilt status tells more")
+        return JobError(f"{folder}: no job at work on it can be seen from here; capfilt status shows its state")
     return JobError(
-        f"{folder}: no driver in it that could finish its units, but {job.id} is {job.state}; end that at once by "
-        "--now, or, where its folder cannot be seen from here, run capfilt stop where it can"
+        f"{folder}: no driver of it can be seen from here, but {job.id} is {job.state}; end that job with --now, or "
+        "run capfilt stop where the folder can be seen"
     )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from capfilt.query.opened import OpenRun
     from capfilt.query.picks import Order, Pick
 
-_seed = click.option("--seed", default=0, show_default=True, help="Of the draw; the same seed shows the same samples.")
+_seed = click.option("--seed", default=0, show_default=True, help="Seed of the draw; the same seed shows the same.")
 
 
 @click.command(short_help="Page through samples: worst kept, failed, by key ...")
@@ -23,15 +23,15 @@ _seed = click.option("--seed", default=0, show_default=True, help="Of the draw; 
 @click.option("--kept", is_flag=True, help="Samples with a text that the policy keeps.")
 @click.option("--rejected", is_flag=True, help="Samples with a text that the policy rejects.")
 @click.option("--near-cut", "near", is_flag=True, help="Samples with a text whose P(match) is within 0.05 of the cut.")
-@click.option("--disagree", is_flag=True, help="Samples whose own text or best caption reaches its cut, and one alone.")
-@click.option("--failed", is_flag=True, help="Samples that were not scored, with what was found.")
+@click.option("--disagree", is_flag=True, help="Samples of whose own text and best caption only one reaches its cut.")
+@click.option("--failed", is_flag=True, help="Samples that were not scored, with the reason.")
 @click.option(
     "--reason",
     "reasons",
     multiple=True,
     help="Samples that failed, or with a text that is rejected, for this reason; stats names all that occur.",
 )
-@click.option("--source", type=click.Choice(["web", "human", "synthetic"]), help="All filters are about these texts.")
+@click.option("--source", type=click.Choice(["web", "human", "synthetic"]), help="Apply all filters to these texts.")
 @click.option("--key", help="The sample with this key.")
 @click.option("--where", help="Samples that meet an SQL condition, such as \"domain = 'example.org'\".")
 @click.option(
@@ -40,7 +40,7 @@ _seed = click.option("--seed", default=0, show_default=True, help="Of the draw; 
     type=click.Choice(["random", "position", "best", "worst", "near", "disagreement"]),
     help="By P(match): best or worst first, near the cut, most different; else as drawn. [default: random]",
 )
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Most samples.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Most samples to show.")
 @_seed
 @policy_option
 @share_option
@@ -52,9 +52,9 @@ def inspect(
 ) -> None:
     """Page through samples of RUN: image, texts, scores, what is kept and what is not, and why.
 
-    On a terminal through your pager (PAGER), with images in half blocks. Else as plain text. A sample begins with its
-    key, its shard and position, and its URL; a text with its source and P(match). A sample is shown if one of its texts
-    meets all filters.
+    On a terminal, your pager (PAGER) shows them, with images in half blocks; elsewhere, they are plain text. A sample
+    begins with its key, its shard and position, and its URL; a text with its source and P(match). A sample is shown if
+    one of its texts meets all filters.
 
     \b
     Example:
@@ -88,7 +88,7 @@ def inspect(
     type=Finite(0),
     default=8.0,
     show_default=True,
-    help="Most that the images take; the last are left out.",
+    help="Most megabytes of images; those that do not fit are left out.",
 )
 @click.option(
     "--languages", is_flag=True, help='Slice by language; slower, and needs pip install "capfilt[languages]".'

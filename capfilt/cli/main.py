@@ -38,7 +38,7 @@ _ENDED = "ended at once; run the same again to go on"
 
 
 class _Group(click.Group):
-    """Shows what a user can mend as one line, without a traceback."""
+    """Shows an error that the user can fix as one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -77,12 +77,12 @@ def _remedy(error: Exception) -> str:
     show_default=True,
     envvar="CAPFILT_LOG_FORMAT",
     show_envvar=True,
-    help="Of progress and warnings, which go to standard error, a line each.",
+    help="Format of progress and warnings, one line each, on standard error.",
 )
 def cli(log_format: Style) -> None:
     """Caption and filter noisy web image-text shards, and train on what is kept.
 
-    Exit codes: 0 done, 1 an error to mend, 2 a wrong command line, 3 some shards failed and all others are done,
+    Exit codes: 0 done, 1 an error to fix, 2 a wrong command line, 3 some shards failed and all others are done,
     4 stopped as asked, 75 a disk, a store or a cluster did not answer and may do so later.
     """
     configure(log_format)
@@ -92,8 +92,8 @@ def cli(log_format: Style) -> None:
 @config_argument
 @set_option
 @click.option("--local", is_flag=True, help="Run in this process, without Ray; the result is the same.")
-@click.option("--force", is_flag=True, help="Start also when another driver seems to be at work on the run.")
-@click.option("--retry-quarantined", is_flag=True, help="Do shards with quarantined samples anew, with these samples.")
+@click.option("--force", is_flag=True, help="Start even if another driver seems to be at work on the run.")
+@click.option("--retry-quarantined", is_flag=True, help="Redo shards with quarantined samples, these included.")
 @dry_run_option
 def bootstrap(config: Path, overrides: tuple[str, ...], dry_run: bool, **options: bool) -> None:
     """Caption and score every sample of the shards named in CONFIG, and export what the policy keeps.
@@ -163,7 +163,7 @@ def verify(run: str, as_json: bool) -> None:
 
 
 @cli.command("config", short_help="Show the keys of a job; check a config.")
-@click.argument("job", type=click.Choice(JOBS), metavar="JOB")  # else an error tells the list three times
+@click.argument("job", type=click.Choice(JOBS), metavar="JOB")  # else an error repeats the list three times
 @click.argument("config", required=False, type=existing_file)
 @set_option
 def show_config(job: str, config: Path | None, overrides: tuple[str, ...]) -> None:

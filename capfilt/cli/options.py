@@ -20,9 +20,9 @@ class Finite(click.FloatRange):
     """A finite number in a range; click's own FloatRange takes nan and inf, too."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number that was given, or end with what is wrong with it."""
+        """Return the number, or fail with what is wrong with it."""
         if not math.isfinite(click.FLOAT.convert(value, param, ctx)):
-            self.fail(f"{value} is no finite number", param, ctx)
+            self.fail(f"{value} is not a finite number", param, ctx)
         number: float = super().convert(value, param, ctx)
         return number
 
@@ -33,7 +33,7 @@ set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key, nested ones with dots."
 )
 dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Check all that the job needs and tell what it would do; nothing is written."
+    "--dry-run", is_flag=True, help="Check what the job needs and show what it would do; nothing is written."
 )
 policy_option = click.option("--policy", type=existing_file, help="YAML of another policy than the run's own.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")

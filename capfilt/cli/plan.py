@@ -1,4 +1,4 @@
-"""The command that tells what a bootstrap will take: capfilt plan."""
+"""The command that forecasts what a bootstrap will take: capfilt plan."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import click
 from capfilt.cli.options import Finite, config_argument, json_option, json_text, set_option
 
 
-@click.command(short_help="Tell hours, cost and bytes of a bootstrap.")
+@click.command(short_help="Forecast hours, cost and bytes of a bootstrap.")
 @config_argument
 @set_option
 @click.option(
@@ -17,11 +17,13 @@ from capfilt.cli.options import Finite, config_argument, json_option, json_text,
     show_default=True,
     help="Images of each repeat of the rehearsal.",
 )
-@click.option("--repeats", type=click.IntRange(min=2), default=4, show_default=True, help="Repeats, on other images.")
-@click.option("--no-timing", is_flag=True, help="Load no model: tell shards, samples and bytes alone.")
+@click.option(
+    "--repeats", type=click.IntRange(min=2), default=4, show_default=True, help="Repeats, each on other images."
+)
+@click.option("--no-timing", is_flag=True, help="Load no model: forecast only shards, samples and bytes.")
 @click.option("--rate", type=Finite(0.001, 1e6), help="Images/s of a worker, measured elsewhere.")
-@click.option("--price", type=Finite(0, 1e6), help="Of an hour of a GPU, or of a CPU core without GPUs.")
-@click.option("--all", "whole", is_flag=True, help="Look at every shard, also where they are very many.")
+@click.option("--price", type=Finite(0, 1e6), help="Price of an hour of a GPU, or of a CPU core without GPUs.")
+@click.option("--all", "whole", is_flag=True, help="Look at every shard, however many there are.")
 @json_option
 def plan(
     config: Path,
@@ -34,11 +36,11 @@ def plan(
     whole: bool,
     as_json: bool,
 ) -> None:
-    """Tell what the bootstrap of CONFIG will take: hours, device hours, storage and cost, each with a range.
+    """Forecast what the bootstrap of CONFIG will take: hours, device hours, storage and cost, each with a range.
 
     Looks at the shards, and captions and scores some of their images on this machine, in a folder that is thrown away.
-    The times are those of the device here, and the workers those of the config. Of a run that was begun, what is left
-    is told. The run folder is not touched.
+    The times are those of this machine's device, and the workers those of CONFIG. For a run that was begun, the
+    forecast covers what is left. The run folder is not touched.
 
     \b
     Example:

@@ -8,7 +8,7 @@ import click
 from capfilt.cli.options import Finite, existing_file, json_option, json_text, set_option
 
 
-@click.command(short_help="Tell what is wrong with input shards, before a GPU.")
+@click.command(short_help="Find what is wrong with input shards.")
 @click.argument("inputs", nargs=-1)
 @click.option(
     "--config",
@@ -31,7 +31,7 @@ def scan(
 ) -> None:
     """Report what is wrong with INPUTS, and what a bootstrap would meet, before a GPU is paid for.
 
-    INPUTS are what a bootstrap takes: tars, Parquet files, lists, folders, globs, ranges, URLs. Found are damaged and
+    INPUTS are what a bootstrap takes: tars, Parquet files, lists, folders, globs, ranges, URLs. It finds damaged and
     unfinished shards, images that do not decode, placeholders, copies, texts and URLs that repeat, scripts and sizes.
 
     \b

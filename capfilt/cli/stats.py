@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from capfilt.query import OpenRun
 
 _where = click.option(
-    "--where", metavar="SQL", help="Only what meets a condition, as \"source = 'web' AND itm > 0.9\"."
+    "--where", metavar="SQL", help="Only what meets a condition, such as \"source = 'web' AND itm > 0.9\"."
 )
 
 
 @click.command(short_help="Count what was scored, kept, rejected and failed.")
 @click.argument("run")
 @policy_option
-@click.option("--by", multiple=True, metavar="NAME", help="Cut by source, words, domain, ... Several times: crosswise.")
+@click.option("--by", multiple=True, metavar="NAME", help="Cut by source, words, domain, ...; repeat it to cross them.")
 @_where
-@click.option("--top", type=click.IntRange(min=1), help="Parts shown one by one: 25 on a terminal, else all.")
+@click.option("--top", type=click.IntRange(min=1), help="Parts shown one by one. [default: 25; all for JSON and CSV]")
 @share_option
 @click.option("--unfinished", is_flag=True, help="Count the committed units of shards in work too.")
 @json_option
@@ -98,7 +98,7 @@ def _print_whole(opened: "OpenRun", where: str | None, as_json: bool) -> None:
         click.echo(render_text(overview, texts, plain_output()))
 
 
-@click.command(short_help="Show in what two runs on the same images differ.")
+@click.command(short_help="Show how two runs on the same images differ.")
 @click.argument("first")
 @click.argument("second")
 @click.option("--policy", type=existing_file, help="YAML of a policy for both, instead of each run's own.")
@@ -115,10 +115,10 @@ def compare(
     examples: int,
     as_json: bool,
 ) -> None:
-    """Show in what two runs over the same images differ: decisions, scores and captions.
+    """Show how two runs over the same images differ: decisions, scores and captions.
 
     FIRST and SECOND are two rounds, captioners or settings, or one run under two policies. Samples are matched by the
-    hash of their image; how many have no partner is said.
+    hash of their image; those without a partner are counted.
 
     \b
     Example:

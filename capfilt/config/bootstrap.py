@@ -92,7 +92,7 @@ class Controls(Config):
         0.02,
         ge=0,
         le=1,
-        description="samples that get two such texts, one from a shard and one caption, out of their batch; 0 is off",
+        description="share of samples that get two such texts of their batch, one of a shard and one caption; 0 is off",
     )
 
 
@@ -164,7 +164,7 @@ class Cluster(Config):
 class Policy(Config):
     """Which candidates are kept. The defaults are BLIP's: the ITM head says "match", web and synthetic alike."""
 
-    name: str = Field("default", pattern=r"^[A-Za-z0-9_-]+$", description="stands in the path of the clean shards")
+    name: str = Field("default", pattern=r"^[A-Za-z0-9_-]+$", description="part of the path of the clean shards")
     web_itm: float = Field(0.5, ge=0, le=1, description="least P(match) of a web text")
     synthetic_itm: float = Field(0.5, ge=0, le=1, description="least P(match) of a synthetic text")
     human_itm: float = Field(0.0, ge=0, le=1, description="least P(match) of a human text; 0 keeps all, as the paper")
@@ -244,6 +244,6 @@ class ExportConfig(Config):
 
     run: str = Field(description="folder or URL of the run")
     policy: Policy = Field(Policy(), description="which candidates are kept")
-    keep_empty: bool = Field(False, description="also write samples of which no text was kept")
+    keep_empty: bool = Field(False, description="also write samples without a kept text")
     workers: PositiveInt = Field(1, description="processes, one shard each")
     address: Address = Field("local", description="where several workers run: local, or the address of a Ray cluster")

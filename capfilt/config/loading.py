@@ -16,7 +16,7 @@ from capfilt.errors import ConfigError
 
 _TOLD = 20  # problems of one config
 _SHOWN, _LOOKED_AT = 200, 2000  # characters of a value in a message, and those of it that are searched for credentials
-# What PyYAML raises beside its own errors: of values such as 2026-13-01 or !!int "", and of brackets in brackets.
+# What PyYAML raises besides its own errors: for values such as 2026-13-01 or !!int "", and for brackets in brackets.
 _FAULTS = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
 
@@ -44,7 +44,7 @@ def load(kind: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
 
 
 def load_by(key: str, kinds: Mapping[str, type[C]], path: Path, overrides: Sequence[str] = ()) -> C:
-    """Read a config as load does, of the kind that the value of one of its keys tells.
+    """Read a config as load does, of the kind that one of its keys names.
 
     Raises:
         ConfigError: as load, or the key is missing or has another value.
@@ -78,7 +78,7 @@ def dump(config: Config, without: Iterable[str] = ()) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but a key that stands twice is an error, where YAML's takes the last."""
+    """YAML's safe loader, but a repeated key is an error, where YAML's takes the last."""
 
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -123,7 +123,7 @@ def _value(text: str, override: str) -> object:
             "--set 'input=[\"a.tar\"]'"
         ) from None
     rest = text[node.end_mark.index if node else 0 :].strip()
-    if rest.startswith("#"):  # else a run would lie in another folder
+    if rest.startswith("#"):  # else a run would get another folder
         raise ConfigError(
             f"--set {redact(override)}: YAML leaves out {_shown(rest)} as a comment; quote the value for it, too, "
             "such as --set 'run=\"/runs/a #1\"'"

@@ -1,4 +1,4 @@
-"""The sizes of a model, as they stand in a checkpoint's config.json."""
+"""The sizes of a model, as in a checkpoint's config.json."""
 
 from typing import Literal, Self
 

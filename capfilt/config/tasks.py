@@ -27,10 +27,10 @@ class QuestionFile(Config):
         description="file or URL: of VQAv2, question_answers.json of Visual Genome, or the original's vqa_*.json"
     )
     annotations: str | None = Field(
-        None, description="VQAv2's annotations; null where the questions hold the answers, or where nobody tells them"
+        None, description="VQAv2's annotations; null if the questions hold the answers, or if they are not public"
     )
     images: str = Field(
-        description="where an image lies: {image_id} is its number, {image} its name in the original's file; "
+        description="path of an image: {image_id} is its number, {image} its name in the original's file; "
         "coco/train2014/COCO_train2014_{image_id:012d}.jpg"
     )
 
@@ -55,7 +55,7 @@ class SentenceFile(Config):
 
     annotations: str = Field(description="file or URL: NLVR2's JSON lines, or the original's nlvr_*.json")
     images: str = Field(
-        description="where an image lies: {pair} is the identifier without its last number, {directory} the entry's, "
+        description="path of an image: {pair} is the identifier without its last number, {directory} the entry's, "
         "{side} 0 for left and 1 for right, {image} its name in the original's file; "
         "nlvr2/train/{directory}/{pair}-img{side}.png"
     )

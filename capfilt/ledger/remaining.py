@@ -15,7 +15,7 @@ from capfilt.ledger.quarantine import quarantined, quarantined_shards
 from capfilt.ledger.tables import committed_units, recorded
 from capfilt.records import Shard, Unit
 from capfilt.runs import Run
-from capfilt.units import cut, gaps, unit_step
+from capfilt.units import cut_units, gaps, unit_step
 
 
 class Remaining:
@@ -29,7 +29,7 @@ class Remaining:
     """
 
     def __init__(self, run: Run, config: BootstrapConfig, shards: Sequence[Shard]) -> None:
-        self._run, self._shards, self._step = run, shards, unit_step(config)
+        self._run, self._config, self._shards = run, config, shards
         files, folders = storage.list_entries(run.ledger)
         complete = recorded(files)
         self.broken = broken_shards(run, [shard.id for shard in shards if shard.id in complete], frozenset(files))
@@ -53,11 +53,12 @@ class Remaining:
             if left:
                 self._left[shard.id] = self.uncommitted(shard)
                 held = quarantined(self._run, shard) if shard.id in self._with_held else ()
-                yield from cut(shard, left, self._step, held)
+                yield from cut_units(shard, self._config, left, held)
 
     def __length_hint__(self) -> int:
         """Return how many units were left when the run was started."""
-        return sum(len(gap[:: self._step]) or 1 for left in self._gaps.values() for gap in left)
+        step = unit_step(self._config)
+        return sum(len(gap[::step]) or 1 for left in self._gaps.values() for gap in left)
 
     def count(self, unit: Unit) -> bool:
         """Count a unit, or a piece of one, as committed; return whether it was the last of its shard."""

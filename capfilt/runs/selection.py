@@ -34,7 +34,7 @@ class Selection(Config):
 def load_policy(path: Path, overrides: Sequence[str] = ()) -> Policy:
     """Read a policy from YAML as load does: a policy's own file, or the policy.yaml of a clean folder."""
     if len(read(path).keys() & {"input", "run", "policy"}) > 1:
-        raise ConfigError(f"{path}: is the config of a job; give a file of what stands under policy")
+        raise ConfigError(f"{path}: is the config of a job; give a file that holds only what is under its policy key")
     try:
         policy = load(Selection, path).policy
     except ConfigError:
