@@ -45,11 +45,24 @@ def test_a_misspelt_rule_is_told_as_one_of_a_policy(tmp_path):
         load_policy(tmp_path / "policy.yaml")
 
 
+def test_a_rule_out_of_range_in_a_clean_folder_is_told_and_nothing_else(tmp_path):
+    selection = dump(Selection.of(ExportConfig(run="run", policy=Policy(web_itm=0.95))))
+    (tmp_path / "policy.yaml").write_text(selection.replace("0.95", "1.95"))
+
+    with pytest.raises(ConfigError, match=r"^\S*/policy\.yaml: policy\.web_itm: [^\n]* \(found 1\.95\)$"):
+        load_policy(tmp_path / "policy.yaml")
+
+
 @pytest.mark.parametrize(
-    "job", [BootstrapConfig(input=["a"], run="b", captioner="c", filter="d"), ExportConfig(run="b")]
+    "job",
+    [
+        dump(BootstrapConfig(input=["a"], run="b", captioner="c", filter="d")),
+        dump(ExportConfig(run="b")),
+        "policy: {web_itm: 0.9}",
+    ],
 )
 def test_the_config_of_a_job_is_told_in_one_line(tmp_path, job):
-    (tmp_path / "my.yaml").write_text(dump(job))
+    (tmp_path / "my.yaml").write_text(job)
 
     with pytest.raises(ConfigError) as told:
         load_policy(tmp_path / "my.yaml")

@@ -33,10 +33,9 @@ class Selection(Config):
 
 def load_policy(path: Path, overrides: Sequence[str] = ()) -> Policy:
     """Read a policy from YAML as load does: a policy's own file, or the policy.yaml of a clean folder."""
-    if len(read(path).keys() & {"input", "run", "policy"}) > 1:
+    values = read(path)
+    if "format" in values:  # of a clean folder
+        return loads(Policy, dump(load(Selection, path).policy), str(path), overrides)
+    if values.keys() & {"input", "run", "policy"}:
         raise ConfigError(f"{path}: is the config of a job; give a file that holds only what is under its policy key")
-    try:
-        policy = load(Selection, path).policy
-    except ConfigError:
-        return load(Policy, path, overrides)
-    return loads(Policy, dump(policy), str(path), overrides)
+    return load(Policy, path, overrides)
