@@ -19,7 +19,7 @@ class DryRun:
 
     def __init__(self, job: str) -> None:
         self.job = job
-        self.facts: list[tuple[str, str]] = []  # topic, and what is to be told of it
+        self.facts: list[tuple[str, str]] = []  # topic and fact
         self.problems: list[str] = []
 
     def tell(self, topic: str, fact: str) -> None:
@@ -27,20 +27,20 @@ class DryRun:
         self.facts.append((topic, fact))
 
     def refuse(self, problem: str) -> None:
-        """Add what keeps the job from its work, with the remedy. What several checks find is told once."""
+        """Add what keeps the job from its work, with the remedy. A problem that several checks find is added once."""
         if problem not in self.problems:
             self.problems.append(problem)
 
     @contextmanager
     def examine(self) -> Iterator[None]:
-        """Make what a user can mend a problem, so that the checks after the block are made, too."""
+        """Turn an error that the user can fix into a problem, so that the checks after the block are made, too."""
         try:
             yield
         except (CapfiltError, OSError) as error:
             self.refuse(str(error))
 
     def writes(self, place: str, need: float) -> None:
-        """Tell that something is written to a file or folder, and check that this is allowed and that there is room.
+        """Add that a file or folder is written, and check that this is allowed and that there is room.
 
         Args:
             place: path or URL.

@@ -1,4 +1,4 @@
-"""The indexes of a run's tars, kept beside its plan: their headers are read once, not again for each unit.
+"""The indexes of a run's tars, kept with its plan: their headers are read once, not again for each unit.
 
 An index counts only for the version of the file that it was made from. For any other, the headers are read again and
 compared with the plan, as without an index: a copy of the file is accepted, and a changed file is refused.
@@ -54,7 +54,7 @@ def indexed_shards(run: Run) -> set[str]:
 def known_shard(run: Run, id_: str, url: str) -> Shard | None:
     """Return what a file holds by its kept index, if that is of the file as it is now and nothing was wrong with it."""
     index = _kept(run, id_, url)
-    return _shard(id_, index) if index and not index.damage else None  # what was missing beside it may have come
+    return _shard(id_, index) if index and not index.damage else None  # what was missing may have come since
 
 
 def check_index(run: Run, shard: Shard) -> Iterator[str]:
@@ -65,7 +65,7 @@ def check_index(run: Run, shard: Shard) -> Iterator[str]:
     except OSError as error:  # says nothing of what is in it
         yield str(error)
     except ValueError as error:
-        yield f"{path}: is no index ({error}); remove it: the headers of {shard.url} are read in its place"
+        yield f"{path}: is not an index ({error}); remove it: the headers of {shard.url} are read in its place"
 
 
 def open_planned(run: Run, shard: Shard) -> ShardReader:
@@ -100,7 +100,7 @@ def _kept(run: Run, id_: str, url: str) -> IndexedTar | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        logger.warning("%s: is no index (%s); the headers of %s are read again", path, error, url)
+        logger.warning("%s: is not an index (%s); the headers of %s are read again", path, error, url)
         return None
     try:
         return index if index.version and index.version == storage.version(url) else None

@@ -24,7 +24,7 @@ from capfilt.display import redact
 
 Style = Literal["text", "json"]
 STYLES: tuple[str, ...] = get_args(Style)
-OURS = ("capfilt", "workers", "pipelines")  # loggers that tell more than warnings
+OURS = ("capfilt", "workers", "pipelines")  # loggers that log more than warnings
 
 _style: Style | None = None
 _everywhere: dict[str, str] = {}
@@ -53,16 +53,16 @@ class LogSettings:
 
 
 def configure(style: Style) -> None:
-    """Log to standard error: what capfilt tells, and warnings of others.
+    """Log to standard error: what capfilt logs, and warnings of others.
 
-    Those of Pillow are left out, since they name no file: the row of a sample tells what is wrong with its image. For
+    Those of Pillow are left out, since they name no file: the row of a sample says what is wrong with its image. For
     some errors libtiff itself writes a line to standard error, which cannot be left out here.
     """
     global _style
     if _style is None:
         logging.getLogger().addHandler(_Handler())
     _style = style
-    logging.captureWarnings(style == "json")  # else their several lines would stand between the records
+    logging.captureWarnings(style == "json")  # else their several lines would come between the records
     warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     for name in OURS:
@@ -101,7 +101,7 @@ def bind(fields: dict[str, str]) -> None:
 
 
 def say(text: str) -> None:
-    """Tell how a job is doing: as a record of the log, or as a plain line where none is set up."""
+    """Say how a job is doing: as a log record, or as a plain line if logging is not set up."""
     if _style is None:
         sys.stderr.write(f"{redact(text)}\n")
     else:
@@ -109,7 +109,7 @@ def say(text: str) -> None:
 
 
 def say_error(text: str) -> None:
-    """Tell why a command ends: in plain words, or as the last record of a log of JSON."""
+    """Say why a command ends: in plain words, or as the last record of a log of JSON."""
     if _style == "json":
         logging.getLogger("capfilt").error("%s", text)
     else:
@@ -117,7 +117,7 @@ def say_error(text: str) -> None:
 
 
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes records to whatever standard error is at the moment, around a bar that may stand there."""
+    """Writes records to whatever standard error is at the moment, around a progress bar that may be there."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)

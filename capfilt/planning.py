@@ -20,13 +20,13 @@ from capfilt.shards.samples import NO_SAMPLES
 from capfilt.storage import absolute
 
 READERS = 32  # threads that index shards; they wait for the store far more than they compute
-TOLD = 24  # damaged shards that are told, of those left out and of those read in part
-_LISTED = 10  # files that are told to have come or gone
+TOLD = 24  # damaged shards that are named, of those left out and of those read in part
+_LISTED = 10  # files that have come or gone that a message names
 
 logger = logging.getLogger(__name__)
 
 Index = Callable[[Run, Sequence[Shard]], Iterable[Shard]]
-"""Looks at files of which nothing but their ids and URLs are known, and gives them back in any order."""
+"""Looks at shards of which only ids and URLs are known, and yields them, complete, in any order."""
 
 
 def index_here(run: Run, shards: Sequence[Shard], stop: Stop | None = None) -> Generator[Shard, None, None]:
@@ -47,7 +47,7 @@ def plan_shards(run: Run, found: Sequence[str], index: Index = index_here) -> li
     Args:
         run: the run.
         found: the files that its inputs mean today.
-        index: looks at the shards of which nothing is known yet.
+        index: looks at the shards that are not known yet.
 
     Raises:
         RunError: files went since the run was planned. Those that came are left out, and a warning names them.
@@ -144,7 +144,7 @@ def _final(run: Run, planned: Sequence[Shard]) -> list[Shard]:
 
 
 def _check_same(planned: Sequence[str], found: Sequence[str], root: str) -> None:
-    """Check that the shards of a plan are all there; files that have come since are left out, and told."""
+    """Check that the shards of a plan are all there; a warning names files that have come since, and are left out."""
     there, here = (dict(zip(canonical_urls(urls), urls, strict=True)) for urls in (planned, found))
     gone = sorted(url for place, url in there.items() if place not in here)
     new = sorted(url for place, url in here.items() if place not in there)

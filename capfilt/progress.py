@@ -1,4 +1,4 @@
-"""How far a job is: a bar on a terminal, a plain line now and then in a log, and a word when nothing gets done."""
+"""How far a job is: a bar on a terminal, lines now and then in a log, and a line when nothing is done for long."""
 
 import sys
 import threading
@@ -25,7 +25,7 @@ class Progress:
         Args:
             total: samples.
             done: of them, before.
-            waiting: tells what is being waited for, where nothing gets done for long; called by another thread.
+            waiting: says what the job waits for when nothing is done for long; called by another thread.
             of: what is counted.
         """
         self._of, self._pace = of, "images" if of == "samples" else of
@@ -63,7 +63,7 @@ class Progress:
         return f"{self._done:,} of {self._total:,} {self._of}, {speed:,.1f} {self._pace}/s, {left} left"
 
     def _watch(self) -> None:
-        """Say when nothing was done for long, and again each time that it has been as long again."""
+        """Say when nothing was done for SILENCE, and again after each further SILENCE."""
         told = self._lately
         while not self._over.wait(max(told, self._lately) + SILENCE - time.monotonic()):
             now = time.monotonic()

@@ -46,7 +46,7 @@ def patiently(call: Callable[[], T], path: str) -> T:
     Each wait is logged as a warning, unless another thread of this process waits for the same store already.
 
     Args:
-        call: asks the store for something; asking twice must come to the same as asking once.
+        call: asks the store for something; asking twice must have the effect of asking once.
         path: what it is about, for the log.
     """
     deadline = time.monotonic() + PATIENCE
@@ -73,7 +73,7 @@ def _warn(path: str, error: Exception, wait: float, left: float) -> None:
             return
         _quiet[store] = now + wait
     told = redact(f"{type(error).__name__}: {error}")
-    logger.warning("%s: %s; asked again in %.1f s, given up in %.0f s", redact(path), told, wait, left)
+    logger.warning("%s: %s; retrying in %.1f s, giving up in %.0f s", redact(path), told, wait, left)
 
 
 def _behind(error: Exception) -> Exception:

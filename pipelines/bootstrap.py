@@ -61,7 +61,7 @@ def run(
     force: bool = False,
     retry_quarantined: bool = False,
 ) -> str:
-    """Bootstrap what is left of a run, and return what it came to in a few lines.
+    """Bootstrap what is left of a run, and return a summary of a few lines.
 
     Args:
         config: the job.
@@ -69,8 +69,8 @@ def run(
         hashes: of the checkpoints, {"captioner": ..., "filter": ...}; they tie the run to its models.
         stop: set by a request to stop, also by one that comes when nothing is left to stop.
         local: in this process, without Ray; the results are the same.
-        force: also when another driver seems to be at work on the run.
-        retry_quarantined: do shards with quarantined samples anew, with these samples.
+        force: even if another driver seems to be at work on the run.
+        retry_quarantined: redo shards with quarantined samples, these included.
 
     Raises:
         CapfiltError: nothing can be done: settings, inputs or models are at fault, or another driver is at work.
@@ -78,7 +78,7 @@ def run(
         FailedUnitsError: units or shards failed; all others are committed, and exported if asked for.
         StoppedError: it was asked to stop, by a request in the run folder or by Ctrl-C; what was in hand is committed.
     """
-    found = find_shards(config.input)  # first, so that a slip in the inputs leaves no run behind
+    found = find_shards(config.input)  # first, so that a slip in the inputs leaves no run folder
     root = storage.absolute(config.run)
     with everywhere(run=root), driving(root, stop=stop, force=force) as (lease, stop), stop_on_interrupt(stop.ask):
         config = resolved(config, build, local, stop)
@@ -121,7 +121,7 @@ def _release(folder: Run, shards: Sequence[Shard]) -> None:
 
 
 class _Job:
-    """What is left of a run, and what has come of it so far."""
+    """A run in progress: what is left of it, and how far it is."""
 
     def __init__(
         self, folder: Run, config: BootstrapConfig, shards: Sequence[Shard], lease: Lease, stop: Stop, board: Board
@@ -137,7 +137,7 @@ class _Job:
     def begin(self) -> list[str]:
         """Note the start, and return what is wrong with the shards that are left out, if the job fails by them.
 
-        What is left of shards that lack a table is removed, so that they are done anew.
+        What is left of shards that lack a table is removed, so that they are done again.
         """
         warn_of_damage("left out", self.left_out)
         warn_of_damage("read in part", self.in_part)

@@ -41,8 +41,8 @@ def dry_run(
 
     Args:
         config: the job.
-        describe: tells what the checkpoints are, and raises what keeps them from their parts.
-        hashes: of the checkpoints, asked for only where a run is there that is tied to them.
+        describe: says what the checkpoints are, and raises an error if one does not fit its role.
+        hashes: of the checkpoints; called only if a run exists that is tied to them.
         local: as in run.
         force: as in run.
         retry_quarantined: as in run.
@@ -91,7 +91,7 @@ def look(config: BootstrapConfig, hashes: Hashes, *, whole: bool = False) -> tup
 
 
 def _tell(dry: DryRun, config: BootstrapConfig, folder: Run, found: Survey) -> None:
-    """Tell what is left of a run, and where it goes."""
+    """Add what is left of a run, and where it goes."""
     rest, left = found.rest, found.samples_left.likely
     dry.tell("input", f"{found}, {in_bytes(found.bytes.likely)}")
     if others := passed_over(found.shards):

@@ -25,7 +25,7 @@ class Follower:
     """
 
     def __init__(self, folder: Run, board: Board | None = None) -> None:
-        """Begin with nothing done; the board, if there is one, is told of the workers."""
+        """Begin with nothing done; the board, if there is one, shows the workers."""
         self.tally, self.state = Tally(), State()
         self._board = board
         self.metrics: Metrics | None = None  # until there is a Ray that exports them

@@ -30,7 +30,7 @@ def run(config: BootstrapConfig, build: Build, hashes: Hashes, options: Options)
     Args:
         config: the job.
         build: loads the models.
-        hashes: of the checkpoints, asked for only where a run is there that is tied to them.
+        hashes: of the checkpoints; called only if a run exists that is tied to them.
         options: how it is made.
 
     Raises:

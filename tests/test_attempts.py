@@ -137,7 +137,7 @@ def test_a_store_that_stays_away_stops_the_job(attempts):
                 attempts.fail(case, NO_DISK, "a")
             time.sleep(0.005)
 
-    with pytest.raises(WorkerError, match=r"3 units failed one after the other; the last: disk full; .*same again"):
+    with pytest.raises(WorkerError, match=r"3 units failed in a row; the last: disk full; .*same again"):
         go_on()
 
 
@@ -162,7 +162,7 @@ def test_faults_of_the_data_are_final_and_no_strikes(attempts):
 def test_first_attempts_that_only_ever_fail_stop_the_job(attempts):
     attempts.fail(take(attempts), NO, "a")
     attempts.fail(take(attempts), NO, "a")
-    with pytest.raises(WorkerError, match="3 units failed one after the other; the last: KeyError"):
+    with pytest.raises(WorkerError, match="3 units failed in a row; the last: KeyError"):
         attempts.fail(take(attempts), Fault(Kind.SAMPLE, "KeyError"), "a")
 
 

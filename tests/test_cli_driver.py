@@ -17,7 +17,7 @@ def test_the_driver_is_the_command_line_with_a_code_of_its_own_for_what_nobody_f
 
     assert run("verify", str(tmp_path)) == (
         1,
-        f"Error: {tmp_path}/run.yaml: not found, so this is no run folder; capfilt bootstrap makes one\n",
+        f"Error: {tmp_path}/run.yaml: not found, so this is not a run folder; capfilt bootstrap makes one\n",
     )
     crashed, error = run("surprise")
     assert crashed == 70

@@ -66,7 +66,7 @@ def test_what_is_no_run_is_told(tmp_path):
     assert result.exit_code == 1
     assert (
         result.output
-        == f"Error: {tmp_path}/run.yaml: not found, so this is no run folder; capfilt bootstrap makes one\n"
+        == f"Error: {tmp_path}/run.yaml: not found, so this is not a run folder; capfilt bootstrap makes one\n"
     )
 
 

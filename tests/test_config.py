@@ -1,3 +1,4 @@
+import math
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from capfilt.config.demo import DemoConfig
 from capfilt.config.schema import section_of
 from capfilt.config.sizes import MEDConfig, VisionConfig
 from capfilt.config.tasks import NLVR2Config
-from capfilt.config.training import FinetuneConfig, PretrainConfig
+from capfilt.config.training import FinetuneConfig, PretrainConfig, TrainingCluster
 from capfilt.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -258,6 +259,15 @@ def test_such_signs_elsewhere_are_taken(file, run):
 def test_a_number_that_no_machine_takes_is_refused(file, key):
     with pytest.raises(ConfigError, match=rf"job\.yaml: {key}: input should be less than or equal to "):
         load(BootstrapConfig, file(needed()), [f"{key}=99999999999999999999"])
+
+
+@pytest.mark.parametrize("kind", [Cluster, TrainingCluster])
+def test_gpus_that_ray_cannot_reserve_are_refused(kind):
+    assert [kind(gpus_per_worker=count).gpus_per_worker for count in (0.25, 1, 2.0)] == [0.25, 1, 2]
+    with pytest.raises(ValidationError, match=r"1\.5 GPUs cannot be reserved; give a whole number, or a share of one"):
+        kind(gpus_per_worker=1.5)
+    with pytest.raises(ValidationError, match="finite number"):
+        kind(gpus_per_worker=math.inf)
 
 
 def test_beams_and_greedy_give_one_caption(file):

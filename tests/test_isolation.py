@@ -134,7 +134,7 @@ def test_a_shard_with_too_many_bad_samples_is_given_up_and_the_rest_of_its_units
 
     assert [(unit.lo, unit.hi) for unit in units] == [(8, 16), (16, 24)]
     assert len(job.attempts.failed) == 1
-    assert "0.tar, samples 0 to 8: samples that fail alone: 0, 1; samples 2 of it tried 2 times" in "".join(
+    assert "0.tar, samples 0 to 8: samples that fail alone: 0, 1; the trial of 2 was tried 2 times" in "".join(
         job.attempts.failed
     )
     assert not job.attempts
@@ -208,7 +208,7 @@ def test_a_batch_of_which_no_sample_fails_alone_is_reported_and_no_sample_blamed
 
     assert job.run() == [Unit(SHARD, 8, 16)]
     assert job.attempts.failed == [
-        "0.tar, samples 0 to 8: none of its samples fails alone; it tried 2 times: pid 7 is gone"
+        "0.tar, samples 0 to 8: none of its samples fails alone; the unit was tried 2 times: pid 7 is gone"
     ]
 
 
@@ -224,7 +224,7 @@ def test_another_fault_during_the_search_fails_the_batch_and_not_in_silence(kind
 
     assert attempts.take("a", idle=True, alternative=False) is None
     assert attempts.failed == [
-        "0.tar, samples 0 to 8: none of its samples fails alone; samples 0 of it tried once: cut short"
+        "0.tar, samples 0 to 8: none of its samples fails alone; the trial of 0 was tried once: cut short"
     ]
 
 

@@ -120,10 +120,10 @@ def test_a_dashboard_that_restarts_does_not_end_the_wait_and_is_told_once(monkey
     job = wait_through_an_outage(monkeypatch, lambda port: dashboard(port, "SUCCEEDED"))
 
     assert (job.id, job.state, job.attempt) == (JOB, "SUCCEEDED", 1)
-    told = [message for message in caplog.messages if "asked again" in message]
+    told = [message for message in caplog.messages if "retrying for" in message]
     assert len(told) == 1
     assert told[0].startswith(f"{JOB}: the cluster's Jobs API: ")
-    assert told[0].endswith("; asked again for 10 minutes")
+    assert told[0].endswith("; retrying for 10 minutes")
 
 
 def test_a_job_that_its_cluster_has_forgotten_is_not_waited_for(monkeypatch):
@@ -150,7 +150,7 @@ def test_a_log_that_breaks_off_is_gone_on_with_where_it_was_until_its_job_ends(m
     )
 
     assert shown == "one\ntwo\nthree\n"
-    told = [message for message in caplog.messages if "asked again" in message]
+    told = [message for message in caplog.messages if "retrying for" in message]
     assert len(told) == 1
     assert told[0].startswith(f"{JOB}: the cluster's Jobs API: ")
 

@@ -62,7 +62,7 @@ def test_no_field_can_be_lost_or_changed_unnoticed(tmp_path, field):
 
     for damaged in ({k: v for k, v in values.items() if k != field}, values | {field: "other"}):
         path.write_text(json.dumps(damaged))
-        with pytest.raises(RunError, match=r"a\.json: is no commit record .*; remove the file and bootstrap again"):
+        with pytest.raises(RunError, match=r"a\.json: is not a commit record .*; remove the file and bootstrap again"):
             read_commit(str(path))
 
 
@@ -72,7 +72,7 @@ def test_a_sealed_record_of_other_fields_is_told_as_none(tmp_path, write):
     values = asdict(FIRST)
     write(values)
     path.write_bytes(seal(values))
-    with pytest.raises(RunError, match=r"a\.json: is no commit record"):
+    with pytest.raises(RunError, match=r"a\.json: is not a commit record"):
         read_commit(str(path))
 
 
@@ -80,5 +80,5 @@ def test_a_sealed_record_of_other_fields_is_told_as_none(tmp_path, write):
 def test_what_is_no_record_is_told_as_none(tmp_path, content):
     path = Path(tmp_path, "a.json")
     path.write_text(content)
-    with pytest.raises(RunError, match=r"a\.json: is no commit record"):
+    with pytest.raises(RunError, match=r"a\.json: is not a commit record"):
         read_commit(str(path))

@@ -212,7 +212,7 @@ def test_what_is_no_record_of_its_sample_is_refused(tmp_path, content, why):
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
 
-    with pytest.raises(RunError, match=rf"00000001\.json: is no quarantine record \({why}"):
+    with pytest.raises(RunError, match=rf"00000001\.json: is not a quarantine record \({why}"):
         quarantined(run, SHARD)
 
 
@@ -253,7 +253,7 @@ def test_verify_names_a_record_that_was_changed(folder):
 
     (problem,) = problems(folder)
 
-    assert problem.startswith(f"{path}: is no quarantine record")
+    assert problem.startswith(f"{path}: is not a quarantine record")
 
 
 @pytest.mark.parametrize("place", ["x", "MODELS/x", "other/x", "MODELS/00009/x"])

@@ -340,7 +340,7 @@ def test_a_damaged_record_is_named(run, damage):
     path = f"{run.ledger}/00000.json"
     Path(path).write_text(Path(path).read_text().replace(*damage))
 
-    with pytest.raises(RunError, match=r"00000\.json: is no commit record"):
+    with pytest.raises(RunError, match=r"00000\.json: is not a commit record"):
         read_commit(path)
 
 

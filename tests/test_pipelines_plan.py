@@ -48,7 +48,7 @@ def test_without_timing_or_with_a_rate_no_model_is_loaded(folder):
     (folder / "captioner/model.safetensors").unlink()
     rated = CliRunner().invoke(cli, ["plan", str(folder / "job.yaml"), "--rate", "2", "--price", "1"])
     assert rated.exit_code == 0, rated.output
-    assert "2.00 images/s for a worker, as told" in rated.output
+    assert "2.00 images/s for a worker, as given" in rated.output
 
 
 @pytest.mark.parametrize(("option", "value"), [("--rate", "inf"), ("--rate", "nan"), ("--price", "nan")])

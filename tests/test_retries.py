@@ -31,7 +31,7 @@ def test_what_may_pass_is_asked_again_and_told(caplog):
 
     assert patiently(store.ask, "s3://bucket/a") == "answer"
     assert store.asked == 4
-    assert all(re.search(r"given up in 1[12]\d s$", line) for line in caplog.messages)
+    assert all(re.search(r"giving up in 1[12]\d s$", line) for line in caplog.messages)
     assert [line.partition(";")[0] for line in caplog.messages] == [
         "s3://bucket/a: OSError: [Errno 16] busy",
         "s3://bucket/a: TimeoutError: ",

@@ -168,7 +168,7 @@ def test_nor_is_one_that_cannot_be_looked_through_whose_own_error_is_told(planne
 
 
 def test_a_folder_without_run_yaml_is_no_run(tmp_path):
-    with pytest.raises(RunError, match=r"run\.yaml: not found, so this is no run folder"):
+    with pytest.raises(RunError, match=r"run\.yaml: not found, so this is not a run folder"):
         load_run(str(tmp_path))
 
 
@@ -176,7 +176,7 @@ def test_a_folder_without_run_yaml_is_no_run(tmp_path):
 def test_a_folder_of_runs_is_answered_with_them(tmp_path, inner):
     (tmp_path / "other").mkdir()
     run = start_run(config(tmp_path, run=f"{tmp_path}/{inner}"), CHECKPOINTS)
-    with pytest.raises(RunError, match=f"is no run folder; give one that it holds: {run.root}$"):
+    with pytest.raises(RunError, match=f"is not a run folder; give one that it holds: {run.root}$"):
         load_run(str(tmp_path))
 
 
@@ -187,7 +187,9 @@ def test_a_record_that_is_broken_is_named_with_the_remedy(tmp_path, data):
     path.write_bytes(data)
 
     for call in (lambda: load_run(str(tmp_path / "run")), lambda: start_run(config(tmp_path), CHECKPOINTS)):
-        with pytest.raises(RunError, match=rf"^{path}: is no record of a run \((.|\n)*\); put back a copy of it, or"):
+        with pytest.raises(
+            RunError, match=rf"^{path}: is not the record of a run \((.|\n)*\); put back a copy of it, or"
+        ):
             call()
 
 

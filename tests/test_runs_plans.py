@@ -27,9 +27,9 @@ def test_a_damaged_plan_is_told_in_one_line_with_the_remedy(tmp_path, keep):
     with pytest.raises(RunError) as raised:
         run.plan()
     told = str(raised.value)
-    assert told.startswith(f"{path}: is no plan (")
+    assert told.startswith(f"{path}: is not a plan (")
     assert told.endswith(
-        "; remove the file and bootstrap again, which plans the same inputs anew and keeps all that is committed"
+        "; remove the file and bootstrap again: the same inputs are planned again, and all that is committed is kept"
     )
     assert "\n" not in told
 
@@ -53,7 +53,7 @@ def test_a_table_of_something_else_is_no_plan(tmp_path, column):
     run = new_run(tmp_path, [SHARD])
     pq.write_table(pa.table(column), tmp_path / "run/plan/shards.parquet")
 
-    with pytest.raises(RunError, match="is no plan"):
+    with pytest.raises(RunError, match="is not a plan"):
         run.plan()
 
 

@@ -138,7 +138,7 @@ def test_a_file_made_by_hand_asks_for_a_stop_in_good_order(tmp_path, content):
 def test_a_look_that_fails_is_followed_by_others(tmp_path, caplog):
     (tmp_path / "stop.json").mkdir()  # cannot be read
     with heed_stop(str(tmp_path), pytest.fail) as stop:
-        wait_until(lambda: "no look for a request to stop" in caplog.text)
+        wait_until(lambda: "a request to stop cannot be looked for" in caplog.text)
         (tmp_path / "stop.json").rmdir()
         request_stop(str(tmp_path))
         wait_until(lambda: stop.asked)

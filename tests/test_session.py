@@ -186,7 +186,7 @@ def test_what_takes_connections_and_is_no_cluster_is_told_after_one_look():
     assert told.startswith(
         f"NoAnswerError 75 cluster.address: {address} does not answer as the head of a Ray cluster ("
     )
-    assert "; give the address that ray start --head tells" in told
+    assert "; give the address that ray start --head prints" in told
 
 
 def test_another_service_of_a_cluster_is_told_as_what_cannot_be():
@@ -225,7 +225,7 @@ input()
 def test_a_cluster_that_lets_nobody_in_is_told_with_what_opens_it(guarded, mode, token):
     told = enter(guarded, RAY_AUTH_MODE=mode, RAY_AUTH_TOKEN=token)
 
-    assert told.startswith(f"ConfigError 1 cluster.address: {guarded} lets nobody in (")
+    assert told.startswith(f"ConfigError 1 cluster.address: {guarded} refuses the connection (")
     assert told.endswith(
         "for a cluster that asks for a token set RAY_AUTH_MODE=token, with its token in "
         "RAY_AUTH_TOKEN or ~/.ray/auth_token\n"
@@ -386,3 +386,32 @@ def test_sigterm_ends_a_job_with_its_own_code_also_while_ray_starts_or_ends(mome
 
     assert job.returncode == 143, job.stderr
     assert job.stdout == ("at work\n" if moment == "shutdown" else "")
+
+
+BEHEADED = """
+import os, signal, time
+import ray
+from capfilt.config import Cluster
+from capfilt.errors import NoAnswerError
+from workers import address
+from workers.session import session
+
+address.LOOK, address.ORDERLY_END, address.LAST_MOMENT = 0.1, 59.0, 9.0
+try:
+    with session(Cluster()):
+        (head,) = ray._private.worker._global_node.all_processes["gcs_server"]
+        os.kill(head.process.pid, signal.SIGKILL)
+        time.sleep(60)
+except NoAnswerError as error:
+    print(error.exit_code, error)
+"""
+
+
+@pytest.mark.slow
+def test_a_job_whose_head_is_lost_ends_in_good_order_before_ray_ends_it():
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", BEHEADED]
+    job = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+    assert job.returncode == 0, job.stderr
+    assert job.stdout.startswith(f"{PASSING} cluster.address: local: the head of the cluster (")

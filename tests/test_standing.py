@@ -227,6 +227,6 @@ def test_a_loop_tells_its_job_and_how_that_stands(tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(RunError, match="not found, so this is no run folder"):
+    with pytest.raises(RunError, match="not found, so this is not a run folder"):
         look_at(str(tmp_path))
     assert at_work(str(tmp_path)) is None

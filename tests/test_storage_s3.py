@@ -138,7 +138,7 @@ def test_a_request_that_was_damaged_on_its_way_is_made_again(s3, bucket, hasty, 
         storage.publish(f"{bucket}/a.tar", b"x")
 
     assert storage.read_bytes(f"{bucket}/a.tar") == b"x"
-    assert "asked again" in caplog.messages[0]
+    assert "retrying in" in caplog.messages[0]
 
 
 def test_requests_that_are_damaged_again_and_again_may_pass_later(s3, bucket, monkeypatch):

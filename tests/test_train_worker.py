@@ -76,7 +76,7 @@ class TestWorkers:
         run = TrainingRun(lesson.output, lesson)
         launch(partial(fail_at_the_end, lesson), run, TWO)
         assert Path(run.folder, "tried").read_text() == "xx"
-        assert "is done; behind its end, worker 1: " in caplog.text
+        assert "the training is done; after its end, worker 1: " in caplog.text
         assert not Path(run.folder, "ray").exists()
         assert same(run, in_ranks(elsewhere(lesson), 2))
 
@@ -103,7 +103,7 @@ class TestWorkers:
         metrics = Path(run.metrics)
         with in_background(partial(_tell, run, TWO)):
             metrics.mkdir()  # which no read succeeds at
-            wait_for(lambda: f"no look at how {run.folder} does: IsADirectoryError" in caplog.text)
+            wait_for(lambda: f"{run.folder}: its progress cannot be read: IsADirectoryError" in caplog.text)
             metrics.rmdir()
             append(run.metrics, b'{"step": 1, "lm": 2.5}\n{"step": 2, "l')
             wait_for(lambda: said)

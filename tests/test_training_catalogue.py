@@ -95,7 +95,9 @@ def test_shards_that_came_or_went_since_are_refused_by_name(folder):
 def test_a_table_of_shards_that_is_damaged_is_told_with_the_remedy(folder):
     look(folder, file=folder / "shards.parquet")
     (folder / "shards.parquet").write_bytes(b"PAR1")
-    with pytest.raises(RunError, match=r"shards\.parquet: is no plan \(.+\); remove the file and train again, which "):
+    with pytest.raises(
+        RunError, match=r"shards\.parquet: is not a plan \(.+\); remove the file and train again, which "
+    ):
         look(folder, file=folder / "shards.parquet")
 
 

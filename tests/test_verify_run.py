@@ -98,7 +98,7 @@ def test_a_broken_index_is_named_and_a_missing_one_is_no_problem(run):
     second.unlink()
 
     assert verify(run) == [
-        f"{first}: is no index (its bytes are not those that were written); remove it: the headers of "
+        f"{first}: is not an index (its bytes are not those that were written); remove it: the headers of "
         f"{run.plan()[0].url} are read in its place"
     ]
 

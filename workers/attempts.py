@@ -48,7 +48,7 @@ class Attempts:
             seconds: what a try may take.
             isolation: narrows units down to the samples at fault; without it they are given up whole.
             outages: of a disk or store, until a unit is given up.
-            listener: hears of each failure.
+            listener: is told of each failure.
         """
         self._most_strikes, self._strikes = strikes, 0
         self._most_outages, self._isolation, self._listener = outages, isolation, listener
@@ -61,7 +61,7 @@ class Attempts:
         self.failed: list[str] = []
 
     def waiting(self, most: int) -> int:
-        """Return how many units wait to be tried, counted up to a number; 0 after drain."""
+        """Return how many units wait to be tried, at most `most`; 0 after drain."""
         if self._drained:
             return 0
         others = len(self._waiting) + len(self._suspects)
@@ -180,8 +180,8 @@ class Attempts:
         self._strikes += 1
         if self._strikes >= self._most_strikes:
             raise WorkerError(
-                f"stopped, since {self._strikes} units failed one after the other; the last: {fault.reason}; mend "
-                "what they have in common, and run the same again to go on"
+                f"stopped: {self._strikes} units failed in a row; the last: {fault.reason}; fix what they have in "
+                "common, then run the same again to go on"
             )
 
     def _give_up(self, case: Case, count: int, fault: Fault) -> None:
@@ -191,7 +191,7 @@ class Attempts:
         tell(self._listener, _event("given_up", unit, fault, count), "given up: %s", self.failed[-1])
 
     def _end(self, case: Case, count: int, reason: str) -> str:
-        """Drop all that was still to be tried of a unit, and return what became of it."""
+        """Drop all that was still to be tried of a unit, and return in a line why it is given up."""
         search = case.search
         times = "once" if count == 1 else f"{count} times"
         if search is None:
@@ -201,8 +201,8 @@ class Attempts:
         self._waiting = [other for other in self._waiting if other.search is not search]
         alone = ", ".join(str(held.position) for held in search.guilty)
         found = f"samples that fail alone: {alone}" if alone else "none of its samples fails alone"
-        what = f"samples {', '.join(map(str, live(case.unit)))} of it" if case.unit.trial else "it"
-        return f"{search.case}: {found}; {what} tried {times}: {reason}"
+        what = f"the trial of {', '.join(map(str, live(case.unit)))}" if case.unit.trial else "the unit"
+        return f"{search.case}: {found}; {what} was tried {times}: {reason}"
 
 
 def backoff(outages: int) -> float:

@@ -1,4 +1,4 @@
-"""The dashboard of a cluster: a connection to its Jobs API, whose failures are told in a line."""
+"""The dashboard of a cluster: a connection to its Jobs API, whose failures become errors of one line."""
 
 import logging
 import os
@@ -30,7 +30,7 @@ _TALKATIVE = (
 
 
 class _Client(JobSubmissionClient):  # type: ignore[misc]
-    """Ray's own, which would wait for an answer for ever."""
+    """Ray's own client, but with a timeout: it would wait for an answer for ever."""
 
     def _do_request(self, method: str, endpoint: str, **options: object) -> object:
         return super()._do_request(method, endpoint, **{"timeout": ANSWER} | options)
@@ -54,7 +54,7 @@ def connect(address: str) -> JobSubmissionClient:
 
 @contextmanager
 def _leading_to(address: str) -> Iterator[None]:
-    """Set the address in the environment, which Ray prefers to the one that it is given."""
+    """Set the address in the environment, where Ray looks before it takes its argument."""
     before = os.environ.get(_ADDRESS)
     os.environ[_ADDRESS] = address
     try:

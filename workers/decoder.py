@@ -32,7 +32,7 @@ MAX_STARTS = 3  # of a decoder whose process dies before it is up
 
 
 class _Decoder:
-    """The process of one decoder. It may still be working on abandoned units beside the current one."""
+    """The process of one decoder. It may still be working on abandoned units besides the current one."""
 
     def __init__(self, config: BootstrapConfig, run: Run, logs: LogSettings) -> None:
         logs.apply()

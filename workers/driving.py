@@ -1,4 +1,4 @@
-"""The driver of a job: the only one at work in its folder, and ready to be stopped."""
+"""The driver of a job: the only one in its folder, and ready to be stopped."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from capfilt.signals import end_process, exit_on_sigterm
 def driving(
     root: str, meaning: str = UNITS, stop: Stop | None = None, *, force: bool = False
 ) -> Iterator[tuple[Lease, Stop]]:
-    """Be the only driver of a job within the block, and heed requests to stop; SIGTERM, too, leaves no lease.
+    """Be the only driver of a job within the block, and follow requests to stop; SIGTERM leaves no lease either.
 
     Args:
         root: folder of the job.

@@ -4,7 +4,7 @@
 
 Ray starts a job only once. Here a driver that was killed, or that ended through a fault that may pass (a store or the
 cluster does not answer, an unforeseen error), is started again a limited number of times, and goes on where the last
-one was. An error that the user has to mend, a run with failed shards, and a job that was asked to stop are final:
+one was. An error that the user has to fix, a run with failed shards, and a job that was asked to stop are final:
 another driver would end in the same way.
 """
 

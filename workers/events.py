@@ -44,7 +44,7 @@ class Event:
 
     @property
     def fields(self) -> dict[str, object]:
-        """The fields of the event's log line, beside its words."""
+        """The fields of the event's log line, besides its message."""
         names = {"event": self.what, "shard": self.unit.shard.id, "unit": self.unit.name}
         trial = {"trial": True} if self.unit.trial else {}
         place = {"place": self.place} if self.place else {}

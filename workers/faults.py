@@ -41,7 +41,7 @@ def fault_of(error: Exception) -> Fault:
         return Fault(Kind.DATA, reason, cause="data")
     if isinstance(error, DecoderDied):
         return death(str(error))
-    # A message may contain addresses or sizes that vary, so only the type is told.
+    # A message may contain addresses or sizes that vary, so only the type is named.
     cause: Cause = "model" if isinstance(error, ModelError) else "exception"
     return Fault(Kind.SAMPLE, reason, f"makes the models raise {type(error).__name__}, alone in its batch", cause)
 

@@ -113,8 +113,8 @@ class Jobs:
         for job in before:
             if not job.is_over:
                 raise JobError(
-                    f"{submission.folder}: {job.id} is at work on it ({job.state}); wait for its end, look at it by "
-                    "capfilt status, or end it by capfilt stop"
+                    f"{submission.folder}: {job.id} is at work on it ({job.state}); wait until it ends, look at it "
+                    "with capfilt status, or end it with capfilt stop"
                 )
         name = f"{submission.stem}-{max((job.attempt for job in before), default=0) + 1}"
         command = entrypoint(submission, python, retries, Path.cwd())
@@ -200,7 +200,7 @@ class Jobs:
 
 
 class _Silence:
-    """The time in which the Jobs API does not answer while a job is waited for: told once, and borne for PATIENCE."""
+    """The time in which the Jobs API does not answer: logged once, and an error after PATIENCE."""
 
     def __init__(self, name: str) -> None:
         self._name, self._since = name, math.inf
@@ -210,7 +210,7 @@ class _Silence:
         now = time.monotonic()
         if self._since > now:
             self._since = now
-            logger.warning("%s: %s; asked again for %.0f minutes", self._name, error, PATIENCE / 60)
+            logger.warning("%s: %s; retrying for %.0f minutes", self._name, error, PATIENCE / 60)
         elif now - self._since > PATIENCE:
             raise error
 

@@ -148,7 +148,7 @@ class Metered(Generic[R]):
                     self._series.set("capfilt_device_memory_bytes", size, kind=kind, gpu=gpu)
             except (RuntimeError, OSError, RayError) as error:  # of CUDA or Ray; the next report may succeed
                 if told != (told := str(error)):
-                    logger.warning("no look at the memory of the GPU: %s", error)
+                    logger.warning("the memory of the GPU cannot be read: %s", error)
             time.sleep(MEMORY_EVERY)
 
 

@@ -52,7 +52,7 @@ def _fitting(node: "Node", cluster: Cluster) -> float:
 
 
 def _decoders(nodes: "list[Node]", cluster: Cluster) -> float:
-    """Return for how many workers there are CPUs to decode, on any nodes, beside those that the workers take."""
+    """Return for how many workers there are CPUs to decode, on any nodes, besides those that the workers take."""
     if not cluster.decode_cpus:
         return math.inf
     cpus = sum(node.resources.get("CPU", 0.0) for node in nodes)

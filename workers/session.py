@@ -100,16 +100,16 @@ def _refusals(address: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         why = error.message.partition("\n")[0]
-        raise ConfigError(f"cluster.address: {address} lets nobody in ({why}); {TOKEN}") from error
+        raise ConfigError(f"cluster.address: {address} refuses the connection ({why}); {TOKEN}") from error
     except RpcError as error:
         kind = ConfigError if error.rpc_code == GRPC_STATUS_CODE_UNIMPLEMENTED else NoAnswerError
         raise kind(
             f"cluster.address: {address} does not answer as the head of a Ray cluster ({error}); give the address that "
-            "ray start --head tells, or that of its client server with ray:// before it"
+            "ray start --head prints, or that of its client server with ray:// before it"
         ) from error
     except ConnectionError as error:
         why = str(error).partition("\n")[0]
-        raise NoAnswerError(f"cluster.address: {address} lets nobody in ({why}); {TOKEN}") from error
+        raise NoAnswerError(f"cluster.address: {address} refuses the connection ({why}); {TOKEN}") from error
     except RuntimeError as error:
         if not str(error).startswith("Version mismatch"):
             raise
@@ -170,7 +170,7 @@ def on_a_worker(work: Callable[[], R], cluster: Cluster, stop: Stop | None = Non
                 losses += 1
                 if losses > MAX_LOSSES:
                     raise unbuilt(ConnectionError(last_words(error)), "tried") from None
-                logger.warning("a worker is tried anew, loss %d of %d: %s", losses, MAX_LOSSES, last_words(error))
+                logger.warning("a worker is tried again, loss %d of %d: %s", losses, MAX_LOSSES, last_words(error))
             except RayError as error:
                 raise WorkerError(f"no worker can be tried: {last_words(error)}") from None
 

@@ -106,7 +106,7 @@ def last_words(error: RayError) -> str:
 
 
 def lost_node(error: RayError, node: str = "") -> bool:
-    """Return whether an actor was lost with its node; without the node's id, only the message tells."""
+    """Return whether an actor was lost with its node; without the node's id, its message decides."""
     if isinstance(error, ActorUnavailableError) or getattr(error, "preempted", False):
         return True
     if not node:

@@ -1,7 +1,7 @@
 """What is submitted to a cluster as a job: its name, its settings, and the code that it runs.
 
 The settings are shipped resolved, as one file, which includes overrides and, for a loop, the settings of its jobs: no
-file of the submitter is looked for on the cluster. The three packages, a megabyte, are shipped beside it, so that
+file of the submitter is looked for on the cluster. The three packages, a megabyte, are shipped with it, so that
 driver and workers run the code that checked the settings. Everything else (Python, Ray, torch) is what the nodes have.
 No environment variable is shipped: whoever sees the dashboard sees all of a job's runtime environment.
 """

@@ -7,7 +7,7 @@ What goes wrong, and what becomes of it:
     a node is taken away                    the same, without being counted (Ray Train's own rule)
     any of these after the run's end        nothing: the checkpoint is whole
     the cluster has no room                 the job waits, and says for what
-    an error that the user can mend         the job stops with that error at once
+    an error that the user can fix          the job stops with that error at once
     the driver dies                         its workers end with it; the same command goes on
 
 Ray Train's own retries are off: they are counted over the whole job, and repeat what cannot succeed. Here the count
@@ -57,7 +57,7 @@ def train_on_workers(work: Callable[[], None], run: TrainingRun, cluster: Traini
         failures, newest = 0, run.newest
         while (failure := _attempt(work, run, cluster)) is not None:
             if run.finished:  # its states are gone: another attempt would train all of it again
-                logger.warning("%s: is done; behind its end, %s", run.folder, failure)
+                logger.warning("%s: the training is done; after its end, %s", run.folder, failure)
                 break
             failures = failures + 1 if run.newest == newest else 1
             newest = run.newest
@@ -136,7 +136,7 @@ def _tell(run: TrainingRun, cluster: TrainingCluster, done: threading.Event) -> 
         try:
             news = _starved(cluster) or _newest(run)
         except (RuntimeError, OSError, ValueError, RayError) as error:  # the next look may succeed
-            logger.warning("no look at how %s does: %s", run.folder, _line(error))
+            logger.warning("%s: its progress cannot be read: %s", run.folder, _line(error))
             continue
         if news not in ("", before):
             before = news

@@ -2,7 +2,6 @@
 
 from capfilt.config.bootstrap import (
     BootstrapConfig,
-    Cluster,
     Controls,
     Device,
     ExportConfig,
@@ -11,6 +10,7 @@ from capfilt.config.bootstrap import (
     Policy,
     Sampling,
 )
+from capfilt.config.cluster import Cluster
 from capfilt.config.loading import dump, load, loads
 from capfilt.config.schema import Config, describe
 

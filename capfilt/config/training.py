@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from capfilt.config.bootstrap import Address, Cluster
+from capfilt.config.cluster import Address, Cluster, GPUs
 from capfilt.config.data import DataSettings
 from capfilt.config.initial import InitialWeights
 from capfilt.config.model import ModelSettings
@@ -86,7 +86,7 @@ class TrainingCluster(Config):
 
     address: Address = Field("local", description="local starts Ray on this machine; else host:port or ray://host:port")
     workers: PositiveInt = Field(1, description="processes that share each batch; NCCL between GPUs, else gloo")
-    gpus_per_worker: NonNegativeFloat = Field(0.0, description="GPUs reserved for a worker; 0 runs on CPU")
+    gpus_per_worker: GPUs = Field(0.0, allow_inf_nan=False, description="GPUs reserved for a worker; 0 runs on CPU")
     cpus_per_worker: NonNegativeFloat = Field(1.0, description="CPUs reserved for a worker")
     attempts: PositiveInt = Field(
         3, description="failures in a row, without a new state in between, after which the job is given up"

@@ -1,4 +1,4 @@
-"""Numbers that are known from a sample: each with the two between which it lies, in 95 of 100 cases."""
+"""Numbers that are estimated from a sample, each with its 95 % interval."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.
 
 
 class Estimate(NamedTuple):
-    """A number with the bounds of its interval; of one that is known for sure all three are equal."""
+    """A number with the bounds of its interval; the three are equal for a number that is known for sure."""
 
     low: float
     likely: float

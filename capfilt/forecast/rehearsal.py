@@ -1,7 +1,7 @@
-"""A rehearsal: a throw-away run over some of a job's own samples, on the device at hand, which tells what they take.
+"""A rehearsal: a throw-away run over some of a job's own samples, on the device at hand, to measure what they take.
 
-Its samples are copied into a shard of its own. That goes the whole way of a run, with the code of a run: units are
-captioned, scored and committed, then folded and exported. The first unit warms up and is not counted.
+Its samples are copied into a shard of its own, which goes through the code of a run: units are captioned, scored and
+committed, then folded and exported. The first unit warms up and is not counted.
 """
 
 import math
@@ -46,10 +46,10 @@ class Rehearsal:
     whole: list[float]  # of a unit that runs alone, from its opening to its commit
     export: float
     ledger: list[float]  # bytes of a sample in the ledger
-    ledger_of_shard: float  # bytes that a shard takes beside those of its samples
+    ledger_of_shard: float  # bytes that a shard takes besides those of its samples
     clean: float  # bytes of clean shards for each byte of the input
     tally: Tally  # of all repeats
-    exported: int  # samples of which a text was kept
+    exported: int  # samples with a kept text
     attempted: int  # all samples that were done, those that warmed up included
 
 
@@ -59,7 +59,7 @@ def rehearse(build: Build, config: BootstrapConfig, units: Sequence[Unit], image
     Args:
         build: loads the models.
         config: the job, its device resolved. Nothing of its own run is read or written.
-        units: of which the samples are drawn, by the job's seed.
+        units: the samples are drawn from them, by the job's seed.
         images: samples of a repeat; rounded up to whole batches.
         repeats: each on other samples, as far as there are enough.
 

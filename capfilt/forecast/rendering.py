@@ -39,7 +39,7 @@ def _speed(found: Forecast) -> list[str]:
         return []
     rate = f"{1 / pace.seconds.likely:,.2f} images/s for a worker"
     if rehearsal is None:
-        return [f"{rate}, as told"]
+        return [f"{rate}, as given"]
     rows: list[Row] = [
         ["a thread takes of an image", "ms", ""],
         *(

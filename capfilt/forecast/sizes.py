@@ -12,7 +12,7 @@ from capfilt.shards.listing import LIST_SUFFIXES
 DRAWN = 64  # samples of lists
 PLACES = 16  # that they are drawn from
 
-_MEMBERS = 3 * (512 + 256)  # a tar's headers and padding beside an image, a text and a JSON
+_MEMBERS = 3 * (512 + 256)  # a tar's headers and padding around an image, a text and a JSON
 _SAMPLE = 4000  # headers, padding, web text and a row in Parquet, where the input has none of them
 _CAPTION = 500  # text, source and score, in the tar and in Parquet
 

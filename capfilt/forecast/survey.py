@@ -54,7 +54,7 @@ class Survey:
 
     @property
     def shards_left(self) -> Estimate:
-        """Shards of which a bootstrap would still take samples."""
+        """Shards with samples that a bootstrap would still take."""
         return self._total(lambda shard: float(self.rest.uncommitted(shard) > 0))
 
     def most_clean(self, captions: int) -> float:

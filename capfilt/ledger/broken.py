@@ -1,4 +1,4 @@
-"""Complete shards whose tables are missing from the ledger's listing when a run starts: they are done anew.
+"""Complete shards whose tables are missing from the ledger's listing when a run starts: they are done again.
 
 No file is read for that. A table is checked against the hash in its record whenever it is read, and by verify.
 """

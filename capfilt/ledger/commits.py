@@ -58,12 +58,12 @@ def read_commit(path: str) -> Commit:
     """Return a commit record.
 
     Raises:
-        RunError: the file is no commit record.
+        RunError: the file is not a commit record.
     """
     try:
         return Commit(**unseal(storage.read_bytes(path)))
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: is no commit record ({error!r}); remove the file and bootstrap again") from None
+        raise RunError(f"{path}: is not a commit record ({error!r}); remove the file and bootstrap again") from None
 
 
 def seal(values: dict[str, object]) -> bytes:

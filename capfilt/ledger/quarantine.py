@@ -94,5 +94,5 @@ def _read(path: str, name: str) -> Held:
         if name != f"{held.position:08d}.json":
             raise ValueError(f"it is of position {held.position}")
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: is no quarantine record ({error!r}); run again with --retry-quarantined") from None
+        raise RunError(f"{path}: is not a quarantine record ({error!r}); run again with --retry-quarantined") from None
     return held

@@ -95,7 +95,7 @@ def fold(run: Run, shard: Shard, units: Sequence[Unit]) -> None:
     """Join the tables of a shard's units, so that a shard has three files however it was cut.
 
     The bytes of the tables depend on their rows alone. A shard that is folded already is left as it is;
-    parts that an attempt left beside it are removed.
+    parts that an attempt left are removed.
 
     Raises:
         RunError: the units do not add up to the shard, one is not committed, or a file is not what its record says.

@@ -1,4 +1,4 @@
-"""The run folder: where all files of a bootstrap run lie, and the settings that it is tied to.
+"""The run folder: the paths of all files of a bootstrap run, and the settings that it is tied to.
 
     RUN/run.yaml                             settings and checkpoint hashes, written first
     RUN/plan/shards.parquet                  the shards, as they were when the run was planned
@@ -7,8 +7,8 @@
     RUN/lease.json                           which driver is at work on the run, if any
     RUN/status.json                          how far the driver is; for people, never read for correctness
     RUN/stop.json                            a request to stop, for the driver that is at work
-    RUN/ledger/MODELS/SHARD.json             commit record: the shard is complete; SHARD.samples.parquet and
-                                             SHARD.candidates.parquet beside it
+    RUN/ledger/MODELS/SHARD.json             commit record: the shard is complete; with SHARD.samples.parquet and
+                                             SHARD.candidates.parquet
     RUN/ledger/MODELS/SHARD/LO-HI.*          the same for a unit, while its shard is in work
     RUN/quarantine/MODELS/SHARD/POSITION.json
                                              a sample that kills, hangs or breaks its worker, and how
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run folder: where its files lie. It is small and can be sent to workers."""
+    """A run folder: the paths of its files. It is small and can be sent to workers."""
 
     root: str
     models: str  # fingerprint of everything that decides what the models say
@@ -120,7 +120,7 @@ def start_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
 
 @contextmanager
 def forgotten_unless_begun(run: Run, lease: Lease) -> Iterator[None]:
-    """Remove the settings and the plan of a run if the block fails by them before anything is committed.
+    """Remove the settings and the plan of a run if the block fails because of them before anything is committed.
 
     Otherwise run.yaml would refuse the corrected settings that the error asks for. The indexes of the shards stay, and
     so does everything of a run that another driver has taken.

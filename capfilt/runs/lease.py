@@ -4,8 +4,8 @@ A lease keeps a cluster from doing everything twice; it is not a lock that resul
 atomically and have the same bytes whoever writes them, so two drivers, if one was forced, corrupt nothing.
 
 The driver renews its lease, and checks each time whether it is still its own; if it finds another's name, it stops. So
-of two drivers that begin at the same instant, one is left. A driver that was killed leaves its lease behind: on its own
-machine it counts as dead at once, on others when it has not renewed its lease for a while. The clocks of machines that
+of two drivers that begin at the same instant, one is left. A driver that was killed leaves its lease: on its own
+machine it counts as dead at once, on others when it has not renewed the lease for a while. The clocks of machines that
 share a run have to agree to a few seconds.
 """
 
@@ -226,5 +226,5 @@ def _read(path: str) -> Owner | None:
     except FileNotFoundError:
         return None
     except ValueError:
-        logger.warning("%s: is no lease and counts as none; the next driver writes it anew", path)
+        logger.warning("%s: is not a lease and is ignored; the next driver replaces it", path)
         return None

@@ -26,7 +26,7 @@ _PLAN = pa.schema(
     }
 )
 
-PLAN_ANEW = "remove the file and bootstrap again, which plans the same inputs anew and keeps all that is committed"
+PLAN_ANEW = "remove the file and bootstrap again: the same inputs are planned again, and all that is committed is kept"
 
 
 def write_plan(path: str, shards: Sequence[Shard]) -> None:
@@ -60,7 +60,7 @@ def read_plan(path: str, remedy: str = PLAN_ANEW) -> list[Shard]:
         return [Shard(**row) for row in read_parquet(data).to_pylist()]
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:  # pyarrow raises OSError also for content
         cause = " ".join(str(error).split())
-        raise RunError(f"{path}: is no plan ({cause}); {remedy}") from None
+        raise RunError(f"{path}: is not a plan ({cause}); {remedy}") from None
 
 
 def shard_ids(urls: Sequence[str]) -> list[str]:

@@ -46,14 +46,14 @@ class RunRecord(Config):
             inner = _runs_in(root)
             some = ", ".join(listed(inner, _SHOWN, "..."))
             remedy = f"give one that it holds: {some}" if inner else "capfilt bootstrap makes one"
-            raise RunError(f"{path}: not found, so this is no run folder; {remedy}")
+            raise RunError(f"{path}: not found, so this is not a run folder; {remedy}")
         try:
             return loads(cls, storage.read_bytes(path).decode(), path)
         except (ConfigError, UnicodeDecodeError) as error:
             cause = str(error).removeprefix(f"{path}: ")
             raise RunError(
-                f"{path}: is no record of a run ({cause}); put back a copy of it, or remove it and bootstrap again "
-                f"with the very settings of the run, batch_size included, by which its ledger is found"
+                f"{path}: is not the record of a run ({cause}); put back a copy of it, or remove it and bootstrap "
+                f"again with exactly the settings of the run, batch_size included: its ledger is found by them"
             ) from None
 
     def publish(self, root: str) -> None:

@@ -24,7 +24,7 @@ from capfilt.runs.lease import Moment
 from capfilt.tally import Tally
 
 WRITE_EVERY = 10.0  # seconds between two records
-_TOLD = 3  # failures told in full; the journal holds all of them
+_TOLD = 3  # failures that the record names; the journal holds all of them
 
 Phase = Literal["starting", "bootstrap", "export", "rounds", "done", "partly", "stopped", "failed", "ended"]
 
@@ -146,7 +146,7 @@ def read_status(root: str) -> StatusRecord | None:
     except FileNotFoundError:
         return None
     except ValueError:
-        logger.warning("%s: is no status; it is left out", status_path(root))
+        logger.warning("%s: is not a status record and is ignored", status_path(root))
         return None
 
 
@@ -157,7 +157,7 @@ def job_of(root: str) -> str:
 
 
 def status_path(root: str) -> str:
-    """Return where the record of a run lies."""
+    """Return the path of the record of a run."""
     return storage.join(root, "status.json")
 
 

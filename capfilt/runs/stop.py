@@ -1,12 +1,12 @@
-"""Stopping a run in good order: a small file in its folder, which the driver looks for beside its lease.
+"""Stopping a run in good order: a small file in its folder, which the driver looks for next to its lease.
 
 After the first request, units in hand finish and are committed but no other begins, or a training writes its state; a
 second request ends the driver at once, which costs only what it had in hand. A request is meant for the driver that is
 at work: the next driver removes it before it takes the lease. The driver itself removes it when it ends, if it still
 has the lease; one that was forced off leaves the request to its successor.
 
-A driver that is asked in another way, by Ctrl-C or as a job of a loop, writes the file itself, since workers on other
-machines, and whoever looks at the run, learn of a request only from the file.
+A driver that is asked in another way, by Ctrl-C or as a job of a loop, writes the file itself: workers on other
+machines and capfilt status learn of a request only from the file.
 """
 
 import json
@@ -96,7 +96,7 @@ def stop_requested(root: str) -> bool:
 
 
 def stop_path(root: str) -> str:
-    """Return where a request to stop a run lies."""
+    """Return the path of a request to stop a run."""
     return storage.join(root, "stop.json")
 
 
@@ -114,7 +114,7 @@ def _watch(
             if request is None and stop.asked and is_ours():
                 request_stop(root)
         except OSError as error:  # the next look may do better
-            logger.warning("no look for a request to stop: %s", error)
+            logger.warning("a request to stop cannot be looked for: %s", error)
             continue
         if request is None:
             continue
@@ -140,7 +140,7 @@ def _listen(root: str, stop: Stop, done: threading.Event) -> None:
             if stop_requested(root):
                 stop.ask()
         except OSError as error:  # the next look may do better
-            logger.warning("no look for a request to stop: %s", error)
+            logger.warning("a request to stop cannot be looked for: %s", error)
 
 
 def _at_once(request: bytes) -> bool:
