@@ -8,7 +8,7 @@ from operator import length_hint
 
 from capfilt import storage
 from capfilt.config import BootstrapConfig, ExportConfig
-from capfilt.display import counted, in_bytes
+from capfilt.display import counted, in_bytes, listed
 from capfilt.dry_run import DryRun
 from capfilt.forecast.survey import Survey, survey
 from capfilt.hardware import require_device, require_gpus
@@ -114,7 +114,6 @@ def _tell(dry: DryRun, config: BootstrapConfig, folder: Run, found: Survey) -> N
         place = folder.clean(ExportConfig(run=config.run, policy=config.policy))
         dry.tell("clean", f"{place}, up to {in_bytes(clean)}")
     dry.writes(folder.root, ledger + clean)
-    for shard in found.left_out[:LISTED] if config.damage == "fail" else []:
-        dry.refuse(remedy(shard))
-    if config.damage == "fail" and len(found.left_out) > LISTED:
-        dry.refuse(f"{counted(len(found.left_out) - LISTED, 'more shard')} that cannot be used; capfilt scan lists all")
+    refused = [remedy(shard) for shard in found.left_out] if config.damage == "fail" else []
+    for problem in listed(refused, LISTED, "{:,} more that cannot be used; capfilt scan lists all"):
+        dry.refuse(problem)

@@ -6,7 +6,7 @@ from functools import partial
 
 from capfilt import storage
 from capfilt.config import BootstrapConfig, Cluster, ExportConfig
-from capfilt.display import counted
+from capfilt.display import counted, listed
 from capfilt.dry_run import DryRun
 from capfilt.errors import FailedUnitsError, StoppedError
 from capfilt.export import finish_export, finished_shards
@@ -67,10 +67,8 @@ def dry_run(config: ExportConfig) -> DryRun:
         dry.tell("input", f"{counted(len(ready), 'complete shard')} of {len(shards):,} in {folder.root}")
         dry.tell("does", f"{counted(len(left), 'shard')}; {len(ready) - len(left):,} exported already")
         dry.writes(folder.clean(config), _most(folder, left))
-        for reason in failed[:LISTED]:
+        for reason in listed(failed, LISTED, "{:,} more without a complete ledger; bootstrap again"):
             dry.refuse(reason)
-        if len(failed) > LISTED:
-            dry.refuse(f"{counted(len(failed) - LISTED, 'more shard')} without a complete ledger; bootstrap again")
         for shard in left[:1]:
             dry.tell("images", f"come from {open_shard(shard.url).url} and so on")
     return dry

@@ -130,6 +130,18 @@ def test_models_without_the_gpu_that_they_need_are_a_problem(tmp_path, job, wher
     assert f"problem: {message}" in result.output
 
 
+def test_of_many_shards_that_cannot_be_used_the_first_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(bootstrap_dry_run, "LISTED", 1)
+    (tmp_path / "in").mkdir()
+    for n in range(3):
+        (tmp_path / f"in/{n}.tar").write_bytes(b"cut")
+
+    first, others = look(job_config(tmp_path)).problems
+
+    assert first.startswith(f"{tmp_path}/in/0.tar: ")
+    assert others == "2 more that cannot be used; capfilt scan lists all"
+
+
 def test_workers_without_a_gpu_are_refused_before_ray_starts(tmp_path):
     mixed_shards(tmp_path / "in")
     with pytest.raises(ConfigError, match=r"^cluster\.gpus_per_worker: 0, which gives a worker no GPU"):

@@ -276,7 +276,7 @@ def test_a_shard_that_a_bootstrap_does_anew_meanwhile_fails_and_is_whole_when_ex
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="not a run folder"):
         export.run(ExportConfig(run=str(tmp_path)))
 
 

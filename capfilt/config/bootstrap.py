@@ -17,10 +17,10 @@ class ImageLimits(Config):
 
     max_bytes: PositiveInt = Field(50_000_000, description="largest encoded file, bytes")
     max_pixels: int = Field(
-        89_478_485, gt=0, le=178_956_970, description="most pixels, by the header; Pillow has the upper bound"
+        89_478_485, gt=0, le=178_956_970, description="maximum pixels, by the header; Pillow sets the upper limit"
     )
-    min_side: PositiveInt = Field(1, description="least width and height, pixels")
-    max_aspect: PositiveFloat = Field(1000.0, description="most times one side may be longer than the other")
+    min_side: PositiveInt = Field(1, description="minimum width and height, pixels")
+    max_aspect: PositiveFloat = Field(1000.0, description="maximum ratio of the longer side to the shorter")
 
 
 class ImageDecoding(ImageLimits):
@@ -40,15 +40,15 @@ class Sampling(Config):
     method: Literal["nucleus", "greedy", "beam"] = Field("nucleus", description="how the next token is chosen")
     captions: int = Field(1, gt=0, le=1000, description="captions for each image; greedy and beam give one")
     top_k: NonNegativeInt = Field(50, description="keep the k likeliest tokens before the nucleus; 0 keeps all")
-    top_p: float = Field(0.9, gt=0, le=1, description="least probability mass of the nucleus")
+    top_p: float = Field(0.9, gt=0, le=1, description="minimum probability mass of the nucleus")
     # Below a millionth quotients leave float32, and no token is the likeliest.
     temperature: float = Field(1.0, ge=1e-6, allow_inf_nan=False, description="divides the logits before the draw")
     repetition_penalty: float = Field(
         1.1, ge=1e-6, allow_inf_nan=False, description="divides the score of tokens already written; 1 is off"
     )
     beams: PositiveInt = Field(3, description="hypotheses of the beam search")
-    max_length: PositiveInt = Field(20, description="most tokens of a caption, the prompt counted")
-    min_length: NonNegativeInt = Field(5, description="least tokens of a caption, the prompt counted")
+    max_length: PositiveInt = Field(20, description="maximum tokens of a caption, prompt included")
+    min_length: NonNegativeInt = Field(5, description="minimum tokens of a caption, prompt included")
     prompt: str = Field("a picture of ", description="text that each caption continues; not part of the result")
 
     @model_validator(mode="after")
@@ -114,19 +114,19 @@ class Policy(Config):
     """Which candidates are kept. The defaults are BLIP's: the ITM head says "match", web and synthetic alike."""
 
     name: str = Field("default", pattern=r"^[A-Za-z0-9_-]+$", description="part of the path of the clean shards")
-    web_itm: float = Field(0.5, ge=0, le=1, description="least P(match) of a web text")
-    synthetic_itm: float = Field(0.5, ge=0, le=1, description="least P(match) of a synthetic text")
-    human_itm: float = Field(0.0, ge=0, le=1, description="least P(match) of a human text; 0 keeps all, as the paper")
-    web_itc: float | None = Field(None, ge=-1, le=1, description="least cosine of a web text")
-    synthetic_itc: float | None = Field(None, ge=-1, le=1, description="least cosine of a synthetic text")
+    web_itm: float = Field(0.5, ge=0, le=1, description="minimum P(match) of a web text")
+    synthetic_itm: float = Field(0.5, ge=0, le=1, description="minimum P(match) of a synthetic text")
+    human_itm: float = Field(0.0, ge=0, le=1, description="minimum P(match) of a human text; the paper keeps all")
+    web_itc: float | None = Field(None, ge=-1, le=1, description="minimum cosine of a web text")
+    synthetic_itc: float | None = Field(None, ge=-1, le=1, description="minimum cosine of a synthetic text")
     mix: Literal["both", "web_else_synthetic", "best", "top_k", "web_only", "synthetic_only", "weighted"] = Field(
         "both", description="which of the texts over the thresholds an image keeps"
     )
     top_k: PositiveInt = Field(1, description="texts an image keeps under mix: top_k")
     web_weight: float = Field(0.5, ge=0, le=1, description="chance of the web text under mix: weighted")
     seed: int = Field(0, description="of the draw under mix: weighted")
-    min_words: NonNegativeInt = Field(1, description="least words of a text")
-    max_words: PositiveInt = Field(256, description="most words of a text")
+    min_words: NonNegativeInt = Field(1, description="minimum words of a text")
+    max_words: PositiveInt = Field(256, description="maximum words of a text")
     drop_duplicates: bool = Field(
         True, description="of equal texts of one image keep one, the web text first where mix takes it"
     )

@@ -30,7 +30,7 @@ class Augmentation(Config):
         None,
         gt=0,
         le=1,
-        description="least share of the image's area that is cut out and resized; null takes all of it",
+        description="minimum share of the image's area that is cut out and resized; null takes all of it",
     )
     flip: bool = Field(
         False, description="mirror half of the images, as the original: texts that say left or right are not changed"

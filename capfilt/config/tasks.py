@@ -89,8 +89,8 @@ class VQASettings(Config):
     )
     top_k: PositiveInt = Field(128, description="rank: candidates, by their first token, whose likelihood is summed")
     beams: PositiveInt = Field(3, description="generate: hypotheses of the beam search")
-    max_length: PositiveInt = Field(10, description="generate: most tokens of an answer, [DEC] counted")
-    min_length: NonNegativeInt = Field(1, description="generate: least tokens of an answer, [DEC] counted")
+    max_length: PositiveInt = Field(10, description="generate: maximum tokens of an answer, [DEC] included")
+    min_length: NonNegativeInt = Field(1, description="generate: minimum tokens of an answer, [DEC] included")
     see_padding: bool = Field(
         True,
         description="generate: answers attend to the padding of their question, as in the original's code, and so "
