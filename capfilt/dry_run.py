@@ -15,7 +15,7 @@ from capfilt.storage import absolute, local_path
 
 
 class DryRun:
-    """What a job would do, in words, and what keeps it from that."""
+    """What a job would do, in words, and what prevents it."""
 
     def __init__(self, job: str) -> None:
         self.job = job
@@ -27,7 +27,7 @@ class DryRun:
         self.facts.append((topic, fact))
 
     def refuse(self, problem: str) -> None:
-        """Add what keeps the job from its work, with the remedy. A problem that several checks find is added once."""
+        """Add what prevents the job, with the remedy. A problem that several checks find is added once."""
         if problem not in self.problems:
             self.problems.append(problem)
 

@@ -24,7 +24,7 @@ class Progress:
 
         Args:
             total: samples.
-            done: of them, before.
+            done: those done before.
             waiting: says what the job waits for when nothing is done for long; called by another thread.
             of: what is counted.
         """

@@ -23,7 +23,7 @@ from pipelines.resolving import as_begun
 from workers.room import find_room
 
 LEDGER_BYTES = 2000  # of a sample and a few texts, at most; metadata of many kilobytes are rare
-LISTED = 10  # shards that cannot be used, or are done anew
+LISTED = 10  # shards that are named, of those that cannot be used and of those that are done anew
 
 Hashes = Callable[[BootstrapConfig], dict[str, str]]
 
@@ -37,7 +37,7 @@ def dry_run(
     force: bool = False,
     retry_quarantined: bool = False,
 ) -> DryRun:
-    """Return what run would do with the same arguments, and what keeps it from that. Nothing is written.
+    """Return what run would do with the same arguments, and what prevents it. Nothing is written.
 
     Args:
         config: the job.

@@ -25,7 +25,7 @@ from workers.export_worker import ExportWorker
 from workers.local import run_local
 from workers.pool import run_units
 
-LISTED = 10  # shards that keep a dry run from its work
+LISTED = 10  # shards without a complete ledger that a dry run names
 
 
 def run(config: ExportConfig) -> str:
@@ -56,7 +56,7 @@ def run(config: ExportConfig) -> str:
 
 
 def dry_run(config: ExportConfig) -> DryRun:
-    """Return what run would do, and what keeps it from that. Nothing is written."""
+    """Return what run would do, and what prevents it. Nothing is written."""
     dry = DryRun("export")
     with dry.examine():
         folder = load_run(config.run)

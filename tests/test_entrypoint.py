@@ -48,12 +48,12 @@ def test_what_another_driver_would_come_to_as_well_is_an_end(drivers, code):
 @pytest.mark.parametrize("code", ["kill", 70, 75, 139])
 def test_a_driver_that_died_is_started_again(drivers, code, capsys):
     assert drivers(f"{code},{code},0") == (0, 3)
-    assert "started again and goes on (3 times left)" in capsys.readouterr().err
+    assert " s (3 restarts left)" in capsys.readouterr().err
 
 
 def test_it_is_started_again_a_counted_number_of_times(drivers, capsys):
     assert drivers("kill", retries=2) == (137, 3)
-    assert "the driver was killed by signal 9, and is not started again; submit the job" in capsys.readouterr().err
+    assert "the driver was killed by signal 9 and is not restarted; submit the job" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -324,7 +324,7 @@ def test_a_job_is_submitted_watched_stopped_resumed_killed_and_done(root, addres
     driver = state()["driver"]["pid"]
     os.kill(driver, signal.SIGKILL)
     followed = capfilt("logs", "run", "--follow", "--attempt", "2").output
-    assert "the driver was killed by signal 9; in 5 s it is started again and goes on (3 times left)" in followed
+    assert "the driver was killed by signal 9; it is restarted in 5 s (3 restarts left)" in followed
     wait_until(lambda: job_state(2) == "SUCCEEDED", "the job does not succeed")
     assert before > 0
     assert re.search(r"[1-9]\d* samples done before", followed)

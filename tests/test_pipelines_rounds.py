@@ -388,7 +388,7 @@ def test_a_loop_is_submitted_stopped_resumed_killed_and_done(loop, tmp_path, mon
         os.kill(state()["driver"]["pid"], signal.SIGKILL)
         wait_until(lambda: state()["jobs"][0]["state"] in ("SUCCEEDED", "FAILED"))
         log = capfilt("logs", "tiny-rounds", "--address", url).output
-        assert "the driver was killed by signal 9; in 5 s it is started again and goes on" in log
+        assert "the driver was killed by signal 9; it is restarted in 5 s" in log
         assert state()["jobs"][0]["state"] == "SUCCEEDED", log
         assert (state()["state"], state()["progress"]["jobs_done"]) == ("done", 4)
         assert verify(load_run("tiny-rounds/round-0/bootstrap")) == []

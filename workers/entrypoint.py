@@ -54,14 +54,14 @@ def _drive(arguments: Sequence[str], asked_in: str, retries: int) -> int:
             break
         ended = f"the driver was killed by signal {-code}" if code < 0 else f"the driver ended with exit code {code}"
         if left and not _stopping(asked_in):
-            _say(f"{ended}; in {wait:g} s it is started again and goes on ({left} times left)")
+            _say(f"{ended}; it is restarted in {wait:g} s ({left} restarts left)")
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
         if _stopping(asked_in):  # or asked since: others see the death late, and the next driver would drop the request
             _say(f"{ended} and was asked to stop; submit the job again to go on")
             return StoppedError.exit_code
         if not left:
-            _say(f"{ended}, and is not started again; submit the job again to go on")
+            _say(f"{ended} and is not restarted; submit the job again to go on")
     return code if code >= 0 else 128 - code
 
 

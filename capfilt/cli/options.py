@@ -68,7 +68,7 @@ def plain_output() -> bool:
 
 
 def show_dry_run(dry: "DryRun") -> NoReturn:
-    """Print what a job would do, and end with exit code 1 if anything keeps it from that."""
+    """Print what a job would do, and end with exit code 1 if anything prevents it."""
     click.echo(str(dry))
     sys.exit(1 if dry.problems else 0)
 

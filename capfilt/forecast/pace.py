@@ -30,7 +30,7 @@ def measured(rehearsal: Rehearsal, config: BootstrapConfig, in_flight: int) -> P
     """Return the pace of a worker, from what a rehearsal took of one thread of each kind.
 
     Units in flight overlap: each has its own threads that read and decode, and they share the models. So the slowest of
-    these sets the pace. On a CPU all of them share the worker's cores, too, but for decoding apart.
+    these sets the pace. On a CPU all of them also share the worker's cores, unless decoding runs apart.
 
     Args:
         rehearsal: on the device of the workers.

@@ -1,4 +1,4 @@
-"""The shards of a job before it begins: all of them, or a random sample where looking at all would take long."""
+"""The shards of a job before it begins: all of them, or a random sample if looking at all of them would take long."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ class Survey:
 
     files: int  # that its inputs mean, or meant when it was planned
     shards: list[Shard]  # that were looked at
-    left_out: list[Shard]  # of these: a bootstrap does not take them as they are
+    left_out: list[Shard]  # those of them that a bootstrap does not take as they are
     rest: Remaining  # of the others
     listed: float  # bytes of a sample of a list, its image included
 

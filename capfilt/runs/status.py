@@ -41,14 +41,14 @@ class StatusRecord:
     time: Moment
     phase: Phase = "starting"  # partly: done but for units or shards that failed; ended: by a signal
     samples: int = 0  # of the run
-    done: int = 0  # of these, including those before this start
+    done: int = 0  # samples, including those done before this start
     done_before: int = 0
     units: int = 0  # committed
     units_from: Moment = 0.0  # when the first unit was begun; 0 until then
     units_until: Moment = 0.0  # when the last unit was done; 0 until then
     statuses: dict[str, int] = field(default_factory=dict)  # samples by status
     candidates: dict[str, int] = field(default_factory=dict)  # texts by source
-    kept: dict[str, int] = field(default_factory=dict)  # of these
+    kept: dict[str, int] = field(default_factory=dict)  # of the candidates
     reason: str = ""  # why it failed or stopped; if partly done, a line for each of the first failures
     ready: int = 0  # workers with their models loaded
     wanted: int = 0  # workers that the job asks for
