@@ -486,7 +486,7 @@ def test_an_outage_at_the_first_build_of_a_job_stops_it_at_once(single, tmp_path
 def test_a_fault_of_every_unit_stops_the_job(cluster, tmp_path):
     units = [Unit(Shard(str(n), f"{n}.tar", 0, "", 8), 0, 8) for n in range(100)]
 
-    with pytest.raises(WorkerError, match="10 units failed one after the other"):
+    with pytest.raises(WorkerError, match="10 units failed in a row"):
         list(run_units(partial(Raises, tmp_path, [unit.shard.id for unit in units]), units, cluster))
 
 
