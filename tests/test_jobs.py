@@ -304,7 +304,7 @@ def test_a_job_is_submitted_watched_stopped_resumed_killed_and_done(root, addres
     twice = submit()
     assert twice.exit_code == 1
     assert re.match(
-        rf"Error: {root}/run: {name} is at work on it \((PENDING|RUNNING)\); wait for its end", twice.output
+        rf"Error: {root}/run: {name} is at work on it \((PENDING|RUNNING)\); wait until it ends", twice.output
     )
 
     wait_until(lambda: len(list((root / "run").glob("ledger/*/*/*.json"))) > 1, "nothing is committed")
