@@ -54,7 +54,7 @@ def room_for(monkeypatch, nodes: list[Node], **asked: float) -> int:
 def test_a_worker_has_all_its_share_on_one_node(monkeypatch):
     nodes = [Node({"CPU": 7.0, "GPU": 1.0}, True), Node({"CPU": 7.0, "GPU": 3.0}, True), Node({"CPU": 64.0}, True)]
     assert room_for(monkeypatch, nodes, cpus_per_worker=4, gpus_per_worker=1) == 2
-    assert room_for(monkeypatch, nodes, cpus_per_worker=4, gpus_per_worker=1.5) == 1
+    assert room_for(monkeypatch, nodes, cpus_per_worker=4, gpus_per_worker=2) == 1
     assert room_for(monkeypatch, nodes, cpus_per_worker=0, gpus_per_worker=1) == 4
 
 
