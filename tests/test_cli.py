@@ -219,7 +219,7 @@ def test_jobs_are_listed_once_where_one_is_asked_for():
 
 
 def test_config_shows_keys_and_checks_values(root):
-    assert "top_p: 0.9  # least probability mass" in capfilt("config", "bootstrap").output
+    assert "top_p: 0.9  # minimum probability mass" in capfilt("config", "bootstrap").output
     shown = capfilt("config", "bootstrap", root / "job.yaml", "--set", "seed=7").output
     assert "\nseed: 7\n" in shown
 
