@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from capfilt.errors import NoAnswerError
+from capfilt.signals import exit_on_sigterm
 from workers import address as address_module
 from workers.address import ended_without_head, require_answer
-from workers.signals import exit_on_sigterm
 
 
 def closed_port() -> int:

@@ -15,7 +15,7 @@ from functools import partial
 from capfilt.background import in_background
 from capfilt.errors import NoAnswerError
 from capfilt.logs import say_error
-from workers.signals import end_process
+from capfilt.signals import end_process
 
 PATIENCE = 10.0  # seconds
 LOOK = 5.0  # seconds between two looks for the head of a cluster
