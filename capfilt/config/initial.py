@@ -10,10 +10,11 @@ class InitialWeights(Config):
 
     vision: str | None = Field(
         None,
-        description="ViT weights for the vision tower: a .safetensors, .pth or .npz file, a folder with one, or a timm "
-        "model's name; the original starts from DeiT-B/16 (timm: deit_base_patch16_224); null: random",
+        description="ViT weights for the vision tower: path or URL of a .safetensors, .pth or .npz file or of a folder "
+        "with one, or a timm model's name; the original: DeiT-B/16 (timm: deit_base_patch16_224); null: random",
     )
     text: str | None = Field(
         None,
-        description="BERT checkpoint folder for the text stack, the original's bert-base-uncased; null: random",
+        description="path or URL of a BERT checkpoint folder for the text stack; the original: bert-base-uncased; "
+        "null: random",
     )

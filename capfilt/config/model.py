@@ -32,7 +32,7 @@ class ModelSettings(Config):
     positions: Size = Field(512, description="longest text, tokens")
     dropout: float = Field(0.1, ge=0, lt=1, description="of the text stack")
     projection: Size = Field(256, description="width of the contrastive features")
-    vocabulary: str = Field(description="BERT vocab.txt, or a tokenizer.json")
+    vocabulary: str = Field(description="path or URL of a BERT vocab.txt or a tokenizer.json")
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:

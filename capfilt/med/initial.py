@@ -16,6 +16,7 @@ from capfilt.config.model import ModelSettings
 from capfilt.errors import CheckpointError
 from capfilt.med.bert_weights import read_bert
 from capfilt.med.checkpoints import Checkpoint
+from capfilt.med.fetch import fetch
 from capfilt.med.model import BERT_WIDTH, MED
 from capfilt.med.tokenizer import Tokenizer
 from capfilt.med.vit_weights import read_vit
@@ -42,13 +43,23 @@ def start(settings: ModelSettings, initial: InitialWeights, seed: int) -> Checkp
     Raises:
         CheckpointError: weights cannot be read or do not fit the sizes; the message says what to set.
     """
-    tokenizer = Tokenizer(Path(settings.vocabulary))
+    tokenizer = Tokenizer(_fetched("model.vocabulary", settings.vocabulary))
     model = MED(settings.sizes(len(tokenizer))).initialise(seed)
     if initial.vision:
-        _tell(initial.vision, take_vision(model, initial.vision))
+        vision = _fetched("initial.vision", initial.vision)
+        _tell(initial.vision, take_vision(model, str(vision)))
     if initial.text:
-        _tell(initial.text, take_text(model, tokenizer, initial.text))
+        text = _fetched("initial.text", initial.text)
+        _tell(initial.text, take_text(model, tokenizer, str(text)))
     return Checkpoint(model, tokenizer)
+
+
+def _fetched(key: str, place: str) -> Path:
+    """Return where what a key names lies on this machine: a path, or the name of a timm model, stays as it is."""
+    try:
+        return fetch(place)
+    except CheckpointError:
+        raise CheckpointError(f"{key}: nothing is at {place}; give the path or URL of what is there") from None
 
 
 def take_vision(model: MED, source: str) -> Taken:
