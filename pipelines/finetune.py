@@ -6,6 +6,7 @@ from typing import Any
 
 from capfilt.config.tasks import Finetuning, NLVR2Config, VQAConfig
 from capfilt.config.training import FinetuneConfig
+from capfilt.display import counted
 from capfilt.dry_run import DryRun
 from capfilt.errors import CheckpointError, ConfigError
 from capfilt.med.checkpoints import Checkpoint, NLVR2Checkpoint, VQACheckpoint, load, require, save
@@ -73,6 +74,11 @@ def _prepare_vqa(config: VQAConfig) -> Job[QuestionBatch]:
 
 def _prepare_nlvr2(config: NLVR2Config) -> Job[StatementBatch]:
     med, tokenizer = load(fetch(config.checkpoint), config.image_size)
+    if config.merge_from > (depth := med.config.text.depth):
+        raise ConfigError(
+            f"merge_from: {config.merge_from}, but the text stack has {counted(depth, 'block')}; "
+            f"set merge_from: {depth // 2}, or {depth} to take the mean in every block"
+        )
     model = nlvr2_from(med, config.merge_from, config.drop_path, config.seed, config.checkpoint)
     model.config.require_room("data.max_tokens", config.data.max_tokens)
     statements = Statements(config.data, tokenizer, model.config.vision.image_size, config.augmentation)

@@ -33,7 +33,14 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def finetune(folder: Path, role: str, steps: int, schedule: dict[str, object] | None = None, **data: object) -> Result:
+def finetune(
+    folder: Path,
+    role: str,
+    steps: int,
+    schedule: dict[str, object] | None = None,
+    merge_from: int = 1,
+    **data: object,
+) -> Result:
     """Run the command."""
     config = {
         "role": role,
@@ -45,6 +52,8 @@ def finetune(folder: Path, role: str, steps: int, schedule: dict[str, object] | 
         "tracking": {"every": 1, "tensorboard": False},
         "drop_path": 0.0,
     }
+    if role == "nlvr2":
+        config["merge_from"] = merge_from
     path = folder / f"{role}.yaml"
     path.write_text(yaml.safe_dump(config))
     return CliRunner().invoke(cli, ["finetune", str(path)])
@@ -68,10 +77,19 @@ def test_an_nlvr2_model_learns_its_sentences(folder):
     file = {"annotations": str(folder / "sentences.json"), "images": f"{folder}/{{image}}"}
     result = finetune(folder, "nlvr2", 30, files=[file], max_tokens=40)
     assert result.exit_code == 0, result.output
-    assert load_nlvr2(folder / "nlvr2" / "checkpoint").model.config.merge_from == 6
+    assert load_nlvr2(folder / "nlvr2" / "checkpoint").model.config.merge_from == 1
     seen = losses(folder / "nlvr2", "nlvr2")
     assert len(seen) == 30
     assert seen[-1] < seen[0]
+
+
+def test_an_nlvr2_model_that_is_too_shallow_to_merge_where_it_is_told_to_is_refused(folder):
+    file = {"annotations": str(folder / "sentences.json"), "images": f"{folder}/{{image}}"}
+    result = finetune(folder, "nlvr2", 1, merge_from=6, files=[file], max_tokens=40)
+    assert result.exit_code == 1
+    message = "merge_from: 6, but the text stack has 2 blocks; set merge_from: 1, or 2 to take the mean in every block"
+    assert result.output.splitlines()[-1] == f"Error: {message}"
+    assert finetune(folder, "nlvr2", 1, merge_from=2, files=[file], max_tokens=40).exit_code == 0
 
 
 @pytest.mark.parametrize(("role", "key"), [("vqa", "questions"), ("nlvr2", "annotations")])
