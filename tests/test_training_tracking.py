@@ -28,6 +28,15 @@ def test_the_curve_of_the_whole_run_lies_in_its_folder(lesson):
     assert [text.split()[0] for text in texts[-3:]] == ["lm", "itc", "itm"]
 
 
+def test_a_resumed_run_that_has_no_line_yet_keeps_its_picture_and_needs_no_metrics(lesson):
+    """A state may be due before the next line."""
+    run = attend(lesson)
+    picture = Path(run.folder, "curve.svg").read_bytes()
+    Path(run.metrics).unlink()
+    Tracker(run, Tracking(tensorboard=False), 25).draw()
+    assert Path(run.folder, "curve.svg").read_bytes() == picture
+
+
 class TestTensorBoard:
     def test_every_number_is_an_event_of_its_step(self, lesson):
         pytest.importorskip("tensorboard")

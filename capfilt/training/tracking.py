@@ -64,8 +64,10 @@ class Tracker:
         self._waiting, self._written = [], time.monotonic()
 
     def draw(self) -> None:
-        """Draw the losses of the whole run."""
+        """Draw the losses of the whole run, if this start of it has written any; else the last picture stays."""
         self.flush()
+        if not self._losses:
+            return
         rows = self._run.read_metrics()
         lines = {name: [(row["step"], row[name]) for row in rows if name in row] for name in self._losses}
         picture = draw({name: line for name, line in lines.items() if line}, self._run.name)
