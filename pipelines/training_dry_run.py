@@ -55,7 +55,9 @@ def dry_run_training(name: str, config: C, prepare: Callable[[C, str | None], Jo
 
 def _tell(dry: DryRun, config: C, job: Job[Data]) -> None:
     schedule, data = config.schedule, job.data
-    steps = Course(schedule, data.epoch_steps).steps
+    course = Course(schedule, data.epoch_steps)
+    course.warn_of_warmup()
+    steps = course.steps
     learned = [parameter for parameter in job.objective.parameters() if parameter.requires_grad]
     dry.tell("model", f"{sum(parameter.numel() for parameter in learned):,} parameters are learned")
     dry.tell(

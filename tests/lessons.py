@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -152,6 +153,7 @@ def in_ranks(lesson: Lesson, ranks: int, apart: bool = False) -> TrainingRun:
 
 
 def _attend_as(number: int, lesson: str, ranks: int, meeting: str, apart: bool) -> None:
+    warnings.simplefilter("error", FutureWarning)  # which a user would see from every rank
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=number, world_size=ranks)
     mine = Lesson.model_validate_json(lesson)

@@ -46,7 +46,8 @@ def finetuning(folder: Path, role: str, **changes: object) -> dict[str, object]:
         "nlvr2": {"files": [{"annotations": f"{folder}/s.json", "images": f"{folder}/{{image}}"}], "max_tokens": 40},
     }.get(role, {"shards": [f"{folder}/set"], "workers": 1})
     values = {"role": role, "checkpoint": f"{folder}/start", "output": f"{folder}/run", "schedule": SCHEDULE}
-    return {**values, "data": data, "device": CPU, **changes}
+    shallow = {"merge_from": 1} if role == "nlvr2" else {}
+    return {**values, **shallow, "data": data, "device": CPU, **changes}
 
 
 def job(folder: Path, values: dict[str, object]) -> Path:
@@ -141,6 +142,7 @@ def test_shards_that_were_a_slip_are_no_problem_for_those_that_mend_it(folder):
         ("filter", {"cluster": {"workers": 2, "address": "127.0.0.1:1"}}, "127.0.0.1:1 does not answer"),
         ("vqa", {"data": {"files": [{"questions": "{folder}/q.json", "images": "x/{{image}}"}]}}, "x/0.png"),
         ("nlvr2", {"data": {"files": [{"annotations": "{folder}/q.json", "images": "x"}]}}, "data.max_tokens: 64"),
+        ("nlvr2", {"merge_from": 6}, "merge_from: 6, but the text stack has 2 blocks"),
     ],
 )
 def test_what_would_stop_the_job_is_told_in_one_line(folder, role, change, problem):

@@ -45,6 +45,23 @@ class TestReference:
         assert len(set(rates(paper, range(100)))) == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        ({"steps": 50}, True),
+        ({"steps": 100}, False),  # the last step has the peak
+        ({"epochs": 9, "decay": "linear"}, True),
+        ({"epochs": 9, "decay": "epoch_cosine"}, False),  # the warm-up ends with the first epoch of 10 steps
+        ({"epochs": 1, "decay": "epoch_cosine"}, True),
+    ],
+)
+def test_a_run_too_short_for_its_warm_up_is_warned_of(settings, warned, caplog):
+    plan = course(warmup_steps=100, **settings)
+    plan.warn_of_warmup()
+    assert ("its learning rate never reaches the peak" in caplog.text) == warned
+    assert (max(rates(plan, range(plan.steps))) < 1.9) == warned
+
+
 class TestCosine:
     def test_it_rises_in_a_line_and_falls_to_nothing(self):
         plan = course(warmup_steps=10)

@@ -53,6 +53,8 @@ def train(
     if device.compile:
         job.objective.compile()
     course = Course(schedule, job.data.epoch_steps)
+    if rank() == 0:
+        course.warn_of_warmup()
     stepper = _Stepper(job, optimiser, course, where, seed)
     with (
         Watch(run, course, tracking, job.objective, start) as watch,
@@ -155,5 +157,8 @@ def _distributed(job: Job[Data]) -> nn.Module:
     """Return the objective with its gradients averaged over the ranks, where there are several."""
     if world_size() == 1:
         return job.objective
-    # Queues are buffers, and equal on all ranks since all of them gather the same features.
-    return DistributedDataParallel(job.objective, broadcast_buffers=False, find_unused_parameters=job.idle_parameters)
+    distributed = DistributedDataParallel(job.objective, find_unused_parameters=job.idle_parameters)
+    # The queues are buffers; all ranks gather the same features, so there is nothing to send before each step. The
+    # constructor's argument of this name is deprecated since torch 2.13, its successor unknown to older releases.
+    distributed.broadcast_buffers = False
+    return distributed

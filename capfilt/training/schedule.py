@@ -1,9 +1,12 @@
 """How fast a model learns at each step of a run."""
 
+import logging
 import math
 from dataclasses import dataclass
 
 from capfilt.config.training import Schedule
+
+logger = logging.getLogger(__name__)
 
 BY_STEP = ("cosine", "linear")  # the decays that change with each step, not once an epoch
 
@@ -42,6 +45,15 @@ class Course:
             done = epoch / math.ceil(self.steps / self.epoch_steps)
         left = 1 - done if plan.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
         return plan.min_rate + (plan.learning_rate - plan.min_rate) * left
+
+    def warn_of_warmup(self) -> None:
+        """Warn if the run ends before its rate has reached the peak, as the default warm-up makes short runs do."""
+        warmup, by_step = self.schedule.warmup_steps, self.schedule.decay in BY_STEP
+        if warmup > self.steps and (by_step or self.steps <= self.epoch_steps):
+            logger.warning(
+                "schedule.warmup_steps: %d, but the run has %d steps: its learning rate never reaches the peak",
+                *(warmup, self.steps),
+            )
 
     def _warmup(self, step: int) -> float:
         plan = self.schedule
