@@ -149,8 +149,11 @@ def usable(look: Look, place: Place, shard: Shard) -> tuple[Place, Usable, dict[
 
 
 def _reasons(samples: Mapping[Place, Usable | Unusable]) -> str:
-    reasons = Counter(sample.reason for sample in samples.values() if isinstance(sample, Unusable))
-    return ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    """Return how many samples are unusable for which reasons, and what the first one has; there must be one."""
+    unusable = [sample for sample in samples.values() if isinstance(sample, Unusable)]
+    reasons = Counter(sample.reason for sample in unusable)
+    counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return f"{counts} (first: {unusable[0].what})"
 
 
 def draw_texts(texts: Sequence[list[int]], count: int, rng: Generator) -> list[list[int]]:
