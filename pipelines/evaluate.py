@@ -144,7 +144,7 @@ def _vqa(config: EvaluateConfig, data: QuestionData, settings: VQASettings) -> _
     model.config.require_room("questions.max_tokens", data.max_tokens)
     if settings.method == "generate":
         model.config.require_room("vqa.max_length", settings.max_length)
-    read_candidates(settings)
+    candidates = read_candidates(settings)
     questions = Questions(data, tokenizer, model.config.vision.image_size)
     files = [name for file in data.files for name in (file.questions, file.annotations) if name]
     if settings.method == "rank":  # a list that is not read need not be there, and no result follows from it
@@ -152,8 +152,8 @@ def _vqa(config: EvaluateConfig, data: QuestionData, settings: VQASettings) -> _
 
     def measure() -> Measured:
         with _autocast(config.device):
-            figures = evaluate_vqa(model.to(config.device.kind), questions, settings)
-        return Measured(figures, files, written=figures.pop("answers"))
+            figures, answers = evaluate_vqa(model.to(config.device.kind), questions, candidates, settings)
+        return Measured(figures, files, written=answers)
 
     return _Task(measure, lambda: questions[FIRST], len(questions), files)
 

@@ -13,7 +13,7 @@ from lessons import Colours, Lesson, attend, checkpoint, in_ranks, job, metrics,
 from processes import exit_code, start_ranks
 
 from capfilt.config.training import Tracking, TrainingDevice
-from capfilt.errors import ConfigError, ModelError, RunError
+from capfilt.errors import ModelError, RunError
 from capfilt.med.checkpoints import load, save
 from capfilt.training.data import Batch
 from capfilt.training.folder import TrainingRun
@@ -130,12 +130,6 @@ class TestParts:
         source = Colours(4)
         shares = [batch for share in range(2) for batch in source.batches(range(5, 6), share, 2)]
         assert torch.equal(torch.cat([share.ids for share in shares]), source.whole(5).ids)
-
-    def test_a_batch_that_cannot_be_shared_out_equally_is_refused(self, lesson):
-        with pytest.raises(
-            ConfigError, match=r"schedule\.batch_size: 4 images .* 1 workers x 3 parts; take a multiple of 3"
-        ):
-            attend(lesson.planned(accumulation=3))
 
     def test_every_part_of_every_step_has_chances_of_its_own_and_other_ones_by_another_seed(self, lesson):
         seeds = []

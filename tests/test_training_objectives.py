@@ -8,7 +8,6 @@ from models import lively_checkpoint
 from torch import Tensor
 
 from capfilt.config.momentum import MomentumSettings
-from capfilt.errors import ConfigError
 from capfilt.med.checkpoints import Checkpoint
 from capfilt.med.losses import contrastive_loss, language_loss, matching_loss
 from capfilt.med.momentum import Features
@@ -362,10 +361,6 @@ class TestMomentum:
             expected = matching_loss(true, true[:0], torch.ones(0).bool())
             torch.testing.assert_close(losses["itm"], expected, rtol=1e-5, atol=1e-6)
         assert all(math.isfinite(loss.item()) for loss in losses.values())
-
-    def test_several_texts_for_an_image_are_refused_with_the_remedy(self, checkpoint, make):
-        with pytest.raises(ConfigError, match=r"texts_per_image: 2, .*; set schedule.texts_per_image: 1, or momentum"):
-            Filtering(*checkpoint, SLOW)(make(["a", "b"], ["c", "d"]), 0.0)
 
     @pytest.mark.parametrize(("before", "after"), [(0.7, 0.5), (0.0, 0.001), (0.1, 0.1)])
     @pytest.mark.parametrize("momentum", [None, SLOW])

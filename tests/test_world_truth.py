@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import pytest
 from ledgers import commit, new_run, record, synthetic, web
@@ -8,7 +9,7 @@ from capfilt.errors import CapfiltError
 from capfilt.ledger import fold
 from capfilt.records import Shard
 from capfilt.world.captions import true_captions
-from capfilt.world.scenes import scene_at, scene_to_metadata, stream
+from capfilt.world.scenes import scene_at, stream
 from capfilt.world.truth import Verdicts, judge
 
 SHARD = Shard("00000", "in/00000.tar", 1000, "d16e57", 3)
@@ -50,7 +51,7 @@ def test_every_text_is_held_against_its_own_scene(run):
         synthetic(1, 0.1, "a dog"),
         synthetic(2, 0.5, true[2][0].upper()),
     ]
-    metadata = [json.dumps({"scene": scene_to_metadata(scene)}) for scene in scenes]
+    metadata = [json.dumps({"scene": asdict(scene)}) for scene in scenes]
 
     verdicts = judge(run(metadata, candidates), [SHARD], Policy())
 

@@ -1,7 +1,7 @@
 """Captioning: captions of an annotated set, held against the captions that people wrote."""
 
 from capfilt.captioners.med import MEDCaptioner
-from capfilt.evaluation.caption_metrics import caption_metrics, require_metrics
+from capfilt.evaluation.caption_metrics import caption_metrics
 from capfilt.evaluation.images import ImageSet
 
 
@@ -9,11 +9,7 @@ def evaluate_captioning(captioner: MEDCaptioner, images: ImageSet) -> tuple[dict
     """Return the figures of a captioner, and its captions with the names of their images.
 
     Where captions are sampled, an image's draw follows from its place in the set.
-
-    Raises:
-        ConfigError: the package that computes the figures is not installed; told before any caption is written.
     """
-    require_metrics()
     references, written = [], []
     for numbers, pixels in images.batches("captioned"):
         for number, captions in zip(numbers, captioner.caption(pixels[:, 0], numbers), strict=True):

@@ -35,14 +35,23 @@ class _Candidates(NamedTuple):
     keep: Tensor  # bool (N, T), True for real tokens
 
 
-def evaluate_vqa(model: VQA, questions: Questions, settings: VQASettings) -> dict[str, object]:
-    """Answer all questions, and return their answers and, where people's are known, the official accuracy in percent.
+def evaluate_vqa(
+    model: VQA, questions: Questions, texts: list[str], settings: VQASettings
+) -> tuple[dict[str, object], list[dict[str, object]]]:
+    """Answer all questions.
 
-    Raises:
-        AnnotationError: the candidates cannot be read.
+    Args:
+        model: in evaluation mode.
+        questions: with people's answers where these are known.
+        texts: the answers to choose from; none where answers are generated.
+        settings: how answers are found.
+
+    Returns:
+        The figures, with the official accuracy in percent over the questions whose answers are known, and the answers
+        in the form that VQAv2's server takes.
     """
     device = next(model.parameters()).device
-    candidates = _encode(read_candidates(settings), questions.tokenizer, model, device)
+    candidates = _encode(texts, questions.tokenizer, model, device)
     answers: list[str] = []
     for batch in in_order(questions, settings.batch_size, 0, questions.settings.workers):
         moved = QuestionBatch(*(tensor.to(device) for tensor in batch))
@@ -55,15 +64,14 @@ def evaluate_vqa(model: VQA, questions: Questions, settings: VQASettings) -> dic
     if scores:
         figures["accuracy"] = fmean(score for group in scores.values() for score in group)
         figures["accuracy_by_type"] = {kind: fmean(group) for kind, group in sorted(scores.items()) if kind}
-    numbers = [question.number for question in questions.questions]
-    figures["answers"] = [
-        {"question_id": number, "answer": answer} for number, answer in zip(numbers, answers, strict=True)
+    return figures, [
+        {"question_id": question.number, "answer": answer}
+        for question, answer in zip(questions.questions, answers, strict=True)
     ]
-    return figures
 
 
 def read_candidates(settings: VQASettings) -> list[str]:
-    """Return the answers to choose from, none where they are written freely.
+    """Return the answers to choose from; none where answers are generated.
 
     Raises:
         AnnotationError: the file is not there or is no JSON list of texts.
@@ -118,12 +126,11 @@ def generate_answers(
 
 
 def _encode(texts: list[str], tokenizer: Tokenizer, model: VQA, device: torch.device) -> _Candidates | None:
-    """Return the answers to choose from as the model reads them; None where they are written freely."""
+    """Return the answers to choose from as token ids; None where answers are generated."""
     if not texts:
         return None
-    ids, keep = tokenizer.batch(
-        tokenizer.encode_all(texts, tokenizer.dec, model.config.text.positions)
-    )  # (N, T), (N, T)
+    rows = tokenizer.encode_all(texts, tokenizer.dec, model.config.text.positions)
+    ids, keep = tokenizer.batch(rows)  # (N, T), (N, T)
     return _Candidates(texts, ids.to(device), keep.to(device))
 
 

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from capfilt.config.training import Schedule, Tracking, TrainingDevice
-from capfilt.errors import ConfigError, RunError
+from capfilt.errors import RunError
 from capfilt.med.gpu import send
 from capfilt.runs.stop import Stop, hear_stop
 from capfilt.training.devices import Precision, precision
@@ -43,7 +43,6 @@ def train(
     Raises:
         ModelError: a loss or a gradient is not a finite number; the state before is kept.
         RunError: no state can be read, or the ranks do not see the same.
-        ConfigError: the batch cannot be shared out equally.
     """
     where = precision(device)
     job.objective.to(where.device).train()
@@ -111,11 +110,6 @@ def _parts(job: Job[Data], optimiser: Optimizer) -> dict[str, Any]:
 def _shares(job: Job[Data], schedule: Schedule, steps: range) -> Iterator[Sequence[Data]]:
     """Yield, for each step, the batches that this rank takes one after the other."""
     each, count = schedule.accumulation, world_size() * schedule.accumulation
-    if schedule.batch_size % count:
-        raise ConfigError(
-            f"schedule.batch_size: {schedule.batch_size} images cannot be shared out among {world_size()} workers x "
-            f"{each} parts; take a multiple of {count}"
-        )
     mine = range(rank() * each, (rank() + 1) * each)
     return zip(*(job.data.batches(steps, share, count) for share in mine), strict=True)
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from capfilt.config.momentum import MomentumSettings
-from capfilt.errors import ConfigError
 from capfilt.med.attention import KeysValues
 from capfilt.med.losses import (
     FLOOR,
@@ -134,7 +133,6 @@ class Filtering(Objective[Batch]):
         if self.momentum is None:
             positive = true_pairs(batch)  # (B, R)
             return contrastive_loss(*online, temperature, positive), self._weights(online, online, positive, positive.T)
-        require_pairs(batch)
         self.momentum.follow(done)
         slow = self.momentum.features(pixels, batch.ids, batch.keep)
         positive = self.positives(batch, self.momentum.with_queue(batch.images), 0)  # (B, B + Q)
@@ -220,15 +218,6 @@ class Pretraining(Filtering):
     def compared(self, online: Features, slow: Features) -> Features:
         """Return the momentum features, those that ITC compares with."""
         return slow
-
-
-def require_pairs(batch: Batch) -> None:
-    """Raise ConfigError unless each image has one text: queues hold pairs."""
-    if len(batch.ids) != len(batch.images):
-        raise ConfigError(
-            f"schedule.texts_per_image: {len(batch.ids) // len(batch.images)}, but momentum takes one text for each "
-            "image; set schedule.texts_per_image: 1, or momentum: null"
-        )
 
 
 def true_pairs(batch: Batch) -> Tensor:

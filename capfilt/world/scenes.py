@@ -7,7 +7,7 @@ lengths and positions are shares of the image's side, x to the right and y down.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
@@ -119,11 +119,6 @@ def _sample_centres(rng: Generator, size: Size, region: Region) -> tuple[tuple[f
     offsets = np.stack([across, along] if column else [along, across], axis=1)  # (count, 2)
     middle = np.array(_MIDDLE[region]) + rng.uniform(-_DRIFT, _DRIFT, 2)
     return tuple((float(x), float(y)) for x, y in (middle + offsets).round(4))
-
-
-def scene_to_metadata(scene: Scene) -> dict[str, object]:
-    """Return a scene as plain values for JSON."""
-    return asdict(scene)
 
 
 def scene_from_metadata(metadata: str) -> Scene:

@@ -8,7 +8,7 @@ row and no members. No file holds a time, so the same arguments give the same by
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ from capfilt.shards import write_tar
 from capfilt.world.captions import true_captions
 from capfilt.world.noise import NoiseRates, web_text
 from capfilt.world.render import encode, render
-from capfilt.world.scenes import scene_at, scene_to_metadata, stream
+from capfilt.world.scenes import scene_at, stream
 
 FAILED_DOWNLOADS = 0.02
 HUMAN_CAPTIONS = 5
@@ -106,7 +106,7 @@ def _sample(world: World, index: int, key: str) -> tuple[dict[str, object], list
     image = encode(render(scene, world.side))
     sides = dict.fromkeys(("width", "height", "original_width", "original_height"), world.side)
     row |= {"status": "success", **sides, "exif": "{}", "sha256": hashlib.sha256(image).hexdigest()}
-    metadata = json.dumps({**row, "error_message": None, "scene": scene_to_metadata(scene)}, indent=4)
+    metadata = json.dumps({**row, "error_message": None, "scene": asdict(scene)}, indent=4)
     return row, [(f"{key}.jpg", image), (f"{key}.json", metadata.encode()), (f"{key}.txt", texts[0].encode())]
 
 
