@@ -55,7 +55,7 @@ def test_a_part_of_the_captioning_section_keeps_the_originals_other_values(read)
 
 
 def test_several_captions_of_an_image_are_refused(read):
-    with pytest.raises(ConfigError, match="captions 3: one caption of an image is measured"):
+    with pytest.raises(ConfigError, match="captions 3: one caption per image is measured"):
         read(task="captioning", captioning={"method": "nucleus", "captions": 3})
 
 

@@ -337,7 +337,7 @@ def test_what_is_neither_a_file_nor_keys_is_told_in_one_line(loop):
     told = command(loop, "bootstrap=3")
     assert told.exit_code == 1
     assert re.fullmatch(
-        r"Error: \S+: bootstrap: give the file of the job, or its keys themselves \(found 3\)\n", told.output
+        r"Error: \S+: bootstrap: give the path of the job's file, or the job's keys \(found 3\)\n", told.output
     )
 
 

@@ -217,7 +217,7 @@ def test_the_tower_of_a_model_of_other_sizes_is_refused(root, start):
 )
 def test_what_only_a_learning_tower_reads_is_refused_beside_one_that_stays_as_it_is(root, key, changes):
     settings = finetuning(root, "filter", root).model_dump() | {"vision_from": "other"} | changes
-    with pytest.raises(ValidationError, match=f"{key} is for a vision tower that learns"):
+    with pytest.raises(ValidationError, match=f"{key} is for a vision tower that is trained"):
         FinetuneConfig.model_validate(settings)
 
 

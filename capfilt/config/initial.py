@@ -1,4 +1,4 @@
-"""Where the weights of a model to pre-train come from."""
+"""Settings of the weights that pre-training starts from."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from capfilt.config.schema import Config
 
 
 class InitialWeights(Config):
-    """Weights to start pre-training from; what is not given starts at random."""
+    """Weights to start pre-training from; what is not given is random."""
 
     vision: str | None = Field(
         None,

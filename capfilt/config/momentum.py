@@ -1,4 +1,4 @@
-"""Settings of the momentum copies that ITC compares with, and of the queues of their features."""
+"""Settings of the momentum copies that ITC compares with, and of their queues of features."""
 
 from typing import Literal
 
@@ -10,18 +10,18 @@ from capfilt.config.schema import Config
 class MomentumSettings(Config):
     """Slow copies of the encoders, queues of their features, soft targets; defaults of the original code."""
 
-    decay: float = Field(0.995, ge=0, lt=1, description="share that a copy keeps of itself in a step")
+    decay: float = Field(0.995, ge=0, lt=1, description="share of its weights that a copy keeps in each step")
     queue: PositiveInt = Field(
         57600,
-        description="features kept of each kind, a multiple of the images of a step; a filter goes on with those of "
-        "pre-training, as many",
+        description="image features, and text features, that are kept; a multiple of the images in a step. A filter "
+        "starts with the queues of its pre-training checkpoint, so it needs the same number",
     )
-    alpha: float = Field(0.4, ge=0, le=1, description="weight of the copies' own similarities in the targets of ITC")
+    alpha: float = Field(0.4, ge=0, le=1, description="weight of the copies' similarities in the targets of ITC")
     alpha_ramp: float = Field(
         0.1,
         ge=0,
         le=1,
-        description="share of the steps over which alpha rises from 0; code: 2 of 20 epochs, in retrieval 1 of 6",
+        description="share of the steps in which alpha rises from 0; code: 2 of 20 epochs, in retrieval 1 of 6",
     )
     negatives: Literal["same_rank", "all_ranks"] = Field(
         "same_rank",

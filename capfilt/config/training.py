@@ -1,4 +1,4 @@
-"""Settings of the training jobs: pre-training from scratch, and fine-tuning a captioner or a filter."""
+"""Settings of the training jobs: pre-training, and fine-tuning a captioner or a filter."""
 
 from typing import Literal, Self
 
@@ -16,43 +16,45 @@ class Schedule(Config):
     """How long and how fast a model learns (AdamW)."""
 
     steps: PositiveInt | None = Field(None, description="optimiser steps; or give epochs")
-    epochs: PositiveInt | None = Field(None, description="times that every sample is seen; or give steps")
-    batch_size: PositiveInt = Field(64, description="images of a step, those of all workers together")
+    epochs: PositiveInt | None = Field(None, description="passes over all samples; or give steps")
+    batch_size: PositiveInt = Field(64, description="images in a step, of all workers together")
     accumulation: PositiveInt = Field(
         1,
-        description="parts in which a worker takes its images, one after the other, before the weights move: less "
-        "memory, and the same gradient for LM where the parts hold equally many tokens; ITC and ITM compare the images "
-        "of a part alone, as they do those of a worker. data.workers processes read for each part",
+        description="parts into which a worker splits its images, computed one after the other before the weights are "
+        "updated: this saves memory. LM has the same gradient if all parts hold equally many tokens; ITC and ITM "
+        "compare only the images of one part, as if it were a worker. data.workers processes read for each part",
     )
-    texts_per_image: PositiveInt = Field(1, description="texts drawn for an image in a step; the paper draws 1")
+    texts_per_image: PositiveInt = Field(1, description="texts drawn for each image in a step; 1 in the paper")
     learning_rate: PositiveFloat = Field(3e-4, description="peak")
     warmup_steps: NonNegativeInt = Field(
-        100, description="steps until the peak; where the rate falls by epochs, within the first, as in the original"
+        100, description="steps until the peak; in the decays by epoch they end with the first, as in the original"
     )
     warmup_rate: PositiveFloat | None = Field(
         None, description="rate of the first step; 1e-6 in the original's code; null: the peak divided by warmup_steps"
     )
     decay: Literal["cosine", "linear", "epoch_cosine", "epoch_factor"] = Field(
         "cosine",
-        description="after the warm-up: cosine and linear fall to min_rate step by step; epoch_cosine once an epoch, "
-        "as the original's fine-tuning; epoch_factor multiplies the rate each epoch, as the code of its pre-training. "
-        "The paper says linear decay, rate 0.85, and not of what: linear falls by 0.85 with a min_rate of 0.15 peaks",
+        description="after the warm-up: cosine and linear fall to min_rate step by step; epoch_cosine falls once an "
+        "epoch, as in the original's fine-tuning; epoch_factor multiplies the rate by decay_factor each epoch, as in "
+        "the code of its pre-training. The paper says linear decay at a rate of 0.85, without saying of what: linear "
+        "falls by 0.85 if min_rate is 0.15 of the peak",
     )
     decay_factor: float = Field(
         0.9,
         gt=0,
         le=1,
-        description="under decay: epoch_factor; 0.9 in the code; 0.85 if the paper's rate is one for each epoch",
+        description="of decay: epoch_factor; 0.9 in the original's code; 0.85 if the paper's rate is per epoch",
     )
     min_rate: NonNegativeFloat = Field(0.0, description="the rate falls no lower; 1e-6 in the original's pre-training")
     weight_decay: float = Field(0.05, ge=0, description="of AdamW")
     decay_vectors: bool = Field(
         True,
-        description="also of biases, norms and temperature, as the original's code; its successor LAVIS spares them",
+        description="apply weight decay to biases, norms and temperature too, as the original's code; its successor "
+        "LAVIS does not",
     )
-    beta2: float = Field(0.999, gt=0, lt=1, description="of AdamW: memory of the squared gradients")
+    beta2: float = Field(0.999, gt=0, lt=1, description="of AdamW: decay of the running mean of squared gradients")
     max_gradient_norm: PositiveFloat | None = Field(
-        1.0, description="a longer gradient is scaled down to this; null, as in the original: never"
+        1.0, description="longer gradients are scaled down to this length; null: never, as in the original"
     )
     checkpoint_steps: PositiveInt = Field(500, description="steps between two states to resume from")
 
@@ -65,31 +67,31 @@ class Schedule(Config):
 
 
 class TrainingDevice(Config):
-    """Where a model is trained, and what is done there for speed and memory."""
+    """The device that a model is trained on, and options for its speed and memory."""
 
-    kind: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
+    kind: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU if there is one")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="of matrix products (autocast); auto: bfloat16 on a GPU that has units for it; "
+        description="of matrix products (autocast); auto: bfloat16 on a GPU that has units for it, else float32; "
         "the original: float32",
     )
-    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 leaves torch's own number")
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 keeps torch's own number")
     recompute_vision: NonNegativeInt = Field(
-        0, description="last blocks of the vision tower that run again in the backward pass, to save memory"
+        0, description="last blocks of the vision tower that are computed again in the backward pass, to save memory"
     )
-    recompute_text: NonNegativeInt = Field(0, description="the same of the text stack")
-    compile: bool = Field(False, description="translate the objective by torch.compile; pays on a GPU in long runs")
+    recompute_text: NonNegativeInt = Field(0, description="the same for the text stack")
+    compile: bool = Field(False, description="compile the objective with torch.compile; pays off in long runs on a GPU")
 
 
 class TrainingCluster(Config):
-    """The Ray side of a training job. One worker and address: local run in this process, without Ray."""
+    """The workers of a training job. One worker with address: local runs in this process, without Ray."""
 
     address: Address = Field("local", description="local starts Ray on this machine; else host:port or ray://host:port")
     workers: PositiveInt = Field(1, description="processes that share each batch; NCCL between GPUs, else gloo")
     gpus_per_worker: GPUs = Field(0.0, allow_inf_nan=False, description="GPUs reserved for a worker; 0 runs on CPU")
     cpus_per_worker: NonNegativeFloat = Field(1.0, description="CPUs reserved for a worker")
     attempts: PositiveInt = Field(
-        3, description="failures in a row, without a new state in between, after which the job is given up"
+        3, description="the job ends after this many failures in a row without a new state in between"
     )
 
     @property
@@ -99,22 +101,22 @@ class TrainingCluster(Config):
 
     @property
     def asked(self) -> Cluster:
-        """What Ray is asked for."""
+        """The resources that Ray is asked for."""
         return Cluster(**self.model_dump(include={"address", "workers", "gpus_per_worker", "cpus_per_worker"}))
 
 
 class Tracking(Config):
-    """How a training run is followed."""
+    """What a training run writes about its progress."""
 
     every: PositiveInt = Field(10, description="steps between two lines of metrics.jsonl")
-    tensorboard: bool = Field(True, description="write events for TensorBoard too, where its package is installed")
+    tensorboard: bool = Field(True, description="also write events for TensorBoard, if its package is installed")
     wandb: Literal["off", "offline", "online"] = Field(
-        "off", description="Weights & Biases: offline keeps the run's data in its folder, for wandb sync"
+        "off", description="Weights & Biases; offline keeps the data in the run's folder, for wandb sync"
     )
     wandb_project: str = Field("capfilt", description="project of Weights & Biases")
 
 
-# Keys with which a training run may go on under other values, since they decide how it runs and not what it learns.
+# Keys that may change when a run is resumed: they decide how it runs, not what it learns.
 FREE = (
     *("output", "tracking", "data.workers", "data.in_memory", "schedule.checkpoint_steps"),
     *("device.threads", "device.compile", "device.recompute_vision", "device.recompute_text"),
@@ -123,14 +125,14 @@ FREE = (
 
 
 def _require_pairs(schedule: Schedule, momentum: MomentumSettings | None) -> None:
-    """Raise ValueError unless the queues of momentum hold pairs, those of whole steps or of whole parts of steps."""
+    """Raise ValueError unless momentum's queues hold pairs, and those of whole steps or of whole parts of steps."""
     if momentum and schedule.texts_per_image != 1:
         raise ValueError(
             f"schedule.texts_per_image: {schedule.texts_per_image}, but momentum takes one text for each image; "
             "set schedule.texts_per_image: 1, or momentum: null"
         )
     size, images, parts = momentum.queue if momentum else 0, schedule.batch_size, schedule.accumulation
-    if size * parts % images:  # as it is for any number of workers: what all put in makes up the step's part
+    if size * parts % images:  # for any number of workers: together they put in one part of the step
         whole = max(1, images // parts)
         raise ValueError(
             f"momentum.queue: {size} is no multiple of the {whole} images that schedule.batch_size: {images} puts in"
@@ -140,12 +142,12 @@ def _require_pairs(schedule: Schedule, momentum: MomentumSettings | None) -> Non
 
 
 def require_equal_shares(schedule: Schedule, cluster: TrainingCluster) -> None:
-    """Raise ValueError unless every worker takes equally many images of a step, in equally large parts."""
+    """Raise ValueError unless all parts of all workers get the same number of images of a step."""
     shares = cluster.workers * schedule.accumulation
     if schedule.batch_size % shares:
         raise ValueError(
-            f"schedule.batch_size: {schedule.batch_size} images cannot be shared out among cluster.workers: "
-            f"{cluster.workers} x schedule.accumulation: {schedule.accumulation}; take a multiple of {shares}"
+            f"schedule.batch_size: {schedule.batch_size} images cannot be split equally by cluster.workers: "
+            f"{cluster.workers} x schedule.accumulation: {schedule.accumulation}; set it to a multiple of {shares}"
         )
 
 
@@ -155,16 +157,16 @@ class PretrainConfig(Config):
     output: str = Field(description="folder or URL of the run: checkpoint, states, metrics; resumed if present")
     model: ModelSettings = Field(description="sizes")
     initial: InitialWeights = Field(InitialWeights(), description="weights to start from")
-    data: DataSettings = Field(description="what is trained on")
+    data: DataSettings = Field(description="the training data")
     schedule: Schedule = Field(description="how long and how fast")
     momentum: MomentumSettings | None = Field(
-        None, description="momentum copies and queues of ITC, as the paper; null: ITC compares within the batch"
+        None, description="momentum copies and queues for ITC, as in the paper; null: ITC compares within the batch"
     )
-    itm_warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps before ITM joins; the paper has none")
+    itm_warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps before ITM is trained; 0 in the paper")
     seed: NonNegativeInt = Field(0, description="of weights, order, text draws, dropout and negatives")
-    device: TrainingDevice = Field(TrainingDevice(), description="where")
-    cluster: TrainingCluster = Field(TrainingCluster(), description="on how many machines and GPUs")
-    tracking: Tracking = Field(Tracking(), description="how the run is followed")
+    device: TrainingDevice = Field(TrainingDevice(), description="where the model is trained")
+    cluster: TrainingCluster = Field(TrainingCluster(), description="workers, and where they run")
+    tracking: Tracking = Field(Tracking(), description="what the run writes about its progress")
 
     @model_validator(mode="after")
     def _even_batches(self) -> Self:
@@ -178,13 +180,13 @@ class FinetuneConfig(Config):
 
     role: Literal["captioner", "filter"] = Field(description="what the checkpoint becomes")
     checkpoint: str = Field(
-        description="start, a path or URL: a checkpoint that holds the role, usually a pre-training one"
+        description="path or URL of the checkpoint to start from; it holds the role, and usually is a pre-training one"
     )
     output: str = Field(description="folder or URL of the run: checkpoint, states, metrics; resumed if present")
-    data: DataSettings = Field(description="what is trained on")
+    data: DataSettings = Field(description="the training data")
     schedule: Schedule = Field(description="how long and how fast")
     image_size: PositiveInt | None = Field(
-        None, description="side of the square input, pixels, for which positions are interpolated; the checkpoint's own"
+        None, description="side of the square input, pixels; positions are interpolated; null: the checkpoint's own"
     )
     drop_path: float | None = Field(
         None,
@@ -195,17 +197,21 @@ class FinetuneConfig(Config):
     )
     vision_from: str | None = Field(
         None,
-        description="checkpoint, a path or URL, whose vision tower is taken and stays as it is: with the captioner's "
-        "in the filter, bootstrap encodes an image once for both; null, as the original: the start's, which learns",
+        description="path or URL of a checkpoint whose vision tower is taken and kept frozen: if the filter has the "
+        "captioner's, bootstrap encodes each image once for both; null: the start's own, which is trained, as in the "
+        "original",
     )
     momentum: MomentumSettings | None = Field(
-        None, description="filter: momentum copies and queues of ITC, as the paper; null: ITC compares within the batch"
+        None,
+        description="filter: momentum copies and queues for ITC, as in the paper; null: ITC compares within the batch",
     )
-    prompt: str = Field("a picture of ", description="captioner: text in front of each caption, given and not scored")
+    prompt: str = Field(
+        "a picture of ", description="captioner: text before each caption, which the model is given and not scored on"
+    )
     seed: NonNegativeInt = Field(0, description="of order, text draws, dropout and negatives")
-    device: TrainingDevice = Field(TrainingDevice(), description="where")
-    cluster: TrainingCluster = Field(TrainingCluster(), description="on how many machines and GPUs")
-    tracking: Tracking = Field(Tracking(), description="how the run is followed")
+    device: TrainingDevice = Field(TrainingDevice(), description="where the model is trained")
+    cluster: TrainingCluster = Field(TrainingCluster(), description="workers, and where they run")
+    tracking: Tracking = Field(Tracking(), description="what the run writes about its progress")
 
     @model_validator(mode="after")
     def _keys_of_the_role(self) -> Self:
@@ -214,7 +220,7 @@ class FinetuneConfig(Config):
             raise ValueError(f"{key} is read by role: {reader}, not by role: {self.role}; leave it out")
         if self.vision_from and (self.drop_path or self.device.recompute_vision):
             key = "drop_path" if self.drop_path else "device.recompute_vision"
-            raise ValueError(f"{key} is for a vision tower that learns; set it to 0, or leave out vision_from")
+            raise ValueError(f"{key} is for a vision tower that is trained; set it to 0, or leave out vision_from")
         require_equal_shares(self.schedule, self.cluster)
         _require_pairs(self.schedule, self.momentum)
         return self
