@@ -95,9 +95,7 @@ def test_shards_that_came_or_went_since_are_refused_by_name(folder):
 def test_a_table_of_shards_that_is_damaged_is_told_with_the_remedy(folder):
     look(folder, file=folder / "shards.parquet")
     (folder / "shards.parquet").write_bytes(b"PAR1")
-    with pytest.raises(
-        RunError, match=r"shards\.parquet: is not a plan \(.+\); remove the file and train again, which "
-    ):
+    with pytest.raises(RunError, match=r"shards\.parquet: is not a plan \(.+\); remove the file and train again: the "):
         look(folder, file=folder / "shards.parquet")
 
 
@@ -156,7 +154,7 @@ def test_a_source_without_a_sample_is_named(folder):
 
 
 def test_clean_shards_whose_export_is_not_finished_are_warned_of(folder, caplog):
-    told = f"{folder}: its export is not finished; to its end this training sees what is there now"
+    told = f"{folder}: its export is not finished; this training uses only the shards that are there now"
     assert look(folder)
     assert told not in caplog.text
     (folder / "policy.yaml").touch()

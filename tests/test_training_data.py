@@ -177,7 +177,7 @@ class TestLeftOut:
         assert data.left_out == {"no_text": 2, "no_image": 1, "not_an_image": 1, "truncated": 1}
         assert len(data) == 3
         assert Counter(found) == {0: 2, 6: 2 * 6, 7: 2}
-        assert caplog.text.count("it is left out, others that are no_text are only counted") == 1
+        assert caplog.text.count("it is left out; others that are no_text are only counted") == 1
         assert "00000.tar: 0003: " in caplog.text
 
     def test_in_memory_all_of_it_is_known_before_the_first_step(self, tmp_path):

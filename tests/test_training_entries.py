@@ -22,9 +22,9 @@ def test_lines_give_an_entry_each_even_a_single_one(tmp_path):
 
 
 def test_another_layout_is_refused(tmp_path):
-    with pytest.raises(AnnotationError, match=r"a\.json: entry 1 is a int, no object"):
+    with pytest.raises(AnnotationError, match=r"a\.json: entry 1 is a int, not an object"):
         read_entries(write_json(tmp_path / "a.json", [1]), "questions")
-    with pytest.raises(AnnotationError, match=r"b\.json: holds neither a list nor one under questions"):
+    with pytest.raises(AnnotationError, match=r"b\.json: is neither a list nor an object with one under questions"):
         read_entries(write_json(tmp_path / "b.json", {"images": {}}), "questions")
 
 
@@ -44,12 +44,12 @@ def test_an_image_that_does_not_decode_is_named(tmp_path):
     write_images(tmp_path, "good.png")
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     assert read_pixels(str(tmp_path / "good.png"), ImageLimits()).shape == (32, 32, 3)
-    with pytest.raises(AnnotationError, match=r"bad\.jpg: .*fetch it again, or drop its entries"):
+    with pytest.raises(AnnotationError, match=r"bad\.jpg: .*fetch it again, or remove its entries"):
         read_pixels(str(tmp_path / "bad.jpg"), ImageLimits())
 
 
 def test_an_image_that_is_not_there_is_named_with_the_key_to_mend(tmp_path):
     write_images(tmp_path, "good.png")
     for path in (tmp_path / "none.jpg", tmp_path, tmp_path / "good.png" / "0.jpg"):
-        with pytest.raises(AnnotationError, match=rf"^{path}: is not there; set images of its annotation file"):
+        with pytest.raises(AnnotationError, match=rf"^{path}: is missing; set the key images of its annotation file"):
             read_pixels(str(path), ImageLimits())

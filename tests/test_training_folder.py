@@ -86,7 +86,9 @@ class TestSettings:
 
         run.save(state(10))
         settings.write_text("role: captioner\n")
-        with pytest.raises(RunError, match=r"output: is missing; it is of another job, .*another output folder"):
+        with pytest.raises(
+            RunError, match=r"output: is missing; it is of another job or version: .*another output folder"
+        ):
             begun(lesson)
         assert settings.read_text() == "role: captioner\n"
 
@@ -361,7 +363,7 @@ def test_a_line_that_is_none_is_told_by_its_number(lesson, line):
         file.write(line)
 
     for look in (run.read_metrics, lambda: run.forget(1)):
-        with pytest.raises(RunError, match=r"metrics\.jsonl: line 2 is no line of metrics; remove it$"):
+        with pytest.raises(RunError, match=r"metrics\.jsonl: line 2 is not a line of metrics; remove it$"):
             look()
 
 

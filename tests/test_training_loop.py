@@ -103,7 +103,7 @@ class TestResume:
         lecture = job(lesson)
         run = attend(lesson, lecture)
         assert lecture.data.asked[0] == 10
-        assert "000000020.pt: is damaged (RuntimeError); the state before is taken" in caplog.text
+        assert "000000020.pt: is damaged (RuntimeError); resuming from the state before" in caplog.text
         assert same(run, undisturbed("captioning"))
 
     def test_a_run_goes_on_under_settings_that_do_not_change_what_is_learned(self, lesson, undisturbed):

@@ -77,7 +77,7 @@ def test_a_run_does_not_go_on_with_as_many_entries_that_say_other_things(tmp_pat
 
     state = passes("a dog").state_dict()
     passes("a dog").load_state_dict(state)
-    with pytest.raises(RunError, match="as many entries as when the run started, but they say other things; put the"):
+    with pytest.raises(RunError, match="as many entries as when the run started, but with other content; put the"):
         passes("a cat").load_state_dict(state)
 
 

@@ -64,7 +64,9 @@ def test_an_answer_weighs_the_share_of_its_votes_and_a_lonely_one_less():
 
 def test_files_of_two_splits_are_refused(tmp_path):
     other = {"annotations": [{**ANSWERED["annotations"][0], "question_id": 91}]}
-    with pytest.raises(AnnotationError, match=r"a\.json: has no answers to question 90; give the file of its split"):
+    with pytest.raises(
+        AnnotationError, match=r"a\.json: has no answers to question 90; give the annotations of the same split"
+    ):
         read(write_json(tmp_path / "q.json", ASKED), write_json(tmp_path / "a.json", other))
 
 

@@ -51,7 +51,7 @@ def test_the_originals_own_file(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"label": None}, r"entry 1: label is None, neither True nor False; take a labelled split"),
+        ({"label": None}, r"entry 1: label is None, neither True nor False; use a split with labels"),
         ({"images": ["a.png"]}, r"entry 1: has 1 image, not two"),
         ({"identifier": 7}, r"entry 1: identifier is 7, where a str belongs"),
     ],

@@ -12,7 +12,7 @@ from capfilt.training.questions import QuestionBatch
 
 
 class Answering(Objective[QuestionBatch]):
-    """LM of the answers, each weighed by the share of people who gave it."""
+    """LM of the answers, each weighted by the share of people who gave it."""
 
     def __init__(self, model: VQA) -> None:
         super().__init__()

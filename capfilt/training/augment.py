@@ -1,10 +1,10 @@
-"""Chance on images: a random crop, a mirror image and RandAugment, on pixels of 8 bits.
+"""Image augmentation: a random crop, a horizontal flip and RandAugment, on pixels of 8 bits.
 
 Shapes: H, W as decoded; S side of the square that the model takes.
-Source: RandAugment, arXiv 1909.13719, with the ten operations, the strengths and the grey ground of BLIP's released
-code. That code computes them with OpenCV, here Pillow does. The differences: sheared, moved and turned images sample
-at the centres of pixels instead of their corners, blend nothing with the ground at their edges, and values round
-instead of being cut; histograms are stretched and equalised as in both.
+Source: RandAugment, arXiv 1909.13719, with the ten operations, the strengths and the grey fill of BLIP's released
+code, which uses OpenCV where this module uses Pillow. The differences: shears, translations and rotations sample at
+pixel centres, not corners, and do not blend image edges with the fill; values are rounded, not truncated. Autocontrast
+and equalisation are the same in both.
 """
 
 import math
@@ -19,7 +19,7 @@ from capfilt.config.data import Augmentation
 from capfilt.images import resize
 
 PLAIN = Augmentation()  # changes nothing, as in evaluation
-GREY = (128, 128, 128)  # the ground that shows where an image was moved away
+GREY = (128, 128, 128)  # fills what a shear, translation or rotation leaves empty
 ASPECTS = (3 / 4, 4 / 3)  # of a crop, before it is resized to a square
 ATTEMPTS = 10  # to fit a crop into the image
 OPERATIONS = (
@@ -35,7 +35,7 @@ class Views:
         self.side, self.settings = side, settings
 
     def keep(self, pixels: np.ndarray) -> Tensor:
-        """Return what views of an image (H, W, 3) are made from, uint8: all of it, or the one square there is."""
+        """Return what views of an image (H, W, 3) are drawn from, uint8: all of it, or its square if never cropped."""
         if self.settings.min_scale is None:
             return resize(pixels, self.side)  # (3, S, S)
         return torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
@@ -55,7 +55,7 @@ def crop_box(height: int, width: int, min_scale: float, rng: Generator) -> tuple
     """Return top, left, height and width of a random crop.
 
     Its area is a share of the image's between min_scale and 1, its aspect between 3:4 and 4:3, uniform in the
-    logarithm. If several draws do not fit into the image, it is the largest crop in the middle within these aspects.
+    logarithm. If no draw fits into the image, it is the largest central crop within these aspects.
 
     Source:
         Inception's crop, arXiv 1409.4842, section 6, with the limits of torchvision's RandomResizedCrop.
@@ -72,7 +72,7 @@ def crop_box(height: int, width: int, min_scale: float, rng: Generator) -> tuple
 
 
 def rand_augment(pixels: Tensor, settings: Augmentation, rng: Generator) -> Tensor:
-    """Return an image (3, S, S) after a few drawn operations, each applied with the settings' chance."""
+    """Return an image (3, S, S) after randomly drawn operations, each applied with probability settings.chance."""
     image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
     for number in rng.integers(len(OPERATIONS), size=settings.operations):
         if rng.random() < settings.chance:
@@ -84,7 +84,7 @@ def rand_augment(pixels: Tensor, settings: Augmentation, rng: Generator) -> Tens
 def apply(operation: str, image: Image.Image, strength: float, sign: int) -> Image.Image:
     """Return an image after one operation; strength 0 to 1, sign -1 or 1 for those that have a direction.
 
-    At full strength a shear is 0.3, a move 10 pixels, a turn 30 degrees and an enhancement 1.9 (0.1 at none).
+    At full strength a shear is 0.3, a translation 10 pixels, a rotation 30 degrees, an enhancement 1.9 (0.1 at none).
     """
     factor, shear, move = 0.1 + 1.8 * strength, sign * 0.3 * strength, sign * 10 * strength
     match operation:

@@ -1,4 +1,4 @@
-"""Which shards are trained on and how many samples each holds: looked up once, and the same ones ever after."""
+"""Which shards are trained on and how many samples each holds: looked up at the start, and fixed for the run."""
 
 import logging
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ from capfilt.storage import absolute, exists, join, publish
 READERS = 8  # threads that read the shards' indexes
 logger = logging.getLogger(__name__)
 
-AGAIN = "remove the file and train again, which looks at the same shards anew and goes on from the last state"
+AGAIN = "remove the file and train again: the shards are indexed anew, and training resumes from the last state"
 
 
 class Catalogue:
-    """All shards of a mixture by number, and which of them are each source's. No sample is held."""
+    """All shards of a mixture by number, and the shards of each source. No sample is in memory."""
 
     def __init__(self, settings: DataSettings, file: str | None = None) -> None:
-        """Look at every shard, or read what an earlier start of the run wrote to file.
+        """Index every shard, or read the index that an earlier start of the run wrote to file.
 
-        Walking the headers of a remote tar reads all of it; the file spares a resumed run and other ranks that.
+        Indexing a remote tar reads all of it, which the file saves a resumed run and other ranks.
 
         Raises:
             ConfigError: there is no sample, or fewer shards than parts.
-            RunError: shards came or went since the file was written.
+            RunError: shards were added or removed since the file was written.
             ShardError: a shard is damaged, and data.damage says fail.
         """
         self.settings = settings
@@ -58,7 +58,7 @@ class Catalogue:
 
     @property
     def epoch_samples(self) -> float:
-        """How many samples one epoch of every source holds, on average over the parts that they are read in."""
+        """How many samples one epoch of every source holds, on average over the parts of a source."""
         sizes = [sum(self.shards[number].samples for number in numbers) for numbers in self.sources]
         return sum(size / source.parts for size, source in zip(sizes, self.settings.mixture(), strict=True))
 
@@ -71,7 +71,7 @@ class Catalogue:
         """Open a shard.
 
         Raises:
-            ShardError: it is not the file that was looked at.
+            ShardError: the file has changed since it was indexed.
         """
         shard = self.shards[number]
         reader = open_shard(shard.url)
@@ -100,10 +100,12 @@ class Catalogue:
 
 
 def _warn_of_unfinished(urls: Sequence[str]) -> None:
-    """Warn of clean shards whose export is not finished: what it writes later is never trained on."""
+    """Warn of clean shards whose export is not finished: shards that it writes later are not trained on."""
     for folder in sorted({url.rpartition("/")[0] for url in urls if not url.startswith("http")}):
         if exists(join(folder, "policy.yaml")) and not exists(join(folder, "_SUCCESS")):
-            logger.warning("%s: its export is not finished; to its end this training sees what is there now", folder)
+            logger.warning(
+                "%s: its export is not finished; this training uses only the shards that are there now", folder
+            )
 
 
 def _read(file: str, urls: Sequence[str]) -> list[Shard]:

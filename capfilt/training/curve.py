@@ -1,11 +1,11 @@
-"""The losses of a run as a picture. Drawn by hand: a plotting library is large, and these are a few lines."""
+"""The losses of a run as an SVG, drawn here because a plotting library would be a large dependency."""
 
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 56, 96, 32, 40  # margins; the right one holds the names
-POINTS = 400  # of a line at most: more than that, and neighbours share a pixel
+POINTS = 400  # at most in a line: with more, neighbours would share a pixel
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7")
 TICKS = 5
 
@@ -13,7 +13,7 @@ Line = Sequence[tuple[float, float]]  # (step, loss)
 
 
 def draw(lines: Mapping[str, Line], title: str) -> str:
-    """Return an SVG of some lines over the steps, on axes that begin at 0."""
+    """Return an SVG of lines by name over the steps, with axes that begin at 0."""
     steps = max((step for line in lines.values() for step, _ in line), default=0) or 1
     top = max((loss for line in lines.values() for _, loss in line), default=0) or 1
     parts = [_text(LEFT, TOP - 12, title, "start"), *_axes(steps, top)]
@@ -54,7 +54,7 @@ def _y(loss: float, top: float) -> float:
 
 
 def _thinned(line: Line) -> Line:
-    """Return a line of few points, each the mean of its neighbours."""
+    """Return a line of at most POINTS points, each the mean of neighbours."""
     size = -(-len(line) // POINTS)
     groups = [line[i : i + size] for i in range(0, len(line), size)]
     return [(group[-1][0], sum(loss for _, loss in group) / len(group)) for group in groups]

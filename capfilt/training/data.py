@@ -1,13 +1,13 @@
-"""Training data: batches of images with their texts, in an order that is a pure function of seed and step.
+"""Training data: batches of images with their texts, in an order that depends on seed and step alone.
 
     data = open_data(settings, schedule, checkpoint, seed, file)
     data.epoch_steps, len(data)
-    data.batches(range(start, stop), share, shares)    one Batch a step, of a share of the places of the global batch
-    data.left_out                                      by reason; grows as unusable samples are met
+    data.batches(range(start, stop), share, shares)    one Batch for each step, with one share of the global batch
+    data.left_out                                      counts by reason; grows as unusable samples are found
 
-The batch of a step is the same for any number of shares and of loader processes: a share gets its places of it, in
-their order. Catalogue says which shards there are, Mixture which sample stands where, Preparation makes samples ready,
-and Views changes their images by chance.
+The global batch of a step is the same for any number of shares and of loader processes: a share is a range of its
+places. Catalogue lists the shards, Mixture decides which sample is at which place, Preparation decodes samples, and
+Views augments their images.
 """
 
 import logging
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
-    """Images and their texts; B images, n texts for each, R = B * n texts next to those of the same image."""
+    """Images and their texts: B images with n texts each, R = B * n texts; those of one image are neighbours."""
 
     pixels: Tensor  # uint8 (B, 3, S, S)
     ids: Tensor  # int64 (R, L): [CLS] in front, [SEP] behind, [PAD] to the longest
@@ -45,16 +45,16 @@ class Batch(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What stands at one place of a batch."""
+    """The sample at one place of a batch."""
 
     pixels: Tensor  # uint8 (3, S, S)
     texts: list[list[int]]  # token ids
     image: int
-    unusable: dict[Place, Unusable]  # samples in whose place this one stands
+    unusable: dict[Place, Unusable]  # samples that this one replaces
 
 
 class Part(NamedTuple):
-    """What one loader process makes of a batch: P of its images."""
+    """What one loader process contributes to a batch: P images."""
 
     pixels: Tensor  # uint8 (P, 3, S, S)
     texts: list[list[int]]  # token ids, n for each image
@@ -65,20 +65,20 @@ class Part(NamedTuple):
 def open_data(
     settings: DataSettings, schedule: Schedule, checkpoint: Checkpoint, seed: int, file: str | None = None
 ) -> "TrainingData":
-    """Look at the shards, and read all samples if they are to stay in memory.
+    """Index the shards, and read all samples if settings.in_memory.
 
     Args:
         settings: which shards, and how they are read.
-        schedule: how large a batch is, and how many texts are drawn for an image.
-        checkpoint: whose images and texts they are to be; it says the size of the ones and encodes the others.
+        schedule: the batch size, and how many texts are drawn for an image.
+        checkpoint: of the model that is trained: its image size and its tokenizer.
         seed: of order, text draws and augmentation.
-        file: path or URL of a table of the shards: read if it is there, else written, so that a run goes on with the
-            shards that it started with.
+        file: path or URL of the table of shards: read if it exists, else written, so that a resumed run has the shards
+            that it started with.
 
     Raises:
         ConfigError: there is nothing to train on, texts are longer than the model takes, or a batch is too small or too
             large for a source.
-        RunError: shards came or went since file was written.
+        RunError: shards were added or removed since the file was written.
         ShardError: a shard is damaged, and data.damage says fail.
     """
     sizes = checkpoint.model.config
@@ -92,8 +92,8 @@ def open_data(
 class TrainingData:
     """The samples of all sources, by step.
 
-    A sample without a text or a readable image is met only when it is read; the next usable one of its shard then
-    stands in its place, each time. Samples in memory have all been read.
+    Whether a sample has a text and a readable image is known only once it is read. The next usable sample of its shard
+    replaces one that has not. With in_memory, all samples are read at the start.
     """
 
     def __init__(
@@ -104,12 +104,12 @@ class TrainingData:
         self.epoch_steps = max(1, int(catalogue.epoch_samples / len(mixture.dealt)))
         self._first_image = np.cumsum([0, *catalogue.samples]).tolist()  # of each shard
         self._memory = remember(catalogue, prepare) if catalogue.settings.in_memory else None
-        self._unusable: dict[Place, str] = {}  # reason of each sample found; other ranks may have found others
+        self._unusable: dict[Place, str] = {}  # reason of each one found; other ranks may find others
         self._told: set[str] = set()  # reasons
         self._note({at: found for at, found in (self._memory or {}).items() if isinstance(found, Unusable)})
 
     def __len__(self) -> int:
-        """Return how many samples there are, without those that were found unusable."""
+        """Return how many samples there are, without those found unusable so far."""
         return sum(self.catalogue.samples) - len(self._unusable)
 
     @property
@@ -125,7 +125,7 @@ class TrainingData:
         return {reason: torch.tensor(places) for reason, places in found.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Count the samples found before a run was stopped."""
+        """Count the samples that were found unusable before the run was stopped."""
         for reason, places in state.items():
             self._unusable |= {Place(*place): reason for place in places.tolist()}
 
@@ -142,7 +142,7 @@ class TrainingData:
             batch_size=None,
             num_workers=processes,
             collate_fn=unchanged,
-            generator=torch.Generator(),  # seeds of the loader's processes must not come from the model's chance
+            generator=torch.Generator(),  # else the loader's seeds would advance the model's random numbers
         )
         return self._collated(taken(iter(loader)), len(steps), max(1, processes))
 
@@ -158,17 +158,17 @@ class TrainingData:
         return Batch(torch.cat([part.pixels for part in parts]), ids, keep, images)
 
     def _note(self, unusable: Mapping[Place, Unusable]) -> None:
-        """Count samples that are left out, each once, and tell the first of each kind."""
+        """Count samples that are left out, each once, and log the first of each kind."""
         for place, (reason, what) in unusable.items():
             if place in self._unusable:
                 continue
             if reason not in self._told:
-                logger.warning("%s; it is left out, others that are %s are only counted", what, reason)
+                logger.warning("%s; it is left out; others that are %s are only counted", what, reason)
             self._told.add(reason)
             self._unusable[place] = reason
 
     def drawn(self, place: int, steps: range, shards: OpenShards) -> Iterator[Drawn]:
-        """Yield what stands at one place of the global batch in every step."""
+        """Yield the sample at one place of the global batch, for every step."""
         memory, size = self._memory, self.catalogue.settings.block_size
         look: Look = Blocks(shards, self.prepare, size) if memory is None else memory.__getitem__
         for step, at in zip(steps, self.mixture.samples(place, steps.start), strict=False):  # samples have no end
@@ -180,7 +180,7 @@ class TrainingData:
 
 
 class _Parts(IterableDataset[Part | Failure]):
-    """Some places of every batch, shared out among the loader's processes: each reads what stands at its own."""
+    """Some places of every batch, split between the loader's processes."""
 
     def __init__(self, data: TrainingData, places: range, steps: range) -> None:
         self.data, self.places, self.steps = data, places, steps

@@ -1,4 +1,4 @@
-"""Where a training step runs, and in what precision."""
+"""The device of a training step, and its precision."""
 
 from contextlib import AbstractContextManager
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class Precision(NamedTuple):
 
 
 def precision(settings: TrainingDevice) -> Precision:
-    """Return the device and type that settings name, and set torch's threads and what it may compute by.
+    """Return the device and type that settings name, and set torch's threads and kernels.
 
     Raises:
         ConfigError: a GPU is asked for and there is none.

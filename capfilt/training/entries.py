@@ -1,4 +1,4 @@
-"""The entries of published annotation files, and the images that they name."""
+"""Entries of published annotation files, and their images."""
 
 from collections.abc import Iterator
 from typing import cast
@@ -13,17 +13,17 @@ from capfilt.storage import read_bytes
 
 
 def read_entries(file: str, key: str) -> list[tuple[Entry, str]]:
-    """Return the entries of a file, which is a list or an object with one under the key, each with its place.
+    """Return the entries of a file, each with its place; the file is a list, or an object with a list under the key.
 
     Raises:
-        AnnotationError: the file is not there, is no JSON, or has another layout.
+        AnnotationError: the file is missing, is not JSON, or has another layout.
     """
     value = read_json(file)
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and key in value[0]:
-        value = value[0]  # an object reads as the one line of a file of lines
+        value = value[0]  # read_json takes an object for a file of one JSON line
     items = value.get(key) if isinstance(value, dict) else value
     if not isinstance(items, list):
-        raise AnnotationError(f"{file}: holds neither a list nor one under {key}; give a file as it was published")
+        raise AnnotationError(f"{file}: is neither a list nor an object with one under {key}; give a published file")
     return list(placed(items, file))
 
 
@@ -31,12 +31,12 @@ def placed(items: object, where: str) -> Iterator[tuple[Entry, str]]:
     """Yield the objects of a list, each with its place."""
     for number, entry in enumerate(cast("list[object]", items), 1):
         if not isinstance(entry, dict):
-            raise AnnotationError(f"{where}: entry {number} is a {type(entry).__name__}, no object; fetch it again")
+            raise AnnotationError(f"{where}: entry {number} is a {type(entry).__name__}, not an object; fetch it again")
         yield entry, f"{where}: entry {number}"
 
 
 def image_path(pattern: str, entry: Entry, where: str) -> str:
-    """Return where the image of an entry lies: the pattern with the entry's values in its braces.
+    """Return the path of an entry's image: the pattern, with the entry's values in its braces.
 
     Raises:
         AnnotationError: the pattern is malformed, or names a key that the entry lacks.
@@ -53,13 +53,13 @@ def read_pixels(path: str, limits: ImageLimits) -> np.ndarray:
     """Return an image, uint8 (H, W, 3).
 
     Raises:
-        AnnotationError: it is not there, or cannot be decoded within the limits.
+        AnnotationError: it is missing, or cannot be decoded within the limits.
     """
     try:
         return decode(read_bytes(path), limits).pixels
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise AnnotationError(
-            f"{path}: is not there; set images of its annotation file to the pattern of the images' paths"
+            f"{path}: is missing; set the key images of its annotation file to the pattern of the images' paths"
         ) from None
     except ImageError as error:
-        raise AnnotationError(f"{path}: {error}; fetch it again, or drop its entries from the annotations") from error
+        raise AnnotationError(f"{path}: {error}; fetch it again, or remove its entries from the annotations") from error

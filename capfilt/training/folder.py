@@ -1,13 +1,13 @@
 """The folder of a training run, on local disk or an object store:
 
-config.yaml       settings, written first; once something is learned, others are refused that change what it is
+config.yaml       settings, written first; once a step is saved, settings that would change the result are refused
 shards.parquet    the shards that the run started with
 states/           model, optimiser, step and samples left out, to resume from; the last two are kept
-data.json         how many samples are trained on, and how many the first worker had to leave out and why
+data.json         how many samples are trained on, and how many the first worker left out, by reason
 metrics.jsonl     one line every few steps
 curve.svg         the losses as a picture
-tensorboard/      the same for TensorBoard, where it is installed
-checkpoint/       the trained model, written last: its config.json means done
+tensorboard/      events for TensorBoard, if it is installed
+checkpoint/       the trained model, written last: once its config.json exists, the run is done
 """
 
 import errno
@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingRun:
-    """A folder that training can stop and go on in."""
+    """The folder of a training run, from which it can be resumed."""
 
     def __init__(self, folder: str | Path, config: Config) -> None:
         self.folder, self.config = str(folder), config
@@ -60,9 +60,9 @@ class TrainingRun:
         self._settings = join(self.folder, "config.yaml")
 
     def begin(self) -> None:
-        """Make the folder, or take one of the same settings up; errors as in check.
+        """Make the folder, or resume one with the same settings; errors as in check.
 
-        Where the checkpoint is whole, states that a killed run left are removed: nobody resumes from them.
+        If the checkpoint is complete, states that a killed run left are removed: they are of no more use.
         """
         if not self.check():
             if not self._begun:
@@ -75,8 +75,8 @@ class TrainingRun:
         """Return whether the folder holds these settings already; if not, they may be written.
 
         Raises:
-            RunError: something was learned here under settings that would change it, or by another job, or the folder
-                is a bootstrap's run.
+            RunError: the folder has steps of another job, or of settings that would give another result, or it is a
+                bootstrap's run.
         """
         if exists(join(self.folder, "run.yaml")):
             raise RunError(f"{self.folder}: holds a bootstrap's run; choose another output folder")
@@ -88,10 +88,10 @@ class TrainingRun:
             if not self._begun:
                 return False
             what = str(error).partition("\n")[0]
-            raise RunError(f"{what}; it is of another job, or version: choose another output folder") from None
+            raise RunError(f"{what}; it is of another job or version: choose another output folder") from None
         lines = (dump(_placed(values), without=FREE).splitlines() for values in (stored, self.config))
         changes = [pair for pair in zip_longest(*lines, fillvalue="nothing") if pair[0] != pair[1]]
-        if changes and self._begun:  # else a slip in the settings kept the run from starting, and is mended
+        if changes and self._begun:  # else the run never started, and its settings may be corrected
             before, after = changes[0]
             raise RunError(
                 f"{self._settings}: holds {before.strip()!r} where {after.strip()!r} was given; "
@@ -106,12 +106,12 @@ class TrainingRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the checkpoint is whole."""
+        """Whether the checkpoint is complete."""
         return exists(join(self.checkpoint, CONFIG))
 
     @property
     def _begun(self) -> bool:
-        """Whether anything was learned here."""
+        """Whether any step was recorded here."""
         return bool(self._saved or list_files(self.checkpoint) or exists(self.metrics))
 
     @property
@@ -121,17 +121,17 @@ class TrainingRun:
 
     @property
     def _saved(self) -> list[str]:
-        """The names of the states, by step; whatever else lies beside them is somebody's own."""
+        """The names of the states, by step; other files in the folder are ignored."""
         return [name for name in list_files(self._states) if re.fullmatch(r"\d{9,}\.pt", name)]
 
     def save(self, state: State) -> None:
-        """Add a state to resume from, under its "step", and drop those that are too old, or of later steps.
+        """Add a state to resume from, named by its "step", and remove older ones beyond KEPT and later ones.
 
-        A later one could not be read when the run went on: it must not stand in the place of one that can.
+        A later one was damaged when the run was resumed: it must not count as one of those kept.
         """
-        sweep(self._states)  # what a kill left half written is as large as a state
+        sweep(self._states)  # a half-written state of a killed run takes as much room
         newest = f"{state['step']:09d}.pt"
-        # Into a file of Python's: of one that torch opens itself, its error tells no number, and so no full disk.
+        # To a file that Python opened: errors of files that torch opens have no errno, by which a full disk is known.
         with staged(join(self._states, newest)) as partial, partial.open("wb") as file:
             torch.save(state, file)
         names = self._saved
@@ -141,11 +141,11 @@ class TrainingRun:
                 remove(join(self._states, name))
 
     def restore(self) -> State | None:
-        """Return the newest state that can be read, or None where training begins.
+        """Return the newest state that can be read, or None at the start of training.
 
         Raises:
             RunError: there are states, and all of them are damaged.
-            OSError: the disk or store does not hand one out, which says nothing of what is in it.
+            OSError: the disk or store fails to read one, which does not mean that it is damaged.
         """
         names = self._saved
         for name in reversed(names):
@@ -156,13 +156,13 @@ class TrainingRun:
             except DAMAGE as error:
                 if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # of a seek to nowhere
                     raise
-                logger.warning("%s: is damaged (%s); the state before is taken", file, type(error).__name__)
+                logger.warning("%s: is damaged (%s); resuming from the state before", file, type(error).__name__)
         if names:
             raise RunError(f"{self._states}: every state is damaged; remove the folder to train from the start")
         return None
 
     def finish(self, write: Callable[[Path], None]) -> None:
-        """Let the checkpoint be written and drop the states."""
+        """Write the checkpoint by a call of write(folder), then remove the states."""
         sweep(self.checkpoint)
         if local := local_path(self.checkpoint):
             write(local)
@@ -173,18 +173,20 @@ class TrainingRun:
         remove_folder(self._states)
 
     def _upload(self, folder: Path) -> None:
-        files = sorted(folder.iterdir(), key=lambda file: file.name == CONFIG)  # the mark of a whole checkpoint is last
+        files = sorted(
+            folder.iterdir(), key=lambda file: file.name == CONFIG
+        )  # last, since it marks the checkpoint as complete
         for file in files:
             with staged(join(self.checkpoint, file.name)) as partial:
                 file.replace(partial)
 
     def note_data(self, samples: int, left_out: Mapping[str, int]) -> None:
-        """Write down how many samples are trained on and which were left out."""
+        """Write how many samples are trained on, and how many were left out by reason."""
         data = {"samples": samples, "left_out": dict(left_out)}
         publish(join(self.folder, "data.json"), json.dumps(data).encode())
 
     def forget(self, step: int) -> None:
-        """Drop the metrics of the steps that are taken again, and a line that was cut short."""
+        """Remove the metrics of this and later steps, which are taken again, and an incomplete last line."""
         if exists(self.metrics):
             kept = [line for line, values in self._metric_lines() if values["step"] < step]
             publish(self.metrics, "".join(kept).encode())
@@ -194,7 +196,7 @@ class TrainingRun:
         append(self.metrics, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """Return all whole lines of the metrics; the last may still be in the making, or was cut short.
+        """Return all complete lines of the metrics; the last one may be incomplete.
 
         Raises:
             RunError: a line cannot be read.
@@ -208,14 +210,14 @@ class TrainingRun:
                 values = json.loads(line)
                 float(values["step"])
             except (ValueError, LookupError, TypeError, RecursionError):
-                raise RunError(f"{self.metrics}: line {number} is no line of metrics; remove it") from None
+                raise RunError(f"{self.metrics}: line {number} is not a line of metrics; remove it") from None
             yield line, values
 
 
 def _placed(config: Config) -> Config:
-    """Return settings whose paths are absolute, by which a loop that is submitted names its own.
+    """Return settings with absolute paths, so that a submitted loop's compare equal to those of a local one.
 
-    Several paths of one source keep their words, which decide the order of its shards.
+    Several paths of one source are left as given, since they decide the order of its shards.
     """
     given = {key: getattr(config, key, None) for key in ("checkpoint", "vision_from")}
     changes: dict[str, object] = {key: absolute(path) for key, path in given.items() if path}

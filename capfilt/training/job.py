@@ -1,4 +1,4 @@
-"""What a training job is made of: what is minimised, what is trained on, and what is written at the end."""
+"""What a training job consists of: an objective, a training set, and what is written at the end."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ Data_co = TypeVar("Data_co", bound=tuple, covariant=True)  # type: ignore[type-a
 
 
 class TrainingSet(Protocol[Data_co]):
-    """What is trained on, in batches, each a NamedTuple of tensors.
+    """The data, in batches, each a NamedTuple of tensors.
 
-    What a step is trained on follows from the step alone: its batch is the same however many share it.
+    The global batch of a step depends on the step alone, not on the number of shares.
     """
 
     epoch_steps: int  # steps in which every sample is seen once
@@ -31,11 +31,11 @@ class TrainingSet(Protocol[Data_co]):
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what was learned of the samples by now; where several ranks share it, the first one's is kept."""
+        """Return what has been found out about the samples so far; of several ranks, the first one's is saved."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with what was learned of them before."""
+        """Resume with what state_dict returned."""
         ...
 
     def batches(self, steps: range, share: int, shares: int) -> Iterator[Data_co]:
@@ -45,9 +45,9 @@ class TrainingSet(Protocol[Data_co]):
 
 @dataclass(frozen=True)
 class Job(Generic[Data]):
-    """A model in training: the loop knows nothing else about it."""
+    """A model in training, as the loop sees it."""
 
     objective: Objective[Data]
     data: TrainingSet[Data]
     write: Callable[[Path], None]  # writes the trained model to a folder, config.json last
-    idle_parameters: bool = False  # whether there are steps in which some parameters have no gradient
+    idle_parameters: bool = False  # whether some parameters have no gradient in some steps

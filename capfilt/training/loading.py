@@ -8,14 +8,14 @@ from capfilt.errors import CapfiltError
 T = TypeVar("T")
 
 Failure = CapfiltError | OSError
-"""An error of reading. A process passes it on as an item, since torch would wrap a raised one in a traceback."""
+"""An error while reading. A loader process yields it as an item, since torch would wrap a raised one."""
 
 
 def taken(made: Iterator[T | Failure]) -> Iterator[T]:
-    """Yield what a loader's processes make, and end them with this generator.
+    """Yield what a loader's processes make; the processes end with this generator.
 
     Raises:
-        CapfiltError, OSError: the first that was handed over.
+        CapfiltError, OSError: the first one that a process yields.
     """
     try:
         for each in made:
@@ -23,7 +23,7 @@ def taken(made: Iterator[T | Failure]) -> Iterator[T]:
                 raise each
             yield each
     finally:
-        del made  # ends the processes, which the traceback of an error would keep until it is collected
+        del made  # ends the processes, which an error's traceback would otherwise keep alive
 
 
 def unchanged(made: object) -> object:

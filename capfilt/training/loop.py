@@ -3,7 +3,7 @@
     global batch of a step  =  workers x accumulation  shares, each as large
     gradient of a step      =  the mean of the shares' gradients
 
-All chance in a step follows from seed, step and share, so a run that was killed goes on as if it had never stopped.
+All randomness of a step depends on seed, step and share alone, so a killed run resumes as if it had never stopped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,12 +37,12 @@ def train(
 ) -> None:
     """Train the job's objective in place and let the job write its checkpoint into the run's folder.
 
-    Where a request to stop lies in the folder, the state is written and nothing else: the run is not finished then.
-    Every rank calls this with the same arguments; the first one writes.
+    If a stop is requested in the folder, the state is written and the run stays unfinished. Every rank calls this with
+    the same arguments; the first one writes.
 
     Raises:
-        ModelError: a loss or a gradient is not a finite number; the state before is kept.
-        RunError: no state can be read, or the ranks do not see the same.
+        ModelError: a loss or a gradient is not a finite number; the last state is kept.
+        RunError: every state is damaged, or the ranks see different states.
     """
     where = precision(device)
     job.objective.to(where.device).train()
@@ -77,12 +77,12 @@ def train(
 
 
 def _agreed(stop: Stop, device: torch.device) -> bool:
-    """Return whether all ranks are to stop, as the first one was asked to. It makes a GPU finish all before it."""
+    """Return whether the first rank was asked to stop. This waits for the GPU to finish its work."""
     return bool(gather(torch.tensor([int(stop.asked)], device=device))[0])
 
 
 def _restore(run: TrainingRun, job: Job[Data], optimiser: Optimizer, device: torch.device) -> int:
-    """Load the newest state, if there is one, and return the step to go on from."""
+    """Load the newest state, if there is one, and return the step to resume at."""
     state = run.restore()
     step = state["step"] if state else 0
     seen = gather(torch.tensor([step], device=device)).tolist()  # (W,)
@@ -103,12 +103,12 @@ def _save(run: TrainingRun, job: Job[Data], optimiser: Optimizer, step: int) -> 
 
 
 def _parts(job: Job[Data], optimiser: Optimizer) -> dict[str, Any]:
-    """Return what a state is made of; each gives and takes its own."""
-    return {"objective": job.objective, "optimiser": optimiser, "source": job.data}  # as in states of before
+    """Return what a state holds, by name."""
+    return {"objective": job.objective, "optimiser": optimiser, "source": job.data}  # names of saved states
 
 
 def _shares(job: Job[Data], schedule: Schedule, steps: range) -> Iterator[Sequence[Data]]:
-    """Yield, for each step, the batches that this rank takes one after the other."""
+    """Yield, for each step, the batches of this rank's shares."""
     each, count = schedule.accumulation, world_size() * schedule.accumulation
     mine = range(rank() * each, (rank() + 1) * each)
     return zip(*(job.data.batches(steps, share, count) for share in mine), strict=True)
@@ -122,7 +122,7 @@ class _Stepper(Generic[Data]):
         self.course, self.where, self.seed = course, where, seed
 
     def take(self, step: int, shares: Sequence[Data]) -> Taken:
-        """Add up the gradients of this rank's shares, average them over the ranks, and move the weights."""
+        """Add up the gradients of this rank's shares, average them over the ranks, and update the weights."""
         losses: Losses = {}
         for number, batch in enumerate(shares):
             torch.manual_seed((self.seed * 1_000_003 + step + (rank() * len(shares) + number) * SHARE_SEEDS) % 2**63)
@@ -134,7 +134,7 @@ class _Stepper(Generic[Data]):
         return Taken(step, tuple(losses), torch.stack(list(losses.values())), norm)
 
     def _gradient(self, step: int, batch: Data, shares: int) -> Losses:
-        """Add the gradient of a share of the batch to those before; return its part of the losses."""
+        """Add the gradient of a share of the batch to those before it; return its part of the losses."""
         moved = type(batch)(*(send(tensor, self.where.device) for tensor in batch))
         with self.where.autocast():
             losses: Losses = self.module(moved, self.course.done(step))
@@ -143,12 +143,12 @@ class _Stepper(Generic[Data]):
         return {name: part.detach() for name, part in parts.items()}
 
     def _alone(self) -> AbstractContextManager[None]:
-        """Return the context in which gradients stay on their rank."""
+        """Return the context in which gradients are not averaged over the ranks."""
         return self.module.no_sync() if isinstance(self.module, DistributedDataParallel) else nullcontext()
 
 
 def _distributed(job: Job[Data]) -> nn.Module:
-    """Return the objective with its gradients averaged over the ranks, where there are several."""
+    """Return the objective, with its gradients averaged over the ranks if there are several."""
     if world_size() == 1:
         return job.objective
     distributed = DistributedDataParallel(job.objective, find_unused_parameters=job.idle_parameters)

@@ -1,4 +1,4 @@
-"""The mixture of a batch: which pool of shards each of its places is filled from."""
+"""The mixture of a batch: which pool of shards fills each of its places."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,10 @@ class Mixture:
     """The pools of all sources, and the places of a batch that are dealt to them."""
 
     def __init__(self, catalogue: Catalogue, seed: int, places: int) -> None:
-        """Make a pool of every source that has a weight, or one of all sources.
+        """Make a pool of each source if they have weights, else one pool of all sources.
 
         Raises:
-            ConfigError: a batch has no place for a source, or more than an epoch of it has samples.
+            ConfigError: a batch has no place for a source, or more places than an epoch of it has samples.
         """
         sources = catalogue.settings.mixture()
         epochs = [catalogue.epochs(source) for source in range(len(sources))]
@@ -36,7 +36,7 @@ class Mixture:
                 )
 
     def samples(self, place: int, step: int) -> Iterator[Place]:
-        """Yield the samples at a place of the batch, from a step on."""
+        """Yield the samples at a place of the batch, starting at a step."""
         pool, lane = self.dealt[place]
         return self.pools[pool].places(lane, step)
 
@@ -44,8 +44,8 @@ class Mixture:
 def deal(weights: Sequence[float], places: int) -> list[tuple[int, int]]:
     """Return the pool and the lane of every place of a batch.
 
-    Each pool gets its share of the places to within one, the same in every batch, and its lanes are spread evenly,
-    so that every part of a batch has about the mixture of the whole.
+    Each pool gets its share of the places, rounded to a whole number, the same in every batch. Its lanes are spread
+    evenly, so that every part of a batch has about the same mixture.
 
     Raises:
         ConfigError: the batch is too small to hold a sample of every pool.
@@ -66,6 +66,6 @@ def deal(weights: Sequence[float], places: int) -> list[tuple[int, int]]:
 
 
 def _joined(epochs: Sequence[Sequence[Sequence[int]]]) -> list[list[int]]:
-    """Return the epochs of a pool of several sources, each of which goes through its own in turn."""
+    """Return the epochs of a pool of several sources, each of which cycles through its own parts."""
     rounds = lcm(*map(len, epochs))
     return [list(chain.from_iterable(each[epoch % len(each)] for each in epochs)) for epoch in range(rounds)]

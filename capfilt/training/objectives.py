@@ -1,6 +1,6 @@
-"""What each training job minimises: modules that hold a model and map a batch to its losses, by name.
+"""The objectives of the training jobs: modules that hold a model and map a batch to its losses by name.
 
-The image's tokens and its cross-attention keys and values are computed once and serve all passes.
+An image's tokens and its cross-attention keys and values are computed once for all passes.
 
 Shapes: B images, n texts for each, R = B * n, L tokens, M image tokens, E projection width, Q entries of a queue,
 N pairs that negatives are chosen among: the batch's, or those of all ranks.
@@ -40,24 +40,24 @@ Data = TypeVar("Data")
 
 
 class Objective(nn.Module, ABC, Generic[Data]):
-    """A model and what it is trained to do. Its state dict is all there is to resume."""
+    """A model and its losses. The state dict is all that a resumed run needs."""
 
     model: nn.Module
 
     @abstractmethod
     def forward(self, batch: Data, done: float) -> Losses:
-        """Return the losses of a batch, scalars whose sum is minimised; `done`: share of the steps taken, 0 to 1."""
+        """Return the losses of a batch, scalars whose sum is minimised; `done` is the share of steps taken, 0 to 1."""
 
 
 class Captioning(Objective[Batch]):
-    """LM with a prompt that is given and not scored (section 5.2)."""
+    """LM with a prompt, whose tokens are not scored (section 5.2)."""
 
     prompt: Tensor  # int64 (P,)
 
     def __init__(self, model: MED, tokenizer: Tokenizer, prompt: str) -> None:
         super().__init__()
         self.model: MED = model
-        # On the model's device from the start: a copy in each step would make the host wait for a GPU.
+        # A buffer is on the model's device: a copy in each step would make the host wait for the GPU.
         self.register_buffer("prompt", torch.tensor([tokenizer.dec, *tokenizer.pieces(prompt)]), persistent=False)
 
     def forward(self, batch: Batch, done: float) -> Losses:
@@ -70,7 +70,7 @@ class Captioning(Objective[Batch]):
 
 
 class Weights(NamedTuple):
-    """How likely each of N pairs is to give a hard negative; a row of zeros has none."""
+    """Weights by which hard negatives are drawn among N pairs; a row of zeros has none."""
 
     texts: Tensor  # (B, N), for each image
     images: Tensor  # (R, N), for each text
@@ -79,8 +79,8 @@ class Weights(NamedTuple):
 class Filtering(Objective[Batch]):
     """ITC + ITM (section 3.3); with momentum, the original's retrieval fine-tune.
 
-    There all texts of an image are its positives, wherever they stand in batch and queue. Without momentum, ITC
-    compares within the batch of this rank.
+    With momentum, all texts of an image in batch and queue are its positives. Without, ITC compares within the batch of
+    this rank.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Filtering(Objective[Batch]):
         seed: int = 0,
         choose: Choose = draw,
     ) -> None:
-        """Hold the model; seed makes the queues' first entries, choose picks negatives by their weights."""
+        """Hold the model; seed draws the queues' first entries, choose draws negatives by their weights."""
         super().__init__()
         self.model: MED = model
         self.tokenizer, self.choose = tokenizer, choose
@@ -117,16 +117,16 @@ class Filtering(Objective[Batch]):
         Args:
             batch: with one text for each image.
             images: image numbers of the N pairs, (N,).
-            first: where among them those of the batch begin.
+            first: index of the batch's first pair among them.
         """
         return batch.images[:, None] == images  # (B, N)
 
     def compared(self, online: Features, slow: Features) -> Features:
-        """Return the features whose similarity to the online ones weights the hard negatives."""
+        """Return the features whose similarity to the online ones gives the weights of hard negatives."""
         return online
 
     def contrast(self, batch: Batch, pixels: Tensor, image: Tensor, done: float) -> tuple[Tensor, Weights]:
-        """Return ITC and the weights of hard negatives, of images (B, 3, S, S) whose tokens (B, M, D) are given."""
+        """Return ITC and the weights of hard negatives of images (B, 3, S, S) with tokens (B, M, D)."""
         temperature = self.model.temperature
         temperature.data.clamp_(*TEMPERATURES)
         online = Features(self.model.image_features(image), self.model.text_features(batch.ids, batch.keep))
@@ -154,10 +154,10 @@ class Filtering(Objective[Batch]):
         )
 
     def match(self, batch: Batch, image: Tensor, projected: list[KeysValues], weights: Weights) -> Tensor:
-        """Return ITM over the true pairs, a hard negative image a text and n hard negative texts an image.
+        """Return ITM over the true pairs, one hard negative image per text and n hard negative texts per image.
 
-        The original's three passes are two here: an image's true and false texts share its keys and values, which
-        are read where they lie, not copied. Only those of the false images are gathered, a third of the original's.
+        The original's three passes are two here: an image's true and false texts share its keys and values without a
+        copy. Only those of the false images are gathered, a third of what the original gathers.
         """
         ids, keep = starting_with(self.tokenizer.enc, batch.ids), batch.keep  # (R, L), (R, L)
         all_ids, all_keep = ids, keep  # (N, L), (N, L)
@@ -175,14 +175,14 @@ class Filtering(Objective[Batch]):
         return matching_loss(true, torch.cat([false_text, false_image]), usable)
 
     def _chosen(self, image: Tensor, projected: list[KeysValues], images: Tensor) -> list[KeysValues]:
-        """Return the keys and values of the chosen images (R,); those of other ranks' images are projected here."""
+        """Return the keys and values of the chosen images (R,); if they come from all ranks, project them here."""
         if self.everywhere:
             return self.model.project_image(gather_with_gradient(image)[images])
         return [(keys[images], values[images]) for keys, values in projected]
 
 
 class Pretraining(Filtering):
-    """ITC + ITM + LM (section 3.2); ITM joins after a share itm_warmup of the steps.
+    """ITC + ITM + LM (section 3.2); ITM is added after a share itm_warmup of the steps.
 
     With momentum, only a text's own pair is positive, and hard negatives are weighted by the logits of ITC.
     """
@@ -200,7 +200,7 @@ class Pretraining(Filtering):
         self.itm_warmup, self.floor = itm_warmup, FLOOR
 
     def forward(self, batch: Batch, done: float) -> Losses:
-        """Return "lm", "itc" and, from its time on, "itm"."""
+        """Return "lm", "itc" and, after its warm-up, "itm"."""
         pixels = normalise(batch.pixels)  # (B, 3, S, S)
         image = self.model.encode_image(pixels)  # (B, M, D)
         projected = self.model.project_image(image)
@@ -211,20 +211,20 @@ class Pretraining(Filtering):
         return {**losses, "itm": self.match(batch, image, projected, weights)} if done >= self.itm_warmup else losses
 
     def positives(self, batch: Batch, images: Tensor, first: int) -> Tensor:
-        """Return bool (B, N), True only for the pair itself, as arguments of Filtering.positives."""
+        """Return bool (B, N), True only for the pair itself; arguments as in Filtering.positives."""
         columns = torch.arange(len(images), device=images.device)  # (N,)
         return columns == first + columns[: len(batch.images), None]  # (B, N)
 
     def compared(self, online: Features, slow: Features) -> Features:
-        """Return the momentum features, those that ITC compares with."""
+        """Return the momentum features, which ITC compares with."""
         return slow
 
 
 def true_pairs(batch: Batch) -> Tensor:
     """Return which texts belong to which images, bool (B, R).
 
-    All texts of an image belong to it, wherever it stands in the batch. A text that it shares word for word with
-    another image belongs to both: it is no negative.
+    All texts of an image belong to it, also if it is in the batch twice. A text that two images have word for word
+    belongs to both: it is not a negative.
     """
     each = len(batch.ids) // len(batch.images)
     words = (batch.ids[:, None] == batch.ids[None]).all(dim=2)  # (R, R)

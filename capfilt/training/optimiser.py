@@ -10,7 +10,7 @@ FUSED = ("cpu", "cuda")  # devices on which one kernel updates all parameters
 
 
 def adamw(objective: nn.Module, schedule: Schedule, device: torch.device) -> AdamW:
-    """Return AdamW over what is trained of an objective; momentum copies and queues are not."""
+    """Return AdamW over the parameters that are trained, without momentum copies."""
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     spared = [] if schedule.decay_vectors else [p for p in parameters if p.ndim < 2]
     kept = parameters if schedule.decay_vectors else [p for p in parameters if p.ndim >= 2]
@@ -26,7 +26,7 @@ def adamw(objective: nn.Module, schedule: Schedule, device: torch.device) -> Ada
 
 
 def update(optimiser: Optimizer, rate: float, max_norm: float | None) -> Tensor:
-    """Take one step along the gradients that lie ready, drop them, and return their length, a scalar."""
+    """Take one step along the gradients, clear them, and return their length, a scalar."""
     for group in optimiser.param_groups:
         group["lr"] = rate
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]

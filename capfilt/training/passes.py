@@ -1,7 +1,7 @@
-"""Batches of numbered entries, such as those of an annotation file, passed over again and again.
+"""Batches of numbered entries, such as those of an annotation file, over many passes.
 
-For each pass (an epoch) the entries are permuted, and the permutations are laid end to end. A batch takes the next of
-this row, so every entry comes once a pass, and what stands in the batch of a step follows from seed and step alone.
+For each pass (an epoch) the entries are permuted, and the permutations are concatenated. A batch takes the next entries
+of this sequence, so every entry comes once a pass, and the batch of a step depends on seed and step alone.
 """
 
 import hashlib
@@ -26,26 +26,26 @@ Item = TypeVar("Item")
 
 
 class Draw(NamedTuple):
-    """One entry of a batch, with what all chance in it follows from."""
+    """One entry of a batch, with what its random numbers depend on."""
 
     sample: int  # number of the entry
     seed: int
     number: int  # of the draw, counted from the start of training
 
     def generator(self) -> Generator:
-        """Return the random numbers of this draw."""
+        """Return the random number generator of this draw."""
         return chance(self.seed, DRAWS, self.number)
 
 
 class Entries(Protocol[Item, Data_co]):
-    """Numbered entries that make up batches."""
+    """Numbered entries that batches are made of."""
 
     def __len__(self) -> int:
         """Return how many there are."""
         ...
 
     def __getitem__(self, draw: Draw) -> Item:
-        """Return an entry, ready for a batch."""
+        """Return an entry, prepared for a batch."""
         ...
 
     def collate(self, items: list[Item]) -> Data_co:
@@ -53,7 +53,7 @@ class Entries(Protocol[Item, Data_co]):
         ...
 
     def content(self) -> Iterable[tuple[object, ...]]:
-        """Return what makes up each entry, as JSON can hold it."""
+        """Return each entry as values that JSON can hold, to notice changes."""
         ...
 
 
@@ -63,7 +63,7 @@ class Passes(Generic[Item, Data_co]):
     left_out: Mapping[str, int] = {}  # an entry that cannot be used stops the training
 
     def __init__(self, entries: Entries[Item, Data_co], schedule: Schedule, seed: int, workers: int) -> None:
-        """Take entries by the schedule's batch size; `workers` processes read for each share of a batch.
+        """Make batches of the schedule's size; `workers` processes read for each share of a batch.
 
         Raises:
             ConfigError: a batch is larger than a pass.
@@ -80,25 +80,25 @@ class Passes(Generic[Item, Data_co]):
         return len(self.entries)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return how many entries there are, int64 (), and a hash of all that they say, uint8 (32,)."""
+        """Return the number of entries, int64 (), and a hash of their content, uint8 (32,)."""
         digest = torch.frombuffer(bytearray(self._digest), dtype=torch.uint8)
         return {"entries": torch.tensor(len(self)), "digest": digest}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Make sure that the entries, and with them their order, are still those of the run's start.
+        """Check that the entries, and so their order, are those that the run started with.
 
         Raises:
-            RunError: entries came, went or changed since.
+            RunError: entries were added, removed or changed.
         """
         before = int(state.get("entries", len(self)))
         if before != len(self):
             raise RunError(
-                f"data.files: hold {len(self):,} entries, {before:,} when the run started, so their order is another; "
+                f"data.files: hold {len(self):,} entries, {before:,} when the run started, which changes their order; "
                 "put the files back, or train in another folder"
             )
         if "digest" in state and bytes(state["digest"].tolist()) != self._digest:
             raise RunError(
-                "data.files: hold as many entries as when the run started, but they say other things; "
+                "data.files: hold as many entries as when the run started, but with other content; "
                 "put the files back, or train in another folder"
             )
 
@@ -122,7 +122,7 @@ class Passes(Generic[Item, Data_co]):
 
 
 class _Draws:
-    """The draws of each batch, from their numbers."""
+    """The draws of each batch."""
 
     def __init__(self, spans: list[range], entries: int, seed: int) -> None:
         self.spans, self.entries, self.seed = spans, entries, seed
@@ -131,7 +131,7 @@ class _Draws:
         return len(self.spans)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        orders: dict[int, np.ndarray] = {}  # of the passes that a batch takes from
+        orders: dict[int, np.ndarray] = {}  # by pass; a batch takes from at most two
         for span in self.spans:
             passes = {number // self.entries for number in (span[0], span[-1])}
             orders = {n: orders[n] if n in orders else self._order(n) for n in passes}
@@ -146,7 +146,7 @@ class _Draws:
 
 
 def in_order(entries: Entries[Item, Data_co], size: int, seed: int, workers: int) -> Iterator[Data_co]:
-    """Yield all entries once, in batches of a size and in their order, as an evaluation takes them."""
+    """Yield all entries once, in batches of a size and in their order, for evaluation."""
     starts = range(0, len(entries), size)
     spans = (range(start, min(start + size, len(entries))) for start in starts)
     return _load(entries, [[Draw(number, seed, number) for number in span] for span in spans], workers)
@@ -164,7 +164,7 @@ class _Looked(Dataset[object], Generic[Item, Data_co]):
         self.entries = entries
 
     def __getitems__(self, draws: list[Draw]) -> Data_co | Failure:
-        """Return the batch of some draws; torch asks for all of them at once where it finds this name."""
+        """Return the batch of some draws; torch calls a method of this name, if there is one, for a whole batch."""
         try:
             return self.entries.collate([self.entries[draw] for draw in draws])
         except (CapfiltError, OSError) as failure:

@@ -1,11 +1,11 @@
-"""Questions on images, read from annotation files as they were published.
+"""Questions on images, read from annotation files as published.
 
     VQAv2           {"questions": [{"question_id", "image_id", "question"}]}, and the ten answers of each in a second
                     file, {"annotations": [{"question_id", "answers": [{"answer"}], "answer_type"}]}
     Visual Genome   [{"qas": [{"qa_id", "image_id", "question", "answer"}]}], one answer each
     the original    [{"image", "question", "answer", "question_id"}], ten answers, one (Visual Genome) or none (test)
 
-Which one it is shows in the file itself.
+The layout is recognised by the keys of the first entry.
 
 Shapes: B questions, A answers of them, L question tokens, T answer tokens, S side of the square image.
 """
@@ -35,18 +35,18 @@ class Question(NamedTuple):
     number: int  # its id in the file
     image: str  # path or URL
     text: str
-    answers: tuple[str, ...]  # as given, one for each person; empty where nobody tells
+    answers: tuple[str, ...]  # as given, one for each person; empty if unknown
     answer_type: str = ""  # VQAv2's: yes/no, number, other
 
     def weights(self, single: float) -> dict[str, float]:
-        """Return the share of the people who gave each answer; `single` where one person alone answered."""
+        """Return the share of people who gave each answer; `single` if only one person answered."""
         if len(self.answers) == 1:
             return {self.answers[0]: single}
         return {answer: votes / len(self.answers) for answer, votes in Counter(self.answers).items()}
 
 
 class QuestionBatch(NamedTuple):
-    """Questions, and the answers of each next to each other; in evaluation there are none."""
+    """Questions with their answers; those of one question are neighbours."""
 
     pixels: Tensor  # uint8 (B, 3, S, S)
     ids: Tensor  # int64 (B, L): [ENC] in front, [SEP] behind, [PAD] to the longest
@@ -66,7 +66,7 @@ class Asked(NamedTuple):
 
 
 class Questions(Dataset[Asked]):
-    """The questions of some annotation files with their images, which are read when asked for."""
+    """The questions of some annotation files; their images are read on access."""
 
     def __init__(
         self, settings: QuestionData, tokenizer: Tokenizer, image_size: int, augmentation: Augmentation = PLAIN
@@ -75,7 +75,7 @@ class Questions(Dataset[Asked]):
         self.questions: list[Question] = read_questions(settings)
 
     def require_answers(self) -> None:
-        """Raise AnnotationError if a question cannot be learnt from."""
+        """Raise AnnotationError if a question has no answer to train on."""
         for question in self.questions:
             if not question.answers:
                 raise AnnotationError(
@@ -98,11 +98,11 @@ class Questions(Dataset[Asked]):
         return Asked(pixels, ids, answers)
 
     def content(self) -> list[Question]:
-        """Return all of them."""
+        """Return all questions."""
         return self.questions
 
     def collate(self, items: list[Asked]) -> QuestionBatch:
-        """Put questions together."""
+        """Return questions as a batch."""
         ids, keep = self.tokenizer.batch([item.ids for item in items])  # (B, L), (B, L)
         answers = [(row, *answer) for row, item in enumerate(items) for answer in item.answers]
         written = self.tokenizer.batch([found for _, found, _ in answers] or [[]])  # (A, T), (A, T)
@@ -120,7 +120,7 @@ def read_questions(data: QuestionData) -> list[Question]:
     """Return the questions of all files, in their order.
 
     Raises:
-        AnnotationError: a file is not there, is no JSON, or has another layout; the message names the entry.
+        AnnotationError: a file is missing, is not JSON, or has another layout; the message names the entry.
     """
     found = [question for file in data.files for question in _questions(file)]
     if not found:
@@ -143,16 +143,18 @@ def _questions(file: QuestionFile) -> Iterator[Question]:
 
 
 def _notes(file: str | None) -> dict[object, tuple[Entry, str]]:
-    """Return VQAv2's annotations by the number of their question, each with its place."""
+    """Return VQAv2's annotations by question_id, each with its place in the file."""
     entries = read_entries(file, "annotations") if file else []
     return {field(note, "question_id", int, where): (note, where) for note, where in entries}
 
 
 def _with_note(entry: Entry, file: QuestionFile, notes: dict[object, tuple[Entry, str]], where: str) -> Question:
-    """Return a question of VQAv2 with the answers of its annotation, where annotations are given."""
+    """Return a question of VQAv2 with the answers of its annotation, if annotations are given."""
     number = cast(int, field(entry, "question_id", int, where))
     if file.annotations and number not in notes:
-        raise AnnotationError(f"{file.annotations}: has no answers to question {number}; give the file of its split")
+        raise AnnotationError(
+            f"{file.annotations}: has no answers to question {number}; give the annotations of the same split"
+        )
     note, place = notes.get(number, ({"answers": []}, where))
     answers = placed(field(note, "answers", list, place), place)
     return Question(
@@ -165,7 +167,7 @@ def _with_note(entry: Entry, file: QuestionFile, notes: dict[object, tuple[Entry
 
 
 def _own_answers(entry: Entry, file: QuestionFile, key: str, where: str) -> Question:
-    """Return a question whose entry holds its answers, one or a list."""
+    """Return a question whose entry holds its answer or a list of answers."""
     given = entry.get("answer", [])
     answers = [text for text in (given if isinstance(given, list) else [given]) if isinstance(text, str)]
     if not isinstance(given, list | str) or (isinstance(given, list) and len(answers) != len(given)):

@@ -1,4 +1,4 @@
-"""Talking to the other ranks: the one place that does. In a single process all of it is the identity.
+"""Communication between ranks, all of it. In a single process these functions are identities.
 
 Shapes: W ranks, B rows of this rank, L tokens.
 """
@@ -11,12 +11,12 @@ from torch.autograd.function import FunctionCtx
 
 
 def world_size() -> int:
-    """Return how many processes train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if _together() else 1
 
 
 def rank() -> int:
-    """Return the number of this process among them, from 0."""
+    """Return the index of this process among them, from 0."""
     return dist.get_rank() if _together() else 0
 
 
@@ -33,14 +33,14 @@ def gather(x: Tensor) -> Tensor:
 
 
 def gather_with_gradient(x: Tensor) -> Tensor:
-    """Return the rows of all ranks as gather does; what any rank's loss asks of a row reaches that row's rank."""
+    """Return the rows of all ranks as gather does; the gradients that all ranks give a row reach the row's rank."""
     return x if world_size() == 1 else _Gather.apply(x)
 
 
 def gather_texts(ids: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return this rank's texts (B, L), then those of all ranks (W * B, L), each as ids and keep.
 
-    Ranks cut their padding to their own longest text: all are padded to the longest of them first.
+    Each rank pads to its own longest text, so all are first padded to the longest of any rank.
     """
     length = torch.tensor(ids.shape[1], device=ids.device)
     if world_size() > 1:
@@ -51,7 +51,7 @@ def gather_texts(ids: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather, whose transpose is: sum over ranks, then keep one's own rows."""
+    """All-gather; its transpose sums over ranks and keeps this rank's rows."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:

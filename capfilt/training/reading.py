@@ -1,4 +1,4 @@
-"""From places to samples that a model can be trained on: read in blocks, or kept in memory."""
+"""Samples that a model can be trained on, by place: read in blocks, or kept in memory."""
 
 import json
 from collections import Counter
@@ -27,9 +27,9 @@ EMPTY = ("[CLS]", "[SEP]")  # the tokens of a text without words
 
 
 class Usable(NamedTuple):
-    """What is trained on of a sample, before chance has its part."""
+    """A decoded sample, before augmentation and the draw of its texts."""
 
-    pixels: Tensor  # uint8 (3, H, W): what views are made from
+    pixels: Tensor  # uint8 (3, H, W), from which views are drawn
     texts: list[list[int]]  # token ids of all texts, at least one
 
 
@@ -37,14 +37,14 @@ class Unusable(NamedTuple):
     """A sample that cannot be trained on."""
 
     reason: str
-    what: str  # which sample, and what was found
+    what: str  # the sample, and what is wrong with it
 
 
 Look = Callable[[Place], Usable | Unusable]
 
 
 class Preparation:
-    """Makes a sample ready, all but what chance decides."""
+    """Decodes the images and encodes the texts of samples."""
 
     def __init__(self, settings: DataSettings, tokenizer: Tokenizer, views: Views) -> None:
         self.settings, self.tokenizer, self.views = settings, tokenizer, views
@@ -68,8 +68,8 @@ class Preparation:
 
 
 def texts_of(sample: Sample) -> list[str]:
-    """Return the texts of a sample: the list of its JSON where one has any, else its own text."""
-    with suppress(ValueError, RecursionError):  # no JSON, or too deep for the stack here: it still has its own text
+    """Return the texts of a sample: the list in its JSON if there is one, else its own text."""
+    with suppress(ValueError, RecursionError):  # not JSON, or too deeply nested: the sample still has its own text
         values = json.loads(sample.metadata)
         listed = values.get("texts") or values.get("captions") if isinstance(values, dict) else None
         if listed and isinstance(listed, list) and all(isinstance(text, str) for text in listed):
@@ -78,7 +78,7 @@ def texts_of(sample: Sample) -> list[str]:
 
 
 class OpenShards:
-    """Shards that are open as long as a lane of this process reads in them."""
+    """Shards, each open as long as a lane of this process reads it."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
@@ -92,7 +92,7 @@ class OpenShards:
 
 
 class Blocks:
-    """Looks samples up in shards for one lane: one block of neighbours is in memory, as encoded files."""
+    """Reads the samples of one lane; one block of neighbours is in memory, as encoded files."""
 
     def __init__(self, shards: OpenShards, prepare: Preparation, size: int) -> None:
         self.shards, self.prepare, self.size = shards, prepare, size
@@ -102,7 +102,7 @@ class Blocks:
         self._samples: list[Sample] = []
 
     def __call__(self, place: Place) -> Usable | Unusable:
-        """Read the block of a place, if the last place was in another one, and make the sample ready."""
+        """Return the prepared sample at a place; its block is read if the last place was in another one."""
         if self._shard is None or place.shard != self._number:
             self._number, self._shard = place.shard, self.shards[place.shard]
             self._samples = []
@@ -114,7 +114,7 @@ class Blocks:
 
 
 def remember(catalogue: Catalogue, prepare: Preparation) -> dict[Place, Usable | Unusable]:
-    """Return all samples, ready.
+    """Return all samples, prepared.
 
     Raises:
         ConfigError: none of them is usable.
@@ -133,7 +133,7 @@ def remember(catalogue: Catalogue, prepare: Preparation) -> dict[Place, Usable |
 def usable(look: Look, place: Place, shard: Shard) -> tuple[Place, Usable, dict[Place, Unusable]]:
     """Return the sample at a place, or the next one after it that is usable, and those before it that are not.
 
-    After the last sample of the shard comes its first, so that a replacement follows from the shard alone.
+    The first sample of the shard follows its last, so a replacement depends on the shard alone.
 
     Raises:
         ShardError: the shard holds no usable sample.
@@ -157,7 +157,7 @@ def _reasons(samples: Mapping[Place, Usable | Unusable]) -> str:
 
 
 def draw_texts(texts: Sequence[list[int]], count: int, rng: Generator) -> list[list[int]]:
-    """Return some texts of an image, all different if it has as many, else each about as often."""
+    """Return `count` texts of an image: all different if it has enough, else each about equally often."""
     rounds = -(-count // len(texts))
     order = np.concatenate([rng.permutation(len(texts)) for _ in range(rounds)])[:count]
     return [texts[i] for i in order]

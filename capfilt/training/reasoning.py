@@ -13,7 +13,7 @@ from capfilt.training.statements import StatementBatch
 
 
 class Reasoning(Objective[StatementBatch]):
-    """Cross-entropy of true and false."""
+    """Cross-entropy of the labels true and false."""
 
     def __init__(self, model: NLVR2) -> None:
         super().__init__()

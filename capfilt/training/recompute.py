@@ -1,7 +1,7 @@
-"""Gradient checkpointing: the last blocks forget their activations and compute them again in the backward pass.
+"""Gradient checkpointing: the last blocks discard their activations and recompute them in the backward pass.
 
-The original does so in the last blocks of its vision tower (`ckpt_layer`). Only what an instance runs is
-replaced, so that parameters keep their names, and copies of the model made before are not touched.
+The original does so in the last blocks of its vision tower (`ckpt_layer`). Only methods of an instance are replaced,
+so parameters keep their names, and earlier copies of the model do not change.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ from capfilt.med.vision import VisionTower
 
 
 def recompute(model: nn.Module, settings: TrainingDevice) -> None:
-    """Let the last blocks of every vision tower and text stack of a model save memory, as many as the settings say."""
+    """Checkpoint the last blocks of every vision tower and text stack of a model, as many as the settings say."""
     for module in model.modules():
         if isinstance(module, VisionTower):
             _wrap(_last(module.vit.blocks, settings.recompute_vision), "forward")
@@ -39,5 +39,5 @@ def _wrap(blocks: Iterable[nn.Module], *methods: str) -> None:
 
 
 def _again(method: Callable[..., object]) -> Callable[..., object]:
-    # Not reentrant: keyword arguments, tuples and inputs without a gradient work, and so does DDP.
+    # Without reentrant autograd, keyword arguments, tuples, inputs without a gradient and DDP work.
     return partial(checkpoint, method, use_reentrant=False)

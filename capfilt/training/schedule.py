@@ -1,4 +1,4 @@
-"""How fast a model learns at each step of a run."""
+"""The length of a run and the learning rate of each step."""
 
 import logging
 import math
@@ -8,7 +8,7 @@ from capfilt.config.training import Schedule
 
 logger = logging.getLogger(__name__)
 
-BY_STEP = ("cosine", "linear")  # the decays that change with each step, not once an epoch
+BY_STEP = ("cosine", "linear")  # decays that change every step, not every epoch
 
 
 @dataclass(frozen=True)
@@ -20,18 +20,18 @@ class Course:
 
     @property
     def steps(self) -> int:
-        """How many steps the run takes."""
+        """The number of steps of the run."""
         return self.schedule.steps or (self.schedule.epochs or 1) * self.epoch_steps
 
     def done(self, step: int) -> float:
-        """Return the share of the steps that are taken before a step."""
+        """Return the share of the steps before a step."""
         return step / self.steps
 
     def learning_rate(self, step: int) -> float:
-        """Return the rate of a step, counted from 0.
+        """Return the learning rate of a step, counted from 0.
 
-        Source: the released code of BLIP for the two forms that change once an epoch; its warm-up ends
-        with the first epoch, however short that is.
+        Source: the released code of BLIP for the two decays by epoch; its warm-up ends with the first epoch, however
+        short that is.
         """
         plan, by_step = self.schedule, self.schedule.decay in BY_STEP
         if step < plan.warmup_steps and (by_step or step < self.epoch_steps):

@@ -1,4 +1,4 @@
-"""Sentences about two images, read from annotation files as they were published.
+"""Sentences about two images, read from annotation files as published.
 
     NLVR2          lines of {"identifier": "train-10171-0-0", "sentence", "label": "True", "directory"}
     the original   [{"sentence", "label": "True", "images": [left, right]}]
@@ -53,7 +53,7 @@ class Stated(NamedTuple):
 
 
 class Statements(Dataset[Stated]):
-    """The sentences of some annotation files with their images, which are read when asked for."""
+    """The sentences of some annotation files; their images are read on access."""
 
     def __init__(
         self, settings: SentenceData, tokenizer: Tokenizer, image_size: int, augmentation: Augmentation = PLAIN
@@ -75,11 +75,11 @@ class Statements(Dataset[Stated]):
         return Stated(torch.stack(pixels), ids, statement.label)
 
     def content(self) -> list[Statement]:
-        """Return all of them."""
+        """Return all sentences."""
         return self.statements
 
     def collate(self, items: list[Stated]) -> StatementBatch:
-        """Put sentences together."""
+        """Return sentences as a batch."""
         ids, keep = self.tokenizer.batch([item.ids for item in items])  # (B, L), (B, L)
         labels = torch.tensor([int(item.label) for item in items])  # (B,)
         return StatementBatch(torch.stack([item.pixels for item in items]), ids, keep, labels)
@@ -89,7 +89,7 @@ def read_statements(file: SentenceFile) -> list[Statement]:
     """Return the sentences of an annotation file, in its order.
 
     Raises:
-        AnnotationError: it is not there, is no JSON, or has another layout; the message names the entry.
+        AnnotationError: it is missing, is not JSON, or has another layout; the message names the entry.
     """
     found = [_statement(entry, file.images, where) for entry, where in read_entries(file.annotations, "annotations")]
     if not found:
@@ -98,7 +98,7 @@ def read_statements(file: SentenceFile) -> list[Statement]:
 
 
 def mirrored(text: str) -> str:
-    """Return a sentence with the words left and right exchanged, as it reads when the images are."""
+    """Return a sentence with the words left and right swapped, for swapped images."""
     return " ".join(OTHER_SIDE.get(word, word) for word in text.split(" "))
 
 
@@ -106,7 +106,7 @@ def _statement(entry: Entry, pattern: str, where: str) -> Statement:
     label = str(entry.get("label")).lower()
     if label not in ("true", "false"):
         raise AnnotationError(
-            f"{where}: label is {entry.get('label')!r}, neither True nor False; take a labelled split"
+            f"{where}: label is {entry.get('label')!r}, neither True nor False; use a split with labels"
         )
     if "images" in entry:
         sides = [{"image": name} for name in cast("list[object]", field(entry, "images", list, where))]

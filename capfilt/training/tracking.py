@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: metrics.jsonl, a picture, TensorBoard and Weights & Biases."""
+"""Outputs for the numbers of a run: metrics.jsonl, curve.svg, TensorBoard and Weights & Biases."""
 
 import hashlib
 import importlib.util
@@ -14,28 +14,28 @@ from capfilt.storage import absolute, join, local_path, publish
 from capfilt.training.curve import draw
 from capfilt.training.folder import TrainingRun
 
-PATIENCE = 10.0  # seconds that a line may wait to be written
-LAG = 0.01  # of the time since the start: how long it may wait on an object store, where the whole file is sent anew
+PATIENCE = 10.0  # seconds that a line may wait before it is written
+LAG = 0.01  # share of the time since the start that it may wait on an object store, where a write sends the whole file
 
 
 class Sink(Protocol):
-    """Something else that shows a run's numbers."""
+    """Another output for a run's numbers."""
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Take the numbers of a step."""
+        """Add the numbers of a step."""
         ...
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what is waiting."""
         ...
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is left, and close."""
         ...
 
 
 class Tracker:
-    """Writes down the numbers of a run. Losing it loses nothing that the run needs."""
+    """Writes the numbers of a run. A resumed run needs none of them."""
 
     def __init__(self, run: TrainingRun, settings: Tracking, start: int) -> None:
         run.forget(start)
@@ -46,7 +46,7 @@ class Tracker:
         self._lag = LAG if local_path(run.metrics) is None else 0.0
 
     def add(self, step: int, losses: Iterable[str], values: dict[str, float]) -> None:
-        """Take the numbers of a step, and which of them are losses."""
+        """Add the numbers of a step; losses names those that are losses."""
         self._waiting.append({"step": step, **values})
         self._losses |= dict.fromkeys(losses)
         for sink in self._sinks:
@@ -56,7 +56,7 @@ class Tracker:
             self.flush()
 
     def flush(self) -> None:
-        """Write the lines that wait."""
+        """Write waiting lines."""
         if self._waiting:
             self._run.note(self._waiting)
             for sink in self._sinks:
@@ -64,7 +64,7 @@ class Tracker:
         self._waiting, self._written = [], time.monotonic()
 
     def draw(self) -> None:
-        """Draw the losses of the whole run, if this start of it has written any; else the last picture stays."""
+        """Draw the losses of the whole run, unless this start of it has none yet: then the last picture stays."""
         self.flush()
         if not self._losses:
             return
@@ -74,17 +74,17 @@ class Tracker:
         publish(join(self._run.folder, "curve.svg"), picture.encode())
 
     def close(self) -> None:
-        """Write what waits, everywhere."""
+        """Write waiting lines, and close all outputs."""
         self.flush()
         for sink in self._sinks:
             sink.close()
 
 
 class TensorBoard:
-    """Events for TensorBoard, one line for each number.
+    """Events for TensorBoard, one curve for each number.
 
-    Those of a folder on a store are written here and sent as other files are: TensorBoard's own client has settings of
-    its own, gives a store seconds to answer, and fails for good if it does not.
+    For a folder on an object store, events are written to this machine and uploaded as other files are: TensorBoard's
+    own client has other settings, waits only seconds for an answer, and then fails for good.
     """
 
     def __init__(self, folder: str, start: int) -> None:
@@ -95,18 +95,18 @@ class TensorBoard:
         self._writer = SummaryWriter(self._here.name if self._here else str(local), purge_step=start)
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Take the numbers of a step."""
+        """Add the numbers of a step."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what is waiting."""
         self._writer.flush()
         for file in Path(self._here.name).iterdir() if self._here else ():
             publish(join(self._folder, file.name), file.read_bytes())
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is left, and close."""
         self.flush()
         self._writer.close()
         if self._here:
@@ -114,7 +114,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """The service of that name; offline it only writes files, which wandb sync sends later."""
+    """Weights & Biases; offline, its package writes files, which wandb sync uploads later."""
 
     def __init__(self, run: TrainingRun, settings: Tracking) -> None:
         require_packages(settings)
@@ -131,24 +131,24 @@ class WeightsAndBiases:
         )
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Take the numbers of a step."""
+        """Add the numbers of a step."""
         self._run.log(values, step=step)
 
     def flush(self) -> None:
-        """Leave it to the package when to send."""
+        """Do nothing: the package decides when to send."""
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is left, and close."""
         self._run.finish()
 
 
 def run_id(folder: str) -> str:
-    """Return what names a training to Weights & Biases: a resumed one continues its own lines, and no other's."""
+    """Return an id of the folder for Weights & Biases, so that a resumed run continues its own curves."""
     return hashlib.sha256(absolute(folder).encode()).hexdigest()[:16]
 
 
 def require_packages(settings: Tracking) -> None:
-    """Raise ConfigError if what the numbers are to be sent to has no package here."""
+    """Raise ConfigError if a tracking service is set whose package is not installed."""
     if settings.wandb != "off" and importlib.util.find_spec("wandb") is None:
         raise ConfigError("tracking.wandb: the package wandb is not installed; pip install 'capfilt[wandb]'")
 

@@ -1,4 +1,4 @@
-"""Reads a run's numbers back from the device, now and then, and stops a run whose losses are not finite."""
+"""Reads a run's numbers from the device every few steps, and stops a run whose losses are not finite."""
 
 import math
 import resource
@@ -17,11 +17,11 @@ from capfilt.training.ranks import gather, rank
 from capfilt.training.schedule import Course
 from capfilt.training.tracking import Tracker
 
-DIGITS = 5  # after the point, of what is written down
+DIGITS = 5  # after the decimal point, of the numbers written
 
 
 class Taken(NamedTuple):
-    """A step that was taken. Its numbers are still on the device, and perhaps not yet computed."""
+    """A step that was taken. Its numbers are on the device, and may not be computed yet."""
 
     step: int
     names: tuple[str, ...]
@@ -30,7 +30,7 @@ class Taken(NamedTuple):
 
 
 class Watch:
-    """Follows the steps of a run. To read a number, a GPU must finish all before it, so most steps are not read."""
+    """Follows the steps of a run. Reading a number waits for the GPU, so most steps are not read."""
 
     def __init__(self, run: TrainingRun, course: Course, settings: Tracking, objective: nn.Module, start: int) -> None:
         self._run, self._course, self._every, self._objective = run, course, settings.every, objective
@@ -54,10 +54,10 @@ class Watch:
             self._tracker.close()
 
     def see(self, taken: Taken) -> None:
-        """Take note of a step; write its numbers down when it is its turn.
+        """Record a step; every tracking.every steps, check and write the numbers.
 
         Raises:
-            ModelError: a loss or a gradient since the last look is not a finite number.
+            ModelError: a loss or a gradient since the last check is not a finite number.
         """
         self._taken.append(taken)
         if taken.step % self._every == 0 or taken.step + 1 == self._course.steps:
@@ -66,16 +66,16 @@ class Watch:
             self._progress.add(self._course.schedule.batch_size, self._note)
 
     def approve(self, step: int) -> None:
-        """Make sure that the state before a step is worth keeping, and write down what led to it."""
+        """Check that the state before a step is worth keeping, and draw the losses up to it; raises as check."""
         self.check()
         self._kept = step
         if self._tracker:
             self._tracker.draw()
 
     def check(self) -> None:
-        """Raise ModelError if a loss, or the length of a gradient, since the last look is not a finite number.
+        """Raise ModelError if a loss, or the length of a gradient, since the last check is not a finite number.
 
-        A gradient that is not finite spoils the weights even where the losses were finite: no state may follow it.
+        A gradient that is not finite spoils the weights even if the losses are finite, so no state may follow it.
         """
         taken, self._taken = self._taken, []
         numbers = torch.cat([torch.cat([step.losses, step.norm[None]]) for step in taken]).tolist() if taken else []
@@ -85,7 +85,7 @@ class Watch:
                 listed = ", ".join(f"{name} {loss:g}" for name, loss in zip(step.names, losses, strict=True))
                 raise ModelError(
                     f"{self._run.folder}: step {step.step}: the losses are {listed}, the gradient's length {norm:g}; "
-                    f"the state of step {self._kept} is kept, but leads here again; train in another output folder "
+                    f"the state of step {self._kept} is kept, but would end the same; train in another output folder "
                     "with a lower schedule.learning_rate, or with schedule.max_gradient_norm"
                 )
 
@@ -107,29 +107,29 @@ class Watch:
         self._tracker.add(taken.step, tuple(by_name), {name: _rounded(value) for name, value in values.items()})
 
     def _inside(self, step: int) -> dict[str, float]:
-        """Return what ITC depends on, where there is any: the temperature, and the age of the oldest queue entry."""
+        """Return the temperature of ITC and the age of the oldest queue entry, if the objective has them."""
         found = {}
         temperature = getattr(self._objective.model, "temperature", None)
         if isinstance(temperature, Tensor):
             found["temperature"] = temperature.item()
         if (momentum := getattr(self._objective, "momentum", None)) is not None:
             steps = math.ceil(momentum.settings.queue / self._course.schedule.batch_size)
-            found["queue_age"] = min(step + 1, steps)  # in steps; the first entries are drawn before step 0
+            found["queue_age"] = min(step + 1, steps)  # in steps; random entries count from step 0
         return found
 
     def _speed(self, step: int) -> float:
-        """Return the samples a second since the line before; of the first line, those of its one step."""
+        """Return the samples per second since the previous line; for the first line, those of one step."""
         (before, since), self._since = self._since, (step + 1, time.monotonic())
         return (step + 1 - before) * self._course.schedule.batch_size / (self._since[1] - since)
 
 
 def _memory(device: torch.device) -> float:
-    """Return the most memory taken up to now, in GiB: of the GPU, or of the process where that trains on a CPU."""
+    """Return the peak memory so far in GiB: of the GPU, or of the process if it trains on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _rounded(value: float) -> float:
-    """Return a number as it is written down: losses to five digits after the point, small rates to five in all."""
+    """Return a number rounded for metrics.jsonl: five digits after the point, or five significant ones below 1."""
     return round(value, DIGITS) if abs(value) >= 1 else float(f"{value:.{DIGITS}g}")
