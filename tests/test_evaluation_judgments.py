@@ -57,7 +57,7 @@ def test_verdicts_on_a_split_are_those_of_its_images_alone(tmp_path):
         ({"yes_share": "many"}, "line 1: a verdict is 'many', not a number"),
         ({"score": True}, "a verdict is True"),
         ({"yes_share": math.nan}, "a verdict is nan, not a number"),
-        ({"yes_share": 1.5}, "line 1: yes_share is 1.5; give the share of people, from 0 to 1"),
+        ({"yes_share": 1.5}, "line 1: yes_share is 1.5; give the share of people saying yes, from 0 to 1"),
         ({"caption": None}, "caption is null, where a str belongs"),
     ],
 )
@@ -68,7 +68,7 @@ def test_a_line_without_a_verdict_is_refused(tmp_path, change, message):
 
 @pytest.mark.parametrize("lines", [[[1]], [5], [{"images": []}], [LINES[0], [1]]])
 def test_a_file_of_something_else_than_objects_is_refused(tmp_path, lines):
-    with pytest.raises(AnnotationError, match=r"judgments\.jsonl: holds something else than an object in each line"):
+    with pytest.raises(AnnotationError, match=r"judgments\.jsonl: is not one JSON object per line"):
         read_judgments(data(tmp_path, lines), VerdictSettings())
 
 
@@ -100,7 +100,7 @@ def test_foreign_texts_may_come_from_a_file(tmp_path):
 @pytest.mark.parametrize("lines", [[5], [["a text"]], [{"texts": []}, None]])
 def test_a_file_of_foreign_texts_that_are_no_objects_is_refused(tmp_path, lines):
     file = write_lines(tmp_path / "web.jsonl", lines)
-    with pytest.raises(AnnotationError, match=r"web\.jsonl: holds something else than an object in each line"):
+    with pytest.raises(AnnotationError, match=r"web\.jsonl: is not one JSON object per line"):
         with_foreign_texts(entries_of(tmp_path), VerdictSettings(foreign=str(file)))
 
 

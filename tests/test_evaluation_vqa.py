@@ -134,5 +134,5 @@ def test_the_accuracy_is_that_of_the_questions_with_answers(small):
 
 
 def test_candidates_are_a_list_of_texts(tmp_path):
-    with pytest.raises(AnnotationError, match=r"a\.json: is no JSON list of answers"):
+    with pytest.raises(AnnotationError, match=r"a\.json: is not a JSON list of answers"):
         read_candidates(VQASettings(candidates=write_json(tmp_path / "a.json", {"dog": 1})))

@@ -165,7 +165,7 @@ def test_the_command_prints_the_figures(folder):
     ("change", "message"),
     [
         ("data.annotations={folder}/none.json", "none.json: is not there; set its key to the annotation file"),
-        ("data.images={folder}/words", "0.png is not there; set data.images to the folder that the names start from"),
+        ("data.images={folder}/words", "0.png is not there; set data.images to the folder that the names"),
         ("checkpoint={folder}/captioner", "no encoder and no ITM head; it can serve as captioner, not as filter"),
         ("checkpoint={folder}/none", "no checkpoint at"),
         ("device.kind=cuda", "torch sees no GPU here; set device.kind: cpu"),

@@ -51,5 +51,5 @@ def test_an_image_that_does_not_decode_is_named(tmp_path):
 def test_an_image_that_is_not_there_is_named_with_the_key_to_mend(tmp_path):
     write_images(tmp_path, "good.png")
     for path in (tmp_path / "none.jpg", tmp_path, tmp_path / "good.png" / "0.jpg"):
-        with pytest.raises(AnnotationError, match=rf"^{path}: is missing; set the key images of its annotation file"):
+        with pytest.raises(AnnotationError, match=rf"^{path}: is not there; set the key images of its annotation file"):
             read_pixels(str(path), ImageLimits())

@@ -1,1 +1,1 @@
-"""Measuring what a model can do, on annotation files as they were published."""
+"""Measuring models on published annotation files."""

@@ -12,12 +12,12 @@ LEVEL = 0.95  # of confidence intervals
 
 
 def auc(scores: Floats, match: Flags, weights: Floats | None = None) -> float:
-    """Return the chance that a pair that matches scores higher than one that does not; equal scores count half.
+    """Return the probability that a matching pair scores higher than one that does not match; ties count half.
 
     Args:
         scores: of each pair, (P,).
-        match: (P,), True for pairs that match; both kinds must be there.
-        weights: how often each pair counts, (P,); once each without it.
+        match: (P,), True for pairs that match; both kinds must occur.
+        weights: how often each pair counts, (P,); None: once each.
 
     Source:
         the Mann-Whitney statistic.
@@ -50,12 +50,12 @@ def auc_interval(scores: Floats, match: Flags, images: NDArray[np.int64], resamp
 
 
 def spearman(scores: Floats, values: Floats) -> float:
-    """Return the rank correlation, in [-1, 1], of scores and values (P,) that each differ; equals share a rank."""
+    """Return the rank correlation, in [-1, 1], of scores and values (P,), neither constant; ties share a rank."""
     return float(np.corrcoef(_ranks(scores), _ranks(values))[0, 1])
 
 
 def precision_recall(scores: Floats, match: Flags, least: float) -> dict[str, float | None]:
-    """Return what keeping the pairs that score at least `least` comes to; null where nothing is kept."""
+    """Return precision and recall if pairs that score at least `least` are kept; a precision of None if none is."""
     kept = scores >= least
     return {
         "least": least,
@@ -66,7 +66,7 @@ def precision_recall(scores: Floats, match: Flags, least: float) -> dict[str, fl
 
 
 def _auc(levels: NDArray[np.int64], match: Flags, weights: Floats) -> float:
-    """Return auc of pairs whose scores are given as the number of their level, (P,), 0 for the lowest."""
+    """Return auc of pairs whose scores are given as levels (P,), 0 for the lowest score."""
     false, true = np.bincount(levels, weights * ~match), np.bincount(levels, weights * match)
     below = false.cumsum() - false / 2
     return float(true @ below / (true.sum() * false.sum()))

@@ -1,8 +1,8 @@
 """BLEU, METEOR, ROUGE-L, CIDEr and SPICE of captions, by the COCO caption package (pycocoevalcap).
 
-BLEU, ROUGE-L and CIDEr are computed in Python: on the words of the Penn Treebank tokenizer where Java is there, as in
-published results, and on simpler words where it is not. METEOR and SPICE need Java. SPICE also needs models, which
-pycocoevalcap would fetch in the middle of a run: they are used where they are, and never fetched here.
+BLEU, ROUGE-L and CIDEr are computed in Python: on the words of the Penn Treebank tokenizer if Java is installed, as in
+published results, else on simpler words. METEOR and SPICE need Java. SPICE also needs models, which pycocoevalcap would
+download during a run: they are used if present, and never downloaded here.
 """
 
 import os
@@ -18,7 +18,7 @@ from capfilt.errors import ConfigError
 SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 _WORD = re.compile(r"[^\W_]+|'[^\W_]+")  # a word, or what follows an apostrophe, as in the Penn Treebank
 
-Words = dict[int, list[str]]  # number of an image -> captions as words between single blanks
+Words = dict[int, list[str]]  # number of an image -> captions, words separated by single blanks
 
 
 def require_metrics() -> Path:
@@ -34,17 +34,17 @@ def require_metrics() -> Path:
 
 
 def caption_metrics(references: Sequence[Sequence[str]], captions: Sequence[str]) -> dict[str, object]:
-    """Return the corpus figures of captions, all times 100, as they are published.
+    """Return the corpus figures of captions, times 100 as in publications.
 
-    CIDEr weighs words by how rare they are in these references, so it depends on the set, and is 0 for a single image.
+    CIDEr weights words by their rarity in these references, so it depends on the set and is 0 for a single image.
 
     Args:
-        references: what people wrote, for each image at least one text.
+        references: at least one human caption for each image.
         captions: one for each image.
 
     Returns:
-        bleu1 to bleu4, rouge_l, cider, meteor and spice; null with a reason under missing for what cannot be computed
-        here; and the tokenizer, "ptb" or "simple".
+        bleu1 to bleu4, rouge_l, cider, meteor and spice, None with a reason under missing for those that cannot be
+        computed here; and the tokenizer, "ptb" or "simple".
     """
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
@@ -70,14 +70,14 @@ def caption_metrics(references: Sequence[Sequence[str]], captions: Sequence[str]
 
 
 def simple_words(texts: Sequence[Sequence[str]]) -> Words:
-    """Return texts as lower-case words without punctuation: an approximation of the Penn Treebank's, without Java."""
+    """Return texts as lower-case words without punctuation, which approximates the Penn Treebank tokenizer."""
     return {i: [" ".join(_WORD.findall(text.lower())) for text in group] for i, group in enumerate(texts)}
 
 
 def _penn_treebank(texts: Sequence[Sequence[str]]) -> Words:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    # The tokenizer works line by line, so a caption must be one line, and not an empty one.
+    # The tokenizer works line by line, so each caption must be one line that is not empty.
     lines = {i: [{"caption": " ".join(text.split()) or "."} for text in group] for i, group in enumerate(texts)}
     cut: Words = PTBTokenizer().tokenize(lines)
     return cut

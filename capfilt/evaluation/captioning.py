@@ -1,4 +1,4 @@
-"""Captioning: captions of an annotated set, held against the captions that people wrote."""
+"""Captioning: a model's captions of an annotated set, compared with human ones."""
 
 from capfilt.captioners.med import MEDCaptioner
 from capfilt.evaluation.caption_metrics import caption_metrics
@@ -8,7 +8,7 @@ from capfilt.evaluation.images import ImageSet
 def evaluate_captioning(captioner: MEDCaptioner, images: ImageSet) -> tuple[dict[str, object], list[dict[str, str]]]:
     """Return the figures of a captioner, and its captions with the names of their images.
 
-    Where captions are sampled, an image's draw follows from its place in the set.
+    If captions are sampled, an image's random numbers depend on its place in the set.
     """
     references, written = [], []
     for numbers, pixels in images.batches("captioned"):

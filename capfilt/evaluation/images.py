@@ -1,4 +1,4 @@
-"""The images of an evaluation: decoded ahead of the model, in batches, with whatever cannot be decoded counted.
+"""The images of an evaluation, in batches that are decoded ahead of the model; undecodable ones are counted.
 
 Shapes: B images or clips, F frames of a clip (1 for an image), S side of the square input.
 """
@@ -30,7 +30,7 @@ class ImageSet:
         """Yield the numbers of some entries and their pixels, uint8 (B, F, 3, S, S), in order, showing progress.
 
         Raises:
-            AnnotationError: an image is not there, or none at all can be decoded.
+            AnnotationError: an image is missing, or none can be decoded.
         """
         config, numbers = self.config, range(len(self.entries))
         good = 0
@@ -48,7 +48,7 @@ class ImageSet:
             )
 
     def look(self) -> None:
-        """Read the image of the first entry, as a check that the images lie where they are said to; errors as above."""
+        """Read the image of the first entry, to check the folder of images; errors as in batches."""
         self._prepare(0)
 
     @property
@@ -83,5 +83,5 @@ class ImageSet:
     def _absent(self, name: str, entry: Annotated) -> AnnotationError:
         return AnnotationError(
             f"{self.data.annotations}: {entry.place}: {join(self.data.images, name)} is not there; "
-            "set data.images to the folder that the names start from"
+            "set data.images to the folder that the names are relative to"
         )

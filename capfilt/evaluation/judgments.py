@@ -1,4 +1,4 @@
-"""The filter against people: their verdicts on pairs, and their own captions against texts of other images."""
+"""The filter compared with people: their verdicts on pairs, and own captions against those of other images."""
 
 import math
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from capfilt.filters.med import MEDFilter
 
 
 class Verdict(NamedTuple):
-    """What people say of one text of an image."""
+    """What people say about one text of an image."""
 
     value: float  # larger is a better fit
     match: bool
-    kind: str  # "expert", "crowd", ...: figures are told for each kind
+    kind: str  # "expert", "crowd", ...: each kind has its own figures
 
 
 class Judged(NamedTuple):
@@ -32,13 +32,13 @@ class Judged(NamedTuple):
 
 
 def read_judgments(data: EvaluationData, settings: VerdictSettings) -> Judged:
-    """Return the verdicts of a file of JSON lines, together for each image.
+    """Return the verdicts of a file of JSON lines, grouped by image.
 
-    A line has image, caption, and yes_share (in [0, 1]) or scores (a list) or score; kind, where there are several;
-    and split, where data asks for one.
+    A line has image, caption, and yes_share (in [0, 1]) or scores (a list) or score; kind, if there are several; and
+    split, if data selects one.
 
     Raises:
-        AnnotationError: the file is not there, a line has no verdict, or none is of the split.
+        AnnotationError: the file is missing, a line has no verdict, or none is of the split.
     """
     file = data.annotations
     groups: dict[str, list[tuple[str, Verdict]]] = {}
@@ -54,7 +54,7 @@ def read_judgments(data: EvaluationData, settings: VerdictSettings) -> Judged:
 
 
 def with_foreign_texts(entries: Sequence[Annotated], settings: VerdictSettings) -> Judged:
-    """Add to each image's own captions texts that are not of it, drawn from a file or from the other images.
+    """Add texts to each image's own captions that do not belong to it, drawn from a file or from other images.
 
     Raises:
         AnnotationError: there are too few texts to draw from.
@@ -78,7 +78,7 @@ def with_foreign_texts(entries: Sequence[Annotated], settings: VerdictSettings) 
 
 
 class _Said(NamedTuple):
-    """What people and the filter say of a pair."""
+    """What people and the filter say about a pair."""
 
     image: int
     verdict: Verdict
@@ -86,9 +86,9 @@ class _Said(NamedTuple):
 
 
 def evaluate_filter(judge: MEDFilter, images: ImageSet, verdicts: Sequence[Sequence[Verdict]]) -> dict[str, object]:
-    """Return, for each kind of verdict and for ITM and ITC, how well scores agree with people.
+    """Return, for each kind of verdict, how well the scores of ITM and ITC agree with people.
 
-    Nothing is told of ITC where the filter gives none.
+    ITC has no figures if the filter gives no ITC scores.
 
     Raises:
         ModelError: a score is not a number.
@@ -132,7 +132,7 @@ def _verdict(line: Entry, settings: VerdictSettings, where: str) -> Verdict:
     if "yes_share" in line:
         value = _number(line["yes_share"], where)
         if not 0 <= value <= 1:
-            raise AnnotationError(f"{where}: yes_share is {value:g}; give the share of people, from 0 to 1")
+            raise AnnotationError(f"{where}: yes_share is {value:g}; give the share of people saying yes, from 0 to 1")
         return Verdict(value, value > settings.yes_share, str(line.get("kind", "crowd")))
     scores = line.get("scores", [line.get("score")])
     if not isinstance(scores, list) or not scores:
@@ -155,5 +155,5 @@ def _texts(file: str) -> list[tuple[str, str]]:
 def _lines(file: str, wanted: str) -> list[Entry]:
     found = read_json(file)
     if not isinstance(found, list) or not all(isinstance(line, dict) for line in found):
-        raise AnnotationError(f"{file}: holds something else than an object in each line; give each {wanted}")
+        raise AnnotationError(f"{file}: is not one JSON object per line; give each {wanted}")
     return cast("list[Entry]", found)

@@ -1,4 +1,4 @@
-"""NLVR2, measured: how often a sentence about two images is judged rightly.
+"""NLVR2: how often a sentence about two images is judged correctly.
 
 Source: Suhr et al., arXiv 1811.00491; BLIP, arXiv 2201.12086, section 5.4.
 """

@@ -29,7 +29,7 @@ class Measured:
 
 
 def report(config: EvaluateConfig, measured: Measured, seconds: float) -> dict[str, object]:
-    """Return the result of an evaluation as it is written to its file."""
+    """Return the result of an evaluation, as written to its file."""
     return {
         "task": config.task,
         "figures": dict(measured.figures),

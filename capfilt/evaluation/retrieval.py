@@ -1,4 +1,4 @@
-"""Retrieval: ITC finds likely candidates of each query, ITM ranks them anew.
+"""Retrieval: ITC finds likely candidates of each query, ITM reranks them.
 
 Shapes: N images (or clips), R texts, L tokens, B images of a batch, F frames (1 for an image), M image tokens of a
 frame, D image width, E projection width.
@@ -41,7 +41,7 @@ class Ranking(NamedTuple):
 def evaluate_retrieval(judge: MEDFilter, images: ImageSet) -> dict[str, object]:
     """Return R@1, R@5 and R@10 both ways, in percent, of ITM after ITC and of ITC alone.
 
-    What cannot be decoded is left out together with its texts.
+    Images that cannot be decoded are left out together with their texts.
     """
     settings = images.config.retrieval
     numbers, tokens, features = encode_all(judge, images)
@@ -73,7 +73,7 @@ def text_features(judge: MEDFilter, texts: Texts, batch: int) -> Tensor:
 
 
 def encode_all(judge: MEDFilter, images: ImageSet) -> tuple[list[int], Tensor, Tensor]:
-    """Return the numbers of all images that can be decoded, their tokens (N, F * M, D) and features (N, E), on the CPU.
+    """Return the numbers of all decodable images, their tokens (N, F * M, D) and features (N, E), on the CPU.
 
     Tokens stay in the model's type: ViT-B at 384 pixels takes 0.9 MB for an image in bfloat16.
     """
@@ -91,19 +91,19 @@ def encode_all(judge: MEDFilter, images: ImageSet) -> tuple[list[int], Tensor, T
 def rerank(judge: MEDFilter, tokens: Tensor, texts: Texts, cosines: Tensor, settings: RetrievalSettings) -> Ranking:
     """Score each query's best candidates by ITM, both ways.
 
-    An image's cross-attention keys and values are projected once, for the texts that it is matched with as query and
-    as candidate; a pair that is both is scored once.
+    An image's cross-attention keys and values are projected once for all texts that it is matched with, as query or as
+    candidate; a pair that is among the best both ways is scored once.
 
     Args:
         judge: the filter.
         tokens: image tokens (N, M, D), on any device.
         texts: R texts.
         cosines: of the contrastive features, (N, R).
-        settings: how many candidates are scored, and by what.
+        settings: how many candidates are scored, and which score.
 
     Returns:
         Scores of the best top_k candidates of each query, NOT_RANKED for all others: the ITM logit of class 1 plus
-        the cosine or, for P(match) alone, its log-odds, which rank alike and do not round to 1.
+        the cosine or, for P(match) alone, its log-odds, which give the same ranks and do not round to 1.
     """
     for_image = _best(cosines, settings.top_k)  # (N, R), True where text r is among the best of image n
     for_text = _best(cosines.T, settings.top_k).T  # (N, R), True where image n is among the best of text r
@@ -126,7 +126,7 @@ def recalls(scores: Tensor, own: Tensor) -> dict[str, float]:
 
     Args:
         scores: of each candidate, (Q, C).
-        own: bool (Q, C), True for what belongs to the query; at least one in each row.
+        own: bool (Q, C), True for candidates that belong to the query; at least one in each row.
 
     Returns:
         r1, r5 and r10, their mean, and the median rank, 1 being the first. Candidates of equal score rank from the

@@ -1,4 +1,4 @@
-"""Clips as sequences of images: a model of images retrieves videos that it was never trained on.
+"""Clips as sequences of frames, for zero-shot video retrieval with a model of images.
 
 Shapes: B clips, F frames of a clip, M image tokens of a frame, D image width, E projection width, S side of the input.
 Source: BLIP, arXiv 2201.12086, section 5.6; retrieval itself is in retrieval.py.
@@ -20,7 +20,7 @@ def in_time(names: Iterable[str]) -> list[str]:
 
 
 def evenly_spaced(names: Sequence[str], wanted: int) -> list[str]:
-    """Return `wanted` of the names, the first of each of as many equal parts; of a short clip some come twice."""
+    """Return the first name of each of `wanted` equal parts; some names repeat if there are fewer."""
     return [names[part * len(names) // wanted] for part in range(wanted)]
 
 
@@ -33,8 +33,8 @@ def encode(model: MED, clips: Tensor) -> tuple[Tensor, Tensor]:
         clips: normalised frames, float (B, F, 3, S, S).
 
     Returns:
-        The tokens of all frames of a clip one after the other (B, F * M, D), which ITM attends to, and contrastive
-        features (B, E): the mean of the frames' projections, taken before it is brought to length 1.
+        The concatenated tokens of a clip's frames (B, F * M, D), which ITM attends to, and contrastive features (B, E):
+        the mean of the frames' projections, normalised to length 1.
     """
     tokens = model.encode_image(clips.flatten(0, 1))  # (B * F, M, D)
     frames = tokens.view(*clips.shape[:2], *tokens.shape[1:])  # (B, F, M, D)

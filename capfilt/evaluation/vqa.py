@@ -1,4 +1,4 @@
-"""Visual question answering, measured: by choosing among candidate answers, or by writing freely.
+"""VQA: answers are chosen among candidates, or generated.
 
 Shapes: B questions, L question tokens, N candidates, k of them whose likelihood is summed, T answer tokens,
 V vocabulary.
@@ -74,13 +74,15 @@ def read_candidates(settings: VQASettings) -> list[str]:
     """Return the answers to choose from; none where answers are generated.
 
     Raises:
-        AnnotationError: the file is not there or is no JSON list of texts.
+        AnnotationError: the file is missing or is not a JSON list of texts.
     """
     if settings.candidates is None or settings.method == "generate":
         return []
     value = read_json(settings.candidates)
     if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
-        raise AnnotationError(f"{settings.candidates}: is no JSON list of answers; give one, such as answer_list.json")
+        raise AnnotationError(
+            f"{settings.candidates}: is not a JSON list of answers; give one, such as answer_list.json"
+        )
     return cast("list[str]", value)
 
 
@@ -90,8 +92,8 @@ def rank_answers(
 ) -> Tensor:
     """Return the likeliest candidate of each question, int64 (B,).
 
-    The probability of its first token finds k candidates; the sum over all tokens, under the loss of training with
-    its label smoothing, chooses among them.
+    The probability of the first token selects k candidates; among these, the one with the smallest training loss, label
+    smoothing included, summed over its tokens, is the answer.
 
     Args:
         model: in evaluation mode.
@@ -99,7 +101,7 @@ def rank_answers(
         seen: bool (B, L), True for the real tokens of a question.
         candidates: ids that start with [DEC], (N, T).
         keep: bool (N, T), True for real tokens.
-        top_k: k; all candidates where there are fewer.
+        top_k: k; all candidates if there are fewer.
     """
     starts = candidates[:1, :1].expand(len(seen), 1)  # (B, 1)
     first = model.decode(starts, question, seen)[:, 0].float().softmax(dim=1)  # (B, V)

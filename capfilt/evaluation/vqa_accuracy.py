@@ -1,7 +1,7 @@
-"""The official accuracy of VQAv2: how far an answer agrees with ten people's.
+"""The official accuracy of VQAv2: how far an answer agrees with those of ten people.
 
 Source: Antol et al., VQA, arXiv 1505.00468, section 3, and the released evaluation code, whose
-normal form of answers is kept to the letter, its oddities included.
+normalisation of answers is reproduced exactly, oddities included.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 PERIOD = re.compile(r"\.(?!\d)")
-MAX_PERIODS = 32  # the released code passes a flag of this value where the number of replacements belongs
+MAX_PERIODS = 32  # the released code passes a regex flag of this value as the number of replacements
 DIGIT_COMMA = re.compile(r"\d,\d")
 ARTICLES = ("a", "an", "the")
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -23,11 +23,11 @@ they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what
 where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've wouldn't wouldn't've
 y'all y'all'll y'all'd've you'd you'd've you'll you're you've
 """
-# A contraction that lacks one of its apostrophes gets it back; the released table has one entry the wrong way round.
+# Maps a contraction that lacks an apostrophe to its right form; the released table has one entry the wrong way round.
 CONTRACTIONS = {"somebody'd": "somebodyd"} | {
     word[: mark.start()] + word[mark.end() :]: word for word in _CONTRACTIONS.split() for mark in re.finditer("'", word)
 }
-AGREEING = 3  # so many people who say the same make an answer fully right
+AGREEING = 3  # an answer that so many people gave is fully right
 
 
 def answer_accuracy(answer: str, people: Sequence[str]) -> float:
@@ -41,7 +41,7 @@ def answer_accuracy(answer: str, people: Sequence[str]) -> float:
         people: the answers of all who were asked, ten in VQAv2; at least one.
     """
     found = normal_form(answer)
-    # Where all say the same, their answer stays as it is, as in the released code.
+    # If all people gave the same answer, it is not normalised, as in the released code.
     given = [strip_punctuation(text) for text in people] if len(set(people)) > 1 else list(people)
     same = [text == found for text in given]
     agreeing = sum(same)
@@ -56,7 +56,7 @@ def normal_form(answer: str) -> str:
 
 
 def strip_punctuation(text: str) -> str:
-    """Return a text without punctuation: a mark that touches a blank goes, another one becomes a blank."""
+    """Return a text without punctuation: a mark next to a blank is removed, any other becomes a blank."""
     stripped = text
     joined = bool(DIGIT_COMMA.search(text))
     for mark in PUNCTUATION:

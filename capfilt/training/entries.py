@@ -59,7 +59,7 @@ def read_pixels(path: str, limits: ImageLimits) -> np.ndarray:
         return decode(read_bytes(path), limits).pixels
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise AnnotationError(
-            f"{path}: is missing; set the key images of its annotation file to the pattern of the images' paths"
+            f"{path}: is not there; set the key images of its annotation file to the pattern of the images' paths"
         ) from None
     except ImageError as error:
         raise AnnotationError(f"{path}: {error}; fetch it again, or remove its entries from the annotations") from error
