@@ -136,7 +136,7 @@ def test_lines_wait_the_longer_on_an_object_store_the_longer_a_run_is_at_work(le
     for step in range(2_000):
         now[0] = 11.0 * step
         tracker.add(step, ["lm"], {"lm": 1.0})
-        written.append(len(run.read_metrics()) if exists(run.metrics) else 0)
+        written.append(read_bytes(run.metrics).count(b"\n") if exists(run.metrics) else 0)
     assert written[90] == 91  # within the first quarter of an hour, as on a disk
     assert len(set(written[1_000:])) < 80  # of 1,000 lines
     tracker.flush()

@@ -1,4 +1,4 @@
-"""What people would write under a scene: several true captions, no two alike."""
+"""True captions of a scene, as people would write them, no two alike."""
 
 from numpy.random import Generator
 
@@ -20,13 +20,13 @@ def true_captions(scene: Scene, rng: Generator, count: int) -> list[str]:
 
 
 def word(statement: Statement, rng: Generator) -> str | None:
-    """Return a statement in words, or None when they came out too few or too many for a caption."""
+    """Return a statement in words, or None if they are too few or too many for a caption."""
     text = write(statement, rng)
     return text if MIN_WORDS <= len(text.split()) <= MAX_WORDS else None
 
 
 def true_statement(scene: Scene, rng: Generator) -> Statement:
-    """Draw something true of the scene: most often of all of it, as people describe a whole image."""
+    """Draw a true statement about the scene, most often about all of it, as people describe a whole image."""
     if len(scene.groups) == 1 or rng.random() < 0.15:
         return Statement((_describe(pick(rng, scene.groups), rng, place_chance=0.5),))
     first, second = (scene.groups[index] for index in rng.permutation(2))

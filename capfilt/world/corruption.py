@@ -1,4 +1,4 @@
-"""Partial truths: a true statement with exactly one claim made wrong."""
+"""Partial truths: true statements in which exactly one claim is made wrong."""
 
 from dataclasses import replace
 from typing import Literal, get_args
@@ -25,7 +25,7 @@ def false_statement(scene: Scene, attribute: Attribute, rng: Generator) -> State
 
 
 def _change(statement: Statement, attribute: Attribute, rng: Generator) -> Statement | None:
-    """Put another value for what is said of the attribute; None when nothing is."""
+    """Replace the value of the attribute; None if the statement does not name it."""
     if attribute == "position" and statement.relation:
         return replace(statement, relation=pick(rng, _RELATIONS))
     phrases = list(statement.phrases)

@@ -1,10 +1,10 @@
-"""The truth of a text: does it describe the scene, and does every one of its claims hold?
+"""The truth of a text: whether it describes the scene and all its claims hold.
 
-A text is true when it is a description in the caption language and the scene has all it claims. A
-phrase speaks of a whole group: "a circle" and "one circle" claim exactly one circle, "three stars"
-exactly three, "stars" without a number at least two. What a caption leaves out (a size, a colour,
-a place, the other group) makes it no less true. A text that claims nothing of the image (an advert,
-a file name, a date), one in another language, and one that is not well formed are false.
+A text is true if it is a description in the caption language and the scene has everything it claims. A
+phrase is about a whole group: "a circle" and "one circle" claim exactly one circle, "three stars"
+exactly three, "stars" without a number at least two. A caption may leave out a size, a colour, a place
+or the other group and still be true. A text that claims nothing about the image (an advert, a file name,
+a date), one in another language, and one that is not well formed are false.
 """
 
 import re
@@ -13,7 +13,7 @@ from capfilt.texts import clean
 from capfilt.world.language import Phrase, Relation, Statement, parse
 from capfilt.world.scenes import Group, Region, Scene
 
-# What may be said of a group from its own region and that of the other one.
+# The relations that hold for a group, given its own region and that of the other one.
 _SIDES: dict[tuple[Region, Region], tuple[Relation, ...]] = {
     ("left", "right"): ("left", "beside"),
     ("right", "left"): ("right", "beside"),
@@ -23,7 +23,7 @@ _SIDES: dict[tuple[Region, Region], tuple[Relation, ...]] = {
 
 
 def is_true(text: str, scene: Scene) -> bool:
-    """Tell whether a text of any origin is a true description of the scene.
+    """Return whether a text of any origin is a true description of the scene.
 
     Markup, letter case and punctuation make no difference.
     """
@@ -37,7 +37,7 @@ def plain(text: str) -> str:
 
 
 def holds(statement: Statement, scene: Scene) -> bool:
-    """Tell whether all claims of a statement hold in the scene."""
+    """Return whether all claims of a statement hold in the scene."""
     groups = [find(phrase, scene) for phrase in statement.phrases]
     first, second = groups[0], groups[-1]
     if first is None or second is None:
@@ -49,7 +49,7 @@ def holds(statement: Statement, scene: Scene) -> bool:
 
 
 def relations(first: Group, second: Group) -> tuple[Relation, ...]:
-    """Return where the first group lies as seen from the second."""
+    """Return the relations of the first group to the second."""
     return _SIDES[first.region, second.region]
 
 

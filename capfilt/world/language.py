@@ -1,4 +1,4 @@
-"""The caption language of the demo world: statements, how they are written and how they are read.
+"""The caption language of the demo world: statements, and how they are written and parsed.
 
     caption  = phrase [place] | phrase relation phrase | phrase [place] "and" phrase [place]
     phrase   = count [size] [colour] shape
@@ -6,8 +6,8 @@
     place    = "on the left" | "at the top" | "in the middle" | ...
     relation = "above" | "to the left of" | "next to" | ...
 
-`parse` reads exactly what `write` can write: one word that is not in its place, "a orange star" or
-"two star", and the text is no description.
+`parse` reads exactly what `write` can write: a text with one word out of place, such as "a orange star"
+or "two star", is not a description.
 """
 
 from collections.abc import Iterable, Mapping
@@ -41,9 +41,9 @@ RELATION_WORDS: dict[Relation, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """What is said of one group; None where nothing is said."""
+    """What a caption says about one group; None for what it does not say."""
 
-    count: int | None  # exactly that many; None is a plural without a number: two or more
+    count: int | None  # exactly that many; None: a plural without a number, two or more
     size: Size | None
     colour: Colour | None
     shape: Shape
@@ -52,14 +52,14 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a caption says: one or two phrases, and where the first group lies as seen from the second."""
+    """What a caption says: one or two phrases, and the relation of the first group to the second."""
 
     phrases: tuple[Phrase, ...]
     relation: Relation | None = None
 
 
 def write(statement: Statement, rng: Generator) -> str:
-    """Return a statement in words, drawing among the ways to say it."""
+    """Return a statement in words, drawn from the ways to say it."""
     first, *others = (_write_phrase(phrase, rng) for phrase in statement.phrases)
     if not others:
         return first
@@ -86,7 +86,7 @@ def _article(following: str) -> str:
 
 
 def parse(text: str) -> Statement | None:
-    """Return what a text in lower case without punctuation says, or None when it is no description."""
+    """Return the statement of a text in lower case without punctuation, or None if it is not a description."""
     reader = _Reader(text.split())
     first = reader.phrase()
     if first is None:
@@ -109,7 +109,7 @@ Wordings = tuple[tuple[tuple[str, ...], Value], ...]
 
 
 def _wordings(table: Mapping[Value, Iterable[str]]) -> Wordings[Value]:
-    """Turn a table of values and their wordings around, longest wording first."""
+    """Invert a table of values and their wordings, longest wording first."""
     pairs = [(tuple(words.split()), value) for value, wordings in table.items() for words in wordings]
     return tuple(sorted(pairs, key=lambda pair: -len(pair[0])))
 
@@ -125,7 +125,7 @@ _RELATIONS = _wordings(RELATION_WORDS)
 
 
 class _Reader:
-    """Takes a text apart from left to right."""
+    """Parses a text from left to right."""
 
     def __init__(self, words: list[str]) -> None:
         self.words = words
@@ -136,7 +136,7 @@ class _Reader:
         return self.position == len(self.words)
 
     def take(self, wordings: Wordings[Value]) -> Value | None:
-        """Step over the longest wording that comes next and return its value."""
+        """Consume the longest wording that comes next and return its value; None if none does."""
         for wording, value in wordings:
             end = self.position + len(wording)
             if tuple(self.words[self.position : end]) == wording:

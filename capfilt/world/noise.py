@@ -1,8 +1,8 @@
-"""The web side of the demo world: texts that describe their image, nearly do, or do not at all.
+"""The web texts of the demo world: they describe their image, nearly do, or do not.
 
 The kind of a text says how it was made, not whether it is true: another image's caption may happen
-to fit. The label is always `facts.is_true`. Texts in other languages count as wrong even where they
-describe the image, for the paper's models read English alone; they are put together word for word.
+to fit. The label is always `facts.is_true`. Texts in other languages count as wrong even if they
+describe the image, since the paper's models read only English; they are translated word for word.
 """
 
 from typing import Literal, NamedTuple, Self, get_args
@@ -76,14 +76,14 @@ class NoiseRates(Config):
 
 
 class WebText(NamedTuple):
-    """A text as found beside an image, and how it was made."""
+    """The text of a web image, and how it was made."""
 
     text: str
     kind: Kind
 
 
 def web_text(scene: Scene, other: Scene, rng: Generator, rates: NoiseRates) -> WebText:
-    """Draw the text that the web has for a scene; `other` is the scene whose caption may stand there by mistake."""
+    """Draw the web text of a scene; `other` is the scene whose caption it may have by mistake."""
     kind = KINDS[int(rng.choice(len(KINDS), p=[getattr(rates, kind) for kind in KINDS]))]
     return WebText(_write(kind, scene, other, rng), kind)
 

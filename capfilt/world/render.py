@@ -1,4 +1,4 @@
-"""Scenes become images: anti-aliased shapes on a noisy grey gradient."""
+"""Images of scenes: anti-aliased shapes on a noisy grey gradient."""
 
 import io
 import math
@@ -59,7 +59,7 @@ def _draw(pixels: Mask, shape: Shape, size: Size, centre: tuple[float, float], c
     x, y = (round(share * side * _STEPS) for share in centre)
     mask = _mask(shape, DIAMETER[size] * side, x % _STEPS, y % _STEPS)  # (m, m)
     left, top = x // _STEPS - len(mask) // 2, y // _STEPS - len(mask) // 2
-    # Only the empty rim of a mask can reach over the edge of the image.
+    # Only the empty rim of a mask can extend beyond the edge of the image.
     cut_left, cut_top = max(0, -left), max(0, -top)
     window = pixels[top + cut_top : top + len(mask), left + cut_left : left + len(mask)]
     alpha = mask[cut_top : cut_top + window.shape[0], cut_left : cut_left + window.shape[1], None]
@@ -68,7 +68,7 @@ def _draw(pixels: Mask, shape: Shape, size: Size, centre: tuple[float, float], c
 
 @lru_cache(maxsize=1024)
 def _mask(shape: Shape, diameter: float, step_x: int, step_y: int) -> Mask:
-    """Return how much of each pixel a shape covers, its centre a few steps off the middle of the mask."""
+    """Return the share of each pixel that a shape covers, its centre a few steps off the middle of the mask."""
     half = math.ceil(diameter / 2) + 1
     scale = _OVERSAMPLING
     centre = [half * scale + step * scale / _STEPS for step in (step_x, step_y)]

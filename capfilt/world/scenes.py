@@ -1,7 +1,7 @@
-"""Scenes: what is in an image of the demo world, and how one is drawn by lot.
+"""Scenes: what is in an image of the demo world, and how a scene is drawn at random.
 
-A scene is a background and one or two groups of equal objects. Two groups lie in opposite regions
-and never share a shape, so "the circles" is one group and "left of" or "above" has one answer. All
+A scene is a background and one or two groups of equal objects. Two groups are in opposite regions
+and never share a shape, so "the circles" is one group, and "left of" or "above" is unambiguous. All
 lengths and positions are shares of the image's side, x to the right and y down.
 """
 
@@ -45,7 +45,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One to three objects that are equal but for their place."""
+    """One to three objects that differ only in their place."""
 
     size: Size
     colour: Colour
@@ -70,14 +70,14 @@ class Background:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Everything there is to know of an image: the image and the truth of a text follow from it."""
+    """Everything that determines an image and the truth of a text."""
 
     background: Background
     groups: tuple[Group, ...]
 
 
 def stream(seed: int, split: str, index: int, purpose: str) -> Generator:
-    """Return the random numbers of one purpose of sample `index`, which depend on nothing but the arguments."""
+    """Return the random numbers of sample `index` for one purpose; they depend on the arguments alone."""
     digest = hashlib.blake2b(f"{seed}/{split}/{index}/{purpose}".encode(), digest_size=16).digest()
     return Generator(Philox(key=int.from_bytes(digest, "little")))
 
@@ -110,7 +110,7 @@ def _sample_group(rng: Generator, shape: Shape, region: Region) -> Group:
 
 
 def _sample_centres(rng: Generator, size: Size, region: Region) -> tuple[tuple[float, float], ...]:
-    """Set one to three objects side by side along their region: a column left or right, a row at top or bottom."""
+    """Place one to three objects along their region: a column left or right, a row at top or bottom."""
     count = int(rng.integers(1, MAX_COUNT + 1))
     pitch = rng.uniform(DIAMETER[size] + _GAP, _PITCH)
     along = (np.arange(count) - (count - 1) / 2) * pitch  # (count,)

@@ -1,8 +1,8 @@
-"""The demo world as shards in img2dataset's layout, so that the demo reads what a user would bring.
+"""The demo world as shards in img2dataset's layout, which users' shards have too.
 
 A shard is NNNNN.tar with KEY.jpg, KEY.txt and KEY.json, a sidecar NNNNN.parquet with a row for each
-sample that was attempted, and NNNNN_stats.json. One download in fifty "failed": such a sample has a
-row and no members. No file holds a time, so the same arguments give the same bytes.
+attempted sample, and NNNNN_stats.json. One download in fifty "failed": such a sample has a row and no
+members. No file holds a time, so the same arguments give the same bytes.
 """
 
 import hashlib
@@ -59,8 +59,8 @@ def write_world(folder: Path, world: World, samples: int, samples_per_shard: int
     Args:
         folder: made if absent.
         world: what the split holds.
-        samples: how many are attempted; failed downloads count.
-        samples_per_shard: all shards but the last have as many.
+        samples: attempted ones, failed downloads included.
+        samples_per_shard: of all shards but the last.
 
     Raises:
         ValueError: a shard would hold more samples than four digits of a key can name.

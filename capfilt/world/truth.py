@@ -1,4 +1,4 @@
-"""How good captioner and filter are on the demo world, where the truth of every text is known."""
+"""The quality of captioner and filter on the demo world, where the truth of every text is known."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from capfilt.world.scenes import scene_from_metadata
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """The candidates of one source, by what is true of them and what the policy does with them."""
+    """Counts of the candidates of one source, by truth and by what the policy does with them."""
 
     true_kept: int = 0
     true_dropped: int = 0

@@ -1,4 +1,4 @@
-"""Texts that say nothing of the image they stand beside, or not in English."""
+"""Texts that say nothing about their image, and texts that are not in English."""
 
 from numpy.random import Generator
 
@@ -44,7 +44,7 @@ LANGUAGES = tuple(dict(zip(_ENGLISH.split(), words.split(), strict=True)) for wo
 
 
 def fill(template: str, rng: Generator) -> str:
-    """Return a file name, date or advert with its blanks filled by lot."""
+    """Return a file name, date or advert with its blanks filled at random."""
     return template.format(
         year=rng.integers(2004, 2024),
         month=rng.integers(1, 13),

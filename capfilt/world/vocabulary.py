@@ -1,4 +1,4 @@
-"""The words of the demo world, for a tokenizer that never meets an unknown one."""
+"""The words of the demo world, for a tokenizer that knows all of them."""
 
 import re
 import unicodedata
