@@ -1,6 +1,6 @@
-"""What the loop consists of: the jobs of each round, and what ties them to one another.
+"""The jobs of each round of the loop, and what connects them.
 
-Nothing is done here. pipelines.rounds runs these jobs, and a submission looks whether they fit before it is sent.
+pipelines.rounds runs these jobs, and workers.submission checks them before it sends a loop to a cluster.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ from capfilt.storage import absolute, join
 
 C = TypeVar("C", FinetuneConfig, BootstrapConfig, PretrainConfig)
 
-CLEAN, CAPTIONER = "{clean}", "{captioner}"  # in the files: the clean shards of a round, and its captioner
+CLEAN, CAPTIONER = "{clean}", "{captioner}"  # placeholders in the files: the clean shards of a round, and its captioner
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The jobs of a turn of the loop."""
+    """The jobs of one round."""
 
     captioner: FinetuneConfig
     filter: FinetuneConfig
@@ -39,10 +39,10 @@ class Round:
 
 
 def rounds(config: RoundsConfig) -> list[Round]:
-    """Return the jobs of all rounds, each with what ties it to the others.
+    """Return the jobs of all rounds, connected with each other.
 
     Raises:
-        ConfigError: a file cannot be read, or does not fit into the loop.
+        ConfigError: a file cannot be read, or does not fit the loop.
     """
     turns: list[Round] = []
     for number in range(config.rounds):
@@ -52,13 +52,13 @@ def rounds(config: RoundsConfig) -> list[Round]:
 
 
 def read_jobs(config: RoundsConfig, number: int, start: str) -> Round:
-    """Return the jobs of a round as their files say, but for the folders, which the loop sets.
+    """Return the jobs of a round as their files say, with the folders that the loop sets.
 
     {captioner} and {clean} are not filled in yet. Errors as in rounds.
 
     Args:
         config: the loop.
-        number: of the round, from 0.
+        number: index of the round, from 0.
         start: the checkpoint that the round starts from.
     """
     folder = join(config.output, f"round-{number}")
@@ -74,17 +74,17 @@ def read_jobs(config: RoundsConfig, number: int, start: str) -> Round:
 
 
 def checkpoint_of(config: FinetuneConfig | PretrainConfig) -> str:
-    """Return where a training leaves its checkpoint."""
+    """Return the path of a training's checkpoint."""
     return join(config.output, "checkpoint")
 
 
 def clean_of(job: BootstrapConfig) -> str:
-    """Return where a bootstrap leaves its clean shards."""
+    """Return the folder of a bootstrap's clean shards."""
     return Run(absolute(job.run), "").clean(ExportConfig(run=job.run, policy=job.policy))
 
 
 def _filled(turn: Round, where: str) -> Round:
-    """Return a round with its captioner and its clean shards in their places; where names the pre-training's file."""
+    """Return a round with {captioner} and {clean} replaced; where names the pre-training's file."""
     judge = turn.filter
     if judge.vision_from == CAPTIONER:
         judge = judge.model_copy(update={"vision_from": checkpoint_of(turn.captioner)})
@@ -101,7 +101,7 @@ def _finetuning(config: RoundsConfig, role: str, start: str, output: str) -> Fin
 
 
 def _with_clean(data: DataSettings, clean: str, where: str) -> DataSettings:
-    """Return the data of a pre-training with the clean shards in their place."""
+    """Return the data of a pre-training with {clean} replaced."""
     if not any(CLEAN in source.shards for source in data.mixture()):
         raise ConfigError(f"{where}: no {CLEAN} among its shards; put it where the clean shards of a round belong")
 
@@ -113,7 +113,7 @@ def _with_clean(data: DataSettings, clean: str, where: str) -> DataSettings:
 
 
 def _load(kind: type[C], config: RoundsConfig, name: str, ties: Mapping[str, object]) -> C:
-    """Return the settings of a job, from its file or as they stand in the loop's own, with what ties it to others."""
+    """Return the settings of a job, from its file or from the loop's keys, with those that the loop sets."""
     given, overrides = getattr(config, name), [f"{key}={yaml.safe_dump(value)}" for key, value in ties.items()]
     if isinstance(given, str):
         return load(kind, Path(given), overrides)
@@ -121,6 +121,6 @@ def _load(kind: type[C], config: RoundsConfig, name: str, ties: Mapping[str, obj
 
 
 def _origin(config: RoundsConfig, name: str) -> str:
-    """Return how errors name where the settings of a job come from."""
+    """Return where the settings of a job come from, for errors."""
     given = getattr(config, name)
     return given if isinstance(given, str) else name

@@ -27,16 +27,16 @@ from capfilt.world.truth import Verdicts, judge
 from capfilt.world.vocabulary import vocabulary
 from pipelines import bootstrap, finetune, pretrain
 
-SHARD = 500  # samples
-DISK_BYTES = 500e6  # at most: four models of the default size with their states, and the shards
+SHARD = 500  # samples in a shard
+DISK_BYTES = 500e6  # upper bound: four models of the default size with their states, and the shards
 
 
 def run(config: DemoConfig, say: Callable[[str], None]) -> dict[str, object]:
-    """Run the whole demo, telling what happens, and return its figures. A second run goes on where one stopped.
+    """Run the whole demo, report each step, and return its figures. A second run resumes.
 
     Raises:
-        RunError: a file of the bootstrap is not as it was written, and a model is not to be trained on it.
-        StoppedError: a job was asked to stop, even if it finished anyway, unless it was the last.
+        RunError: a file of the bootstrap is damaged, so no model is trained on it.
+        StoppedError: a job was asked to stop, even if it then finished, unless it was the last.
     """
     root, started, stop = Path(config.output), time.monotonic(), Stop()
 
@@ -69,9 +69,9 @@ def run(config: DemoConfig, say: Callable[[str], None]) -> dict[str, object]:
 
 
 def dry_run(config: DemoConfig) -> DryRun:
-    """Return what run would do, and what keeps it from that. Nothing is written.
+    """Return what run would do, and what would stop it. Nothing is written.
 
-    Each step reads what the one before it writes, so only what is there already can be looked at.
+    Each step reads what the one before it writes, so only what exists already is checked.
     """
     dry, root = DryRun("demo"), Path(config.output)
     start = _pretraining(config, root, "pretrained", ["human", "web"], config.pretraining)
@@ -161,8 +161,8 @@ def _bootstrapping(config: DemoConfig, root: Path, captioner: str, judge_: str) 
         seed=config.seed,
         batch_size=config.batch_size,
         unit_size=SHARD // 2,
-        # The repetition penalty of the original would keep a caption from naming a colour twice, and models that
-        # learned for minutes need a narrower nucleus than BLIP's 0.9.
+        # The original's repetition penalty would keep a caption from naming a colour twice, and models trained for
+        # minutes need a smaller nucleus than BLIP's 0.9.
         sampling=Sampling(repetition_penalty=1.0, top_p=0.5),
         policy=config.policy,
         device=Device(kind="cpu", dtype="float32"),
@@ -171,7 +171,7 @@ def _bootstrapping(config: DemoConfig, root: Path, captioner: str, judge_: str) 
 
 
 def _report(config: DemoConfig, job: BootstrapConfig, say: Callable[[str], None]) -> dict[str, object]:
-    """Show the ledger's figures, check every file, and judge the texts of the scenes that no model has seen."""
+    """Report the ledger's figures, verify every file, and judge the texts of scenes that no model was trained on."""
     run = load_run(job.run)
     with open_run(job.run) as opened:
         say(render_text(summarise(opened)))

@@ -42,9 +42,9 @@ def run(config: EvaluateConfig) -> dict[str, object]:
     """Measure what the config asks for, write the result to its output, and return it.
 
     Raises:
-        AnnotationError: an annotation file, or an image that it names, is missing or cannot be used.
+        AnnotationError: an annotation file, or an image that it names, is missing or unusable.
         CheckpointError: the checkpoint is missing, or lacks the part that is measured.
-        ConfigError: the device, or a package that the task needs, is not there, or output is a folder.
+        ConfigError: there is no such device, a package that the task needs is not installed, or output is a folder.
     """
     _require_file(config.output)
     require_device(config.device.kind, "set device.kind: cpu")
@@ -59,7 +59,7 @@ def run(config: EvaluateConfig) -> dict[str, object]:
 
 
 def dry_run(config: EvaluateConfig) -> DryRun:
-    """Return what run would do, and what keeps it from that. Nothing is written."""
+    """Return what run would do, and what would stop it. Nothing is written."""
     dry = DryRun(f"evaluate, {config.task}")
     with dry.examine():
         _require_file(config.output)
@@ -78,7 +78,7 @@ def dry_run(config: EvaluateConfig) -> DryRun:
 
 
 def _require_file(output: str) -> None:
-    """Refuse a folder before the model has worked for a result that cannot be written."""
+    """Refuse a folder as output before the model has done its work."""
     place = local_path(output)
     if output.endswith("/") or (place is not None and place.is_dir()):
         raise ConfigError(f"output: {output} is a folder; give a file in it, such as {join(output, 'result.json')}")
@@ -86,7 +86,7 @@ def _require_file(output: str) -> None:
 
 @dataclass(frozen=True)
 class _Task:
-    """A task with its model and its annotations at hand."""
+    """A task with its model and annotations loaded."""
 
     measure: Callable[[], Measured]
     look: Callable[[], object]  # reads the first image
@@ -147,7 +147,7 @@ def _vqa(config: EvaluateConfig, data: QuestionData, settings: VQASettings) -> _
     candidates = read_candidates(settings)
     questions = Questions(data, tokenizer, model.config.vision.image_size)
     files = [name for file in data.files for name in (file.questions, file.annotations) if name]
-    if settings.method == "rank":  # a list that is not read need not be there, and no result follows from it
+    if settings.method == "rank":  # generate reads no list, so it may be missing
         files += filter(None, [settings.candidates])
 
     def measure() -> Measured:
@@ -181,7 +181,7 @@ def _autocast(device: Device) -> AbstractContextManager[None]:
 
 
 def _prepared(config: EvaluateConfig) -> _Task:
-    """Take the task's own data to it; the config has seen to it that they are there."""
+    """Return the task with its model and annotations; the config has checked that it has its sections."""
     if config.task == "vqa" and config.questions and config.vqa:
         return _vqa(config, config.questions, config.vqa)
     if config.task == "nlvr2" and config.sentences:

@@ -29,12 +29,12 @@ from pipelines.training_dry_run import dry_run_training
 
 
 def run(config: Finetuning, stop: Stop | None = None) -> str:
-    """Fine-tune a model, or go on where it stopped, and return its checkpoint folder; stop as in run_training."""
+    """Fine-tune a model, or resume, and return its checkpoint folder; stop as in run_training."""
     return run_training(config, prepare, stop)
 
 
 def prepare(config: Finetuning, shards: str | None) -> Job[Any]:
-    """Return all that is trained, from the checkpoint it starts with; shards is the file of open_data."""
+    """Return the objective and data of a job; shards is the file of open_data."""
     match config:
         case VQAConfig():
             return _prepare_vqa(config)
@@ -45,7 +45,7 @@ def prepare(config: Finetuning, shards: str | None) -> Job[Any]:
 
 
 def dry_run(config: Finetuning) -> DryRun:
-    """Return what run would do, and what keeps it from that. Nothing is written."""
+    """Return what run would do, and what would stop it. Nothing is written."""
     return dry_run_training(f"finetune, {config.role}", config, prepare)
 
 
@@ -87,15 +87,17 @@ def _prepare_nlvr2(config: NLVR2Config) -> Job[StatementBatch]:
 
 
 def objective(config: FinetuneConfig, checkpoint: Checkpoint) -> Objective[Batch]:
-    """Return what a role is trained to do."""
+    """Return the objective of a role."""
     if config.role == "captioner":
         captioning = Captioning(*checkpoint, config.prompt)
-        _require_room(len(captioning.prompt) - 1 + config.data.max_tokens, checkpoint, config)  # [DEC] counts once
+        _require_room(
+            len(captioning.prompt) - 1 + config.data.max_tokens, checkpoint, config
+        )  # prompt and text share the first
         return captioning
     filtering = Filtering(*checkpoint, config.momentum, config.seed)
     if filtering.momentum is not None:
         _inherit(filtering.momentum, fetch(config.checkpoint))
-        if config.vision_from:  # the start's copy follows another tower; one that stays as it is is its own copy
+        if config.vision_from:  # the start's copy is of another tower; a frozen tower is its own copy
             filtering.momentum.copy.vision.load_state_dict(checkpoint.model.vision.state_dict())
     return filtering
 
@@ -110,22 +112,24 @@ def _require_room(tokens: int, checkpoint: Checkpoint, config: FinetuneConfig) -
 
 
 def _take_vision(model: MED, place: str) -> None:
-    """Give a model the vision tower of a checkpoint. It learns nothing.
+    """Give a model the vision tower of a checkpoint, frozen.
 
     Raises:
-        CheckpointError: the checkpoint is missing, or its tower is another one in kind or size.
+        CheckpointError: the checkpoint is missing, or its tower has another kind or size.
     """
     other = load(fetch(place), model.config.vision.image_size).model
     if not model.config.vision.alike(other.config.vision):
-        raise CheckpointError(f"{place}: its vision tower is not of the sizes that the start has; take another one")
+        raise CheckpointError(f"{place}: its vision tower has other sizes than that of checkpoint; take another one")
     model.vision.load_state_dict(other.vision.state_dict())
     model.vision.requires_grad_(False)
 
 
 def _inherit(momentum: Momentum, start: Path) -> None:
-    """Go on with the copies and queues of the start, which pre-training leaves and the original's files hold.
+    """Start with the copies and queues of the starting checkpoint, if it is a pre-training one or an original file.
 
-    The image numbers of a retrieval file are those of its own training set: here they would make other images equal.
+    The pointer comes with the queues, so that the oldest entries are replaced first; the original's retrieval code
+    begins at column 0 instead, since its pointer has another name than in pre-training. The image numbers of a
+    retrieval file are left out: they count another training set, and would make different images equal.
     """
     if (start / MOMENTUM).exists():
         load_momentum(momentum, start / MOMENTUM)
@@ -134,7 +138,7 @@ def _inherit(momentum: Momentum, start: Path) -> None:
 
 
 def only(role: str, checkpoint: Checkpoint, drop_path: float | None = None) -> Checkpoint:
-    """Return a model with the parts of one role, at the checkpoint's weights; its own stochastic depth unless told."""
+    """Return a model with the checkpoint's weights and the parts of one role; drop_path: None keeps its own."""
     sizes = checkpoint.model.config
     vision = sizes.vision if drop_path is None else sizes.vision.model_copy(update={"drop_path": drop_path})
     parts = {"encoder": role == "filter", "decoder": role == "captioner"}

@@ -17,12 +17,12 @@ from pipelines.training_dry_run import dry_run_training
 
 
 def run(config: PretrainConfig, stop: Stop | None = None) -> str:
-    """Pre-train a model, or go on where it stopped, and return its checkpoint folder; stop as in run_training."""
+    """Pre-train a model, or resume, and return its checkpoint folder; stop as in run_training."""
     return run_training(config, prepare, stop)
 
 
 def prepare(config: PretrainConfig, shards: str | None) -> Job[Batch]:
-    """Return all that is trained, from the weights it starts with; shards is the file of open_data."""
+    """Return the objective and data of a job; shards is the file of open_data."""
     checkpoint = start(config.model, config.initial, config.seed)
     objective = Pretraining(*checkpoint, config.itm_warmup, config.momentum, config.seed)
     data = open_data(config.data, config.schedule, checkpoint, config.seed, shards)
@@ -31,12 +31,12 @@ def prepare(config: PretrainConfig, shards: str | None) -> Job[Batch]:
 
 
 def dry_run(config: PretrainConfig) -> DryRun:
-    """Return what run would do, and what keeps it from that. Nothing is written."""
+    """Return what run would do, and what would stop it. Nothing is written."""
     return dry_run_training("pretrain", config, prepare)
 
 
 def _write(checkpoint: Checkpoint, momentum: Momentum | None, folder: Path) -> None:
-    """Write the model and, for a filter that is tuned from it, the momentum copies and queues."""
+    """Write the model and, for the fine-tuning of a filter, the momentum copies and queues."""
     if momentum is not None:
         save_momentum(momentum, folder / MOMENTUM)
     save(checkpoint, folder)

@@ -35,9 +35,9 @@ C = TypeVar("C", FinetuneConfig, PretrainConfig)
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A job of a round: what runs it, what tells whether it is done, and its dry run.
+    """A job of a round.
 
-    is_done raises RunError where the folder is one of other settings, which run would refuse.
+    is_done raises RunError if the folder has other settings, which run would refuse.
     """
 
     name: str
@@ -47,17 +47,17 @@ class Stage:
 
 
 def run(config: RoundsConfig, say: Callable[[str], None]) -> str:
-    """Run what is left of all rounds, telling what comes of it, and return the last checkpoint.
+    """Run what is left of all rounds, report the result of each job, and return the last checkpoint.
 
-    The loop has a lease, a record of how far it is, and requests to stop in its own folder, as each job in the job's.
+    The loop has a lease, a status and requests to stop in its own folder, as each job has in its folder.
 
     Raises:
-        CapfiltError: of a job, a file of one does not fit into the loop, or another driver is at work on the loop.
-            What is done stays, and is not done again.
-        StoppedError: the loop or a job was asked to stop, even if the job finished anyway.
+        CapfiltError: a job fails, the file of one does not fit the loop, or another driver is at work on the loop.
+            Finished jobs are kept, and not repeated.
+        StoppedError: the loop or a job was asked to stop, even if the job then finished.
     """
     turns, root, stop = rounds(config), absolute(config.output), Stop()
-    meaning = "the job at work ends as it does when it is asked itself, and no other begins"
+    meaning = "the running job stops as if it were asked itself, and no other job starts"
     with driving(root, meaning, stop) as (lease, _), keep_status(root, lambda: lease.is_held) as board:
         _run_stages(config, turns, stop, board, say)
     runs = " ".join(shlex.quote(turn.bootstrap.run) for turn in turns[-2:])
@@ -66,9 +66,9 @@ def run(config: RoundsConfig, say: Callable[[str], None]) -> str:
 
 
 def dry_run(config: RoundsConfig) -> DryRun:
-    """Return what run would do, and what keeps it from that. Nothing is written.
+    """Return what run would do, and what would stop it. Nothing is written.
 
-    A job reads what the one before it writes, so of those that are left only the first is looked at in detail.
+    A job reads what the one before it writes, so only the first unfinished job is checked in detail.
     """
     dry, found = DryRun("rounds"), False
     turns = rounds(config)
@@ -102,7 +102,7 @@ def _run_stages(config: RoundsConfig, turns: list[Round], stop: Stop, board: Boa
         say(f"round {number}, {stage.name}")
         say(stage.run(stop))
         board.enter(folder, done + 1, len(left))
-        gc.collect()  # what trained in this process leaves the GPU to the workers of the next job
+        gc.collect()  # frees the GPU, on which a job trained in this process, for the workers of the next
         torch.cuda.empty_cache()
 
 
@@ -129,7 +129,7 @@ def _training(name: str, config: C, work: Callable[[C, Stop], str], dry_run: Cal
 
 
 def _bootstrap(job: BootstrapConfig, stop: Stop) -> str:
-    if _is_bootstrapped(job):  # to find that out for itself, the job would start Ray, and need its inputs
+    if _is_bootstrapped(job):  # the job itself would start Ray and need its inputs to find out
         return f"{job.run}: is done"
     return bootstrap.run(job, build_models, checkpoint_hashes(job), stop)
 

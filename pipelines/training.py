@@ -1,4 +1,4 @@
-"""What every training job does around what it trains: its folder, its workers, its end."""
+"""What all training jobs share: the folder, the workers, and the end of a run."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,17 +20,17 @@ C = TypeVar("C", PretrainConfig, Finetuning)
 
 
 def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]], stop: Stop | None = None) -> str:
-    """Train a model, or go on where it stopped, and return its checkpoint folder.
+    """Train a model, or resume, and return its checkpoint folder.
 
     Args:
         config: the job.
-        prepare: makes what is trained, on every worker, and reads the table of shards where there is one.
-        stop: set by a request to stop, also by one that comes when nothing is left to stop.
+        prepare: makes the objective and data on every worker, from the job and the file of the table of shards.
+        stop: set by a request to stop, even one that comes after the last step.
 
     Raises:
-        ConfigError: workers on Ray are to compute on GPUs, and reserve none.
-        RunError: another driver is at work on the run, or has taken it.
-        StoppedError: it was asked to stop, by a request in the folder; its state is written.
+        ConfigError: device.kind is cuda, but workers on Ray reserve no GPU.
+        RunError: another driver is at work on the run, or has taken it over.
+        StoppedError: a stop was requested in the folder; the state is written.
     """
     folder, root = TrainingRun(config.output, config), absolute(config.output)
     if folder.finished:
@@ -48,7 +48,7 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]], stop:
 
 
 def _work(config: C, prepare: Callable[[C, str | None], Job[Data]]) -> None:
-    """Train as one of the workers, or as the only one."""
+    """Train as one worker of several, or alone."""
     folder = TrainingRun(config.output, config)
-    folder.begin()  # also here, where the folder of a worker's own machine may be another
+    folder.begin()  # again, since on a worker's machine this may be another folder
     train(folder, prepare(config, folder.shards), config.schedule, config.device, config.tracking, config.seed)

@@ -1,4 +1,4 @@
-"""The dry run of every training job: its model without values, its data but for the samples, and its folder."""
+"""The dry run of a training job: its folder, its model without weights, its data and the first sample."""
 
 from collections.abc import Callable
 
@@ -21,12 +21,12 @@ from workers.room import find_room
 
 
 def dry_run_training(name: str, config: C, prepare: Callable[[C, str | None], Job[Data]]) -> DryRun:
-    """Return what a training job would do, and what keeps it from that. Nothing is written.
+    """Return what a training job would do, and what would stop it. Nothing is written.
 
     Args:
-        name: of the job, for people.
+        name: the job's name in the output.
         config: the job.
-        prepare: makes what is trained, as the workers do, and reads the table of shards if it is given one.
+        prepare: as in run_training; it is given the table of shards if there is one.
     """
     dry, run, shards = DryRun(name), TrainingRun(config.output, config), None
     with dry.examine():
@@ -37,7 +37,7 @@ def dry_run_training(name: str, config: C, prepare: Callable[[C, str | None], Jo
             require_gpus(config.device.kind, config.cluster.gpus_per_worker)
             dry.tell("workers", find_room(config.cluster.asked))
     with dry.examine():
-        if run.check() and exists(run.shards):  # with other settings the job looks at the shards anew
+        if run.check() and exists(run.shards):  # with other settings, the job indexes the shards anew
             shards = run.shards
         if run.finished:
             dry.tell("run", f"is done: {run.checkpoint} is there")
@@ -65,8 +65,8 @@ def _tell(dry: DryRun, config: C, job: Job[Data]) -> None:
     )
     dry.tell("does", f"{counted(steps, 'step')}, {steps / data.epoch_steps:.1f} epochs")
     model = _bytes(job.objective)
-    state = model + 2 * sum(parameter.nbytes for parameter in learned)  # AdamW has two means of each
-    dry.writes(config.output, (KEPT + 1) * state + model)  # a new state comes before an old one goes
+    state = model + 2 * sum(parameter.nbytes for parameter in learned)  # AdamW keeps two moments of each
+    dry.writes(config.output, (KEPT + 1) * state + model)  # a new state is written before an old one is removed
 
 
 def _bytes(module: nn.Module) -> int:
@@ -74,7 +74,7 @@ def _bytes(module: nn.Module) -> int:
 
 
 def _light(config: C) -> C:
-    """Return the job with data that is read when asked for, in this process."""
+    """Return the job with its data read on access, in this process."""
     changes: dict[str, object] = {"workers": 0}
     if isinstance(config.data, DataSettings):
         changes["in_memory"] = False

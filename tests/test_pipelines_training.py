@@ -175,7 +175,7 @@ def test_the_tiny_configs_train_one_from_another(tmp_path, monkeypatch):
     ):
         config = CONFIGS / "tiny" / f"{name}.yaml"
         done = CliRunner().invoke(cli, [command, str(config), "--set", "schedule.epochs=1"], catch_exceptions=False)
-        folder = Path(done.output.removeprefix("checkpoint: ").strip())
+        folder = Path(done.stdout.removeprefix("checkpoint: ").strip())
         assert load(folder).model.config.encoder == (name != "finetune_captioner")
         assert [line["step"] for line in map(json.loads, (folder.parent / "metrics.jsonl").open())] == [0, 1]
 
@@ -207,7 +207,7 @@ def test_the_tower_of_a_model_of_other_sizes_is_refused(root, start):
     deeper = model.config.vision.model_copy(update={"depth": model.config.vision.depth + 1})
     save(Checkpoint(MED(model.config.model_copy(update={"vision": deeper})), tokens), root / "deeper")
     job = finetuning(root, "filter", start).model_copy(update={"vision_from": str(root / "deeper")})
-    with pytest.raises(CheckpointError, match="deeper: its vision tower is not of the sizes that the start has"):
+    with pytest.raises(CheckpointError, match="deeper: its vision tower has other sizes than that of checkpoint"):
         finetune.prepare(job, None)
 
 
