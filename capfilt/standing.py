@@ -1,4 +1,4 @@
-"""The state of a run or a loop, from its folder alone: who is at work on it, how far it is, and what to do next."""
+"""The state of a run, a training or a loop, from its folder alone: its driver, its progress, and what to do next."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,6 +13,7 @@ from capfilt.runs.folder import EXPORTS, load_run
 from capfilt.runs.lease import Owner, find_driver
 from capfilt.runs.status import StatusRecord, read_status
 from capfilt.runs.stop import stop_requested
+from capfilt.training.reached import Reached, is_trained, is_training, reached
 
 AGAIN = "run the same again to go on"
 
@@ -33,7 +34,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a run folder says. The record is None for a training, and for a run of an early version."""
+    """What a run folder says. The record is None for a run of an early version."""
 
     run: str
     state: str  # one of running, stopping, done, partly, stopped, failed, ended, died, idle
@@ -41,6 +42,7 @@ class Standing:
     record: StatusRecord | None
     shards: tuple[int, int] | None = None  # complete ones and all; only counted if there is no record
     job: "Standing | None" = None  # for a loop: the job that it has reached, if that has begun
+    training: Reached | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return everything as JSON values, with the rate in samples a second and the seconds left."""
@@ -53,6 +55,7 @@ class Standing:
             "progress": record and asdict(record) | more,
             "shards": self.shards and dict(zip(("complete", "all"), self.shards, strict=True)),
             "job": self.job and self.job.to_json(),
+            "training": self.training and self.training.to_json(),
         }
 
 
@@ -66,15 +69,18 @@ def look_at(root: str) -> Standing:
     driver, record = find_driver(root), read_status(root)  # a driver writes its last record before it leaves
     if driver is None and record is not None and record.phase not in _ENDS:
         driver = find_driver(root)  # it may have started between the two reads, and begun a record
-    if driver is None and record is None:
+    training = reached(root) if is_training(root) else None
+    if driver is None and record is None and training is None:
         return _without_record(root)
     if driver is not None and driver.seems_alive:
         state = "stopping" if stop_requested(root) else "running"
+    elif training and is_trained(root):  # its driver may have died just before it recorded that
+        state = "done"
     elif record is not None and record.phase in _ENDS:
         state = record.phase
     else:
-        state = "died"
-    return Standing(root, state, driver, record, job=_begun_job(root, record))
+        state = "idle" if driver is None and record is None else "died"
+    return Standing(root, state, driver, record, job=_begun_job(root, record), training=training)
 
 
 def render_standing(standing: Standing, submitted: bool = False) -> str:
@@ -94,10 +100,7 @@ def at_work(root: str) -> Standing | None:
 
 
 def _without_record(root: str) -> Standing:
-    """Return the state of a folder that has neither a lease nor a record."""
-    if storage.exists(storage.join(root, "config.yaml")):  # of a training, which leaves no record
-        done = storage.exists(storage.join(root, "checkpoint", "config.json"))
-        return Standing(root, "done" if done else "idle", None, None)
+    """Return the state of a run that has neither a lease nor a record."""
     run = load_run(root)  # a run of a version that wrote no record; raises if it is not a run
     shards = (len(complete_shards(run)), len(run.plan())) if run.has_plan() else None
     return Standing(root, "idle", None, None, shards)
@@ -128,8 +131,11 @@ def _lines(standing: Standing, submitted: bool) -> Iterator[str]:
         yield f"  driver    {standing.driver}, last seen {_ago(standing.driver.renewed)}"
     if standing.shards is not None:
         yield f"  shards    {standing.shards[0]:,} of {standing.shards[1]:,} complete"
-    if standing.record is not None:
-        yield from _progress(standing.record, standing.state in ("running", "stopping"))
+    alive = standing.state in ("running", "stopping")
+    if standing.training is not None:
+        yield from _steps(standing.training, alive)
+    elif standing.record is not None:
+        yield from _progress(standing.record, alive)
     if standing.job is not None:
         yield from _lines(standing.job, submitted)
 
@@ -158,6 +164,18 @@ def _progress(record: StatusRecord, alive: bool) -> Iterator[str]:
     if failed:
         yield f"  failed    {', '.join(failed)}"
     yield f"  recorded  {_ago(record.time)}"
+
+
+def _steps(training: Reached, alive: bool) -> Iterator[str]:
+    if not alive and not training.done:
+        return
+    share = f" of {training.steps:,} ({training.done / training.steps:.1%})" if training.steps else ""
+    rate = f", {training.rate:,.1f} samples/s" if training.rate else ""
+    yield f"  steps     {training.done:,}{share}{rate}"
+    if training.losses:
+        yield f"  losses    {', '.join(f'{name} {loss:.3f}' for name, loss in training.losses.items())}"
+    if alive and training.seconds_left is not None:
+        yield f"  left      {timedelta(seconds=round(training.seconds_left))}"
 
 
 def _ago(moment: float) -> str:

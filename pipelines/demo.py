@@ -26,6 +26,7 @@ from capfilt.world.shards import World, write_world
 from capfilt.world.truth import Verdicts, judge
 from capfilt.world.vocabulary import vocabulary
 from pipelines import bootstrap, finetune, pretrain
+from pipelines.resolving import as_begun
 
 SHARD = 500  # samples in a shard
 DISK_BYTES = 500e6  # upper bound: four models of the default size with their states, and the shards
@@ -89,7 +90,8 @@ def dry_run(config: DemoConfig) -> DryRun:
     with dry.examine():
         hashes = checkpoint_hashes(job) if begun_with(job.run) else {}
         dry.tell(
-            "bootstraps", f"{config.web_samples + config.unseen_samples:,} samples in {find_run(job, hashes).root}"
+            "bootstraps",
+            f"{config.web_samples + config.unseen_samples:,} samples in {find_run(as_begun(job), hashes).root}",
         )
     dry.writes(config.output, DISK_BYTES)
     return dry

@@ -8,6 +8,7 @@ from capfilt.config.tasks import Finetuning
 from capfilt.config.training import PretrainConfig
 from capfilt.errors import StoppedError
 from capfilt.hardware import require_gpus
+from capfilt.runs.status import keep_status
 from capfilt.runs.stop import Stop, stop_requested
 from capfilt.storage import absolute
 from capfilt.training.folder import TrainingRun
@@ -39,7 +40,9 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]], stop:
     if not config.cluster.in_this_process:
         require_gpus(config.device.kind, config.cluster.gpus_per_worker)
     folder.check()  # before the lease, which must not be written into another job's folder
-    with driving(root, "the state is written, then the job ends", stop):
+    meaning = "the state is written, then the job ends"
+    with driving(root, meaning, stop) as (lease, _), keep_status(root, lambda: lease.is_held) as board:
+        board.set_phase("training")
         folder.begin()  # after the lease: a driver that is refused must not write its settings over the other's
         launch(partial(_work, config, prepare), folder, config.cluster)
         if stop_requested(root) and not folder.finished:

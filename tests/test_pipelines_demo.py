@@ -33,6 +33,8 @@ def test_the_demo_runs_to_its_end_and_again_from_there(tmp_path, monkeypatch):
 
     again = demo.run(config, said.append)
     assert again["verdicts"] == verdicts
+    dry = CliRunner().invoke(cli, ["demo", str(TINY), "--set", "output=demo", "--set", "seed=1", "--dry-run"])
+    assert (dry.exit_code, dry.output.count("is done")) == (0, 4), dry.output
 
     victim = next(Path("demo/runs/web/clean").rglob("*.tar"))
     data = victim.read_bytes()

@@ -29,6 +29,7 @@ from capfilt.med.momentum import MOMENTUM, NOBODY
 from capfilt.med.tokenizer import SPECIAL
 from capfilt.models import build_models
 from capfilt.runs.lease import hold_lease
+from capfilt.standing import look_at
 from capfilt.training.folder import TrainingRun
 from capfilt.world.shards import World, write_world
 from capfilt.world.vocabulary import vocabulary
@@ -316,11 +317,15 @@ def test_a_training_that_is_asked_to_stop_writes_its_state_and_goes_on_to_the_sa
     run = TrainingRun(job.output, job)
     assert (stop.value.exit_code, run.finished) == (4, False)
     assert 0 < run.newest < 100
+    standing = look_at(job.output)
+    assert (standing.state, standing.training.steps) == ("stopped", 100)
+    assert standing.training.done == run.newest
     assert run.newest % 3 == 1  # behind a step whose numbers are written down
     assert "finishes what is in hand\nrun or submit the same again to go on" in (root / "stopped/told").read_text()
     assert not {"stop.json", "lease.json"} & {file.name for file in (root / "stopped").iterdir()}
     whole = pretraining(root, output=str(root / "unstopped"), **changes)
     assert checkpoint_hash(Path(pretrain.run(job))) == checkpoint_hash(Path(pretrain.run(whole)))
+    assert (look_at(job.output).state, look_at(job.output).training.done) == ("done", 100)
 
 
 @pytest.mark.usefixtures("ray_cluster")

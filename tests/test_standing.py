@@ -18,6 +18,7 @@ from capfilt.runs.status import StatusRecord, job_of, keep_status
 from capfilt.runs.stop import request_stop
 from capfilt.standing import at_work, look_at, render_standing
 from capfilt.tally import Tally
+from capfilt.training.reached import Reached
 
 
 def leave_lease(root: Path, **changes: object) -> None:
@@ -182,7 +183,9 @@ def test_a_training_at_which_nobody_is_at_work(tmp_path, monkeypatch):
     assert render_standing(look_at(str(tmp_path))) == f"{tmp_path}: nobody is at work; run the same again to go on"
 
     nothing = {"driver": None, "progress": None, "shards": None, "job": None}
-    assert look_at(str(tmp_path)).to_json() == {"run": str(tmp_path), "state": "idle", **nothing}
+    training = {"done": 0, "steps": None, "batch_size": 0, "losses": {}, "rate": 0.0, "seconds_left": None}
+    found = {"run": str(tmp_path), "state": "idle", **nothing, "training": training}
+    assert look_at(str(tmp_path)).to_json() == found
 
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "config.json").touch()
@@ -194,12 +197,46 @@ def test_a_training_whose_driver_was_killed(tmp_path):
     (tmp_path / "config.yaml").touch()
     leave_lease(tmp_path, renewed=time.time() - EXPIRY - 1)
     assert look_at(str(tmp_path)).state == "died"
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint/config.json").touch()
+    assert look_at(str(tmp_path)).state == "done"  # it was killed when all was written
+
+
+METRICS = b"""{"step": 0, "lm": 9.5, "learning_rate": 1e-4, "samples_per_second": 2.0}
+{"step": 24, "lm": 2.25, "itc": 1.5, "learning_rate": 1e-4, "samples_per_second": 16.0}
+{"step": 34, "lm": 1"""
+
+
+def test_a_training_tells_its_step_its_losses_and_the_time_left(tmp_path):
+    (tmp_path / "config.yaml").write_text("schedule: {steps: 100, batch_size: 8}\n")
+    with hold_lease(str(tmp_path)), keep_status(str(tmp_path)) as board:
+        board.set_phase("training")
+        board.write()
+        assert render_standing(look_at(str(tmp_path))).splitlines()[2:] == ["  steps     0 of 100 (0.0%)"]
+        (tmp_path / "metrics.jsonl").write_bytes(METRICS)
+        standing = look_at(str(tmp_path))
+
+    assert standing.state == "running"
+    assert render_standing(standing).splitlines()[2:] == [
+        "  steps     25 of 100 (25.0%), 16.0 samples/s",
+        "  losses    lm 2.250, itc 1.500",
+        "  left      0:00:38",
+    ]
+    assert standing.to_json()["training"]["seconds_left"] == 37.5
+
+
+@pytest.mark.parametrize("line", ["", "\n", "[1]\n", '{"step": null}\n', '{"step": "x"}\n', "[" * 100_000 + "\n"])
+def test_metrics_that_cannot_be_read_leave_the_step_unknown(tmp_path, line):
+    (tmp_path / "config.yaml").write_text("schedule: {steps: null, epochs: 2, batch_size: 8}\n")
+    (tmp_path / "metrics.jsonl").write_text(line)
+
+    assert look_at(str(tmp_path)).training == Reached(0, None, 8)
 
 
 def test_a_driver_whose_clock_is_ahead_was_not_seen_in_days_to_come(tmp_path):
     (tmp_path / "config.yaml").touch()
     leave_lease(tmp_path, renewed=time.time() + 30)
-    assert render_standing(look_at(str(tmp_path))).endswith(", last seen 0:00:00 ago")
+    assert render_standing(look_at(str(tmp_path))).splitlines()[1].endswith(", last seen 0:00:00 ago")
 
 
 def test_a_loop_tells_its_job_and_how_that_stands(tmp_path):

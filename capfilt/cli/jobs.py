@@ -105,7 +105,7 @@ def status(run: str, address: str | None, as_json: bool) -> None:
     standing = None
     try:
         standing = look_at(folder)
-    except RunError:  # it may lie where only the cluster sees it, or be the folder of a training
+    except RunError:  # it may lie where only the cluster sees it
         if not found:
             raise
     if as_json:

@@ -26,7 +26,7 @@ from capfilt.tally import Tally
 WRITE_EVERY = 10.0  # seconds between two records
 _TOLD = 3  # failures that the record names; the journal holds all of them
 
-Phase = Literal["starting", "bootstrap", "export", "rounds", "done", "partly", "stopped", "failed", "ended"]
+Phase = Literal["starting", "bootstrap", "export", "rounds", "training", "done", "partly", "stopped", "failed", "ended"]
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Board:
         """
         if not self._is_ours():
             return
-        at_work = self.record.phase in ("bootstrap", "export", "rounds")
+        at_work = self.record.phase in ("bootstrap", "export", "rounds", "training")
         record = replace(self.record, time=time.time()) if at_work else self.record
         try:
             storage.publish(self._path, json.dumps(asdict(record)).encode() + b"\n")

@@ -6,6 +6,7 @@ states/           model, optimiser, step and samples left out, to resume from; t
 data.json         how many samples are trained on, and how many the first worker left out, by reason
 metrics.jsonl     one line every few steps
 curve.svg         the losses as a picture
+status.json       how its driver is or ended, for capfilt status
 tensorboard/      events for TensorBoard, if it is installed
 checkpoint/       the trained model, written last: once its config.json exists, the run is done
 """
