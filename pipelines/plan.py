@@ -1,6 +1,7 @@
 """The forecast of a bootstrap: its shards and what is left of them, and a rehearsal on this machine's device."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from capfilt.bootstrap import Build
 from capfilt.config import BootstrapConfig
@@ -22,10 +23,11 @@ class Options:
     rate: float | None = None  # images a second of a worker, measured elsewhere; then there is no rehearsal
     price: float | None = None  # of an hour of a device
     whole: bool = False  # look at all shards
+    keep: Path | None = None  # where the rehearsal stays
 
 
 def run(config: BootstrapConfig, build: Build, hashes: Hashes, options: Options) -> Forecast:
-    """Return what is to be expected of a bootstrap. Nothing is written but to a folder that is thrown away.
+    """Return what is to be expected of a bootstrap. Nothing is written but the rehearsal, in a folder of its own.
 
     Args:
         config: the job.
@@ -54,5 +56,5 @@ def _pace(
         config.device.kind,
         "plan on a GPU node, or give --rate with the images/s of a worker that were measured there, or --no-timing",
     )
-    rehearsal = rehearse(build, config, units, options.images, options.repeats)
+    rehearsal = rehearse(build, config, units, options.images, options.repeats, options.keep)
     return rehearsal, measured(rehearsal, config, units_in_hand(config.cluster))

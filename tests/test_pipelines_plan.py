@@ -13,7 +13,8 @@ from capfilt.cli import cli
 from capfilt.config import dump
 from capfilt.errors import ConfigError, RunError
 from capfilt.forecast import render_forecast
-from capfilt.med.checkpoints import save
+from capfilt.med.checkpoints import checkpoint_hash, save
+from capfilt.runs.record import RunRecord
 from pipelines import bootstrap, plan
 from pipelines.plan import Options
 
@@ -39,6 +40,35 @@ def test_real_models_are_timed_and_nothing_is_written(folder):
     assert told["device_hours"]["likely"] == pytest.approx(told["hours"]["likely"])  # 2 workers of half a core each
     assert told["cost"]["likely"] == pytest.approx(2 * told["device_hours"]["likely"])
     assert set(told["kept"]) == {"synthetic", "web"}
+
+
+def test_a_rehearsal_that_is_kept_is_a_run_to_look_at(folder, tmp_path_factory):
+    kept = tmp_path_factory.mktemp("kept") / "a b"
+    arguments = ["--images", "4", "--repeats", "2", "--keep", str(kept)]
+    result = capfilt_plan(folder, *arguments)
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[-1] == f"the rehearsal is kept: capfilt inspect '{kept}/run'"
+
+    shown = CliRunner().invoke(cli, ["inspect", f"{kept}/run", "--json"])
+    cards = [json.loads(line) for line in shown.output.splitlines()]
+    assert len(cards) == 12  # a batch to warm up, and two repeats
+    assert {text["source"] for card in cards for text in card["texts"]} == {"web", "synthetic"}
+    whole = CliRunner().invoke(cli, ["verify", f"{kept}/run"])
+    assert whole.exit_code == 0, whole.output
+    hashes = RunRecord.read(f"{kept}/run").checkpoints
+    assert hashes == {role: checkpoint_hash(folder / role) for role in ("captioner", "filter")}
+
+    again = CliRunner().invoke(cli, ["plan", str(folder / "job.yaml"), *arguments])
+    assert (again.exit_code, f"{kept}: is not empty" in again.output) == (1, True)
+
+
+@pytest.mark.parametrize("option", [["--no-timing"], ["--rate", "2"]])
+def test_without_a_rehearsal_none_can_be_kept(folder, option):
+    (folder / "job.yaml").write_text(dump(job_config(folder)))
+
+    result = CliRunner().invoke(cli, ["plan", str(folder / "job.yaml"), "--keep", str(folder / "kept"), *option])
+
+    assert (result.exit_code, "--keep needs a rehearsal" in result.output) == (2, True)
 
 
 def test_without_timing_or_with_a_rate_no_model_is_loaded(folder):

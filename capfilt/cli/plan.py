@@ -1,5 +1,6 @@
 """The command that forecasts what a bootstrap will take: capfilt plan."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -24,6 +25,11 @@ from capfilt.cli.options import Finite, config_argument, json_option, json_text,
 @click.option("--rate", type=Finite(0.001, 1e6), help="Images/s of a worker, measured elsewhere.")
 @click.option("--price", type=Finite(0, 1e6), help="Price of an hour of a GPU, or of a CPU core without GPUs.")
 @click.option("--all", "whole", is_flag=True, help="Look at every shard, however many there are.")
+@click.option(
+    "--keep",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the rehearsal in this folder: KEEP/run is a run, for inspect, report, calibrate and recut.",
+)
 @json_option
 def plan(
     config: Path,
@@ -34,26 +40,33 @@ def plan(
     rate: float | None,
     price: float | None,
     whole: bool,
+    keep: Path | None,
     as_json: bool,
 ) -> None:
     """Forecast what the bootstrap of CONFIG will take: hours, device hours, storage and cost, each with a range.
 
-    Looks at the shards, and captions and scores some of their images on this machine, in a folder that is thrown away.
-    The times are those of this machine's device, and the workers those of CONFIG. For a run that was begun, the
-    forecast covers what is left. The run folder is not touched.
+    Looks at the shards, and captions and scores some of their images on this machine, in a folder that is thrown away
+    unless you --keep it. The times are those of this machine's device, and the workers those of CONFIG. For a run that
+    was begun, the forecast covers what is left. The run folder is not touched.
 
     \b
     Example:
       capfilt plan configs/bootstrap.yaml --price 2.50
+      capfilt plan configs/bootstrap.yaml --keep rehearsal && capfilt inspect rehearsal/run
       capfilt plan configs/bootstrap.yaml --rate 85 --set cluster.workers=16 --json
     """
     from capfilt.config import BootstrapConfig, load
 
+    if keep and (no_timing or rate is not None):
+        raise click.UsageError("--keep needs a rehearsal, which --no-timing and --rate leave out")
     settings = load(BootstrapConfig, config, overrides)
     from capfilt.forecast import render_forecast
+    from capfilt.forecast.rehearsal import run_of
     from capfilt.models import build_models, checkpoint_hashes
     from pipelines import plan as job
 
-    options = job.Options(images, repeats, not no_timing, rate, price, whole)
+    options = job.Options(images, repeats, not no_timing, rate, price, whole, keep)
     found = job.run(settings, build_models, checkpoint_hashes, options)
     click.echo(json_text(found.to_json()) if as_json else render_forecast(found))
+    if keep and (run := run_of(keep)).exists():
+        click.echo(f"the rehearsal is kept: capfilt inspect {shlex.quote(str(run))}", err=True)

@@ -21,7 +21,8 @@ from capfilt.batch_size import find_batch_size
 from capfilt.batches import prepare
 from capfilt.bootstrap import Build, CapFilt, capfilt_unit
 from capfilt.config import BootstrapConfig, ExportConfig
-from capfilt.export import export_shard
+from capfilt.errors import ConfigError
+from capfilt.export import export_shard, finish_export
 from capfilt.ledger import fold
 from capfilt.planning import shards_at
 from capfilt.records import Sample, Unit
@@ -53,8 +54,10 @@ class Rehearsal:
     attempted: int  # all samples that were done, those that warmed up included
 
 
-def rehearse(build: Build, config: BootstrapConfig, units: Sequence[Unit], images: int, repeats: int) -> Rehearsal:
-    """Caption and score some samples of a job in a folder that is thrown away.
+def rehearse(
+    build: Build, config: BootstrapConfig, units: Sequence[Unit], images: int, repeats: int, keep: Path | None = None
+) -> Rehearsal:
+    """Caption and score some samples of a job in a folder of their own.
 
     Args:
         build: loads the models.
@@ -62,11 +65,12 @@ def rehearse(build: Build, config: BootstrapConfig, units: Sequence[Unit], image
         units: the samples are drawn from them, by the job's seed.
         images: samples of a repeat; rounded up to whole batches.
         repeats: each on other samples, as far as there are enough.
+        keep: the folder, which keeps the samples as a shard and their run; by default it is thrown away.
 
     Raises:
-        CapfiltError: a model cannot be loaded, or a shard cannot be read.
+        CapfiltError: a model cannot be loaded, a shard cannot be read, or the folder to keep is not empty.
     """
-    with tempfile.TemporaryDirectory(prefix="capfilt-plan-") as folder, _threads(config.device.threads):
+    with _folder(keep) as folder, _threads(config.device.threads):
         started = time.perf_counter()
         models = build(config)
         load = time.perf_counter() - started
@@ -80,7 +84,7 @@ def rehearse(build: Build, config: BootstrapConfig, units: Sequence[Unit], image
         drawn = _draw(units, warm_up + repeats * each, config.seed)
         own = {
             "input": [f"{folder}/rehearsal.tar"],
-            "run": f"{folder}/run",
+            "run": str(run_of(folder)),
             "batch_size": batch,
             "max_failed_share": 1.0,
             "damage": "fail",
@@ -118,7 +122,7 @@ def _draw(units: Sequence[Unit], count: int, seed: int) -> _Drawn:
 def _perform(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, warm_up: int, each: int) -> Rehearsal:
     """Take the drawn samples through a run of their own: `warm_up` first, then `each` for every repeat."""
     write_tar(config.input[0], _members(drawn.samples))
-    run = start_run(config, {"captioner": "", "filter": ""})
+    run = start_run(config, {"captioner": models.captioner.name, "filter": models.filter.name})
     (shard,) = shards_at(config.input)
     run.write_plan([shard])
     first = Unit(shard, 0, warm_up)
@@ -140,6 +144,7 @@ def _perform(models: CapFilt, config: BootstrapConfig, drawn: _Drawn, warm_up: i
     settings = ExportConfig(run=config.run, policy=config.policy)
     exported = export_shard(run, shard, settings)
     export = (time.perf_counter() - started) / shard.samples
+    finish_export(run, [shard], settings)
     clean = sum(path.stat().st_size for path in Path(run.clean(settings)).glob(f"{shard.id}*"))
     return Rehearsal(
         samples=each,
@@ -181,6 +186,24 @@ def _members(samples: Sequence[Sample]) -> Iterator[tuple[str, bytes]]:
         }
         held = {suffix: data for suffix, data in parts.items() if data} or {"txt": b""}
         yield from ((f"{number:08d}.{suffix}", data) for suffix, data in held.items())
+
+
+def run_of(folder: str | Path) -> Path:
+    """Return the run in the folder of a rehearsal."""
+    return Path(folder, "run")
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[str]:
+    """Make the folder to keep, which must be new or empty, or a temporary one."""
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="capfilt-plan-") as folder:
+            yield folder
+        return
+    keep.mkdir(parents=True, exist_ok=True)
+    if any(keep.iterdir()):
+        raise ConfigError(f"{keep}: is not empty; name a new or empty folder to keep the rehearsal in")
+    yield str(keep.absolute())
 
 
 @contextmanager

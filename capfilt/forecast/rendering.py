@@ -64,7 +64,7 @@ def _advice(pace: Pace) -> str:
         return "bring the shards nearer, or use larger ones"
     if pace.bound == "the CPU cores":
         return f"models and decoding share them; cluster.cpus_per_worker reserves them; {cores}"
-    return f"decode_threads suffice, {threads} would do; {cores}"
+    return f"{counted(threads, 'decoding thread')} would keep up with them; {cores}"
 
 
 def _totals(found: Forecast) -> str:
