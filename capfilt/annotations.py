@@ -96,8 +96,8 @@ def field(entry: Entry, key: str, kind: type, where: str) -> object:
         AnnotationError: it is missing, or of another type; the message begins with `where`.
     """
     if not isinstance(entry.get(key), kind):
-        found = f"{key} is {json.dumps(entry[key])[:50]}" if key in entry else f"there is no {key}"
-        raise AnnotationError(f"{where}: {found}, where a {kind.__name__} belongs; give a file in its published layout")
+        found = f"{key} is {json.dumps(entry[key])[:50]}" if key in entry else f"{key} is missing"
+        raise AnnotationError(f"{where}: {found}, expected {kind.__name__}; give a file in its published layout")
     return entry[key]
 
 
@@ -108,7 +108,7 @@ def _parsed(text: str, where: str) -> object:
             value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
         return value
     except (ValueError, RecursionError) as error:  # RecursionError: nested too deep; ValueError also: too long a number
-        raise AnnotationError(f"{where}: is no JSON ({error}); fetch it again") from None
+        raise AnnotationError(f"{where}: is not JSON ({error}); fetch it again") from None
 
 
 def _entries(file: str, value: object) -> Iterator[Annotated]:

@@ -188,10 +188,10 @@ def _prepared(config: EvaluateConfig) -> _Task:
         return _nlvr2(config, config.sentences)
     if config.data is None:
         raise ConfigError(f"task: {config.task} needs the section data")
-    return ON_CAPTIONS[config.task](config, config.data)
+    return _ON_CAPTIONS[config.task](config, config.data)
 
 
-ON_CAPTIONS: Mapping[str, Callable[[EvaluateConfig, EvaluationData], _Task]] = {
+_ON_CAPTIONS: Mapping[str, Callable[[EvaluateConfig, EvaluationData], _Task]] = {
     "retrieval": _retrieval,
     "video": _retrieval,
     "captioning": _captioning,

@@ -103,7 +103,7 @@ def test_one_line_alone_is_a_file_of_lines(tmp_path):
             {"images": [{"file_name": "1.jpg"}], "annotations": []},
             r"notes\.json: image 1: id is neither a number nor a name",
         ),
-        ({"images": [{"file_name": "1.jpg"}], "annotations": {}}, "entry 1: there is no filename"),
+        ({"images": [{"file_name": "1.jpg"}], "annotations": {}}, "entry 1: filename is missing"),
         (
             {"images": [], "annotations": [{"caption": "a"}]},
             "annotation 1: image_id is neither a number nor a name; give",
@@ -115,16 +115,16 @@ def test_one_line_alone_is_a_file_of_lines(tmp_path):
         ([{"image": "1.jpg"}], r"notes\.json: entry 1: 1\.jpg has no text under captions or caption; give each"),
         ([{"image": "1.jpg", "caption": ["a dog", None]}], r"notes\.json: entry 1: 1\.jpg has no text under captions"),
         ([{"image": "1.jpg", "caption": " "}] * 2, r"entry 1: 1\.jpg has no caption; give a file with captions"),
-        ([{"caption": "a dog"}], r"notes\.json: entry 1: there is no image, where a str belongs"),
-        ([{"image": 3, "caption": "a"}], "image is 3, where a str belongs"),
-        ([{"image": None, "caption": "a"}], "image is null, where a str belongs"),
-        ([{"image": [0] * 99, "caption": "a"}], r"image is \[0[ 0,]{48}, where a str belongs"),
+        ([{"caption": "a dog"}], r"notes\.json: entry 1: image is missing, expected str"),
+        ([{"image": 3, "caption": "a"}], "image is 3, expected str"),
+        ([{"image": None, "caption": "a"}], "image is null, expected str"),
+        ([{"image": [0] * 99, "caption": "a"}], r"image is \[0[ 0,]{48}, expected str"),
         ([3], "entry 1 is a int, not an object"),
         ([], "holds no entry; fetch it again"),
-        ({"pictures": []}, "there is no image"),
+        ({"pictures": []}, "image is missing"),
         (3, "holds neither a list of entries nor one under images"),
-        ({"images": [{"filename": "1.jpg", "sentences": [{"text": "a"}]}]}, "entry 1: there is no raw"),
-        ({"images": [{"id": 1}], "annotations": []}, "image 1: there is no file_name"),
+        ({"images": [{"filename": "1.jpg", "sentences": [{"text": "a"}]}]}, "entry 1: raw is missing"),
+        ({"images": [{"id": 1}], "annotations": []}, "image 1: file_name is missing"),
         ({"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": []}, r"image 1: 1\.jpg has no caption"),
     ],
 )
@@ -157,7 +157,7 @@ def test_a_file_may_be_written_as_editors_and_other_programs_do(tmp_path, text):
 def test_json_that_python_cannot_hold_is_named(tmp_path, text):
     (tmp_path / "notes.json").write_text(text)
 
-    with pytest.raises(AnnotationError, match=r"notes\.json: is no JSON"):
+    with pytest.raises(AnnotationError, match=r"notes\.json: is not JSON"):
         read(tmp_path / "notes.json")
 
 
@@ -184,13 +184,13 @@ def test_a_missing_file_and_a_damaged_one_are_named(tmp_path):
     with pytest.raises(AnnotationError, match=r"none\.json: is not there"):
         read(tmp_path / "none.json")
     (tmp_path / "cut.json").write_text('[{"image": ')
-    with pytest.raises(AnnotationError, match=r"cut\.json: is no JSON"):
+    with pytest.raises(AnnotationError, match=r"cut\.json: is not JSON"):
         read(tmp_path / "cut.json")
     (tmp_path / "latin.json").write_bytes(b'[{"image": "\xe9"}]')
     with pytest.raises(AnnotationError, match="is not UTF-8 at byte 12"):
         read(tmp_path / "latin.json")
     (tmp_path / "lines.jsonl").write_text('{"image": "1.jpg", "caption": "a"}\n{"image": \n')
-    with pytest.raises(AnnotationError, match=r"lines\.jsonl: line 2: is no JSON"):
+    with pytest.raises(AnnotationError, match=r"lines\.jsonl: line 2: is not JSON"):
         read(tmp_path / "lines.jsonl")
 
 

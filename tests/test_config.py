@@ -156,7 +156,7 @@ def test_several_texts_for_an_image_are_refused_where_queues_hold_pairs():
 @pytest.mark.parametrize(
     ("accumulation", "queue", "message"),
     [
-        (1, 99, r"99 is no multiple of the 64 images that schedule\.batch_size: 64 puts in; .*\.queue: 128, "),
+        (1, 99, r"99 is not a multiple of the 64 images that schedule\.batch_size: 64 puts in; .*\.queue: 128, "),
         (4, 20, r"20 is .* 16 images that .* puts in with schedule\.accumulation: 4; set momentum\.queue: 16, "),
         (1, 7, r"7 is .*; set momentum\.queue: 64, or a batch size that divides 7$"),
     ],
@@ -173,7 +173,7 @@ def test_a_queue_that_a_step_does_not_fill_evenly_is_refused(file, kind, values,
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ("image_size=225", r"vision: image_size 225 is no multiple of patch_size 16"),
+        ("image_size=225", r"vision: image_size 225 is not a multiple of patch_size 16"),
         ("text_heads=5", r"text: width 768 cannot be split into 5 heads"),
         ("image_size=32000", r"vision: image_size 32000 makes 4,000,000 patches of 16 pixels, and 65,536 are the most"),
         ("vision_width=1200000000000", r"vision_width: input .* less than or equal to 262144 \(found 1200000000000\)"),

@@ -14,10 +14,10 @@ def test_a_tower_has_a_token_for_each_patch_and_the_class_token():
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"image_size": 30}, "image_size 30 is no multiple of patch_size 16"),
+        ({"image_size": 30}, "image_size 30 is not a multiple of patch_size 16"),
         ({"image_size": 8192}, "image_size 8192 makes 262,144 patches of 16 pixels, and 65,536 are the most"),
         ({"width": 770}, "width 770 cannot be split into 12 heads"),
-        ({"image_size": 48, "patch_size": 12, "stem": "conv"}, "patch_size 12 is no power of 2"),
+        ({"image_size": 48, "patch_size": 12, "stem": "conv"}, "patch_size 12 is not a power of 2"),
     ],
 )
 def test_a_tower_that_cannot_be_made_is_refused(sizes, message):

@@ -58,7 +58,7 @@ def test_verdicts_on_a_split_are_those_of_its_images_alone(tmp_path):
         ({"score": True}, "a verdict is True"),
         ({"yes_share": math.nan}, "a verdict is nan, not a number"),
         ({"yes_share": 1.5}, "line 1: yes_share is 1.5; give the share of people saying yes, from 0 to 1"),
-        ({"caption": None}, "caption is null, where a str belongs"),
+        ({"caption": None}, "caption is null, expected str"),
     ],
 )
 def test_a_line_without_a_verdict_is_refused(tmp_path, change, message):

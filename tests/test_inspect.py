@@ -216,7 +216,7 @@ def test_a_reason_that_does_not_occur_is_answered_with_those_that_do(root):
     result = CliRunner().invoke(cli, ["inspect", root, "--failed", "--reason", "trunkated"])
 
     reasons = "duplicate, low_itm, too_long, too_many_pixels, too_short, truncated"
-    told = f"no sample meets this (3 of 3 shards complete); the reasons in it are {reasons}"
+    told = f"no sample meets this (3 of 3 shards complete); reasons in this run: {reasons}"
     assert (result.exit_code, result.output) == (0, f"{root}: {told}\n")
 
 

@@ -104,7 +104,7 @@ class TestWhatIsNone:
         [
             ("{", r"config\.json: is not JSON"),
             ("\udcff", r"config\.json: is not JSON"),
-            ("[1]", r"config\.json: is no JSON object"),
+            ("[1]", r"config\.json: is not a JSON object"),
             ('{"model_type": "llama"}', "config.json is of model type llama; med or blip is read"),
             ('{"model_type": "med", "depth": 3}', r"config\.json: depth: .*; it is not this release's layout"),
             (

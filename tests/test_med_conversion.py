@@ -140,9 +140,9 @@ class TestMistakes:
 
     def test_a_target_that_is_not_empty_stays_as_it_is(self, folder, tmp_path):
         before = checkpoint_hash(folder)
-        self.refused(convert(folder, folder), f"{folder}: is there already, and is no empty folder; give a new one")
+        self.refused(convert(folder, folder), f"{folder}: exists already; give a new or an empty folder")
         (tmp_path / "file").write_text("words")
-        self.refused(convert(folder, tmp_path / "file"), "file: is there already, and is no empty folder")
+        self.refused(convert(folder, tmp_path / "file"), "file: exists already")
         assert checkpoint_hash(folder) == before
 
     def test_a_target_on_an_object_store(self, folder, tmp_path, monkeypatch):
@@ -181,7 +181,7 @@ class TestMistakes:
 
     def test_an_image_that_is_no_whole_number_of_patches(self, folder, tmp_path):
         result = convert(folder, tmp_path / "out", "--image-size", 35)
-        self.refused(result, "med: image_size 35 is no multiple of patch_size 8; give another image size")
+        self.refused(result, "med: image_size 35 is not a multiple of patch_size 8; give another image size")
 
     def test_a_vocabulary_that_is_not_there(self, original, tmp_path):
         path = original("pretrain")

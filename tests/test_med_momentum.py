@@ -133,7 +133,7 @@ class TestQueue:
 
     @pytest.mark.parametrize(("count", "remedy"), [(5, 10), (7, 14), (32, 32)])
     def test_a_queue_that_is_no_multiple_of_the_pairs_is_refused(self, model, count, remedy):
-        message = f"momentum.queue: 12 is no multiple of the {count} pairs .* set momentum.queue: {remedy}, or"
+        message = f"momentum.queue: 12 is not a multiple of the {count} pairs .* set momentum.queue: {remedy}, or"
         with pytest.raises(ConfigError, match=message):
             momentum(model).enqueue(features(count), torch.arange(count))
 

@@ -190,7 +190,7 @@ class TestATokenizerOfTransformers:
             ("model", "continuing_subword_prefix", "@@", "its continuing_subword_prefix is @@, unlike"),
             ("model", "vocab", {word: 2 * i for i, word in enumerate(SPECIAL)}, "its ids are not 0 to 4, each once"),
             ("model", "vocab", dict.fromkeys(SPECIAL, 0), "its ids are not 0 to 4, each once; copy it again"),
-            ("model", "vocab", {"a": -1}, "is no tokenizer: .*; copy it again"),
+            ("model", "vocab", {"a": -1}, "is not a tokenizer: .*; copy it again"),
             ("model", "vocab", {"dog": 0}, r"lacks \[PAD\], .*; it is not a BERT vocabulary"),
         ],
     )

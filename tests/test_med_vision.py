@@ -132,5 +132,5 @@ def test_the_class_token_sees_the_strongest_response_at_any_place(conv_tower):
 
 
 def test_a_convolutional_stem_needs_patches_of_a_power_of_two():
-    with pytest.raises(ValueError, match="patch_size 12 is no power of 2"):
+    with pytest.raises(ValueError, match="patch_size 12 is not a power of 2"):
         VisionConfig(image_size=48, patch_size=12, stem="conv")

@@ -116,7 +116,9 @@ class TestFile:
         del arrays["Transformer/encoderblock_1/LayerNorm_2/bias"]
         np.savez(path, **arrays)
         for _ in range(2):
-            with pytest.raises(CheckpointError, match=r"vit\.npz: is no ViT in the layout of the ImageNet-21k files"):
+            with pytest.raises(
+                CheckpointError, match=r"vit\.npz: is not a ViT in the layout of the ImageNet-21k files"
+            ):
                 start(settings, InitialWeights(vision=str(path)), 0)
             path.write_bytes(b"half a f")
 
@@ -138,7 +140,7 @@ class TestFile:
     )
     def test_sizes_that_its_numbers_do_not_bear_out_are_refused(self, settings, vit, tmp_path, changes, message):
         np.savez(tmp_path / "vit.npz", **flax_names(vit) | changes)
-        with pytest.raises(CheckpointError, match=rf"vit\.npz: is no ViT in the layout .* \(.*{message}"):
+        with pytest.raises(CheckpointError, match=rf"vit\.npz: is not a ViT in the layout .* \(.*{message}"):
             start(settings, InitialWeights(vision=str(tmp_path / "vit.npz")), 0)
 
     def test_an_array_of_a_size_that_it_only_states_is_not_made(self, settings, vit, tmp_path):
@@ -148,7 +150,7 @@ class TestFile:
         with zipfile.ZipFile(tmp_path / "vit.npz", "w") as changed, zipfile.ZipFile(io.BytesIO(data)) as plain:
             for name in plain.namelist():
                 changed.writestr(name, plain.read(name).replace(stated, more))
-        with pytest.raises(CheckpointError, match=r"vit\.npz: is no ViT in the layout .* \(Unable to allocate"):
+        with pytest.raises(CheckpointError, match=r"vit\.npz: is not a ViT in the layout .* \(Unable to allocate"):
             start(settings, InitialWeights(vision=str(tmp_path / "vit.npz")), 0)
 
 
@@ -222,5 +224,7 @@ class TestTimm:
 
     @pytest.mark.parametrize("source", ["deit_bass_patch16_224", "weights/deit.pth"])
     def test_neither_a_file_nor_a_name(self, settings, source):
-        with pytest.raises(CheckpointError, match=rf"^{source}: is no file, no folder and no model of timm; give ViT"):
+        with pytest.raises(
+            CheckpointError, match=rf"^{source}: is neither a file, nor a folder, nor a model of timm; give ViT"
+        ):
             start(settings, InitialWeights(vision=source), 0)

@@ -85,7 +85,7 @@ def test_weights_in_shards_are_told_as_such(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("9" * 5000, "is not JSON"), ("[]", "is no JSON object")],
+    [("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("9" * 5000, "is not JSON"), ("[]", "is not a JSON object")],
 )
 def test_json_must_be_an_object(tmp_path, text, message):
     (tmp_path / "config.json").write_text(text)

@@ -209,7 +209,7 @@ def test_a_path_that_leaves_the_folder_is_only_a_key(tmp_path):
     ids=["zstd", "lz4", "xz", "bzip2", "gzip twice", "zip", "Parquet", "LFS"],
 )
 def test_a_file_that_is_no_tar_for_a_known_reason_is_told_with_what_to_do(tmp_path, data, told):
-    with pytest.raises(ShardError, match=rf"00000\.tar: is no tar, but {told}"):
+    with pytest.raises(ShardError, match=rf"00000\.tar: is not a tar but {told}"):
         opened(tmp_path, data)
 
 

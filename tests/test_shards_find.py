@@ -242,7 +242,7 @@ def test_the_folder_of_a_run_is_answered_with_its_clean_shards(tmp_path):
 def test_a_name_that_is_not_utf8_and_that_no_table_could_hold_is_refused(tmp_path):
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.tar")).write_bytes(b"x")
 
-    with pytest.raises(ConfigError, match=r"caf\\udce9\.tar is no name in UTF-8; rename the file"):
+    with pytest.raises(ConfigError, match=r"caf\\udce9\.tar is not valid UTF-8; rename the file"):
         names([""], tmp_path)
 
 
@@ -252,7 +252,7 @@ def test_nor_is_a_folder_of_such_a_name_to_which_a_path_is_relative(tmp_path, mo
     (folder / "0.tar").write_bytes(b"x")
     monkeypatch.chdir(folder)
 
-    with pytest.raises(ConfigError, match=r"/caf\\udce9/0\.tar is no name in UTF-8; rename the file, or its folder"):
+    with pytest.raises(ConfigError, match=r"/caf\\udce9/0\.tar is not valid UTF-8; rename the file, or its folder"):
         find_shards(["0.tar"])
 
 

@@ -194,8 +194,8 @@ def test_the_table_beside_a_tar_is_told_as_such(tmp_path, suffix):
         written(tmp_path / "0.parquet", {"url": ["x"], "caption": ["y"]})
 
     assert str(caught.value) == (
-        f"{tmp_path}/0.parquet: is no shard, but the table that goes with 0{suffix}; "
-        f"give the tars alone, by their folder or as *{suffix}"
+        f"{tmp_path}/0.parquet: is not a shard but the table of 0{suffix}; "
+        f"give only the tars, by their folder or as *{suffix}"
     )
 
 

@@ -53,7 +53,7 @@ def test_the_originals_own_file(tmp_path):
     [
         ({"label": None}, r"entry 1: label is None, neither True nor False; use a split with labels"),
         ({"images": ["a.png"]}, r"entry 1: has 1 image, not two"),
-        ({"identifier": 7}, r"entry 1: identifier is 7, where a str belongs"),
+        ({"identifier": 7}, r"entry 1: identifier is 7, expected str"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(tmp_path, change, message):

@@ -150,7 +150,7 @@ def test_files_of_other_settings_and_shards_are_named(run):
 
     assert verify(run) == [
         f"{run.ledger}/00009: belongs to no shard of the plan",
-        f"{run.root}/ledger/another: is no part of the ledger of the run's models, {run.models}",
+        f"{run.root}/ledger/another: is not part of the ledger of the run's models, {run.models}",
     ]
 
 

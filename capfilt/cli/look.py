@@ -133,7 +133,7 @@ def _occurring(opened: "OpenRun") -> str:
     found = opened.sql(
         "SELECT DISTINCT coalesce(reason, status) AS why FROM outcomes WHERE kept IS NOT TRUE ORDER BY 1"
     )
-    return f"; the reasons in it are {', '.join(why for (why,) in found.fetchall()) or 'none'}"
+    return f"; reasons in this run: {', '.join(why for (why,) in found.fetchall()) or 'none'}"
 
 
 def _asked(kept: bool, rejected: bool, disagree: bool, order: "Order | None", **filters: Any) -> "Pick":

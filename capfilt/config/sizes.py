@@ -24,9 +24,9 @@ class VisionConfig(Config):
     @model_validator(mode="after")
     def _whole_patches_and_heads(self) -> Self:
         if self.stem == "conv" and (self.patch_size < 2 or self.patch_size.bit_count() != 1):
-            raise ValueError(f"patch_size {self.patch_size} is no power of 2, which stem: conv needs")
+            raise ValueError(f"patch_size {self.patch_size} is not a power of 2, which stem: conv needs")
         if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         if self.tokens > 1 + MAX_PATCHES:
             found = f"{self.tokens - 1:,} patches of {self.patch_size} pixels"
             raise ValueError(f"image_size {self.image_size} makes {found}, and {MAX_PATCHES:,} are the most")

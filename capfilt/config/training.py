@@ -135,7 +135,7 @@ def _require_pairs(schedule: Schedule, momentum: MomentumSettings | None) -> Non
     if size * parts % images:  # for any number of workers: together they put in one part of the step
         whole = max(1, images // parts)
         raise ValueError(
-            f"momentum.queue: {size} is no multiple of the {whole} images that schedule.batch_size: {images} puts in"
+            f"momentum.queue: {size} is not a multiple of the {whole} images that schedule.batch_size: {images} puts in"
             f"{f' with schedule.accumulation: {parts}' if parts > 1 else ''}; "
             f"set momentum.queue: {whole * max(1, round(size / whole))}, or a batch size that divides {size}"
         )

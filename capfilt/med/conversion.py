@@ -28,7 +28,7 @@ def convert(
         CheckpointError: the source is no checkpoint or lacks what the layout needs, or the target is not empty.
     """
     if target.exists() and (target.is_file() or any(target.iterdir())):
-        raise CheckpointError(f"{target}: is there already, and is no empty folder; give a new one")
+        raise CheckpointError(f"{target}: exists already; give a new or an empty folder")
     checkpoint = load_any(source, image_size, heads)
     written = roles(checkpoint)
     if to == "med":

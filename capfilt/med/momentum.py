@@ -116,7 +116,7 @@ class Momentum(nn.Module):
         size, count = self.settings.queue, len(images)
         if size % count:
             raise ConfigError(
-                f"momentum.queue: {size} is no multiple of the {count} pairs that a step of all ranks puts in; "
+                f"momentum.queue: {size} is not a multiple of the {count} pairs that a step of all ranks puts in; "
                 f"set momentum.queue: {count * max(1, round(size / count))}, or a batch size that divides {size}"
             )
         # Columns are computed on the device: reading the pointer here would stall a GPU at every step.

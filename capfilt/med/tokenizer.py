@@ -99,7 +99,7 @@ def _words(path: Path) -> list[str]:
     try:
         found = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing narrower
-        raise CheckpointError(f"{path}: is no tokenizer: {error}; copy it again") from None
+        raise CheckpointError(f"{path}: is not a tokenizer: {error}; copy it again") from None
     ids = found.get_vocab(with_added_tokens=False)
     words = sorted(ids, key=ids.__getitem__)
     if other := _difference(found, words):

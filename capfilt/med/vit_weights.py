@@ -66,7 +66,7 @@ def _read(source: str) -> ViT:
 def _from_timm(name: str) -> ViT:
     if not timm.is_model(name):
         raise CheckpointError(
-            f"{name}: is no file, no folder and no model of timm; "
+            f"{name}: is neither a file, nor a folder, nor a model of timm; "
             "give ViT weights (.safetensors, .pth or .npz), or a name such as deit_base_patch16_224"
         )
     try:
@@ -78,7 +78,7 @@ def _from_timm(name: str) -> ViT:
         ) from None
     if type(model) is not VisionTransformer or type(model.blocks[0]) is not Block:
         raise CheckpointError(
-            f"{name}: is no plain ViT, as the vision tower is; give one such as deit_base_patch16_224"
+            f"{name}: is not a plain ViT, as the vision tower is; give one such as deit_base_patch16_224"
         )
     return ViT(model.state_dict(), model.blocks[0].attn.num_heads, [])
 
@@ -111,7 +111,7 @@ def _from_npz(path: Path) -> ViT:
     except (*DAMAGE, ArithmeticError, MemoryError) as error:  # for sizes of 0, and for arrays beyond any memory
         if isinstance(error, OSError) and error.errno in OUTAGE:
             raise
-        raise CheckpointError(f"{path}: is no ViT in the layout of the ImageNet-21k files ({error})") from None
+        raise CheckpointError(f"{path}: is not a ViT in the layout of the ImageNet-21k files ({error})") from None
     return ViT(tower.state_dict(), heads, [name for name in names if CLASSIFIER.fullmatch(name)])
 
 

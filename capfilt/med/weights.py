@@ -153,5 +153,5 @@ def load_json(path: Path) -> dict[str, object]:
     except (ValueError, RecursionError) as error:  # unreadable bytes or numbers, or brackets nested too deeply
         raise CheckpointError(f"{path}: is not JSON: {error}") from None
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: is no JSON object; copy the checkpoint again")
+        raise CheckpointError(f"{path}: is not a JSON object; copy the checkpoint again")
     return values

@@ -47,7 +47,7 @@ class TarShard:
         self._length = unpacked.size if unpacked else self.size
         with self._open() as file:
             if foreign := _foreign(file.read(BLOCK)):  # before a walk through all of it in search of headers
-                raise ShardError(f"{url}: is no tar, but {foreign}")
+                raise ShardError(f"{url}: is not a tar but {foreign}")
             members, damage = index_tar(file, self._length)
             # A clean shard may be empty. A longer file of zeros was allocated, and its bytes never came.
             empty = not members and self._length in _EMPTY

@@ -54,7 +54,7 @@ def find_shards(inputs: Sequence[str], key: str = "input") -> list[str]:
         logger.warning("%s: %s: %s", key, told, "; ".join(few(twice)))
     for path in map(absolute, found.values()):
         if (readable := path.encode(errors="backslashreplace").decode()) != path:  # no table could hold it
-            raise ConfigError(f"{key}: {readable} is no name in UTF-8; rename the file, or its folder")
+            raise ConfigError(f"{key}: {readable} is not valid UTF-8; rename the file, or its folder")
     return sorted(found.values())
 
 

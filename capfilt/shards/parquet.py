@@ -161,10 +161,10 @@ def _no_images(url: str, columns: Mapping[str, pa.DataType], others: Collection[
     stem = url.removesuffix(".parquet")
     if suffix := next((suffix for suffix in TAR_SUFFIXES if exists(stem + suffix)), ""):
         tar = (stem + suffix).rpartition("/")[2]
-        return f"is no shard, but the table that goes with {tar}; give the tars alone, by their folder or as *{suffix}"
+        return f"is not a shard but the table of {tar}; give only the tars, by their folder or as *{suffix}"
     return (
-        f"no column holds image bytes; it has {', '.join(few(columns))}; where this is the table beside a tar shard, "
-        f"give the tar; beside a folder of images, pack that as a tar; else let img2dataset fetch the images "
+        f"no column holds image bytes; it has {', '.join(few(columns))}; where this is the table of a tar shard, "
+        f"give the tar; of a folder of images, pack that as a tar; else let img2dataset fetch the images "
         f"(--output_format webdataset)"
     )
 

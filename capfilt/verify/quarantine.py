@@ -39,4 +39,4 @@ def unplanned_records(run: Run, plan: Sequence[Shard]) -> Iterator[str]:
             if name not in known:
                 yield f"{storage.join(folder, name)}: belongs to no shard of the plan"
         for name in storage.list_files(folder):
-            yield f"{storage.join(folder, name)}: is no quarantine record"
+            yield f"{storage.join(folder, name)}: is not a quarantine record"

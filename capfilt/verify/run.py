@@ -57,7 +57,7 @@ def _strangers(run: Run, plan: Sequence[Shard]) -> Iterator[str]:
     ledgers = storage.join(run.root, "ledger")
     for name in [*storage.list_files(ledgers), *storage.list_folders(ledgers)]:
         if name != run.models:
-            yield f"{storage.join(ledgers, name)}: is no part of the ledger of the run's models, {run.models}"
+            yield f"{storage.join(ledgers, name)}: is not part of the ledger of the run's models, {run.models}"
 
 
 def _verify_shard(run: Run, shard: Shard, config: BootstrapConfig) -> Iterator[str]:
