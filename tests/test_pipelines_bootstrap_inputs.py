@@ -90,7 +90,7 @@ def test_a_row_of_a_list_that_cannot_be_read_is_told_with_the_remedy_and_counted
     (tmp_path / "list.csv").write_text("image,caption\n" + "".join(f"red.jpg,{row}\n" for row in rows))
     config = job_config(tmp_path, input=[str(tmp_path / "list.csv")])
 
-    with pytest.raises(FailedUnitsError, match=r"list\.csv: line 3: its quotes do not.*; mend these lines, or set"):
+    with pytest.raises(FailedUnitsError, match=r"list\.csv: line 3: its quotes are not.*; mend these lines, or set"):
         bootstrap.run(config, build_fakes, NAMES, local=True)
     kept = bootstrap.run(config.model_copy(update={"damage": "keep-readable"}), build_fakes, NAMES, local=True)
 
