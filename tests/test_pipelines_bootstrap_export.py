@@ -56,7 +56,7 @@ def test_a_clean_shard_of_which_nothing_was_kept_is_a_valid_input_too(folder, lo
     empty = run.plan()[1]
     assert len(read_samples(run, empty)) == len(read_candidates(run, empty)) == 0
     assert summarise(open_run(again.run)).shards == 3
-    assert scan([clean], again.images).unusable == {}
+    assert scan(again.model_copy(update={"input": [clean]})).unusable == {}
     assert look(again, lambda _: NAMES)[1].left_out == []
 
 

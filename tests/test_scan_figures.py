@@ -9,7 +9,7 @@ import pytest
 from fakes import NAMES, build_fakes, job_config, mixed_shards, picture, write_shard
 from PIL import Image
 
-from capfilt.config import ImageLimits
+from capfilt.config import BootstrapConfig
 from capfilt.errors import ConfigError, QueryError
 from capfilt.ledger import read_samples
 from capfilt.records import PassedOver
@@ -20,7 +20,12 @@ from pipelines import bootstrap
 
 
 def look(*inputs: object, **options) -> Scan:
-    return scan([str(each) for each in inputs], ImageLimits(), **options)
+    return scan(job(*inputs), **options)
+
+
+def job(*inputs: object, **settings: object) -> BootstrapConfig:
+    unread = dict.fromkeys(("run", "captioner", "filter"), "none")
+    return BootstrapConfig(input=[str(each) for each in inputs], **unread, **settings)
 
 
 def gradient(size: tuple[int, int], quality: int = 90, flip: bool = False) -> bytes:
@@ -97,10 +102,21 @@ def test_damaged_shards_are_named_and_left_out_of_what_a_bootstrap_would_meet(tm
     assert found.looked_at > 2
     shown = render_scan(found)
     assert "3 shards unreadable, cut or unfinished:" in shown
-    assert (
-        "a bootstrap scores 2 of 2 samples (100.0 %) and, under damage: fail, leaves out 3 damaged shards (exit code 3)"
-        in shown
-    )
+    assert "a bootstrap scores 2 of 2 samples (100.0 %) and leaves out 3 damaged shards (exit code 3)\n" in f"{shown}\n"
+
+
+def test_the_prospect_of_damaged_shards_is_that_of_the_job_s_setting(tmp_path):
+    cut = Path(write_shard(tmp_path / "in/00000.tar", [("red", "a"), ("blue", "b")]))
+    cut.write_bytes(cut.read_bytes()[:3000])
+    (tmp_path / "in/00001.tar").write_text("<html>not found</html>")
+
+    skipped, kept = (scan(job(tmp_path / "in", damage=damage)) for damage in ("skip-shard", "keep-readable"))
+
+    assert len(skipped.unusable) == len(kept.unusable) == 2
+    assert (skipped.usable, len(skipped.left_out)) == ({}, 2)
+    assert (kept.usable.get("ok", 0) > 0, len(kept.left_out)) == (True, 1)
+    assert render_scan(skipped).endswith("and leaves out 2 damaged shards")
+    assert "and leaves out 1 damaged shard" in render_scan(kept)
 
 
 def test_an_unfinished_shard_of_img2dataset_is_told(tmp_path):
@@ -192,11 +208,11 @@ def test_languages_are_guessed_when_asked_for(tmp_path):
 def test_limits_are_those_of_the_job(tmp_path):
     write_shard(tmp_path / "a.tar", [(picture("red", (100, 10)), ""), (picture("red", (10, 10)), "")])
 
-    found = scan([str(tmp_path / "a.tar")], ImageLimits(max_aspect=5))
+    found = scan(job(tmp_path / "a.tar", images={"max_aspect": 5}))
 
     assert found.statuses == {"bad_shape": 1, "ok": 1}
     assert found.failing_shards == {}
-    failing = scan([str(tmp_path / "a.tar")], ImageLimits(max_aspect=5), max_failed_share=0.1)
+    failing = scan(job(tmp_path / "a.tar", images={"max_aspect": 5}, max_failed_share=0.1))
     assert failing.failing_shards == {str(tmp_path / "a.tar"): 0.5}
     *_, scored, head, shard = render_scan(failing).splitlines()
     assert scored == "a bootstrap scores 0 of 0 samples (0 %)"
@@ -249,7 +265,8 @@ def test_lists_and_hostile_texts_are_shown_safely(tmp_path):
 
 
 def test_the_awkward_inputs_of_others_are_all_accounted_for(shared):
-    tars = sorted((shared / "badinput/dev").rglob("*.tar"))
+    tars = sorted((shared / "data/badinput/dev").rglob("*.tar"))
+    assert tars
 
     found = look(*tars)
 

@@ -13,7 +13,7 @@ from capfilt.cli.options import Finite, existing_file, json_option, json_text, s
 @click.option(
     "--config",
     type=existing_file,
-    help="YAML of a bootstrap, for its input and its limits on images.",
+    help="YAML of a bootstrap, for its input, limits on images, damage and max_failed_share.",
 )
 @set_option
 @click.option("--sample", type=Finite(0, 1, min_open=True), default=1.0, help="Look at this share of the samples.")
@@ -46,12 +46,7 @@ def scan(
         raise click.UsageError("give INPUTS, or --config FILE for those of a bootstrap")
     needed = "{input: [here], run: none, captioner: none, filter: none}"
     job = load(BootstrapConfig, config, overrides) if config else loads(BootstrapConfig, needed, "--set", overrides)
-    found = scanning.scan(
-        inputs or job.input,
-        job.images,
-        share=sample,
-        workers=workers or os.cpu_count() or 1,
-        languages=languages,
-        max_failed_share=job.max_failed_share,
-    )
+    if inputs:
+        job = job.model_copy(update={"input": list(inputs)})
+    found = scanning.scan(job, share=sample, workers=workers or os.cpu_count() or 1, languages=languages)
     click.echo(json_text(found.to_json()) if as_json else scanning.render_scan(found))

@@ -34,24 +34,24 @@ class Repeated:
     example: str  # name of its shard, and its key
 
 
-def count(connection: duckdb.DuckDBPyConnection, damaged: Sequence[str], max_failed_share: float) -> dict[str, Any]:
+def count(connection: duckdb.DuckDBPyConnection, left_out: Sequence[str], max_failed_share: float) -> dict[str, Any]:
     """Return the figures of a scan that follow from its table of samples.
 
     Args:
         connection: has the table samples, with the columns of look.table.
-        damaged: URLs of the damaged shards.
+        left_out: URLs of the shards that a bootstrap leaves out.
         max_failed_share: of a shard's samples.
     """
     samples = connection.table("samples")
-    connection.register("damaged", _shards(damaged))
-    whole = connection.sql("SELECT shard, status FROM samples ANTI JOIN damaged USING (shard)")
+    connection.register("left_out", _shards(left_out))
+    whole = connection.sql("SELECT shard, status FROM samples ANTI JOIN left_out USING (shard)")
     shown = samples.filter("status = 'ok'")
     said = samples.filter("text <> ''")
     shares = whole.aggregate("shard, avg((status <> 'ok')::int) AS failed")
     failing = dict(shares.filter(f"failed > {max_failed_share}").order("shard").fetchall())
     connection.register("failing", _shards(list(failing)))
     usable = connection.sql(
-        "SELECT status FROM samples ANTI JOIN damaged USING (shard) ANTI JOIN failing USING (shard)"
+        "SELECT status FROM samples ANTI JOIN left_out USING (shard) ANTI JOIN failing USING (shard)"
     )
     return {
         "looked_at": _number(samples, "count(*)"),

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from capfilt.config import ImageLimits
+from capfilt.config import BootstrapConfig
 from capfilt.errors import QueryError
-from capfilt.planning import passed_over, shards_at
+from capfilt.planning import passed_over, shards_at, unusable
 from capfilt.progress import Progress
 from capfilt.query.engine import connect
 from capfilt.query.languages import detector
@@ -27,6 +27,8 @@ class Scan:
 
     shards: int
     unusable: dict[str, str]  # URL of a shard -> what cannot be read of it
+    damage: str  # what the job does with such shards
+    left_out: list[str]  # URLs of those that it leaves out
     samples: int  # by the indexes of the shards
     looked_at: int
     passed_over: dict[str, PassedOver]  # suffix -> members of tars that belong to no sample, of all shards
@@ -49,32 +51,22 @@ class Scan:
     texts: list[Repeated]
     urls: list[Repeated]
     domains: list[Repeated]
-    usable: dict[str, int]  # statuses of the samples of undamaged shards within max_failed_share
-    failing_shards: dict[str, float]  # undamaged ones with a larger share of failed samples -> that share
+    usable: dict[str, int]  # statuses of the samples of the shards that a bootstrap takes as a whole
+    failing_shards: dict[str, float]  # those over max_failed_share -> share of failed samples
 
     def to_json(self) -> dict[str, object]:
         """Return all figures as plain values for json.dumps."""
         return asdict(self)
 
 
-def scan(
-    inputs: Sequence[str],
-    limits: ImageLimits,
-    *,
-    share: float = 1.0,
-    workers: int = 1,
-    languages: bool = False,
-    max_failed_share: float = 0.5,
-) -> Scan:
+def scan(job: BootstrapConfig, *, share: float = 1.0, workers: int = 1, languages: bool = False) -> Scan:
     """Look at shards as a bootstrap would, without a model.
 
     Args:
-        inputs: as of a bootstrap.
-        limits: on the size of file and image.
+        job: the bootstrap; its input, limits on images, damage and max_failed_share count.
         share: of the samples; the indexes of all shards are read.
         workers: processes; with 1 this process does the work.
         languages: guess the language of each text too.
-        max_failed_share: of a shard, as in a bootstrap.
 
     Raises:
         ConfigError: an input matches nothing.
@@ -84,23 +76,26 @@ def scan(
         raise QueryError(f"sample is {share}; give a share in (0, 1]")
     if languages:
         detector()  # reports a missing package at once
-    shards = shards_at([absolute(url) for url in find_shards(inputs)])
+    shards = shards_at([absolute(url) for url in find_shards(job.input)])
     with tempfile.TemporaryDirectory(prefix="capfilt-scan-") as scratch:
-        tasks = cut_tasks(shards, share, limits, Path(scratch), languages)
+        tasks = cut_tasks(shards, share, job.images, Path(scratch), languages)
         outcomes = []
         with Progress(sum(task.samples for task in tasks), 0) as progress:
             for outcome in run_tasks(tasks, workers):
                 outcomes.append(outcome)
                 progress.add(outcome.task.samples, "looked at")
         damage = {shard.url: shard.damage.removeprefix(f"{shard.url}: ") for shard in shards if shard.damage}
+        left_out = [shard.url for shard in shards if unusable(shard, job)]
         with connect(_files(outcomes, Path(scratch)), Path(scratch, "spill")) as connection:
             return Scan(
                 shards=len(shards),
                 unusable=damage,
+                damage=job.damage,
+                left_out=left_out,
                 samples=sum(shard.samples for shard in shards),
                 passed_over=passed_over(shards),
                 unread=[outcome.error for outcome in outcomes if outcome.error],
-                **count(connection, list(damage), max_failed_share),
+                **count(connection, left_out, job.max_failed_share),
             )
 
 

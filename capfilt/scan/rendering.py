@@ -94,11 +94,8 @@ def _prospect(found: Scan) -> str:
     """Return what a bootstrap would make of these shards."""
     total = sum(found.usable.values())
     scored = found.usable.get("ok", 0)
-    left_out = (
-        f" and, under damage: fail, leaves out {counted(len(found.unusable), 'damaged shard')} (exit code 3)"
-        if found.unusable
-        else ""
-    )
+    code = " (exit code 3)" if found.damage == "fail" else ""
+    left_out = f" and leaves out {counted(len(found.left_out), 'damaged shard')}{code}" if found.left_out else ""
     lines = [f"a bootstrap scores {scored:,} of {counted(total, 'sample')} ({share(scored, total) or '0 %'}){left_out}"]
     reasons = [f"{count:,} {status}" for status, count in found.usable.items() if status != "ok"]
     lines += [f"samples that fail: {', '.join(reasons)}"] if reasons else []
