@@ -39,7 +39,7 @@ def by_source(found):
     return {source.source: source for source in found.sources}
 
 
-def test_the_proposal_is_the_least_threshold_that_lets_in_the_wished_share(run):
+def test_the_proposal_is_the_least_threshold_that_lets_in_the_target_share(run):
     web_texts = by_source(calibrate(run, 0.05))["web"]
 
     assert web_texts.proposed.threshold == 0.4701  # the five mismatches at 0.475 and above are let in
@@ -224,7 +224,7 @@ def test_all_figures_are_told_in_text_and_json(run):
     found = calibrate(run, 0.05, [Label("key50", "text 50", True)])
 
     shown = render_calibration(found)
-    assert "proposed: web_itm: 0.4701 (the wished rate is met from 0." in shown
+    assert "proposed: web_itm: 0.4701 (the target rate is met from 0." in shown
     assert "false accepts: 5.00 % (5 of 100; 95 % interval 2.15 % to 11.18 %)" in shown
     assert "in force" in shown
     rows = [" ".join(line.split()) for line in shown.splitlines()]

@@ -1,4 +1,4 @@
-"""What each threshold does to the texts of one source, and which one lets in a wished share of mismatches."""
+"""What each threshold does to the texts of one source, and which one lets in a target share of mismatches."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
@@ -34,8 +34,8 @@ class SourceCalibration:
     controls: int
     noise_at_most: float | None  # estimated share of mismatches among its texts; None without controls
     in_force: Point
-    proposed: Point | None  # the least threshold that lets in the wished share; None when none does
-    least: float | None  # the wished rate may be met from here to `most`, with 95 % confidence; None: no end
+    proposed: Point | None  # the least threshold that lets in the target share; None when none does
+    least: float | None  # the target rate may be met from here to `most`, with 95 % confidence; None: no end
     most: float | None
     points: list[Point]
     warnings: list[str]

@@ -1,4 +1,4 @@
-"""Propose for each source the threshold that lets in a wished share of known mismatches, and show what it costs."""
+"""Propose for each source the threshold that lets in a target share of known mismatches, and show what it costs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -25,7 +25,7 @@ class Calibration:
 
     run: str
     extent: str  # which shards were looked at, for people
-    error: float  # the wished false-accept rate
+    error: float  # the target false-accept rate
     policy: Policy  # the one that was calibrated, with the proposed thresholds
     sources: list[SourceCalibration]
     warnings: list[str]
@@ -41,7 +41,7 @@ def calibrate(opened: OpenRun, error: float, labels: Sequence[Label] = ()) -> Ca
 
     Args:
         opened: the run; the policy that it was opened with is calibrated.
-        error: wished false-accept rate, in (0, 1).
+        error: target false-accept rate, in (0, 1).
         labels: people's judgements of some of its texts.
 
     Raises:

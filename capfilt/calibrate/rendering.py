@@ -58,7 +58,7 @@ def _proposal(source: SourceCalibration) -> str:
         return f"{source.source}: no threshold is proposed"
     rates = {"false accepts": point.false_accepts, "kept": point.kept, **_judged(point)}
     least, most = (f"{end:.4g}" if end is not None else "no end" for end in (source.least, source.most))
-    lines = [f"proposed: {source.source}_itm: {point.threshold:.4g} (the wished rate is met from {least} to {most})"]
+    lines = [f"proposed: {source.source}_itm: {point.threshold:.4g} (the target rate is met from {least} to {most})"]
     return "\n".join(lines + [f"  {name}: {_told(rate)}" for name, rate in rates.items()])
 
 

@@ -63,7 +63,7 @@ def recut(
     sys.exit(1 if problems else 0)
 
 
-@click.command(short_help="Propose the cut for a wished false-accept rate.")
+@click.command(short_help="Propose thresholds for a target false-accept rate.")
 @click.argument("run")
 @click.option(
     "--error",
@@ -79,7 +79,7 @@ def recut(
 def calibrate(
     run: str, error: float, labels: Path | None, policy: Path | None, output: Path | None, as_json: bool
 ) -> None:
-    """Propose the cut for a wished false-accept rate, measured on known mismatches: the control pairs of RUN.
+    """Propose thresholds for a target false-accept rate, measured on known mismatches: the control pairs of RUN.
 
     A bootstrap scores a share of its images with other images' texts (controls.share). The share of these pairs that
     pass a threshold is its false-accept rate on this data.

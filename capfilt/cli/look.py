@@ -22,8 +22,12 @@ _seed = click.option("--seed", default=0, show_default=True, help="Seed of the d
 @click.argument("run")
 @click.option("--kept", is_flag=True, help="Samples with a text that the policy keeps.")
 @click.option("--rejected", is_flag=True, help="Samples with a text that the policy rejects.")
-@click.option("--near-cut", "near", is_flag=True, help="Samples with a text whose P(match) is within 0.05 of the cut.")
-@click.option("--disagree", is_flag=True, help="Samples of whose own text and best caption only one reaches its cut.")
+@click.option(
+    "--near-cut", "near", is_flag=True, help="Samples with a text whose P(match) is within 0.05 of its threshold."
+)
+@click.option(
+    "--disagree", is_flag=True, help="Samples of whose own text and best caption only one reaches its threshold."
+)
 @click.option("--failed", is_flag=True, help="Samples that were not scored, with the reason.")
 @click.option(
     "--reason",
@@ -38,7 +42,7 @@ _seed = click.option("--seed", default=0, show_default=True, help="Seed of the d
     "--sort",
     "order",
     type=click.Choice(["random", "position", "best", "worst", "near", "disagreement"]),
-    help="By P(match): best or worst first, near the cut, most different; else as drawn. [default: random]",
+    help="By P(match): best or worst first, near the threshold, most different; else as drawn. [default: random]",
 )
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="Most samples to show.")
 @_seed
@@ -76,7 +80,7 @@ def inspect(
         _show(opened, cards, as_json)
 
 
-@click.command(short_help="Draw a run as an HTML page with sliders for the cut.")
+@click.command(short_help="Draw a run as an HTML page with threshold sliders.")
 @click.argument("run")
 @click.option("--output", help="File or URL of the page. [default: RUN/report.html]")
 @policy_option
@@ -103,7 +107,7 @@ def report(
     megabytes: float,
     languages: bool,
 ) -> None:
-    """Draw RUN as one HTML file: figures, histograms, galleries, failures, slices, and sliders for another cut.
+    """Draw RUN as one HTML file: figures, histograms, galleries, failures, slices, and threshold sliders.
 
     The file needs no server and asks for nothing outside of itself.
 

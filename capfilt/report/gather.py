@@ -66,8 +66,8 @@ _SECTIONS = {
         "The kept texts with the lowest P(match), equally many of each source: what slips through.",
     ),
     "near": (
-        "Near the cut",
-        f"A seeded draw of texts whose P(match) is within {NEAR} of their cut: what a small move changes.",
+        "Near the threshold",
+        f"A seeded draw of texts whose P(match) is within {NEAR} of their threshold: what a small move changes.",
     ),
     "disagreement": (
         "Largest disagreement",

@@ -153,7 +153,9 @@ def _histogram(report: Report, role: str, source: str, threshold: float) -> Row:
     ]
     kept = whatif.kept(source)
     share = _share(kept, report.figures.sources[source].scored)
-    label = f"Histogram of P(match) of {sum(totals):,} {source} texts; with the cut at {threshold}, {share} are kept"
+    label = (
+        f"Histogram of P(match) of {sum(totals):,} {source} texts; with the threshold at {threshold}, {share} are kept"
+    )
     row = {"role": role, "source": source, "threshold": threshold, "kept": kept, "share": share}
     return row | {"bars": bars, "width": _BARS, "label": label}
 
@@ -184,22 +186,22 @@ def _draws_own(card: Card, policy: Policy) -> bool:
 
 
 _MIXES = {
-    "both": "An image keeps all texts that reach their cuts.",
+    "both": "An image keeps all texts that reach their thresholds.",
     "web_else_synthetic": "Captions are kept if the image's own text is not.",
     "best": "An image keeps the one text with the highest P(match).",
     "top_k": "An image keeps at most as many texts as top_k says, those with the highest P(match).",
-    "web_only": "Captions are not kept, at any cut.",
-    "synthetic_only": "Own texts are not kept, at any cut.",
-    "weighted": "If own text and captions reach their cuts, an image keeps the side that the seed draws.",
+    "web_only": "Captions are not kept, at any threshold.",
+    "synthetic_only": "Own texts are not kept, at any threshold.",
+    "weighted": "If own text and captions reach their thresholds, an image keeps the side that the seed draws.",
 }
 
 
 def _model(policy: Policy) -> str:
     """Return a description of what the sliders count."""
     parts = [
-        "A slider moves the least P(match) of one source in steps of 0.005. All texts of the run are counted, not only "
-        "the samples that are shown. The counts are those that capfilt recut gives for the policy with these cuts, "
-        "exact at every step and at the policy's own; its other rules (words, cosine) stay as they are.",
+        "A slider moves the threshold of one source in steps of 0.005. All texts of the run are counted, not only the "
+        "samples that are shown. The counts are those of capfilt recut for the policy with these thresholds, exact at "
+        "every step and at the policy's own; its other rules (words, cosine) stay as they are.",
         f"The policy's mix is {policy.mix}. {_MIXES[policy.mix]}",
     ]
     if policy.drop_duplicates:
