@@ -62,13 +62,20 @@ def test_a_rehearsal_that_is_kept_is_a_run_to_look_at(folder, tmp_path_factory):
     assert (again.exit_code, f"{kept}: is not empty" in again.output) == (1, True)
 
 
-@pytest.mark.parametrize("option", [["--no-timing"], ["--rate", "2"]])
-def test_without_a_rehearsal_none_can_be_kept(folder, option):
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--keep", "kept", "--no-timing"], "--keep needs a rehearsal"),
+        (["--keep", "kept", "--rate", "2"], "--keep needs a rehearsal"),
+        (["--keep", "s3://bucket/kept"], "--keep s3://bucket/kept: give a folder of this machine"),
+    ],
+)
+def test_a_rehearsal_that_cannot_be_kept_is_a_wrong_command_line(folder, options, words):
     (folder / "job.yaml").write_text(dump(job_config(folder)))
 
-    result = CliRunner().invoke(cli, ["plan", str(folder / "job.yaml"), "--keep", str(folder / "kept"), *option])
+    result = CliRunner().invoke(cli, ["plan", str(folder / "job.yaml"), *options])
 
-    assert (result.exit_code, "--keep needs a rehearsal" in result.output) == (2, True)
+    assert (result.exit_code, words in result.output) == (2, True)
 
 
 def test_without_timing_or_with_a_rate_no_model_is_loaded(folder):

@@ -27,7 +27,6 @@ from capfilt.cli.options import Finite, config_argument, json_option, json_text,
 @click.option("--all", "whole", is_flag=True, help="Look at every shard, however many there are.")
 @click.option(
     "--keep",
-    type=click.Path(file_okay=False, path_type=Path),
     help="Keep the rehearsal in this folder: KEEP/run is a run, for inspect, report, calibrate and recut.",
 )
 @json_option
@@ -40,7 +39,7 @@ def plan(
     rate: float | None,
     price: float | None,
     whole: bool,
-    keep: Path | None,
+    keep: str | None,
     as_json: bool,
 ) -> None:
     """Forecast what the bootstrap of CONFIG will take: hours, device hours, storage and cost, each with a range.
@@ -56,7 +55,11 @@ def plan(
       capfilt plan configs/bootstrap.yaml --rate 85 --set cluster.workers=16 --json
     """
     from capfilt.config import BootstrapConfig, load
+    from capfilt.storage import local_path
 
+    folder = local_path(keep) if keep else None
+    if keep and folder is None:
+        raise click.UsageError(f"--keep {keep}: give a folder of this machine")
     if keep and (no_timing or rate is not None):
         raise click.UsageError("--keep needs a rehearsal, which --no-timing and --rate leave out")
     settings = load(BootstrapConfig, config, overrides)
@@ -65,8 +68,8 @@ def plan(
     from capfilt.models import build_models, checkpoint_hashes
     from pipelines import plan as job
 
-    options = job.Options(images, repeats, not no_timing, rate, price, whole, keep)
+    options = job.Options(images, repeats, not no_timing, rate, price, whole, folder)
     found = job.run(settings, build_models, checkpoint_hashes, options)
     click.echo(json_text(found.to_json()) if as_json else render_forecast(found))
-    if keep and (run := run_of(keep)).exists():
+    if folder and (run := run_of(folder)).exists():
         click.echo(f"the rehearsal is kept: capfilt inspect {shlex.quote(str(run))}", err=True)
