@@ -72,14 +72,7 @@ def look_at(root: str) -> Standing:
     training = reached(root) if is_training(root) else None
     if driver is None and record is None and training is None:
         return _without_record(root)
-    if driver is not None and driver.seems_alive:
-        state = "stopping" if stop_requested(root) else "running"
-    elif training and is_trained(root):  # its driver may have died just before it recorded that
-        state = "done"
-    elif record is not None and record.phase in _ENDS:
-        state = record.phase
-    else:
-        state = "idle" if driver is None and record is None else "died"
+    state = _state(root, driver, record, training)
     return Standing(root, state, driver, record, job=_begun_job(root, record), training=training)
 
 
@@ -97,6 +90,16 @@ def at_work(root: str) -> Standing | None:
             if standing.state in ("running", "stopping"):
                 return standing
     return None
+
+
+def _state(root: str, driver: Owner | None, record: StatusRecord | None, training: Reached | None) -> str:
+    if driver is not None and driver.seems_alive:
+        return "stopping" if stop_requested(root) else "running"
+    if training and is_trained(root):  # its driver may have died just before it recorded that
+        return "done"
+    if record is not None and record.phase in _ENDS:
+        return record.phase
+    return "idle" if driver is None and record is None else "died"
 
 
 def _without_record(root: str) -> Standing:
