@@ -73,7 +73,7 @@ def test_files_of_two_splits_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"questions": [{"question_id": 1, "image_id": 2}]}, r"entry 1: there is no question"),
+        ({"questions": [{"question_id": 1, "image_id": 2}]}, r"entry 1: question is missing"),
         ([{"question": "a?", "image": "b.jpg", "answer": 3}], r"entry 1: answer is neither a text nor a list of texts"),
         ([{"question": "a?", "image": "b.jpg", "answer": ["b", 3]}], r"entry 1: answer is neither a text nor a list"),
         ({"questions": []}, r"q\.json: holds no question"),
