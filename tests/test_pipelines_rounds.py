@@ -101,10 +101,11 @@ def test_each_round_starts_from_the_model_of_the_one_before(loop, tmp_path):
     before = tree(Path("tiny rounds/round-0/captioner"))
     shown = capfilt("status", "tiny rounds").output.splitlines()
     assert shown[0].endswith("/tiny rounds: done")
-    assert shown[1:] == [
+    assert shown[1:3] == [
         "  at        round-0/pretrain; 4 of 4 jobs are done",
         f"{tmp_path}/tiny rounds/round-0/pretrain: done",
     ]
+    assert [line.split()[0] for line in shown[3:]] == ["steps", "losses"]
 
     both = command(loop, place)
     assert both.exit_code == 0, both.output
