@@ -225,7 +225,9 @@ def test_a_training_tells_its_step_its_losses_and_the_time_left(tmp_path):
     assert standing.to_json()["training"]["seconds_left"] == 37.5
 
 
-@pytest.mark.parametrize("line", ["", "\n", "[1]\n", '{"step": null}\n', '{"step": "x"}\n', "[" * 100_000 + "\n"])
+@pytest.mark.parametrize(
+    "line", ["", "\n", "[1]\n", '{"step": NaN}\n', '{"step": null}\n', '{"step": "x"}\n', "[" * 100_000 + "\n"]
+)
 def test_metrics_that_cannot_be_read_leave_the_step_unknown(tmp_path, line):
     (tmp_path / "config.yaml").write_text("schedule: {steps: null, epochs: 2, batch_size: 8}\n")
     (tmp_path / "metrics.jsonl").write_text(line)

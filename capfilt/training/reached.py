@@ -1,6 +1,7 @@
 """How far a training is, from its folder alone and without loading torch."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 
@@ -62,7 +63,7 @@ def _last_line(root: str) -> dict[str, float]:
     """Return the last complete line of the metrics; empty if there is none that can be read."""
     try:
         lines = read_bytes(join(root, "metrics.jsonl")).split(b"\n")[:-1]
-        values = json.loads(lines[-1])
-        return {name: float(value) for name, value in values.items()}
+        values = {name: float(value) for name, value in json.loads(lines[-1]).items()}
+        return values if all(map(math.isfinite, values.values())) else {}
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
