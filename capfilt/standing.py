@@ -13,7 +13,7 @@ from capfilt.runs.folder import EXPORTS, load_run
 from capfilt.runs.lease import Owner, find_driver
 from capfilt.runs.status import StatusRecord, read_status
 from capfilt.runs.stop import stop_requested
-from capfilt.training.reached import Reached, is_trained, is_training, reached
+from capfilt.training.progress import TrainingProgress, is_trained, is_training, read_progress
 
 AGAIN = "run the same again to go on"
 
@@ -42,7 +42,7 @@ class Standing:
     record: StatusRecord | None
     shards: tuple[int, int] | None = None  # complete ones and all; only counted if there is no record
     job: "Standing | None" = None  # for a loop: the job that it has reached, if that has begun
-    training: Reached | None = None
+    training: TrainingProgress | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return everything as JSON values, with the rate in samples a second and the seconds left."""
@@ -69,7 +69,7 @@ def look_at(root: str) -> Standing:
     driver, record = find_driver(root), read_status(root)  # a driver writes its last record before it leaves
     if driver is None and record is not None and record.phase not in _ENDS:
         driver = find_driver(root)  # it may have started between the two reads, and begun a record
-    training = reached(root) if is_training(root) else None
+    training = read_progress(root) if is_training(root) else None
     if driver is None and record is None and training is None:
         return _without_record(root)
     state = _state(root, driver, record, training)
@@ -92,7 +92,7 @@ def at_work(root: str) -> Standing | None:
     return None
 
 
-def _state(root: str, driver: Owner | None, record: StatusRecord | None, training: Reached | None) -> str:
+def _state(root: str, driver: Owner | None, record: StatusRecord | None, training: TrainingProgress | None) -> str:
     if driver is not None and driver.seems_alive:
         return "stopping" if stop_requested(root) else "running"
     if training and is_trained(root):  # its driver may have died just before it recorded that
@@ -169,7 +169,7 @@ def _progress(record: StatusRecord, alive: bool) -> Iterator[str]:
     yield f"  recorded  {_ago(record.time)}"
 
 
-def _steps(training: Reached, alive: bool) -> Iterator[str]:
+def _steps(training: TrainingProgress, alive: bool) -> Iterator[str]:
     if not alive and not training.done:
         return
     share = f" of {training.steps:,} ({training.done / training.steps:.1%})" if training.steps else ""

@@ -18,7 +18,7 @@ from capfilt.runs.status import StatusRecord, job_of, keep_status
 from capfilt.runs.stop import request_stop
 from capfilt.standing import at_work, look_at, render_standing
 from capfilt.tally import Tally
-from capfilt.training.reached import Reached
+from capfilt.training.progress import TrainingProgress
 
 
 def leave_lease(root: Path, **changes: object) -> None:
@@ -232,7 +232,7 @@ def test_metrics_that_cannot_be_read_leave_the_step_unknown(tmp_path, line):
     (tmp_path / "config.yaml").write_text("schedule: {steps: null, epochs: 2, batch_size: 8}\n")
     (tmp_path / "metrics.jsonl").write_text(line)
 
-    assert look_at(str(tmp_path)).training == Reached(0, None, 8)
+    assert look_at(str(tmp_path)).training == TrainingProgress(0, None, 8)
 
 
 def test_a_driver_whose_clock_is_ahead_was_not_seen_in_days_to_come(tmp_path):

@@ -71,5 +71,7 @@ def plan(
     options = job.Options(images, repeats, not no_timing, rate, price, whole, folder)
     found = job.run(settings, build_models, checkpoint_hashes, options)
     click.echo(json_text(found.to_json()) if as_json else render_forecast(found))
-    if folder and (run := run_of(folder)).exists():
-        click.echo(f"the rehearsal is kept: capfilt inspect {shlex.quote(str(run))}", err=True)
+    if folder and found.rehearsal:
+        click.echo(f"the rehearsal is kept: capfilt inspect {shlex.quote(str(run_of(folder)))}", err=True)
+    elif folder:
+        click.echo("no sample is left to rehearse with, so nothing is kept", err=True)

@@ -11,7 +11,7 @@ from capfilt.storage import exists, join, read_bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class TrainingProgress:
     """The last step in the metrics of a training, which lag some seconds behind."""
 
     done: int = 0  # steps
@@ -40,14 +40,15 @@ def is_trained(root: str) -> bool:
     return exists(join(root, "checkpoint", "config.json"))
 
 
-def reached(root: str) -> Reached:
+def read_progress(root: str) -> TrainingProgress:
     """Return how far a training is. What cannot be read counts as unknown: this is for people."""
     schedule = _schedule(root)
     line = _last_line(root)
     if "step" not in line:
-        return Reached(0, *schedule)
+        return TrainingProgress(0, *schedule)
+    # a line holds step, then the losses, then what else was measured
     losses = dict(takewhile(lambda item: item[0] != "learning_rate", list(line.items())[1:]))
-    return Reached(int(line["step"]) + 1, *schedule, losses, line.get("samples_per_second", 0.0))
+    return TrainingProgress(int(line["step"]) + 1, *schedule, losses, line.get("samples_per_second", 0.0))
 
 
 def _schedule(root: str) -> tuple[int | None, int]:
