@@ -208,7 +208,8 @@ METRICS = b"""{"step": 0, "lm": 9.5, "learning_rate": 1e-4, "samples_per_second"
 
 
 def test_a_training_tells_its_step_its_losses_and_the_time_left(tmp_path):
-    (tmp_path / "config.yaml").write_text("schedule: {steps: 100, batch_size: 8}\n")
+    (tmp_path / "config.yaml").write_text("schedule: {epochs: 2, batch_size: 8}\n")
+    (tmp_path / "data.json").write_text('{"samples": 400, "steps": 100, "left_out": {}}')
     with hold_lease(str(tmp_path)), keep_status(str(tmp_path)) as board:
         board.set_phase("training")
         board.write()

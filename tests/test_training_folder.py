@@ -378,5 +378,5 @@ def test_settings_that_a_disk_damaged_are_told_as_others(lesson):
 
 def test_what_was_left_out_is_written_down(lesson):
     run = TrainingRun(lesson.output, lesson)
-    run.note_data(7, {"no_text": 2})
-    assert read_bytes(f"{run.folder}/data.json") == b'{"samples": 7, "left_out": {"no_text": 2}}'
+    run.note_data(7, 40, {"no_text": 2})
+    assert read_bytes(f"{run.folder}/data.json") == b'{"samples": 7, "steps": 40, "left_out": {"no_text": 2}}'

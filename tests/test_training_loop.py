@@ -94,7 +94,7 @@ class TestResume:
         lecture.data.left_out["no_text"] = 2
         kill(lesson, 19, lecture)
         written = json.loads(Path(attend(lesson).folder, "data.json").read_text())
-        assert written == {"samples": 24, "left_out": {"no_text": 2}}
+        assert written == {"samples": 24, "steps": 25, "left_out": {"no_text": 2}}
 
     def test_a_damaged_state_leaves_the_one_before_to_go_on_from(self, lesson, undisturbed, caplog):
         kill(lesson, 22)

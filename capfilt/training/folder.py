@@ -3,7 +3,7 @@
 config.yaml       settings, written first; once a step is saved, settings that would change the result are refused
 shards.parquet    the shards that the run started with
 states/           model, optimiser, step and samples left out, to resume from; the last two are kept
-data.json         how many samples are trained on, and how many the first worker left out, by reason
+data.json         samples and steps of the run, and how many samples the first worker left out so far, by reason
 metrics.jsonl     one line every few steps
 curve.svg         the losses as a picture
 status.json       how its driver is or ended, for capfilt status
@@ -181,9 +181,9 @@ class TrainingRun:
             with staged(join(self.checkpoint, file.name)) as partial:
                 file.replace(partial)
 
-    def note_data(self, samples: int, left_out: Mapping[str, int]) -> None:
-        """Write how many samples are trained on, and how many were left out by reason."""
-        data = {"samples": samples, "left_out": dict(left_out)}
+    def note_data(self, samples: int, steps: int, left_out: Mapping[str, int]) -> None:
+        """Write how many samples are trained on in how many steps, and how many were left out by reason."""
+        data = {"samples": samples, "steps": steps, "left_out": dict(left_out)}
         publish(join(self.folder, "data.json"), json.dumps(data).encode())
 
     def forget(self, step: int) -> None:

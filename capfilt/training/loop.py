@@ -54,6 +54,7 @@ def train(
     course = Course(schedule, job.data.epoch_steps)
     if rank() == 0:
         course.warn_of_warmup()
+        run.note_data(len(job.data), course.steps, job.data.left_out)
     stepper = _Stepper(job, optimiser, course, where, seed)
     with (
         Watch(run, course, tracking, job.objective, start) as watch,
@@ -71,7 +72,7 @@ def train(
                 return
         watch.approve(course.steps)
     if rank() == 0:
-        run.note_data(len(job.data), job.data.left_out)
+        run.note_data(len(job.data), course.steps, job.data.left_out)
         job.objective.cpu().eval()
         run.finish(job.write)
 

@@ -15,7 +15,7 @@ class TrainingProgress:
     """The last step in the metrics of a training, which lag some seconds behind."""
 
     done: int = 0  # steps
-    steps: int | None = None  # of the whole training; None if the settings count epochs
+    steps: int | None = None  # of the whole training; None before it has begun
     batch_size: int = 0  # samples of a step
     losses: dict[str, float] = field(default_factory=dict)
     rate: float = 0.0  # samples a second since the line before
@@ -42,22 +42,28 @@ def is_trained(root: str) -> bool:
 
 def read_progress(root: str) -> TrainingProgress:
     """Return how far a training is. What cannot be read counts as unknown: this is for people."""
-    schedule = _schedule(root)
+    steps, batch_size = _steps(root), _batch_size(root)
     line = _last_line(root)
     if "step" not in line:
-        return TrainingProgress(0, *schedule)
+        return TrainingProgress(0, steps, batch_size)
     # a line holds step, then the losses, then what else was measured
     losses = dict(takewhile(lambda item: item[0] != "learning_rate", list(line.items())[1:]))
-    return TrainingProgress(int(line["step"]) + 1, *schedule, losses, line.get("samples_per_second", 0.0))
+    return TrainingProgress(int(line["step"]) + 1, steps, batch_size, losses, line.get("samples_per_second", 0.0))
 
 
-def _schedule(root: str) -> tuple[int | None, int]:
-    """Return steps and batch size as the settings have them."""
+def _steps(root: str) -> int | None:
+    """Return the steps of the whole training, which its settings alone do not say where they count epochs."""
     try:
-        schedule = yaml.safe_load(read_bytes(join(root, "config.yaml")))["schedule"]
-        return schedule["steps"], schedule["batch_size"]
+        return int(json.loads(read_bytes(join(root, "data.json")))["steps"])
+    except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def _batch_size(root: str) -> int:
+    try:
+        return int(yaml.safe_load(read_bytes(join(root, "config.yaml")))["schedule"]["batch_size"])
     except (FileNotFoundError, yaml.YAMLError, ValueError, LookupError, TypeError):
-        return None, 0
+        return 0
 
 
 def _last_line(root: str) -> dict[str, float]:
