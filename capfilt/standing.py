@@ -34,7 +34,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a run folder says. The record is None for a run of an early version."""
+    """What a run folder says. The record is None for a kept rehearsal, and for a run of an early version."""
 
     run: str
     state: str  # one of running, stopping, done, partly, stopped, failed, ended, died, idle
@@ -103,10 +103,11 @@ def _state(root: str, driver: Owner | None, record: StatusRecord | None, trainin
 
 
 def _without_record(root: str) -> Standing:
-    """Return the state of a run that has neither a lease nor a record."""
-    run = load_run(root)  # a run of a version that wrote no record; raises if it is not a run
+    """Return the state of a run that has neither a lease nor a record, such as a kept rehearsal."""
+    run = load_run(root)  # raises if it is not a run
     shards = (len(complete_shards(run)), len(run.plan())) if run.has_plan() else None
-    return Standing(root, "idle", None, None, shards)
+    whole = shards is not None and shards[0] == shards[1]
+    return Standing(root, "done" if whole else "idle", None, None, shards)
 
 
 def _begun_job(root: str, record: StatusRecord | None) -> Standing | None:

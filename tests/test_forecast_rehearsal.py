@@ -57,6 +57,15 @@ def test_repeats_are_timed_apart_and_in_whole_batches(config):
     assert all(whole > model for whole, model in zip(rehearsal.whole, rehearsal.model, strict=True))
 
 
+def test_a_rehearsal_that_fails_keeps_nothing(config, tmp_path):
+    def build(_: BootstrapConfig) -> CapFilt:
+        raise CheckpointError("captioner: not found")
+
+    with pytest.raises(CheckpointError):
+        rehearse(build, config, units(config), 5, 1, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
 def test_units_of_few_samples_are_batches_of_few(config):
     few = [Unit(unit.shard, 0, 3) for unit in units(config)]
     assert rehearse(build_fakes, config.model_copy(update={"batch_size": 32}), few, 4, 2).samples == 6

@@ -58,6 +58,11 @@ def test_a_rehearsal_that_is_kept_is_a_run_to_look_at(folder, tmp_path_factory):
     hashes = RunRecord.read(f"{kept}/run").checkpoints
     assert hashes == {role: checkpoint_hash(folder / role) for role in ("captioner", "filter")}
 
+    assert CliRunner().invoke(cli, ["status", f"{kept}/run"]).output.splitlines() == [
+        f"{kept}/run: done",
+        "  shards    1 of 1 complete",
+    ]
+
     again = CliRunner().invoke(cli, ["plan", str(folder / "job.yaml"), *arguments])
     assert (again.exit_code, f"{kept}: is not empty" in again.output) == (1, True)
 

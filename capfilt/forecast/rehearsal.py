@@ -6,6 +6,7 @@ committed, then folded and exported. The first unit warms up and is not counted.
 
 import math
 import random
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -195,7 +196,7 @@ def run_of(folder: str | Path) -> Path:
 
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[str]:
-    """Make the folder to keep, which must be new or empty, or a temporary one."""
+    """Make the folder to keep, which must be new or empty, or a temporary one. One that fails keeps nothing."""
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="capfilt-plan-") as folder:
             yield folder
@@ -203,7 +204,11 @@ def _folder(keep: Path | None) -> Iterator[str]:
     keep.mkdir(parents=True, exist_ok=True)
     if any(keep.iterdir()):
         raise ConfigError(f"{keep}: is not empty; name a new or empty folder to keep the rehearsal in")
-    yield str(keep.absolute())
+    try:
+        yield str(keep.absolute())
+    except BaseException:
+        shutil.rmtree(keep, ignore_errors=True)
+        raise
 
 
 @contextmanager
