@@ -105,6 +105,15 @@ def test_fields_of_the_json_are_the_samples_beside_the_other_columns(tmp_path):
     assert json.loads(sample.metadata) == {"caption": "a dog", "url": "http://x", "__key__": "000", "key": "7"}
 
 
+@pytest.mark.parametrize("value", [0, 7, "a dog"])
+def test_a_column_without_a_name_is_metadata(tmp_path, value):
+    """As pyarrow reads the index in a CSV of pandas."""
+    (sample,) = read_all(written(tmp_path / "0.parquet", {"": [value], "jpg": [b"x"]}))
+
+    assert (sample.key, sample.text_status, sample.error) == ("0", "missing", "")
+    assert json.loads(sample.metadata) == {"": value}
+
+
 def test_bytes_inside_another_column_are_no_metadata(tmp_path):
     columns = {"image": [b"x"], "edited": pa.array([{"bytes": b"y", "path": "y.jpg"}]), "mask": [b"z"]}
 

@@ -108,17 +108,18 @@ class ParquetShard:
         row |= dict.fromkeys(faults)
         images = {name: row.pop(name) for name in self._images}
         column = next((name for name, cell in images.items() if _encoded(cell)), self._images[0])
-        text = row.pop(self._text, None)
+        text = row.pop(self._text) if self._text else None
         if self._several:  # as in a list, the first is the sample's text; training finds all under this key
             row["captions"] = captions = [each for each in row.pop(self._several) or () if each is not None]
             text = captions[0].encode("utf-8") if captions else None
-        key = row.get(self._key)
+        key = row[self._key] if self._key else None
         status, error = _status(column, images[column], row)
         dropped = (f"{name} cannot be read and is dropped ({type(fault).__name__})" for name, fault in faults.items())
         error = "; ".join(filter(None, [error, *dropped]))
         usable = _encoded(images[column]) or b"" if status == "ok" else b""
         sample = Sample(position, str(position if key is None else key), usable, text="", status=status, error=error)
-        own = row.pop(self._json, None)  # a string, or fields, as HF's copies of WebDatasets have them
+        # a string, or fields, as HF's copies of WebDatasets have them
+        own = row.pop(self._json) if self._json else None
         return describe(sample, text, own.encode("utf-8") if isinstance(own, str) else to_json({**(own or {}), **row}))
 
 
