@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pyarrow as pa
@@ -98,3 +99,9 @@ def test_shards_of_one_name_get_ids_of_their_own(tmp_path):
     assert all(id_.startswith("00000-") for id_ in ids[:2])
     assert shard_ids(urls[::-1]) == ids[::-1]
     new_run(tmp_path, [replace(SHARD, id=id_) for id_ in ids])
+
+
+def test_the_files_of_no_clean_shard_are_named_as_the_manifest():
+    (id_,) = shard_ids(["in/manifest.tar"])
+
+    assert re.fullmatch("manifest-[0-9a-f]{12}", id_)

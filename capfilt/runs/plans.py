@@ -15,6 +15,7 @@ from capfilt.records import Shard
 
 _LONGEST = 255 - len(".candidates.parquet")  # characters of an id: most disks allow 255 in a file name
 _KEPT = 200  # characters of a name that are kept in its id when the id would be longer than that
+_TAKEN = ("", "manifest")  # no name, and that of the manifest of clean shards, which their table would overwrite
 _PLAN = pa.schema(
     {
         "id": pa.string(),
@@ -64,7 +65,7 @@ def read_plan(path: str, remedy: str = PLAN_ANEW) -> list[Shard]:
 
 
 def shard_ids(urls: Sequence[str]) -> list[str]:
-    """Return an id for each shard: its file name, with a hash of the URL if several share the name or it is too long.
+    """Return an id for each shard: its file name, with a hash of the URL if that is taken or too long.
 
     The id of a shard depends on the set of URLs, not on their order.
     """
@@ -73,6 +74,6 @@ def shard_ids(urls: Sequence[str]) -> list[str]:
     count = Counter(stems)
     ids = []
     for stem, url in zip(stems, urls, strict=True):
-        id_ = stem if stem and count[stem] == 1 else f"{stem}-{fingerprint(url)}"
+        id_ = stem if stem not in _TAKEN and count[stem] == 1 else f"{stem}-{fingerprint(url)}"
         ids.append(id_ if len(id_) <= _LONGEST else f"{stem[:_KEPT]}-{fingerprint(url)}")
     return ids
