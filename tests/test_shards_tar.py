@@ -7,6 +7,7 @@ import pytest
 from tars import THREE, opened, pairs, read_all, tar_bytes
 
 from capfilt.errors import ShardError
+from capfilt.shards.headers import header_sum
 from capfilt.shards.stored import index_bytes
 from capfilt.shards.tar import index_tar
 
@@ -301,6 +302,23 @@ def test_a_sparse_file_is_no_image_of_fewer_bytes(tmp_path, version):
     assert (first.key, first.status, first.text, shard.damage) == ("0", "not_a_file", "data", "")
     assert first.error == "0.jpg is sparse, and is not put together; pack it without --sparse"
     assert (second.key, second.status) == ("1", "ok")
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 3])
+def test_the_map_of_an_old_sparse_file_takes_blocks_before_its_data(tmp_path, blocks):
+    """As GNU tar writes it by itself; four holes are in the header."""
+    info = tarfile.TarInfo("0.jpg")
+    info.type, info.size = tarfile.GNUTYPE_SPARSE, 4
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[482] = blocks > 0
+    header[148:156] = b"%06o\0 " % header_sum(bytes(header))
+    rows = b"".join(b"7" * 504 + bytes([n < blocks]) + bytes(7) for n in range(1, blocks + 1))
+
+    _, second = read_all(
+        shard := opened(tmp_path, header + rows + tar_bytes(("0.jpg", b"data"), ("1.jpg", b"x"))[512:])
+    )
+
+    assert (second.key, second.image, shard.damage) == ("1", b"x", "")
 
 
 @pytest.mark.parametrize(("stated", "told"), [("9" * 14, "9" * 14), ("9" * 19, str(2**63 - 1))])

@@ -108,6 +108,7 @@ class _Walk:
             kind = "cut" if data + size > self.size else "file"
         if header.kind == b"S" or (kind == "file" and any(key.startswith(_SPARSE) for key in self.extended)):
             kind = "sparse"  # its holes are left out: the bytes that are there are not the file's
+            size += self._sparse_map(data) if header.kind == b"S" else 0
         elif kind not in ("file", "cut"):  # only files have data; a link may state the size of its target
             size = 0
         name = _decode(self.extended.get(_SPARSE + b"name", self.extended.get(b"path", header.name)))
@@ -118,6 +119,13 @@ class _Walk:
         self.members.append(member)
         self.extended = {}
         return size
+
+    def _sparse_map(self, data: int) -> int:
+        """Return the bytes of the blocks between the header of an old sparse file and its data: more of its holes."""
+        end, more = data, self._bytes(data - 30, 1)
+        while more.strip(b"\0"):
+            more, end = self._bytes(end + 504, 1), end + BLOCK
+        return end - data
 
     def _end(self, offset: int) -> int:
         """Return where the file goes on after an end mark at offset: its size, if only padding follows."""
