@@ -201,8 +201,11 @@ def _turn(image: Image.Image) -> _Turn:
 
 
 def _turned(pixels: np.ndarray, turn: _Turn) -> np.ndarray:
+    if turn == _Turn():
+        return pixels
     turned = pixels.transpose(1, 0, 2) if turn.swap else pixels
-    return np.ascontiguousarray(turned[:: -1 if turn.rows else 1, :: -1 if turn.columns else 1])
+    # ascontiguousarray would keep the negative stride of an axis of one pixel, which torch refuses
+    return turned[:: -1 if turn.rows else 1, :: -1 if turn.columns else 1].copy()
 
 
 @contextmanager

@@ -246,6 +246,17 @@ def test_every_orientation_is_applied_as_pillow_does(form, orientation):
     assert (found.width, found.height) == ((23, 37) if orientation > 4 else (37, 23))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1)])
+def test_a_turned_picture_of_one_pixel_can_be_resized(size, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+
+    found = decode(encoded(photo(*size), "JPEG", exif=exif), LIMITS)
+
+    assert resize(found.pixels, 8).shape == (3, 8, 8)
+
+
 def test_an_adobe_cmyk_jpeg_keeps_its_colours():
     data = encoded(photo().convert("CMYK"), "JPEG", quality=100, subsampling=0)
 
