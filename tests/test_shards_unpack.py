@@ -1,6 +1,5 @@
 import gzip
 import zlib
-from pathlib import Path
 
 import pytest
 from tars import THREE, opened, pairs, read_all, tar_bytes
@@ -73,10 +72,11 @@ def test_a_gzip_that_holds_no_tar_is_refused(tmp_path):
         opened(tmp_path, gzip.compress(b"\xff\xd8 a picture" * 100))
 
 
-def test_the_unpacked_copy_goes_with_the_shard(tmp_path):
-    shard = opened(tmp_path, gzip.compress(tar_bytes(*THREE)))
-    copy = shard._open().name
-    del shard
+def test_the_unpacked_copy_is_in_no_folder(tmp_path, monkeypatch):
+    """A worker that is killed could not remove it."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
 
-    with pytest.raises(FileNotFoundError):
-        Path(copy).read_bytes()
+    shard = opened(tmp_path, gzip.compress(tar_bytes(*THREE)))
+
+    assert (pairs(shard), list((tmp_path / "scratch").iterdir())) == (WHOLE, [])

@@ -1,11 +1,14 @@
 """Unpack a gzip-compressed shard, since a compressed one cannot be read at an offset."""
 
+import os
 import tempfile
+import weakref
 import zlib
 from contextlib import suppress
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from capfilt.storage import open_input
+from capfilt.storage.ranges import RangedFile
 
 _CHUNK = 1 << 20
 _GZIP = zlib.MAX_WBITS | 16  # tells zlib to expect a gzip header
@@ -14,10 +17,11 @@ FREE = 64 << 20  # bytes that even the smallest file may unpack to
 
 
 class Unpacked:
-    """The unpacked bytes, in a temporary file that lives as long as this object."""
+    """The unpacked bytes, in a temporary file without a name: also a process that is killed leaves nothing behind."""
 
     def __init__(self, url: str) -> None:
-        self._file = tempfile.NamedTemporaryFile(prefix="capfilt-", suffix=".tar")  # noqa: SIM115 (lives with self)
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (lives with self)
+        weakref.finalize(self, self._file.close)
         self.size = 0
         with open_input(url) as packed:
             self.damage = self._fill(packed)
@@ -25,7 +29,10 @@ class Unpacked:
 
     def open(self) -> BinaryIO:
         """Open the unpacked bytes for reading."""
-        return open_input(self._file.name)
+        return cast(BinaryIO, RangedFile(self._fetch, self.size))
+
+    def _fetch(self, start: int, end: int) -> bytes:
+        return os.pread(self._file.fileno(), end - start, start)
 
     def _fill(self, packed: BinaryIO) -> str:
         """Unpack the gzip streams of a file one after another; return what is damaged, if anything."""
