@@ -147,6 +147,13 @@ def test_sides_disagree_when_one_alone_meets_the_thresholds(opened):
     assert sorted(card.key for card in found) == ["key1", "key5"]
 
 
+@pytest.mark.parametrize(("order", "positions"), [("best", [1, 5]), ("worst", [1, 5]), ("near", [5, 1])])
+def test_sides_that_disagree_are_ordered_by_the_scores_of_their_texts(opened, order, positions):
+    found = places(opened, disagree=True, where="shard = '00001' AND itm IS NOT NULL", order=order)
+
+    assert [position for _, position in found] == positions
+
+
 def test_a_condition_does_not_hide_the_other_side(opened):
     """The rejected web text of a sample is asked for, and its kept caption decides whether the two disagree."""
     found = places(opened, disagree=True, kept=False, source="web", where="shard = '00001'")

@@ -54,11 +54,13 @@ def pick(opened: OpenRun, asked: Pick, limit: int, seed: int = 0) -> list[Place]
     cuts = " ".join(f"WHEN '{source}' THEN {cut}::FLOAT" for source, cut in least_itm(opened.policy).items())
     found = f"(SELECT *, CASE source {cuts} END AS cut FROM outcomes) WHERE {texts or 'true'}"  # noqa: S608
     most = limit  # rows among which there are `limit` samples
-    if samples or (not texts and asked.order in ("random", "position")):
+    if asked.order in ("best", "worst", "near") or (texts and not samples):  # by the score of a text, or its conditions
+        inside = f"AND (shard, position) IN (SELECT (shard, position) FROM samples WHERE {samples})" if samples else ""  # noqa: S608
+        found = f"{found} {inside}"
+        most *= max(1, *opened.sql("SELECT coalesce(max(texts), 0) FROM samples").fetchall()[0])
+    else:
         inside = f"AND (shard, position) IN (SELECT (shard, position) FROM {found})" if texts else ""  # noqa: S608
         found = f"samples WHERE {samples or 'true'} {inside}"
-    else:
-        most *= max(1, *opened.sql("SELECT coalesce(max(texts), 0) FROM samples").fetchall()[0])
     query = f"SELECT shard, position FROM {found} ORDER BY {_BY[asked.order]}, shard, position LIMIT {most}"  # noqa: S608
     values: dict[str, object] = {"seed": seed if asked.order == "random" else None, "source": asked.source}
     values |= {"reasons": list(asked.reasons) or None, "key": asked.key}
