@@ -183,6 +183,7 @@ def verdicts(folder, policy: Policy) -> list[tuple[str, ...]]:
     [
         *({"mix": name} for name in ("web_else_synthetic", "best", "web_only", "synthetic_only", "weighted")),
         {"mix": "top_k", "top_k": 2, "drop_duplicates": False, "min_words": 2},
+        {"mix": "both", "web_itc": 0.0},  # one text fails it, beside the threshold of P(match) or alone
     ],
     ids=lambda rules: rules["mix"],
 )

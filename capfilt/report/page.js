@@ -63,18 +63,21 @@ function showCut(role, kept) {
 /** Show which texts of a card the thresholds keep: those over them, without repetitions, as the mix takes them. */
 function judge(card) {
   const texts = [...card.querySelectorAll(".text")];
-  const over = texts.filter(({ dataset }) => dataset.admitted === "1" && score(dataset) >= Math.fround(edges[at[dataset.source]]));
+  const reaches = ({ dataset }) => score(dataset) >= Math.fround(edges[at[dataset.source]]);
+  const over = texts.filter((text) => text.dataset.admitted === "1" && reaches(text));
   if (data.mix === "synthetic_only") over.sort((a, b) => isOwn(a) - isOwn(b)); // of equal texts it may take the caption
   const first = (text, n) => !data.dropDuplicates || over.findIndex((other) => other.dataset.same === text.dataset.same) === n;
   const distinct = over.filter(first);
   const kept = new Set(mixed(distinct, card.dataset.drawn === "own"));
   for (const text of texts) {
-    const found = kept.has(text) ? "" : distinct.includes(text) ? "mix" : over.includes(text) ? "duplicate" : "low_itm";
-    decide(text, kept.has(text), text.dataset.admitted === "1" ? found : text.dataset.reason);
+    const failed = over.includes(text) ? "duplicate" : reaches(text) ? "low_itc" : "low_itm";
+    const found = kept.has(text) ? "" : distinct.includes(text) ? "mix" : failed;
+    decide(text, kept.has(text), unmoved.includes(text.dataset.reason) ? text.dataset.reason : found);
     text.classList.toggle("changed", kept.has(text) !== (text.dataset.kept === "1"));
   }
 }
 
+const unmoved = ["not_scored", "too_short", "too_long"]; // the rules before the thresholds, whatever these are
 const score = (dataset) => Math.fround(dataset.itm);
 const isOwn = (text) => text.dataset.source === "own";
 
