@@ -110,12 +110,14 @@ def test_an_override_that_yaml_would_cut_at_a_comment_is_refused(file, override)
     assert load(BootstrapConfig, file(needed()), ['run="s3://b/a #1"']).run == "s3://b/a #1"
 
 
-def test_a_single_value_where_a_list_is_wanted_is_told_as_one(file):
+@pytest.mark.parametrize(("value", "listed"), [("data/1.tar", "[data/1.tar]"), ("{0..9}.tar", "['{0..9}.tar']")])
+def test_a_single_value_where_a_list_is_wanted_is_told_as_one(file, value, listed):
     with pytest.raises(ConfigError) as told:
-        load(BootstrapConfig, file(needed()), ["input=data/1.tar"])
+        load(BootstrapConfig, file(needed()), [f"input='{value}'"])
     assert str(told.value).endswith(
-        "job.yaml: input: input should be a valid list (found 'data/1.tar'); write it as [data/1.tar]"
+        f"job.yaml: input: input should be a valid list (found '{value}'); write it as {listed}"
     )
+    assert load(BootstrapConfig, file(needed()), [f"input={listed}"]).input == [value]
 
 
 def test_an_empty_list_is_told(file):

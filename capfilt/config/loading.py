@@ -164,10 +164,18 @@ def _explain(kind: type[Config], problem: ErrorDetails) -> str:
         return f"{key}: is missing{meaning}"
     if problem["type"] != "extra_forbidden":
         found = f" (found {_shown(problem['input'])})"
-        one = problem["type"] == "list_type" and isinstance(problem["input"], str) and len(problem["input"]) <= _SHOWN
-        found += f"; write it as [{redact(problem['input'])}]" if one else ""
+        if problem["type"] == "list_type" and isinstance(problem["input"], str):
+            found += _as_list(problem["input"])
         return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}{found}"
     return f"{key}: unknown key; {_remedy(kind, problem)}"
+
+
+def _as_list(text: str) -> str:
+    """Return how a text is written as a list of one, in which a range such as {00..12}.tar needs quotes."""
+    if len(text) > _SHOWN or not text.isprintable():
+        return ""
+    listed = yaml.safe_dump([text], default_flow_style=True, allow_unicode=True, width=2 * _SHOWN)
+    return f"; write it as {redact(listed.strip())}"
 
 
 def _remedy(kind: type[Config], problem: ErrorDetails) -> str:
