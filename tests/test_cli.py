@@ -262,7 +262,7 @@ def test_the_installed_command_runs():
 @pytest.mark.parametrize(
     "command", ["scan --sample", "stats --share", "inspect --share", "report --megabytes", "calibrate --error"]
 )
-@pytest.mark.parametrize("value", ["nan", "-1", "-1e-320", "inf"])
+@pytest.mark.parametrize("value", ["nan", "-1", "-1e-320", "inf", "1e308"])
 def test_a_number_that_says_no_share_is_a_wrong_command_line(command, value):
     name, option = command.split()
     result = CliRunner().invoke(cli, [name, "runs/cc12m", f"{option}={value}"])

@@ -224,6 +224,21 @@ def test_contradicting_filters_are_a_wrong_command_line(root):
     assert CliRunner().invoke(cli, ["inspect", root, "--kept", "--rejected"]).exit_code == 2
 
 
+def test_a_key_that_is_no_text_is_a_wrong_command_line(root):
+    result = CliRunner().invoke(cli, ["inspect", root, "--key", os.fsdecode(b"\xff")])
+
+    assert (result.exit_code, "--key and --reason take UTF-8" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize("options", [["--limit", "9" * 40], ["--limit", str(2**63 - 1), "--sort", "best"]])
+def test_a_number_that_the_engine_does_not_have_is_none_too_large(root, options):
+    shown = inspect(root, "--json", *options)
+    seeded = inspect(root, "--json", "--seed", "9" * 40, *options)
+
+    assert sorted(shown.splitlines()) == sorted(seeded.splitlines())
+    assert len(shown.splitlines()) == 24
+
+
 @pytest.mark.parametrize("given", [["--kept"], ["--rejected"], ["--near-cut"], ["--disagree"], ["--source", "web"]])
 def test_a_failed_sample_has_no_text_to_ask_for(root, given):
     result = CliRunner().invoke(cli, ["inspect", root, "--failed", *given])

@@ -89,7 +89,7 @@ def inspect(
 @_seed
 @click.option(
     "--megabytes",
-    type=Finite(0),
+    type=Finite(0, 1e9),
     default=8.0,
     show_default=True,
     help="Most megabytes of images; those that do not fit are left out.",
@@ -151,6 +151,9 @@ def _asked(kept: bool, rejected: bool, disagree: bool, order: "Order | None", **
     given = [name for name, value in about_texts.items() if value]
     if filters["failed"] and given:
         raise click.UsageError(f"--failed and {given[0]} exclude each other: a sample that was not scored has no texts")
+    words = "".join([filters["key"] or "", *filters["reasons"]])
+    if words.encode(errors="ignore").decode() != words:  # bytes of the shell's that are no text
+        raise click.UsageError("--key and --reason take UTF-8, as all keys and reasons are")
     chosen = kept if kept or rejected else None
     return Pick(chosen, disagree=disagree, order=order or ("disagreement" if disagree else "random"), **filters)
 

@@ -62,7 +62,7 @@ def stats(
         raise click.UsageError("--json and --csv exclude each other")
     from capfilt.query import open_run
 
-    languages = any(re.search(r"\blanguage\b", text) for text in (*by, where or ""))
+    languages = any(re.search(r"(?i)\blanguage\b", text) for text in (*by, where or ""))
     with open_run(run, policy, unfinished=unfinished, share=share, languages=languages) as opened:
         say_share(opened)
         say_nothing(opened)

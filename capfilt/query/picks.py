@@ -15,6 +15,8 @@ from capfilt.query.where import filtered, query_errors
 NEAR = 0.05
 """A text is near the cut if its P(match) differs from it by no more than this."""
 
+_MOST = 2**63 - 1  # of DuckDB's LIMIT
+
 Order = Literal["random", "position", "best", "worst", "near", "disagreement"]
 
 _BY = {
@@ -61,8 +63,9 @@ def pick(opened: OpenRun, asked: Pick, limit: int, seed: int = 0) -> list[Place]
     else:
         inside = f"AND (shard, position) IN (SELECT (shard, position) FROM {found})" if texts else ""  # noqa: S608
         found = f"samples WHERE {samples or 'true'} {inside}"
-    query = f"SELECT shard, position FROM {found} ORDER BY {_BY[asked.order]}, shard, position LIMIT {most}"  # noqa: S608
-    values: dict[str, object] = {"seed": seed if asked.order == "random" else None, "source": asked.source}
+    order = f"{_BY[asked.order]}, shard, position LIMIT {min(most, _MOST)}"
+    query = f"SELECT shard, position FROM {found} ORDER BY {order}"  # noqa: S608
+    values: dict[str, object] = {"seed": str(seed) if asked.order == "random" else None, "source": asked.source}
     values |= {"reasons": list(asked.reasons) or None, "key": asked.key}
     used = {name: value for name, value in values.items() if value is not None}  # DuckDB refuses one too many
     with query_errors(asked.where, opened.outcomes.columns):
