@@ -1,6 +1,7 @@
 """What is not a checkpoint's file is refused by its name."""
 
 import errno
+import math
 import zipfile
 from zipfile import ZIP_DEFLATED
 
@@ -36,6 +37,13 @@ def test_anything_but_tensors_is_refused(tmp_path, value, message):
     torch.save(value, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=f"x.pth: {message}"):
         load_tensors(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_tensor_that_is_not_finite_is_told_by_its_name(tmp_path, value):
+    save_file({"a": torch.ones(9), "b": torch.tensor([0, value, 1]).half()}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: b holds numbers that are not finite; fetch"):
+        load_tensors(tmp_path / "x.safetensors")
 
 
 def test_a_disk_that_does_not_answer_is_no_damage(tmp_path, monkeypatch):
