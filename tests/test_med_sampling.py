@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from capfilt.config import Sampling
+from capfilt.config.evaluation import CaptioningSettings
 from capfilt.med.sampling import BANNED, ban, draw, nucleus, penalise, uniforms
 
 
@@ -19,11 +20,12 @@ def scores() -> Tensor:
     return torch.randn(6, 40, generator=torch.Generator().manual_seed(0)) * 2
 
 
+@pytest.mark.parametrize("settings", [Sampling, CaptioningSettings])
 @pytest.mark.parametrize("key", ["temperature", "repetition_penalty"])
 @pytest.mark.parametrize("value", [0, -1, 1e-38, math.inf, math.nan])
-def test_numbers_that_leave_float32_are_refused(key, value):
+def test_numbers_that_leave_float32_are_refused(settings, key, value):
     with pytest.raises(ValidationError, match=key):
-        Sampling(**{key: value})
+        settings(**{key: value})
 
 
 def kept(scores: Tensor, top_k: int, top_p: float) -> list[set[int]]:
