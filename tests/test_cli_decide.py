@@ -48,6 +48,18 @@ def test_recut_writes_clean_shards_beside_the_others(run):
     assert "every sample is accounted for" in capfilt("verify", run).output
 
 
+def test_the_difference_is_there_even_if_its_shards_are_not_all_written(tmp_path):
+    run = new_run(tmp_path, [SHARD, Shard("00001", "in/00001.tar", 1000, "d16e57", 1)])
+    complete(run, SHARD, [record(n) for n in range(SHARD.samples)], [web(0, 0.9)])
+
+    dry = capfilt("recut", run.root, "--set", "web_itm=0.95", "--dry-run", "--json")
+    assert (dry.exit_code, json.loads(dry.stdout)["sources"]["web"]["lost"]) == (1, 1)
+    assert "in/00001.tar: its ledger is not complete; bootstrap again" in json.loads(dry.stdout)["problems"]
+
+    real = capfilt("recut", run.root, "--set", "web_itm=0.95", "--json")
+    assert (real.exit_code, json.loads(real.stdout)["written"]) == (3, None)
+
+
 def test_recut_compares_with_another_policy(run, tmp_path):
     (tmp_path / "all.yaml").write_text("name: all\nweb_itm: 0\nsynthetic_itm: 0\n")
 

@@ -55,10 +55,15 @@ def recut(
     found = difference(opened, before, after, examples, seed)
     if not as_json:
         click.echo(render_difference(found))
-    written, problems = _export(run, after, workers, dry_run)
-    if as_json:
-        click.echo(json_text(found.to_json() | {"written": None if dry_run else written}))
-    else:
+    written = ""
+    problems: list[str] = []
+    try:
+        written, problems = _export(run, after, workers, dry_run)
+    finally:  # the difference is found even if not all of it can be written
+        if as_json:
+            done = None if dry_run else written or None
+            click.echo(json_text(found.to_json() | {"written": done, "problems": problems}))
+    if not as_json:
         click.echo(f"\n{written}")
     sys.exit(1 if problems else 0)
 
