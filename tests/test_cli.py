@@ -172,7 +172,9 @@ cli()
 """
 
 
-@pytest.mark.parametrize(("numbers", "code"), [([signal.SIGTERM], 143), ([signal.SIGINT, signal.SIGINT], 1)])
+@pytest.mark.parametrize(
+    ("numbers", "code"), [([signal.SIGTERM], 143), ([signal.SIGHUP], 129), ([signal.SIGINT, signal.SIGINT], 1)]
+)
 def test_a_job_that_is_ended_at_once_says_how_it_goes_on(root, numbers, code):
     command = [sys.executable, "-c", WAITING, "bootstrap", f"{root}/job.yaml", "--local"]
     job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -157,6 +157,20 @@ def test_published_files_obey_the_umask(tmp_path):
     assert Path(tmp_path, "file").stat().st_mode == Path(tmp_path, "plain").stat().st_mode
 
 
+def test_a_signal_while_a_file_is_begun_leaves_none(tmp_path, monkeypatch):
+    touch = Path.touch
+
+    def touched(path: Path) -> None:
+        touch(path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "touch", touched)
+    with pytest.raises(KeyboardInterrupt):
+        storage.publish(f"{tmp_path}/file", b"")
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def save_weights(path):
     with storage.staged(path) as partial:
         save_file({"w": torch.zeros(1 << 16)}, partial)

@@ -1,9 +1,11 @@
 """A training run's folder: settings that bind and settings that do not, states that survive, on any storage."""
 
+import signal
 from contextlib import AbstractContextManager
+from io import BytesIO
 from pathlib import Path
 from shutil import rmtree
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -246,6 +248,24 @@ class TestStates:
         with pytest.raises(Killed):
             run.save(state(20))
         assert run.restore()["step"] == 10
+
+    def test_a_signal_while_one_is_written_is_not_taken_for_an_error_of_torch(self, lesson, monkeypatch):
+        """Raised in a call of torch's, it comes out as an error of torch, or ends the process."""
+
+        class Signalling(BytesIO):
+            writes = 0
+
+            def write(self, data: Any) -> int:
+                self.writes += 1
+                if self.writes == 2:
+                    signal.raise_signal(signal.SIGINT)
+                return super().write(data)
+
+        run = TrainingRun(lesson.output, lesson)
+        monkeypatch.setattr(Path, "open", lambda *_: Signalling())
+        with pytest.raises(KeyboardInterrupt):
+            run.save(state(10))
+        assert list(Path(run.folder, "states").iterdir()) == []
 
     def test_what_a_kill_left_half_written_goes_before_the_next_is_written(self, lesson):
         run = TrainingRun(lesson.output, lesson)

@@ -50,7 +50,7 @@ class _Group(click.Group):
             say_error(_ENDED)
             ctx.exit(1)
         except SystemExit as end:
-            if end.code == 128 + signal.SIGTERM and ctx.invoked_subcommand in _RESUMED:
+            if end.code in (128 + signal.SIGHUP, 128 + signal.SIGTERM) and ctx.invoked_subcommand in _RESUMED:
                 say_error(_ENDED)
             raise
         except (CapfiltError, OSError) as error:

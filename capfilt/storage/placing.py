@@ -6,11 +6,11 @@ from pathlib import Path
 
 def mode_of_new(path: Path) -> int:
     """Return the mode that a new file gets at a path; os.umask could tell only by changing it for all threads."""
-    path.touch()
     try:
+        path.touch()
         return path.stat().st_mode
     finally:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def place(partial: Path, path: Path, mode: int) -> None:

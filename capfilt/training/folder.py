@@ -23,6 +23,7 @@ from typing import Any, cast
 
 import torch
 
+from capfilt.background import map_in_threads
 from capfilt.config import Config, dump, loads
 from capfilt.config.data import DataSettings
 from capfilt.config.training import FREE
@@ -133,8 +134,9 @@ class TrainingRun:
         sweep(self._states)  # a half-written state of a killed run takes as much room
         newest = f"{state['step']:09d}.pt"
         # To a file that Python opened: errors of files that torch opens have no errno, by which a full disk is known.
+        # In another thread: torch, which calls that file's write, makes an error of its own of a signal in the middle.
         with staged(join(self._states, newest)) as partial, partial.open("wb") as file:
-            torch.save(state, file)
+            map_in_threads(lambda opened: torch.save(state, opened), [file])
         names = self._saved
         kept = [name for name in names if name <= newest][-KEPT:]
         for name in names:
