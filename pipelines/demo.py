@@ -106,14 +106,17 @@ def _tell(say: Callable[[str], None], started: float, text: str) -> None:
 
 
 def _write_worlds(config: DemoConfig, root: Path) -> None:
-    """Write the shards and the tokenizer's vocabulary; the same arguments give the same bytes."""
+    """Write the shards and the tokenizer's vocabulary; the same arguments give the same bytes.
+
+    A split whose last shard is not finished is written again, since an earlier start was killed meanwhile.
+    """
     for split, samples, rates in (
         ("human", config.human_samples, None),
         ("web", config.web_samples, NoiseRates()),
         ("unseen", config.unseen_samples, NoiseRates()),
     ):
         world = World(config.seed, split, rates, config.model.image_size)
-        if not (root / split).exists():
+        if not (root / split / f"{(samples - 1) // SHARD:05d}_stats.json").exists():
             write_world(root / split, world, samples, SHARD)
     (root / "vocab.txt").write_text("\n".join([*SPECIAL, *vocabulary()]) + "\n", encoding="utf-8")
 

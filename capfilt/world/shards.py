@@ -1,8 +1,8 @@
 """The demo world as shards in img2dataset's layout, which users' shards have too.
 
 A shard is NNNNN.tar with KEY.jpg, KEY.txt and KEY.json, a sidecar NNNNN.parquet with a row for each
-attempted sample, and NNNNN_stats.json. One download in fifty "failed": such a sample has a row and no
-members. No file holds a time, so the same arguments give the same bytes.
+attempted sample, and NNNNN_stats.json, which is written last and atomically. One download in fifty "failed":
+such a sample has a row and no members. No file holds a time, so the same arguments give the same bytes.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from capfilt.shards import write_tar
+from capfilt.storage import publish
 from capfilt.world.captions import true_captions
 from capfilt.world.noise import NoiseRates, web_text
 from capfilt.world.render import encode, render
@@ -86,7 +87,7 @@ def _write_shard(folder: Path, world: World, shard: int, indices: range) -> Path
     tar = folder / f"{shard:05d}.tar"
     write_tar(tar, members)
     pq.write_table(pa.Table.from_pylist(rows, _SIDECAR), folder / f"{shard:05d}.parquet")
-    (folder / f"{shard:05d}_stats.json").write_text(json.dumps(_stats(rows), indent=4))
+    publish(str(folder / f"{shard:05d}_stats.json"), json.dumps(_stats(rows), indent=4).encode())
     return tar
 
 
