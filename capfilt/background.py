@@ -17,12 +17,13 @@ def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
     """Run work in a thread for the length of the block; at the end its event is set, and the block waits for it."""
     done = threading.Event()
     thread = threading.Thread(target=work, args=(done,), daemon=True)
-    thread.start()
     try:
+        thread.start()  # a signal may end the block while this waits for the thread
         yield
     finally:
         done.set()
-        thread.join()
+        if thread.is_alive():
+            thread.join()
 
 
 def map_in_threads(call: Callable[[T], U], items: Iterable[T]) -> list[U]:

@@ -23,6 +23,23 @@ def test_work_in_the_background_ends_with_the_job_however_it_ends(error):
     assert ended.is_set()
 
 
+@pytest.mark.parametrize("begins", [True, False])
+def test_it_ends_too_if_a_signal_comes_while_it_begins(monkeypatch, begins):
+    threads, start = [], threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        threads.append(thread)
+        if begins:
+            start(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(threading.Thread, "start", interrupted)
+        with in_background(lambda done: done.wait()):
+            pass
+    assert not threads[0].is_alive()
+
+
 def test_calls_wait_together_and_their_results_keep_the_order():
     together = threading.Barrier(3, timeout=60)
 

@@ -105,6 +105,20 @@ def test_an_error_in_the_job_gives_the_lease_up_too(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_signal_right_behind_the_file_gives_the_lease_up_too(tmp_path, monkeypatch):
+    publish = leases.storage.publish
+
+    def published(path: str, data: bytes) -> None:
+        publish(path, data)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(leases.storage, "publish", published)
+    with pytest.raises(KeyboardInterrupt), hold_lease(str(tmp_path)):
+        pass
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dead_process_of_this_machine_is_succeeded_at_once(abandoned):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()

@@ -89,6 +89,10 @@ class Lease:
             return False
         return found is None or found.id == self._owner.id
 
+    def take(self) -> None:
+        """Write the lease, whoever holds it."""
+        storage.publish(self._path, json.dumps(asdict(self._owner)).encode() + b"\n")
+
     def renew(self) -> None:
         """Record that this driver is still at work, unless another has taken the lease."""
         found = _read(self._path)
@@ -96,7 +100,7 @@ class Lease:
             self._usurper = found
         else:
             self._owner = replace(self._owner, renewed=time.time())
-            storage.publish(self._path, json.dumps(asdict(self._owner)).encode() + b"\n")
+            self.take()
 
     def give_up(self) -> None:
         """Remove the lease if it is this driver's own; if it cannot be removed, it will expire."""
@@ -128,12 +132,12 @@ def hold_lease(root: str, force: bool = False, lost: Callable[[], None] = lambda
         require_free(root)
     forget_stop(root)  # before the lease is written: from then on a request is meant for this driver
     owner = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid(), _processes(), now, now)
-    try:
-        storage.publish(path, json.dumps(asdict(owner)).encode() + b"\n")
-    except FileNotFoundError as error:  # of a folder that was to be made, such as one in /proc
-        raise RunError(f"{root}: cannot be made ({error.strerror}); write elsewhere") from None
     lease = Lease(path, owner)
-    try:
+    try:  # a signal may end the job as soon as the file is there
+        try:
+            lease.take()
+        except FileNotFoundError as error:  # of a folder that was to be made, such as one in /proc
+            raise RunError(f"{root}: cannot be made ({error.strerror}); write elsewhere") from None
         with in_background(partial(_keep, lease, lost)):
             try:
                 yield lease
