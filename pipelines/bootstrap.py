@@ -106,7 +106,6 @@ def _sweep(folder: Run, settings: ExportConfig | None) -> None:
     Exports sweep their clean folders themselves. So only the folder of this job's own export is swept, if it has one,
     and only while no other export is at work in it.
     """
-    storage.sweep(folder.root, deep=False)
     for path in ("plan", "ledger", "quarantine"):
         storage.sweep(storage.join(folder.root, path))
     if settings is not None and is_free(folder.exporting(settings)):

@@ -32,3 +32,17 @@ def test_a_request_from_before_is_not_heeded_and_the_lease_ends_with_an_error_to
     assert find_driver(root) is None
     with driving(root) as (_, stop):
         assert not stop.asked
+
+
+def test_files_in_the_making_that_a_dead_driver_left_in_the_folder_go(tmp_path):
+    left, inner, other = (tmp_path / name for name in (f".{'0' * 32}.partial", f"in/.{'0' * 32}.partial", ".notes"))
+    inner.parent.mkdir()
+    for file in (left, inner, other):
+        file.touch()
+
+    with driving(str(tmp_path), force=True):
+        assert left.exists()  # the driver that was displaced may be at it
+    with driving(str(tmp_path)):
+        assert not left.exists()
+    assert inner.exists()
+    assert other.exists()

@@ -1,9 +1,11 @@
 """The driver of a job: the only one in its folder, and ready to be stopped."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
-from capfilt.runs.lease import Lease, hold_lease
+from capfilt import storage
+from capfilt.runs.lease import Lease, hold_lease, swept
 from capfilt.runs.stop import UNITS, Stop, heed_stop
 from capfilt.signals import end_process, exit_on_sigterm
 
@@ -13,6 +15,8 @@ def driving(
     root: str, meaning: str = UNITS, stop: Stop | None = None, *, force: bool = False
 ) -> Iterator[tuple[Lease, Stop]]:
     """Be the only driver of a job within the block, and follow requests to stop; SIGTERM leaves no lease either.
+
+    Files in the making that dead drivers left in the folder itself are removed, unless another driver may be alive.
 
     Args:
         root: folder of the job.
@@ -26,6 +30,7 @@ def driving(
     with (
         exit_on_sigterm(),
         hold_lease(root, force, end_process) as lease,
+        nullcontext() if force else swept(lease, partial(storage.sweep, root, deep=False)),
         heed_stop(root, end_process, lambda: lease.is_held, meaning, stop) as stop,
     ):
         yield lease, stop
