@@ -21,7 +21,7 @@ from capfilt.errors import StoppedError
 from capfilt.models import build_models, checkpoint_hashes, describe_models
 from capfilt.rounds import Round, clean_of, rounds
 from capfilt.runs import find_run
-from capfilt.runs.lease import require_free
+from capfilt.runs.lease import find_driver, require_free
 from capfilt.runs.status import Board, keep_status
 from capfilt.runs.stop import Stop
 from capfilt.storage import absolute, exists, join
@@ -129,7 +129,8 @@ def _training(name: str, config: C, work: Callable[[C, Stop], str], dry_run: Cal
 
 
 def _bootstrap(job: BootstrapConfig, stop: Stop) -> str:
-    if _is_bootstrapped(job):  # the job itself would start Ray and need its inputs to find out
+    # the job itself would start Ray and need its inputs to find out, but ends what a driver left that died at its end
+    if _is_bootstrapped(job) and find_driver(absolute(job.run)) is None:
         return f"{job.run}: is done"
     return bootstrap.run(job, build_models, checkpoint_hashes(job), stop)
 

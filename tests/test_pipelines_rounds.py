@@ -30,6 +30,7 @@ from capfilt.med.tokenizer import SPECIAL
 from capfilt.rounds import rounds
 from capfilt.runs import load_run
 from capfilt.runs.lease import find_driver, hold_lease
+from capfilt.runs.status import keep_status
 from capfilt.runs.stop import request_stop
 from capfilt.verify import verify
 from capfilt.world.noise import NoiseRates
@@ -107,8 +108,17 @@ def test_each_round_starts_from_the_model_of_the_one_before(loop, tmp_path):
     ]
     assert [line.split()[0] for line in shown[3:]] == ["steps", "losses"]
 
+    bootstrapped = Path("tiny rounds/round-0/bootstrap")
+    with hold_lease(str(bootstrapped)), keep_status(str(bootstrapped)):
+        kept = {name: (bootstrapped / name).read_bytes() for name in ("lease.json", "status.json")}
+    for name, data in kept.items():  # as a driver leaves them that dies when all is done
+        (bootstrapped / name).write_bytes(re.sub(rb'"renewed": [\d.]+', b'"renewed": 0', data))
+    assert "died" in capfilt("status", str(bootstrapped)).output
+
     both = command(loop, place)
     assert both.exit_code == 0, both.output
+    assert capfilt("status", str(bootstrapped)).output.splitlines()[0].endswith("/bootstrap: done")
+    assert find_driver(str(bootstrapped)) is None
     assert "next: capfilt compare 'tiny rounds/round-0/bootstrap' 'tiny rounds/round-1/bootstrap'" in both.output
     assert tree(Path("tiny rounds/round-0/captioner")) == before  # what is done is not done again
 
