@@ -58,7 +58,9 @@ def wait_for(condition: Callable[[], object]) -> None:
 class TestWorkers:
     def test_a_killed_worker_costs_the_steps_since_the_last_state_and_nothing_else(self, lesson, capfd):
         """Losses, weights, queues and copies: both ranks draw their dropout and negatives anew."""
+        on_interrupt = signal.getsignal(signal.SIGINT)
         hurt = together(lesson.model_copy(update={"dies_at": 17}))
+        assert signal.getsignal(signal.SIGINT) is on_interrupt
         assert Path(lesson.output).with_name("killed").exists()
         assert "goes on from the state of step 10, since" in capfd.readouterr().err
         assert hurt.finished

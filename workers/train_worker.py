@@ -93,6 +93,8 @@ def _attempt(work: Callable[[], None], run: TrainingRun, cluster: TrainingCluste
         ),
         run_config=_notes(run),
     )
+    # Ray Train's own handler of Ctrl-C exits without a word, and stays when the training is over.
+    trainer._register_sigint_handler = lambda controller: None
     try:
         trainer.fit()
     except WorkerGroupError as error:
