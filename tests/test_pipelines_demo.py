@@ -45,24 +45,20 @@ def test_the_demo_runs_to_its_end_and_again_from_there(tmp_path, monkeypatch):
     assert refused.output.endswith("; remove demo/runs/web, and run the demo again\n")
 
 
-def test_a_split_whose_rendering_was_killed_is_rendered_again(tmp_path, monkeypatch):
+def test_a_split_whose_rendering_was_interrupted_is_rendered_again(tmp_path, monkeypatch):
     """Else all models would be trained on the shards that were there by chance."""
 
-    class Killed(BaseException):
-        pass
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
 
-    def begin(*_: object) -> None:
-        raise Killed
-
-    monkeypatch.setattr(demo.pretrain, "run", begin)
-    config = load(DemoConfig, TINY, [f"output={tmp_path / 'demo'}", "human_samples=1001"])
+    monkeypatch.setattr(demo.pretrain, "run", interrupt)
+    words = ["demo", str(TINY), "--set", f"output={tmp_path / 'demo'}", "--set", "human_samples=1001"]
     with monkeypatch.context() as patch:
-        patch.setattr("capfilt.world.shards.pq.write_table", begin)  # of the first shard, whose tar is there
-        with pytest.raises(Killed):
-            demo.run(config, print)
-    with pytest.raises(Killed):
-        demo.run(config, print)
+        patch.setattr("capfilt.world.shards.pq.write_table", interrupt)  # of the first shard, whose tar is there
+        told = CliRunner().invoke(cli, words)
+    CliRunner().invoke(cli, words)
 
+    assert (told.exit_code, told.output.splitlines()[-1]) == (1, "ended at once; run the same again to go on")
     names = {file.name for file in (tmp_path / "demo/human").iterdir()}
     assert names == {f"{shard:05d}{end}" for shard in range(3) for end in (".parquet", ".tar", "_stats.json")}
 

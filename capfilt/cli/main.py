@@ -33,7 +33,7 @@ from capfilt.logs import STYLES, Style, configure, say_error
 from capfilt.retries import may_pass
 from capfilt.signals import exit_on_sigterm
 
-_RESUMED = ("bootstrap", "export", "finetune", "pretrain", "recut", "rounds")
+_RESUMED = ("bootstrap", "demo", "export", "finetune", "pretrain", "recut", "rounds")
 _ENDED = "ended at once; run the same again to go on"
 
 
