@@ -167,6 +167,7 @@ def wait(*_):
         time.sleep(0.1)  # signal.pause() would miss a signal that comes right before it
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and under nohup
 bootstrap.plan_shards = wait
 cli()
 """

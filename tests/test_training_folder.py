@@ -249,6 +249,7 @@ class TestStates:
             run.save(state(20))
         assert run.restore()["step"] == 10
 
+    @pytest.mark.usefixtures("in_front")
     def test_a_signal_while_one_is_written_is_not_taken_for_an_error_of_torch(self, lesson, monkeypatch):
         """Raised in a call of torch's, it comes out as an error of torch, or ends the process."""
 
