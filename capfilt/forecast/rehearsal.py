@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -204,11 +204,10 @@ def _folder(keep: Path | None) -> Iterator[str]:
     keep.mkdir(parents=True, exist_ok=True)
     if any(keep.iterdir()):
         raise ConfigError(f"{keep}: is not empty; name a new or empty folder to keep the rehearsal in")
-    try:
+    with ExitStack() as unless_done:
+        unless_done.callback(shutil.rmtree, keep, ignore_errors=True)
         yield str(keep.absolute())
-    except BaseException:
-        shutil.rmtree(keep, ignore_errors=True)
-        raise
+        unless_done.pop_all()
 
 
 @contextmanager

@@ -39,8 +39,21 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
         CheckpointError: the file is missing or damaged, or holds something else or numbers that are not finite.
         OSError: its disk does not answer now, but may later.
     """
+    state = _read(file)
+    state = state.get("model", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(_is_weight(*item) for item in state.items()):
+        raise CheckpointError(f"{file}: holds no state dict; a BLIP .pth has one, under the key model")
+    for name, tensor in state.items():
+        # A sum shows any of them, in a tenth of the time of isfinite on each number.
+        if not (on_meta() or tensor.sum(dtype=torch.float32).isfinite()):
+            raise CheckpointError(f"{file}: {name} holds numbers that are not finite; fetch or train it again")
+    return state
+
+
+def _read(file: Path) -> object:
+    """Return what a file of tensors holds, or raise as load_tensors does if it cannot be read as one."""
     try:
-        state = _load_safetensors(file) if file.suffix == ".safetensors" else _load_pth(file)
+        return _load_safetensors(file) if file.suffix == ".safetensors" else _load_pth(file)
     except FileNotFoundError:
         if any(file.parent.glob("*.index.json")):
             remedy = "save it by save_pretrained(..., max_shard_size='100GB')"
@@ -56,14 +69,6 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{file}: cannot be read as tensors ({reason}); fetch it again") from None
-    state = state.get("model", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(_is_weight(*item) for item in state.items()):
-        raise CheckpointError(f"{file}: holds no state dict; a BLIP .pth has one, under the key model")
-    for name, tensor in state.items():
-        # A sum shows any of them, in a tenth of the time of isfinite on each number.
-        if not (on_meta() or tensor.sum(dtype=torch.float32).isfinite()):
-            raise CheckpointError(f"{file}: {name} holds numbers that are not finite; fetch or train it again")
-    return state
 
 
 def _load_pth(file: Path) -> object:

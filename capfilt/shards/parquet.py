@@ -53,7 +53,7 @@ class ParquetShard:
         lists = [name for name, kind in columns.items() if _is_list(kind) and _holds_text(kind.value_type)]
         self._key = _first(_KEYS, columns)
         self._text = _first(_TEXTS, texts)
-        self._several = "" if self._text else _first(_TEXTS, lists)
+        self._several = None if self._text else _first(_TEXTS, lists)
         self._json = _first(_JSONS, [name for name in columns if name in texts or pa.types.is_struct(columns[name])])
 
     def read(self, lo: int, hi: int) -> Iterator[Sample]:
@@ -98,7 +98,7 @@ class ParquetShard:
         For the same reason, a value of another column that Python cannot hold is replaced by its error.
         """
         columns = {name: batch.column(name) for name in batch.schema.names}
-        if self._text:
+        if self._text is not None:
             columns[self._text] = columns[self._text].cast(pa.large_binary())
         lists = [_values(column) for column in columns.values()]
         return [dict(zip(columns, values, strict=True)) for values in zip(*lists, strict=True)]
@@ -108,19 +108,23 @@ class ParquetShard:
         row |= dict.fromkeys(faults)
         images = {name: row.pop(name) for name in self._images}
         column = next((name for name, cell in images.items() if _encoded(cell)), self._images[0])
-        text = row.pop(self._text) if self._text else None
-        if self._several:  # as in a list, the first is the sample's text; training finds all under this key
+        text = _take(row, self._text)
+        if self._several is not None:  # as in a list, the first is the sample's text; training finds all under this key
             row["captions"] = captions = [each for each in row.pop(self._several) or () if each is not None]
             text = captions[0].encode("utf-8") if captions else None
-        key = row[self._key] if self._key else None
+        key = None if self._key is None else row[self._key]
         status, error = _status(column, images[column], row)
         dropped = (f"{name} cannot be read and is dropped ({type(fault).__name__})" for name, fault in faults.items())
         error = "; ".join(filter(None, [error, *dropped]))
         usable = _encoded(images[column]) or b"" if status == "ok" else b""
         sample = Sample(position, str(position if key is None else key), usable, text="", status=status, error=error)
-        # a string, or fields, as HF's copies of WebDatasets have them
-        own = row.pop(self._json) if self._json else None
+        own = _take(row, self._json)  # a string, or fields, as HF's copies of WebDatasets have them
         return describe(sample, text, own.encode("utf-8") if isinstance(own, str) else to_json({**(own or {}), **row}))
+
+
+def _take(row: Row, column: str | None) -> Any:
+    """Take the value of a column out of a row; None if there is no such column."""
+    return None if column is None else row.pop(column)
 
 
 def _status(column: str, cell: object, row: Row) -> tuple[str, str]:
@@ -141,9 +145,9 @@ def _encoded(value: object) -> bytes | None:
     return value if isinstance(value, bytes) else None
 
 
-def _first(names: Iterable[str], columns: Collection[str]) -> str:
-    """Return the first of some names that is a column; empty if none is."""
-    return next((name for name in names if name in columns), "")
+def _first(names: Iterable[str], columns: Collection[str]) -> str | None:
+    """Return the first of some names that is a column; None if none is. A column's name may be empty."""
+    return next((name for name in names if name in columns), None)
 
 
 def _no_images(url: str, columns: Mapping[str, pa.DataType], others: Collection[str]) -> str:
