@@ -4,12 +4,15 @@
 and a run refuses to go on with other values. All other keys may change between two starts.
 """
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from capfilt.config.cluster import Address, Cluster
 from capfilt.config.schema import Config
+
+Divisor = Annotated[float, Field(ge=1e-6, allow_inf_nan=False)]
+"""What logits are divided by. Below a millionth quotients leave float32, and no token is the likeliest."""
 
 
 class ImageLimits(Config):
@@ -41,11 +44,8 @@ class Sampling(Config):
     captions: int = Field(1, gt=0, le=1000, description="captions for each image; greedy and beam give one")
     top_k: NonNegativeInt = Field(50, description="keep the k likeliest tokens before the nucleus; 0 keeps all")
     top_p: float = Field(0.9, gt=0, le=1, description="minimum probability mass of the nucleus")
-    # Below a millionth quotients leave float32, and no token is the likeliest.
-    temperature: float = Field(1.0, ge=1e-6, allow_inf_nan=False, description="divides the logits before the draw")
-    repetition_penalty: float = Field(
-        1.1, ge=1e-6, allow_inf_nan=False, description="divides the score of tokens already written; 1 is off"
-    )
+    temperature: Divisor = Field(1.0, description="divides the logits before the draw")
+    repetition_penalty: Divisor = Field(1.1, description="divides the score of tokens already written; 1 is off")
     beams: PositiveInt = Field(3, description="hypotheses of the beam search")
     max_length: PositiveInt = Field(20, description="maximum tokens of a caption, prompt included")
     min_length: NonNegativeInt = Field(5, description="minimum tokens of a caption, prompt included")

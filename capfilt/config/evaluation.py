@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from capfilt.config.bootstrap import Device, FilterSettings, ImageLimits, Sampling
+from capfilt.config.bootstrap import Device, Divisor, FilterSettings, ImageLimits, Sampling
 from capfilt.config.schema import Config
 from capfilt.config.tasks import NLVR2Settings, QuestionData, SentenceData, VQASettings
 
@@ -57,11 +57,8 @@ class CaptioningSettings(Sampling):
     """How captions are generated. The defaults are the original's for COCO."""
 
     method: Literal["nucleus", "greedy", "beam"] = Field("beam", description="how the next token is chosen")
-    repetition_penalty: float = Field(
-        1.0,
-        ge=1e-6,
-        allow_inf_nan=False,
-        description="divides the score of tokens already written; the original: 1.0 for COCO, 1.1 for NoCaps",
+    repetition_penalty: Divisor = Field(
+        1.0, description="divides the score of tokens already written; the original: 1.0 for COCO, 1.1 for NoCaps"
     )
 
     @model_validator(mode="after")
