@@ -17,8 +17,10 @@ from capfilt.models import build_models, checkpoint_hashes
 from capfilt.query import open_run
 from capfilt.rounds import checkpoint_of, clean_of
 from capfilt.runs import begun_with, find_run, load_run
-from capfilt.runs.stop import Stop
+from capfilt.runs.lease import require_free
+from capfilt.runs.stop import JOBS, Stop
 from capfilt.stats import render_text, summarise
+from capfilt.storage import absolute
 from capfilt.training.folder import TrainingRun
 from capfilt.verify import verify
 from capfilt.world.noise import NoiseRates
@@ -27,6 +29,7 @@ from capfilt.world.truth import Verdicts, judge
 from capfilt.world.vocabulary import vocabulary
 from pipelines import bootstrap, finetune, pretrain
 from pipelines.resolving import as_begun
+from workers.driving import driving
 
 SHARD = 500  # samples in a shard
 DISK_BYTES = 500e6  # upper bound: four models of the default size with their states, and the shards
@@ -36,8 +39,9 @@ def run(config: DemoConfig, say: Callable[[str], None]) -> dict[str, object]:
     """Run the whole demo, report each step, and return its figures. A second run resumes.
 
     Raises:
-        RunError: a file of the bootstrap is damaged, so no model is trained on it.
-        StoppedError: a job was asked to stop, even if it then finished, unless it was the last.
+        RunError: a file of the bootstrap is damaged, so no model is trained on it, or another driver is at work on the
+            demo.
+        StoppedError: the demo or a job was asked to stop, even if the job then finished, unless it was the last.
     """
     root, started, stop = Path(config.output), time.monotonic(), Stop()
 
@@ -46,27 +50,28 @@ def run(config: DemoConfig, say: Callable[[str], None]) -> dict[str, object]:
             raise StoppedError(f"{root}: goes on with {text}")
         _tell(say, started, text)
 
-    step("1 of 6  Rendering scenes: clean captions by people, noisy texts from the web")
-    _write_worlds(config, root)
-    step("2 of 6  Pre-training MED on human and web texts: ITC + ITM + LM")
-    start = pretrain.run(_pretraining(config, root, "pretrained", ["human", "web"], config.pretraining), stop)
-    tuned = _finetunings(config, root, start)
-    step("3 of 6  Fine-tuning two models from one start: the captioner")
-    captioner = finetune.run(tuned[0], stop)
-    step("3 of 6  Fine-tuning two models from one start: the filter")
-    judge_ = finetune.run(tuned[1], stop)
-    step("4 of 6  Bootstrapping the web shards: captions, scores, ledger, clean shards")
-    job = _bootstrapping(config, root, captioner, judge_)
-    say(bootstrap.run(job, build_models, checkpoint_hashes(job), stop))
-    step("5 of 6  Checking and judging the run")
-    figures = _report(config, job, say)
-    step("6 of 6  Pre-training a new MED on the clean shards, from random weights")
-    pretrain.run(_retraining(config, root, job), stop)
-    say(_losses(root / "retrained" / "metrics.jsonl"))
-    figures["seconds"] = round(time.monotonic() - started, 1)
-    (root / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    _tell(say, started, f"Done. Everything is in {root}; look at it with: capfilt stats {job.run}")
-    return figures
+    with driving(absolute(config.output), JOBS, stop):
+        step("1 of 6  Rendering scenes: clean captions by people, noisy texts from the web")
+        _write_worlds(config, root)
+        step("2 of 6  Pre-training MED on human and web texts: ITC + ITM + LM")
+        start = pretrain.run(_pretraining(config, root, "pretrained", ["human", "web"], config.pretraining), stop)
+        tuned = _finetunings(config, root, start)
+        step("3 of 6  Fine-tuning two models from one start: the captioner")
+        captioner = finetune.run(tuned[0], stop)
+        step("3 of 6  Fine-tuning two models from one start: the filter")
+        judge_ = finetune.run(tuned[1], stop)
+        step("4 of 6  Bootstrapping the web shards: captions, scores, ledger, clean shards")
+        job = _bootstrapping(config, root, captioner, judge_)
+        say(bootstrap.run(job, build_models, checkpoint_hashes(job), stop))
+        step("5 of 6  Checking and judging the run")
+        figures = _report(config, job, say)
+        step("6 of 6  Pre-training a new MED on the clean shards, from random weights")
+        pretrain.run(_retraining(config, root, job), stop)
+        say(_losses(root / "retrained" / "metrics.jsonl"))
+        figures["seconds"] = round(time.monotonic() - started, 1)
+        (root / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        _tell(say, started, f"Done. Everything is in {root}; look at it with: capfilt stats {job.run}")
+        return figures
 
 
 def dry_run(config: DemoConfig) -> DryRun:
@@ -75,6 +80,8 @@ def dry_run(config: DemoConfig) -> DryRun:
     Each step reads what the one before it writes, so only what exists already is checked.
     """
     dry, root = DryRun("demo"), Path(config.output)
+    with dry.examine():
+        require_free(absolute(config.output))
     start = _pretraining(config, root, "pretrained", ["human", "web"], config.pretraining)
     tuned = _finetunings(config, root, checkpoint_of(start))
     job = _bootstrapping(config, root, *map(checkpoint_of, tuned))

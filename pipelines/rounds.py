@@ -23,7 +23,7 @@ from capfilt.rounds import Round, clean_of, rounds
 from capfilt.runs import find_run
 from capfilt.runs.lease import find_driver, require_free
 from capfilt.runs.status import Board, keep_status
-from capfilt.runs.stop import Stop
+from capfilt.runs.stop import JOBS, Stop
 from capfilt.storage import absolute, exists, join
 from capfilt.training.folder import TrainingRun
 from pipelines import bootstrap, bootstrap_dry_run, finetune, pretrain
@@ -57,8 +57,7 @@ def run(config: RoundsConfig, say: Callable[[str], None]) -> str:
         StoppedError: the loop or a job was asked to stop, even if the job then finished.
     """
     turns, root, stop = rounds(config), absolute(config.output), Stop()
-    meaning = "the running job stops as if it were asked itself, and no other job starts"
-    with driving(root, meaning, stop) as (lease, _), keep_status(root, lambda: lease.is_held) as board:
+    with driving(root, JOBS, stop) as (lease, _), keep_status(root, lambda: lease.is_held) as board:
         _run_stages(config, turns, stop, board, say)
     runs = " ".join(shlex.quote(turn.bootstrap.run) for turn in turns[-2:])
     say(f"next: capfilt compare {runs}" if len(turns) > 1 else f"next: capfilt stats {runs}")

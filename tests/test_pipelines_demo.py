@@ -10,6 +10,7 @@ from capfilt.cli import cli
 from capfilt.config import load
 from capfilt.config.demo import DemoConfig
 from capfilt.med.checkpoints import load as read
+from capfilt.runs.lease import hold_lease
 from capfilt.runs.stop import request_stop
 from pipelines import demo
 
@@ -99,3 +100,12 @@ def test_a_dry_run_tells_its_steps_and_writes_nothing(tmp_path):
     assert [line.split(":")[0] for line in told.output.splitlines() if " trains " in line] == [
         f"  trains      {name}" for name in ("pretrained", "captioner", "filter", "retrained")
     ]
+
+
+def test_a_demo_is_refused_while_another_renders_into_the_same_folder(tmp_path):
+    folder, words = tmp_path / "demo", ["demo", str(TINY), "--set", f"output={tmp_path}/demo"]
+    with hold_lease(str(folder)):
+        refused, dry = (CliRunner().invoke(cli, [*words, *more]) for more in ([], ["--dry-run"]))
+        assert [path.name for path in folder.iterdir()] == ["lease.json"]
+    for told in (refused, dry):
+        assert (told.exit_code, "another driver is at work" in told.output) == (1, True), told.output

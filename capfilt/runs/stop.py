@@ -23,6 +23,7 @@ from capfilt.background import in_background
 POLL = 2.0  # seconds between two looks at the file
 
 UNITS = "the units in hand finish, and no other begins"
+JOBS = "the running job stops as if it were asked itself, and no other job starts"
 
 logger = logging.getLogger(__name__)
 
