@@ -82,7 +82,7 @@ def run(
     root = storage.absolute(config.run)
     with everywhere(run=root), driving(root, stop=stop, force=force) as (lease, stop), stop_on_interrupt(stop.ask):
         config = resolved(config, build, local, stop)
-        folder = start_run(config, hashes)
+        folder = start_run(config, hashes, found)
         settings = ExportConfig(run=config.run, policy=config.policy)
         with (
             keep_status(folder.root, lambda: lease.is_held) as board,

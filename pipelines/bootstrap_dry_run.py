@@ -84,7 +84,7 @@ def look(config: BootstrapConfig, hashes: Hashes, *, whole: bool = False) -> tup
     """
     found = find_shards(config.input)
     config = as_begun(config)
-    folder = find_run(config, hashes(config) if begun_with(config.run) else {})
+    folder = find_run(config, hashes(config) if begun_with(config.run) else {}, found)
     if not config.batch_size:  # units are cut at whole batches, and those of a new run are not known yet
         config = config.model_copy(update={"batch_size": 1})
     return folder, survey(folder, config, found, whole=whole)

@@ -14,6 +14,7 @@ from capfilt.query import open_run
 from capfilt.runs import load_run, start_run
 from capfilt.shards import find_shards, write_tar
 from capfilt.stats import summarise
+from capfilt.storage import list_files
 from capfilt.verify import verify
 from pipelines import bootstrap
 
@@ -104,6 +105,18 @@ def test_files_that_come_or_go_are_refused_by_name(folder):
 
     with pytest.raises(RunError, match=r"gone: .*00000\.tar\n +new: .*00009\.tar"):
         bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+
+
+def test_inputs_in_other_words_are_listed_once_by_a_resume(folder, monkeypatch):
+    """Of 100,000 shards in a store, each listing takes minutes."""
+    bootstrap.run(job_config(folder), build_fakes, NAMES, local=True)
+    listed: list[str] = []
+    monkeypatch.setattr("capfilt.shards.find.list_files", lambda place: listed.append(place) or list_files(place))
+
+    summary = bootstrap.run(job_config(folder, input=[f"{folder}/in/"]), build_nothing, NAMES, local=True)
+
+    assert summary.startswith("3 shards, 0 left out, 63 samples done before")
+    assert listed == [f"{folder}/in/"]
 
 
 def test_a_shard_that_changes_after_planning_fails_alone(folder):

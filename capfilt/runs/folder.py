@@ -98,7 +98,7 @@ class Run:
         return storage.join(self.root, "plan", "shards.parquet")
 
 
-def start_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
+def start_run(config: BootstrapConfig, hashes: dict[str, str], found: Sequence[str] | None = None) -> Run:
     """Make a run folder, or resume one that was made with the same settings.
 
     `input` may be worded differently, but must mean the same shards, since the plan is fixed. `damage` and
@@ -108,11 +108,12 @@ def start_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
     Args:
         config: the job.
         hashes: of the checkpoints, {"captioner": ..., "filter": ...}.
+        found: the shards that `input` names, if they were looked for already: to list 100,000 takes a store a while.
 
     Raises:
         RunError: the folder belongs to other settings, which the message lists, or to a training.
     """
-    run = find_run(config, hashes)
+    run = find_run(config, hashes, found)
     record = RunRecord.of(config, hashes).model_copy(update={"models": run.models})
     record.publish(run.root)
     return run
@@ -137,13 +138,13 @@ def forgotten_unless_begun(run: Run, lease: Lease) -> Iterator[None]:
         raise
 
 
-def find_run(config: BootstrapConfig, hashes: dict[str, str]) -> Run:
+def find_run(config: BootstrapConfig, hashes: dict[str, str], found: Sequence[str] | None = None) -> Run:
     """Return the run that start_run would make or resume, and write nothing. Arguments and errors are the same."""
     root, new = storage.absolute(config.run), RunRecord.of(config, hashes)
     if storage.exists(record_path(root)):
         stored = RunRecord.read(root)
         differences = list(stored.differences(new))
-        if stored.config.input != config.input and not _means_plan(Run(root, stored.models), config.input):
+        if stored.config.input != config.input and not _means_plan(Run(root, stored.models), config.input, found):
             differences.append(f"input: {stored.config.input!r} in the run, {config.input!r} here")
         if differences:
             raise RunError(
@@ -180,9 +181,9 @@ def _holds_training(folder: str) -> bool:
     return "config.yaml" in files and not {"states", "checkpoint"}.isdisjoint(folders)
 
 
-def _means_plan(run: Run, inputs: Sequence[str]) -> bool:
+def _means_plan(run: Run, inputs: Sequence[str], found: Sequence[str] | None) -> bool:
     """Return whether inputs mean the shards that a run was planned with, and no others."""
     if not run.has_plan():
         return False
     planned = canonical_urls([shard.url for shard in run.plan()])
-    return set(planned) == set(canonical_urls(find_shards(inputs)))
+    return set(planned) == set(canonical_urls(find_shards(inputs) if found is None else found))
