@@ -272,6 +272,19 @@ def test_gpus_that_ray_cannot_reserve_are_refused(kind):
         kind(gpus_per_worker=math.inf)
 
 
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        *((Cluster, key) for key in ("cpus_per_worker", "gpus_per_worker", "decode_cpus")),
+        *((TrainingCluster, key) for key in ("cpus_per_worker", "gpus_per_worker")),
+    ],
+)
+def test_a_share_that_ray_cannot_count_is_refused(kind, key):
+    with pytest.raises(ValidationError, match=rf"{key}\n +Value error, 5e-05 is too little to reserve; give 0\.001 or"):
+        kind(**{key: 5e-5})
+    assert getattr(kind(**{key: 0.001}), key) == 0.001
+
+
 def test_beams_and_greedy_give_one_caption(file):
     with pytest.raises(ConfigError, match="beam gives one caption, 4 were asked for"):
         load(BootstrapConfig, file(needed(sampling={"method": "beam", "captions": 4})))

@@ -10,6 +10,7 @@ from capfilt.config.schema import Config
 # Of label selectors; Ray's own check comes with Ray, which takes seconds to import.
 _LABEL = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?"
 _SELECTOR = re.compile(rf"!?(?:in\({_LABEL}(?:,{_LABEL})*\)|{_LABEL})")
+_LEAST = 0.001  # CPUs or GPUs: Ray counts in steps of 0.0001, and the processes of a decoder share decode_cpus
 
 
 def _selector(text: str) -> str:
@@ -30,14 +31,22 @@ def _address(text: str) -> str:
 Address = Annotated[str, AfterValidator(_address)]
 
 
+def _reserved(count: float) -> float:
+    """Return a number of CPUs or GPUs that Ray reserves; of others it says so only when the job begins."""
+    if 0 < count < _LEAST:
+        raise ValueError(f"{count:g} is too little to reserve; give {_LEAST:g} or more, or 0")
+    return count
+
+
 def _gpus(count: float) -> float:
-    """Return a number of GPUs that Ray reserves; of others it says so only when the job begins."""
+    """Return a number of GPUs that Ray reserves."""
     if count > 1 and not count.is_integer():
         raise ValueError(f"{count:g} GPUs cannot be reserved; give a whole number, or a share of one GPU")
     return count
 
 
-GPUs = Annotated[NonNegativeFloat, AfterValidator(_gpus)]
+CPUs = Annotated[NonNegativeFloat, AfterValidator(_reserved)]
+GPUs = Annotated[CPUs, AfterValidator(_gpus)]
 
 
 class Cluster(Config):
@@ -46,13 +55,13 @@ class Cluster(Config):
     address: Address = Field("local", description="local starts Ray on this machine; else host:port or ray://host:port")
     workers: PositiveInt = Field(1, description="actors; each holds both models")
     gpus_per_worker: GPUs = Field(0.0, allow_inf_nan=False, description="GPUs reserved for an actor; 0 runs on CPU")
-    cpus_per_worker: NonNegativeFloat = Field(1.0, allow_inf_nan=False, description="CPUs reserved for an actor")
+    cpus_per_worker: CPUs = Field(1.0, allow_inf_nan=False, description="CPUs reserved for an actor")
     labels: dict[str, Annotated[str, AfterValidator(_selector)]] = Field(
         {},
         description="labels of the nodes for the models, such as {ray.io/accelerator-type: 'in(A100,H100)'} or "
         "{pool: '!spot'}",
     )
-    decode_cpus: NonNegativeFloat = Field(
+    decode_cpus: CPUs = Field(
         0.0,
         allow_inf_nan=False,
         description="CPUs of the processes that decode for each actor, one for each unit in hand, which Ray puts on "

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from capfilt.config.cluster import Address, Cluster, GPUs
+from capfilt.config.cluster import Address, Cluster, CPUs, GPUs
 from capfilt.config.data import DataSettings
 from capfilt.config.initial import InitialWeights
 from capfilt.config.model import ModelSettings
@@ -89,7 +89,7 @@ class TrainingCluster(Config):
     address: Address = Field("local", description="local starts Ray on this machine; else host:port or ray://host:port")
     workers: PositiveInt = Field(1, description="processes that share each batch; NCCL between GPUs, else gloo")
     gpus_per_worker: GPUs = Field(0.0, allow_inf_nan=False, description="GPUs reserved for a worker; 0 runs on CPU")
-    cpus_per_worker: NonNegativeFloat = Field(1.0, description="CPUs reserved for a worker")
+    cpus_per_worker: CPUs = Field(1.0, allow_inf_nan=False, description="CPUs reserved for a worker")
     attempts: PositiveInt = Field(
         3, description="the job ends after this many failures in a row without a new state in between"
     )
