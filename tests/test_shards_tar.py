@@ -145,10 +145,25 @@ def test_reading_goes_on_where_blocks_are_shifted(tmp_path, length):
     assert pairs(shard) == WHOLE
 
 
-def test_reading_goes_on_behind_what_only_looks_like_a_header(tmp_path):
+@pytest.mark.parametrize("alike", [b"ustar", b"012345\0 "])
+def test_reading_goes_on_behind_what_only_looks_like_a_header(tmp_path, alike):
     data = tar_bytes(*THREE)
 
-    assert pairs(opened(tmp_path, data[:2048] + b"ustar" * 200 + data[2048:])) == WHOLE
+    assert pairs(opened(tmp_path, data[:2048] + alike * 200 + data[2048:])) == WHOLE
+
+
+@pytest.mark.parametrize("length", [1, 512, 4000])
+def test_headers_of_the_oldest_kind_are_found_behind_damage(tmp_path, length):
+    data = tar_bytes(*THREE)
+    for at in range(0, 1024 * len(THREE), 1024):
+        block = overwritten(overwritten(data[at : at + 512], 257, bytes(255)), 136, b"014567012345")
+        data = overwritten(data, at, overwritten(block, 148, b"%6o\0 " % header_sum(block)))
+    assert b"ustar" not in data
+
+    shard = opened(tmp_path, data[:2048] + b"\xff" * length + data[2048:])
+
+    assert shard.damage == f"no tar header at byte 2048: bytes 2048 to {2048 + length} are lost"
+    assert pairs(shard) == WHOLE
 
 
 def test_reading_goes_on_behind_zeros_in_the_middle(tmp_path):

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 BLOCK = 512
 ZEROS = bytes(BLOCK)
-MAGIC_OFFSET = 257
+_MAGIC_OFFSET = 257
 MAX_SIZE = 2**63 - 1  # bytes: no file is larger, and no int64 column could hold more
-_CHECKSUM = slice(148, 156)
+CHECKSUM = slice(148, 156)  # its octal digits; all kinds of headers have it
 
 
 class Header(NamedTuple):
@@ -24,19 +24,19 @@ class Header(NamedTuple):
 
 def parse_header(block: bytes) -> Header | None:
     """Return the header in a block, or None if it holds none: its checksum must be that of its bytes."""
-    checksum, size = _number(block[_CHECKSUM]), _number(block[124:136])
+    checksum, size = _number(block[CHECKSUM]), _number(block[124:136])
     if checksum is None or size is None or checksum != header_sum(block):
         return None
     name = block[:100].partition(b"\0")[0]
     # Only POSIX headers have a prefix there; GNU headers keep time stamps in the same bytes.
-    if block[MAGIC_OFFSET : MAGIC_OFFSET + 6] == b"ustar\0" and (prefix := block[345:500].partition(b"\0")[0]):
+    if block[_MAGIC_OFFSET : _MAGIC_OFFSET + 6] == b"ustar\0" and (prefix := block[345:500].partition(b"\0")[0]):
         name = prefix + b"/" + name
     return Header(name, size, block[156:157], checksum, block[157:257].partition(b"\0")[0])
 
 
 def header_sum(block: bytes) -> int:
     """Return the checksum that a header block should state: the sum of its bytes, its own field read as blanks."""
-    return sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
+    return sum(block) - sum(block[CHECKSUM]) + 8 * ord(" ")
 
 
 def parse_pax(data: bytes) -> dict[bytes, bytes]:

@@ -4,14 +4,17 @@ The standard library stops silently at the first damaged header and at the first
 checksum is verified; after a damaged header the walk goes on at the next valid one, and reports the bytes between.
 """
 
+import re
 from collections.abc import Iterator
 from typing import BinaryIO, Literal, NamedTuple
 
 from capfilt.display import listed
-from capfilt.shards.headers import BLOCK, MAGIC_OFFSET, MAX_SIZE, ZEROS, Header, parse_header, parse_pax
+from capfilt.shards.headers import BLOCK, CHECKSUM, MAX_SIZE, ZEROS, Header, parse_header, parse_pax
 
 _FIRST_CHUNK, _CHUNK = 4 << 10, 1 << 20  # bytes of the first and the largest read where no header says how far to go
 _MAX_EXTENSION = 1 << 20  # bytes of a long name or a pax record; a larger one is damage
+# How tars state a checksum. Its own first byte alone is consumed, since digits may precede it.
+_STATED = re.compile(rb"[ 0-7](?=[ 0-7]{4}[0-7][0-7 \0][ \0])")
 _LISTED = 5  # damages described in full
 _SPARSE = b"GNU.sparse."  # prefix of the pax keys that describe a file with holes
 
@@ -160,11 +163,10 @@ class _Walk:
     def _find_header(self, offset: int) -> int:
         """Search at every offset: bytes may have been lost or added, and blocks shifted."""
         for start, chunk in self._chunks(offset, overlap=BLOCK - 1):  # a header may end in the next chunk
-            at = chunk.find(b"ustar", MAGIC_OFFSET)
-            while at >= 0:
-                if parse_header(chunk[at - MAGIC_OFFSET :][:BLOCK]):
-                    return start + at - MAGIC_OFFSET
-                at = chunk.find(b"ustar", at + 1)
+            for stated in _STATED.finditer(chunk, CHECKSUM.start):
+                at = stated.start() - CHECKSUM.start
+                if parse_header(chunk[at : at + BLOCK]):
+                    return start + at
         return self.size
 
     def _chunks(self, offset: int, overlap: int) -> Iterator[tuple[int, bytes]]:
