@@ -17,8 +17,8 @@ from capfilt.shards.headers import header_sum
 NUMBERS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF)
 FORMS = [
     form
-    for form in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-    if form != "AVIF" or features.check("avif")
+    for form in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+    if features.check({"AVIF": "avif", "JPEG2000": "jpg_2000"}.get(form, "jpg"))
 ]
 
 

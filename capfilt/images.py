@@ -30,8 +30,8 @@ try:
 except ImportError:  # the extra "fast" is not installed
     simplejpeg = None
 
-# What web pages show; formats that run code or read other files (EPS, WMF, ...) are not opened.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
+# What web pages and archives show; formats that run code or read other files (EPS, WMF, ...) are not opened.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
 # By how much a JPEG may be shrunk. An eighth is left out: it costs nearly the time of a quarter.
 _REDUCTIONS = (4, 2)
 # What Pillow's plugins raise on hostile bytes; the file is at fault, not the run. MemoryError is not among them: an

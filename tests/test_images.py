@@ -97,7 +97,7 @@ def test_every_awkward_picture_meets_the_same_fate_when_it_may_be_shrunk(shared)
         assert fate(data, 1) == fate(data, None)
 
 
-@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("form", ["PNG", "BMP", "DIB", "TIFF", "PPM", "JPEG2000"])
 def test_lossless_files_come_back_exactly(form):
     found = decode(encoded(photo(), form), LIMITS)
 
@@ -353,13 +353,17 @@ def test_the_limits_are_those_of_the_whole_image():
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xff\xd8\xff", b"<svg/>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
+    "data",
+    [
+        *(b"", b"\xff\xd8\xff", b"<svg/>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+        *(encoded(photo(), form) for form in ("EPS", "PDF")),
+    ],
 )
 def test_what_is_no_picture_is_refused(data):
     assert outcome(data) in ("not_an_image", "truncated", "decode_error")
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "JPEG2000"])
 @pytest.mark.parametrize("seed", range(25))
 def test_damage_gives_pixels_or_an_image_error_and_nothing_else(form, seed):
     rng = random.Random(seed)

@@ -186,11 +186,11 @@ def test_of_very_many_shards_some_are_looked_at(tmp_path):
 def test_members_that_are_no_part_of_a_sample_are_told(tmp_path):
     mixed_shards(tmp_path / "in")
     assert "passed over" not in dict(look(job_config(tmp_path)).facts)
-    write_tar(tmp_path / "in/a.tar", [("0.jp2", b"x")])
+    write_tar(tmp_path / "in/a.tar", [("0.xcf", b"x")])
 
     told = dict(look(job_config(tmp_path)).facts)
 
-    assert told["passed over"] == "members of tars that are no part of a sample: 1 .jp2 (a.tar: 0.jp2)"
+    assert told["passed over"] == "members of tars that are no part of a sample: 1 .xcf (a.tar: 0.xcf)"
 
 
 def test_a_batch_size_that_is_to_be_found_is_told(tmp_path):

@@ -143,22 +143,22 @@ def test_a_dry_run_sees_the_plan_that_a_start_would_make_and_writes_none(run, tm
 
 
 def test_members_that_are_no_part_of_a_sample_are_told_the_commonest_first():
-    members = {".jp2": PassedOver(3, "1.jp2"), ".psd": PassedOver(900, "a.psd")}
+    members = {".xcf": PassedOver(3, "1.xcf"), ".psd": PassedOver(900, "a.psd")}
     shards = [replace(WHOLE, url=f"in/{n}.tar", passed_over=members) for n in range(2)]
 
     assert tell_passed_over(passed_over(shards)) == (
-        "members of tars that are no part of a sample: 1,800 .psd (0.tar: a.psd), 6 .jp2 (0.tar: 1.jp2)"
+        "members of tars that are no part of a sample: 1,800 .psd (0.tar: a.psd), 6 .xcf (0.tar: 1.xcf)"
     )
 
 
 def test_members_that_are_no_part_of_a_sample_are_told_when_a_run_is_planned(run, tmp_path, caplog):
     for n in range(2):
-        write_tar(tmp_path / f"in/{n}.tar", [("0.jpg", b"x"), ("1.jp2", b"y")])
+        write_tar(tmp_path / f"in/{n}.tar", [("0.jpg", b"x"), ("1.xcf", b"y")])
 
     plan_shards(run, found(tmp_path))
     plan_shards(run, found(tmp_path))
 
-    assert caplog.messages == ["passed over: members of tars that are no part of a sample: 2 .jp2 (0.tar: 1.jp2)"]
+    assert caplog.messages == ["passed over: members of tars that are no part of a sample: 2 .xcf (0.tar: 1.xcf)"]
     assert len(passed_over(shards_at(found(tmp_path)))) == 1
 
 

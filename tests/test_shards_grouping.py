@@ -87,31 +87,38 @@ def test_a_text_or_json_without_an_image_is_a_sample_without_one(tmp_path):
 
 def test_a_sample_whose_image_has_an_unknown_suffix_says_which(tmp_path):
     members = (
-        ("0.jp2", b"image"),
+        ("0.xcf", b"image"),
         ("0.cls", b"3"),
         ("0.txt", b"a dog"),
         ("1.txt", b"b"),
         ("2.jpg", b"c"),
         ("2.cls", b"3"),
+        ("v1.2.txt", b"d"),
+        ("v1.2.JPG.bak", b"image"),
+        ("v1.txt", b"e"),
+        ("v1.jpgx", b"image"),
     )
 
     samples = read_all(opened(tmp_path, tar_bytes(*members)))
 
+    lead = "no member with its key is an image"
     assert [(s.key, s.status, s.image, s.text, s.error) for s in samples] == [
-        ("0", "no_image", b"", "a dog", "no member with its key is an image; 0.jp2 has no suffix that is read"),
-        ("1", "no_image", b"", "b", "no member with its key is an image"),
+        ("0", "no_image", b"", "a dog", f"{lead}; 0.xcf has no suffix that is read"),
+        ("1", "no_image", b"", "b", lead),
         ("2", "ok", b"c", "", ""),
+        ("v1.2", "no_image", b"", "d", f"{lead}; v1.2.JPG.bak has no suffix that is read"),
+        ("v1", "no_image", b"", "e", f"{lead}; v1.jpgx has no suffix that is read"),
     ]
 
 
 def test_what_stands_in_the_place_of_an_image_is_a_file_of_the_samples_own_key_and_archive(tmp_path):
-    strange = ("a.txt", "a.b/README", ".txt", "README", "0.txt", "._0.jp2", "__MACOSX/0.jpg", "0.jpg.bak", "1.jp2")
+    strange = ("a.txt", "a.b/README", ".txt", "README", "0.txt", "._0.xcf", "__MACOSX/0.jpg", "0.a.b.c", "1.xcf")
     with tarfile.open(tmp_path / "first.tar", "w") as tar:
         folder = tarfile.TarInfo("0.d")
         folder.type = tarfile.DIRTYPE
         tar.addfile(folder)
     first = (tmp_path / "first.tar").read_bytes()[:512] + tar_bytes(*((name, b"x") for name in strange))
-    second = tar_bytes(("0.jp2", b"x"), ("1.txt", b"x"))
+    second = tar_bytes(("0.xcf", b"x"), ("1.txt", b"x"))
 
     samples = read_all(opened(tmp_path, first + second))
 

@@ -20,7 +20,7 @@ AWKWARD = (
     ("2.tar.png", b""),
     ("2.tar.txt", "Слово".encode()),
     ("3.txt", b"no image"),
-    ("3.jp2", b"of no suffix that is read"),
+    ("3.xcf", b"of no suffix that is read"),
     ("a/1.JPG", b"again"),
     ("4.cls", b"no part of a sample"),
     ("ü\n.webp", b"y"),

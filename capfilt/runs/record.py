@@ -10,7 +10,7 @@ from capfilt.errors import ConfigError, RunError
 from capfilt.fingerprint import fingerprint
 from capfilt.runs.lease import require_folder
 
-CODE = "15"
+CODE = "16"
 """Version of the code that decides what the models say; raised when equal settings would give other results."""
 
 VERSION = "version of capfilt's results"  # what messages call CODE

@@ -5,7 +5,7 @@ are one sample, and v1.2.photo and v1.3.photo are two. (Cutting at the first dot
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -15,8 +15,9 @@ from capfilt.shards.tar import Member
 Part = Literal["image", "text", "metadata"]
 
 IMAGE_SUFFIXES = (
-    *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"),
-    *("ppm", "pgm", "pbm", "heic", "heif", "jxl", "svg"),  # those that cannot be decoded are refused, not overlooked
+    *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif"),
+    *("jp2", "j2k", "j2c", "jpc", "jpf", "jpx", "ppm", "pgm", "pbm", "pnm"),
+    *("heic", "heif", "jxl", "svg"),  # cannot be decoded: their samples are refused, not overlooked
 )
 _TEXT_SUFFIXES = ("txt", "caption", "text")  # where a key has several, the first counts
 _PARTS: dict[str, Part] = {
@@ -76,12 +77,21 @@ def group(members: Iterable[Member]) -> Grouped:
 
 
 def _stand_in(others: Iterable[Member], entries: Mapping[tuple[str, int, int], Entry]) -> None:
-    """Give each sample without an image the largest member of no sample that has its key."""
+    """Give each sample without an image the largest member of no sample whose name is its key and some suffixes."""
     for member in sorted(others, key=lambda other: other.size):
-        stem, dot, suffix = member.name.rpartition(".")
-        entry = entries.get((stem, member.archive, 0)) if dot and "/" not in suffix else None
+        found = (entries.get((stem, member.archive, 0)) for stem in _stems(member.name))
+        entry = next(filter(None, found), None)
         if entry and (entry.image is None or entry.image.kind == "unknown suffix"):
             entry.image = member._replace(kind="unknown suffix")
+
+
+def _stems(name: str) -> Iterator[str]:
+    """Yield a name without its last suffix, and without the last two, as of 0.jpg.bak."""
+    for _ in range(2):
+        name, dot, suffix = name.rpartition(".")
+        if not dot or "/" in suffix or _is_litter(name):
+            return
+        yield name
 
 
 def _by_suffix(members: Iterable[Member]) -> dict[str, PassedOver]:
