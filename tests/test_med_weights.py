@@ -77,6 +77,22 @@ def test_a_tensor_that_repeats_what_the_file_holds_is_none(tmp_path, device):
         load_tensors(tmp_path / "x.pth")
 
 
+class Packed:
+    """Pickles as a tensor of a type in which torch saves none."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        storage = torch.UntypedStorage(16)
+        return torch._utils._rebuild_tensor_v3, (storage, 0, (4, 4), (4, 1), False, {}, torch.uint4)
+
+
+@pytest.mark.parametrize("value", [Packed(), torch.zeros(16, dtype=torch.uint8).view(torch.bits8)])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_bits_and_packed_numbers_are_no_weights(tmp_path, value, device):
+    torch.save({"a": value}, tmp_path / "x.pth")
+    with torch.device(device), pytest.raises(CheckpointError, match=r"x\.pth: holds no state dict"):
+        load_tensors(tmp_path / "x.pth")
+
+
 def test_a_damaged_or_missing_file_is_told(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"cut")
     with pytest.raises(CheckpointError, match=r"x\.safetensors: cannot be read as tensors .*; fetch it again"):

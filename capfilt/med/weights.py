@@ -10,6 +10,7 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -103,7 +104,17 @@ def _is_weight(name: object, value: object) -> bool:
         return False
     if value.nbytes > value.untyped_storage().nbytes():  # strides may repeat one number a million times
         return False
-    return not (value.is_quantized or value.is_complex()) and value.is_meta == on_meta()
+    return value.is_meta == on_meta() and not (value.is_quantized or value.is_complex()) and _is_number(value.dtype)
+
+
+@cache
+def _is_number(dtype: torch.dtype) -> bool:
+    """Return whether values of a type can be read as float32: not bits and packed numbers, such as uint4."""
+    try:
+        torch.empty(1, dtype=dtype, device="cpu").float()
+    except NotImplementedError:
+        return False
+    return True
 
 
 def on_meta() -> bool:
