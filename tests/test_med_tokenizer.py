@@ -84,6 +84,17 @@ class TestWhatIsReadAgain:
         assert tokenizer.pieces(text) == tokenizer.pieces(self.TEXTS[0])
 
 
+def test_contractions_of_any_pieces_are_joined_as_by_the_original(tmp_path):
+    """Such pieces are of no text that is split, but a caption may be drawn with them."""
+    words = [*SPECIAL, "do", "dog", "n", "'", "##'", "##t", "##s", "##m", "##ve", "##re"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    rows = [["dog", "'", f"##{end}"] for end in ("s", "m", "ve", "re")] + [["do", "n", "##'", "##t"]]
+
+    texts = Tokenizer(tmp_path / "vocab.txt").decode_all([[words.index(word) for word in row] for row in rows])
+
+    assert texts == ["dog's", "dog'm", "dog've", "dog're", "don't"]
+
+
 def test_case_and_accents_are_folded_and_unknown_words_told(tokenizer):
     assert tokenizer.pieces("A RÉD Dog") == tokenizer.pieces("a red dog")
     assert tokenizer.pieces("zebra 犬") == [1, 1]

@@ -13,6 +13,7 @@ from torch import Tensor
 from capfilt.errors import CheckpointError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_CONTRACTIONS = {" ' ": "'", " n't": "n't", " 'm": "'m", " 's": "'s", " 've": "'ve", " 're": "'re"}
 _MAX_BYTES = 32 << 20  # of a vocabulary file; bert-base-uncased's tokenizer.json has 0.7 MB
 
 
@@ -72,14 +73,20 @@ class Tokenizer:
     def decode_all(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Return what decode gives for each row of ids. Other Python threads can run meanwhile."""
         texts = self._pieces.decode_batch([self._words(ids) for ids in rows])
-        # The decoder sees one token at a time, and so leaves blanks around apostrophes, which the original removes. It
-        # also leaves the ## of a piece that continues a word where no word comes before it.
-        return [text.strip().replace(" ' ", "'").removeprefix("##") for text in texts]
+        # The decoder leaves the ## of a piece that continues a word where no word comes before it.
+        return [_unspaced(text.strip()).removeprefix("##") for text in texts]
 
     def _words(self, ids: Sequence[int]) -> list[int]:
         ids = list(ids)
         ids = ids[: ids.index(self.end)] if self.end in ids else ids
         return ids if self._special.isdisjoint(ids) else [i for i in ids if i not in self._special]
+
+
+def _unspaced(text: str) -> str:
+    """Return a text without blanks around apostrophes, as the original's: the decoder sees one token at a time."""
+    for spaced, joined in _CONTRACTIONS.items():
+        text = text.replace(spaced, joined)
+    return text
 
 
 def _word_piece(ids: dict[str, int]) -> tokenizers.Tokenizer:
