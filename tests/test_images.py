@@ -17,6 +17,7 @@ from capfilt import images
 from capfilt.config import ImageLimits
 from capfilt.errors import ImageError
 from capfilt.images import decode, resize
+from capfilt.shards.grouping import IMAGE_SUFFIXES
 
 LIMITS = ImageLimits()
 STEREO = {"save_all": True, "append_images": [Image.new("RGB", (160, 100))]}  # makes an MPO, which holds two pictures
@@ -103,6 +104,15 @@ def test_lossless_files_come_back_exactly(form):
 
     assert np.array_equal(found.pixels, np.asarray(photo()))
     assert (found.width, found.height, found.format) == (37, 23, form)
+
+
+def test_files_of_what_is_decoded_are_images_by_their_suffix_and_documents_are_not():
+    suffixes = {form: set() for form in Image.registered_extensions().values()}
+    for suffix, form in Image.registered_extensions().items():
+        suffixes[form].add(suffix.removeprefix("."))
+
+    assert set().union(*(suffixes.get(form, ()) for form in images._FORMATS)) <= set(IMAGE_SUFFIXES)
+    assert set().union(*(suffixes[form] for form in ("PDF", "EPS", "WMF"))).isdisjoint(IMAGE_SUFFIXES)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])

@@ -15,9 +15,9 @@ from capfilt.shards.tar import Member
 Part = Literal["image", "text", "metadata"]
 
 IMAGE_SUFFIXES = (
-    *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif"),
+    *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif", "avifs"),
     *("jp2", "j2k", "j2c", "jpc", "jpf", "jpx", "ppm", "pgm", "pbm", "pnm"),
-    *("heic", "heif", "jxl", "svg"),  # cannot be decoded: their samples are refused, not overlooked
+    *("heic", "heif", "jxl", "pfm", "svg"),  # cannot be decoded: their samples are refused, not overlooked
 )
 _TEXT_SUFFIXES = ("txt", "caption", "text")  # where a key has several, the first counts
 _PARTS: dict[str, Part] = {
