@@ -57,10 +57,10 @@ def test_a_shard_whose_header_is_none_any_more_is_noticed(tmp_path):
 
 
 def test_a_shard_that_is_cut_while_it_is_read_is_noticed(tmp_path):
-    shard = opened(tmp_path, tar_bytes(("0.jpg", b"a"), ("1.jpg", b"b" * 100_000)))
+    shard = opened(tmp_path, tar_bytes(("0.jpg", b"a"), ("1.jpg", b"b" * 1_000_000)))  # more than Python reads ahead
     samples = shard.read(0, 2)
     next(samples)
-    os.truncate(shard.url, 50_000)
+    os.truncate(shard.url, 500_000)
 
     with pytest.raises(ShardError, match=r"ends inside 1\.jpg"):
         next(samples)
