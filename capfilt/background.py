@@ -14,16 +14,30 @@ U = TypeVar("U")
 
 @contextmanager
 def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Run work in a thread for the length of the block; at the end its event is set, and the block waits for it."""
-    done = threading.Event()
-    thread = threading.Thread(target=work, args=(done,), daemon=True)
+    """Run work in a thread for the length of the block; at the end its event is set, and the block waits for it.
+
+    It waits on although a signal comes: what the thread is writing must not be written after the job's last word. A
+    second signal ends that too.
+    """
+    done, ended = threading.Event(), threading.Event()
+
+    def run() -> None:
+        try:
+            work(done)
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=run, daemon=True)
     try:
         thread.start()  # a signal may end the block while this waits for the thread
         yield
     finally:
         done.set()
         if thread.is_alive():
-            thread.join()
+            try:
+                ended.wait()  # not join: behind a signal, that of Python 3.11 and 3.12 takes the thread for ended
+            finally:
+                ended.wait()
 
 
 def map_in_threads(call: Callable[[T], U], items: Iterable[T]) -> list[U]:

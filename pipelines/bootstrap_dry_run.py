@@ -61,7 +61,7 @@ def dry_run(
         dry.tell("workers", "in this process" if local else find_room(config.cluster))
     with dry.examine():
         if not force:
-            require_free(storage.absolute(config.run))
+            require_free(storage.absolute(config.run), forcible=True)
     with dry.examine():
         folder, found = look(config, hashes)
         _tell(dry, config, folder, found)

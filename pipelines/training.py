@@ -44,14 +44,14 @@ def run_training(config: C, prepare: Callable[[C, str | None], Job[Data]], stop:
     with driving(root, meaning, stop) as (lease, _), keep_status(root, lambda: lease.is_held) as board:
         board.set_phase("training")
         folder.begin()  # after the lease: a driver that is refused must not write its settings over the other's
-        launch(partial(_work, config, prepare), folder, config.cluster)
+        launch(partial(_work, config, prepare, lease.confirm), folder, config.cluster)
         if stop_requested(root) and not folder.finished:
             raise StoppedError(f"{folder.folder}: goes on from the state of step {folder.newest}")
     return folder.checkpoint
 
 
-def _work(config: C, prepare: Callable[[C, str | None], Job[Data]]) -> None:
+def _work(config: C, prepare: Callable[[C, str | None], Job[Data]], confirm: Callable[[], None]) -> None:
     """Train as one worker of several, or alone."""
-    folder = TrainingRun(config.output, config)
+    folder = TrainingRun(config.output, config, confirm)
     folder.begin()  # again, since on a worker's machine this may be another folder
     train(folder, prepare(config, folder.shards), config.schedule, config.device, config.tracking, config.seed)

@@ -1,5 +1,8 @@
+import signal
 import threading
+import time
 from contextlib import suppress
+from types import FrameType
 
 import pytest
 
@@ -25,19 +28,22 @@ def test_work_in_the_background_ends_with_the_job_however_it_ends(error):
 
 @pytest.mark.parametrize("begins", [True, False])
 def test_it_ends_too_if_a_signal_comes_while_it_begins(monkeypatch, begins):
-    threads, start = [], threading.Thread.start
+    ended, start = threading.Event(), threading.Thread.start
+
+    def work(done: threading.Event) -> None:
+        done.wait()
+        ended.set()
 
     def interrupted(thread: threading.Thread) -> None:
-        threads.append(thread)
         if begins:
             start(thread)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
         patch.setattr(threading.Thread, "start", interrupted)
-        with in_background(lambda done: done.wait()):
+        with in_background(work):
             pass
-    assert not threads[0].is_alive()
+    assert ended.is_set() == begins
 
 
 def test_calls_wait_together_and_their_results_keep_the_order():
@@ -49,3 +55,25 @@ def test_calls_wait_together_and_their_results_keep_the_order():
 def test_the_error_of_a_call_is_raised():
     with pytest.raises(ZeroDivisionError):
         map_in_threads(lambda item: 1 // item, [1, 0])
+
+
+def test_it_is_waited_for_though_a_signal_comes_meanwhile():
+    """What it is about to write must not come after what the job writes at its end."""
+    ended = threading.Event()
+
+    def work(done: threading.Event) -> None:
+        done.wait()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        time.sleep(0.2)
+        ended.set()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt), in_background(work):
+            pass
+        assert ended.is_set()
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -31,6 +31,7 @@ from capfilt.models import build_models
 from capfilt.runs.lease import hold_lease
 from capfilt.standing import look_at
 from capfilt.training.folder import TrainingRun
+from capfilt.training.loop import train
 from capfilt.world.shards import World, write_world
 from capfilt.world.vocabulary import vocabulary
 from pipelines import finetune, pretrain
@@ -379,6 +380,22 @@ def test_a_training_that_another_driver_has_taken_ends(root, monkeypatch):
     finally:
         over.set()
         taking.join()
+
+
+def test_a_training_that_was_paused_until_another_driver_took_it_writes_no_more(root, monkeypatch):
+    """It goes on before its lease is due to be renewed."""
+    job = pretraining(root, output=str(root / "paused"), schedule=schedule(4, batch_size=4))
+
+    def train_late(*arguments: object) -> None:
+        with hold_lease(job.output, force=True):
+            train(*arguments)
+
+    monkeypatch.setattr("pipelines.training.train", train_late)
+    with pytest.raises(RunError, match="another driver has taken this run"):
+        pretrain.run(job)
+    run = TrainingRun(job.output, job)
+    assert not run.finished
+    assert not Path(run.metrics).exists()
 
 
 def test_a_filter_of_a_checkpoint_without_any_starts_with_random_queues(start, root):

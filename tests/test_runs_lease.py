@@ -63,10 +63,11 @@ def test_a_driver_is_named_while_it_is_at_work_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_driver_is_refused_and_told_who_is_first(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("force", "remedy"), [(None, ""), (False, ", or bootstrap again with --force")])
+def test_a_second_driver_is_refused_and_told_who_is_first(tmp_path, monkeypatch, force, remedy):
     monkeypatch.setattr("capfilt.runs.lease.time", SimpleNamespace(time=lambda: 1.8e9))  # which stands still
     with hold_lease(str(tmp_path)):
-        with pytest.raises(RunError) as refusal, hold_lease(str(tmp_path)):
+        with pytest.raises(RunError) as refusal, hold_lease(str(tmp_path), force):
             pass
         assert owner(tmp_path)["pid"] == os.getpid()
 
@@ -74,7 +75,7 @@ def test_a_second_driver_is_refused_and_told_who_is_first(tmp_path, monkeypatch)
     assert message.startswith(f"{tmp_path}/lease.json: another driver is at work on this run: pid {os.getpid()} on ")
     assert "at work since 20" in message
     assert "last seen 0 s ago" in message
-    assert "wait 0:01:30, or run again with --force" in message
+    assert message.endswith(f"If it is dead, wait 0:01:30{remedy}")
     assert "\n" not in message
 
 
@@ -149,10 +150,9 @@ def test_a_forced_driver_takes_over_and_the_other_stops_at_its_next_renewal(tmp_
     with hold_lease(str(tmp_path)) as first, hold_lease(str(tmp_path), force=True) as second:
         assert (first.is_held, second.is_held) == (False, True)
         first.check()
-        first.renew()
-
-        with pytest.raises(RunError, match=r"another driver has taken this run: pid \d+ on .*; this one stops"):
-            first.check()
+        for told in (first.renew, first.check, first.confirm):
+            with pytest.raises(RunError, match=r"another driver has taken this run: pid \d+ on .*; this one stops"):
+                told()
         second.renew()
         second.check()
 

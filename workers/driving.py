@@ -12,7 +12,7 @@ from capfilt.signals import end_process, exit_on_sigterm
 
 @contextmanager
 def driving(
-    root: str, meaning: str = UNITS, stop: Stop | None = None, *, force: bool = False
+    root: str, meaning: str = UNITS, stop: Stop | None = None, *, force: bool | None = None
 ) -> Iterator[tuple[Lease, Stop]]:
     """Be the only driver of a job within the block, and follow requests to stop; SIGTERM leaves no lease either.
 
@@ -22,7 +22,7 @@ def driving(
         root: folder of the job.
         meaning: what a stop does to the job, for people.
         stop: as in heed_stop.
-        force: take the lease from a driver that seems to be alive.
+        force: as in hold_lease.
 
     Raises:
         RunError: another driver is at work on the job, or has taken its lease.

@@ -72,13 +72,20 @@ class Lease:
         self._usurper: Owner | None = None
 
     def check(self) -> None:
-        """Do nothing while the lease is this driver's own.
+        """Do nothing while the lease is this driver's own, as far as its last renewal knows.
 
         Raises:
             RunError: another driver has taken it.
         """
         if self._usurper is not None:
             raise RunError(f"{self._path}: another driver has taken this run: {self._usurper}; this one stops")
+
+    def confirm(self) -> None:
+        """Read the lease again, also in a worker, and raise as check: a driver may be paused and not know of it."""
+        found = _read(self._path)
+        if found is not None and found.id != self._owner.id:
+            self._usurper = found
+        self.check()
 
     @property
     def is_held(self) -> bool:
@@ -94,13 +101,10 @@ class Lease:
         storage.publish(self._path, json.dumps(asdict(self._owner)).encode() + b"\n")
 
     def renew(self) -> None:
-        """Record that this driver is still at work, unless another has taken the lease."""
-        found = _read(self._path)
-        if found is not None and found.id != self._owner.id:
-            self._usurper = found
-        else:
-            self._owner = replace(self._owner, renewed=time.time())
-            self.take()
+        """Record that this driver is still at work; raise as check."""
+        self.confirm()
+        self._owner = replace(self._owner, renewed=time.time())
+        self.take()
 
     def give_up(self) -> None:
         """Remove the lease if it is this driver's own; if it cannot be removed, it will expire."""
@@ -113,12 +117,13 @@ class Lease:
 
 
 @contextmanager
-def hold_lease(root: str, force: bool = False, lost: Callable[[], None] = lambda: None) -> Iterator[Lease]:
+def hold_lease(root: str, force: bool | None = None, lost: Callable[[], None] = lambda: None) -> Iterator[Lease]:
     """Be the only driver of a run within the block.
 
     Args:
         root: the run folder.
-        force: take the lease from a driver that seems to be alive; that one stops at its next renewal.
+        force: take the lease from a driver that seems to be alive; that one stops at its next renewal. None where the
+            job has no such option.
         lost: called, from another thread, when another driver has taken the lease. Lease.check raises RunError then,
             and if lost ends the block by SystemExit, it becomes that RunError.
 
@@ -129,7 +134,7 @@ def hold_lease(root: str, force: bool = False, lost: Callable[[], None] = lambda
     if force:
         require_folder(root)
     else:
-        require_free(root)
+        require_free(root, forcible=force is not None)
     forget_stop(root)  # before the lease is written: from then on a request is meant for this driver
     owner = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid(), _processes(), now, now)
     lease = Lease(path, owner)
@@ -166,15 +171,18 @@ def require_folder(root: str) -> None:
         raise RunError(f"{root}: is a file; give the folder of a run")
 
 
-def require_free(root: str) -> None:
-    """Raise RunError if a driver is at work on a run, or the run folder's path is that of a file."""
+def require_free(root: str, *, forcible: bool = False) -> None:
+    """Raise RunError if a driver is at work on a run, or the run folder's path is that of a file.
+
+    The message names --force where the job is forcible.
+    """
     require_folder(root)
     found, now = find_driver(root), time.time()
     if found is not None and found.seems_alive:
         wait, ago = timedelta(seconds=round(found.renewed + EXPIRY - now)), max(0, now - found.renewed)
         raise RunError(
             f"{_path(root)}: another driver is at work on this run: {found}, last seen {ago:.0f} s ago; let it finish "
-            f"or end it. If it is dead, wait {wait}, or run again with --force (bootstrap only)"
+            f"or end it. If it is dead, wait {wait}{', or bootstrap again with --force' if forcible else ''}"
         )
 
 
@@ -193,7 +201,6 @@ def _keep(lease: Lease, lost: Callable[[], None], done: threading.Event) -> None
     while not done.wait(RENEW_EVERY):
         try:
             lease.renew()
-            lease.check()
         except RunError:
             lost()
             return

@@ -53,8 +53,9 @@ logger = logging.getLogger(__name__)
 class TrainingRun:
     """The folder of a training run, from which it can be resumed."""
 
-    def __init__(self, folder: str | Path, config: Config) -> None:
-        self.folder, self.config = str(folder), config
+    def __init__(self, folder: str | Path, config: Config, confirm: Callable[[], None] = lambda: None) -> None:
+        """Take the folder, the job, and what raises if another driver has taken the run: called before each write."""
+        self.folder, self.config, self._confirm = str(folder), config, confirm
         self.checkpoint = join(self.folder, "checkpoint")
         self.metrics = join(self.folder, "metrics.jsonl")
         self.shards = join(self.folder, "shards.parquet")
@@ -131,6 +132,7 @@ class TrainingRun:
 
         A later one was damaged when the run was resumed: it must not count as one of those kept.
         """
+        self._confirm()
         sweep(self._states)  # a half-written state of a killed run takes as much room
         newest = f"{state['step']:09d}.pt"
         # To a file that Python opened: errors of files that torch opens have no errno, by which a full disk is known.
@@ -166,6 +168,7 @@ class TrainingRun:
 
     def finish(self, write: Callable[[Path], None]) -> None:
         """Write the checkpoint by a call of write(folder), then remove the states."""
+        self._confirm()
         sweep(self.checkpoint)
         if local := local_path(self.checkpoint):
             write(local)
@@ -190,12 +193,14 @@ class TrainingRun:
 
     def forget(self, step: int) -> None:
         """Remove the metrics of this and later steps, which are taken again, and an incomplete last line."""
+        self._confirm()
         if exists(self.metrics):
             kept = [line for line, values in self._metric_lines() if values["step"] < step]
             publish(self.metrics, "".join(kept).encode())
 
     def note(self, lines: list[dict[str, float]]) -> None:
         """Append lines to the metrics."""
+        self._confirm()
         append(self.metrics, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def read_metrics(self) -> list[dict[str, float]]:
