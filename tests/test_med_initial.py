@@ -1,5 +1,7 @@
 """What no checkpoint gives a model is drawn from the seed; what is given may lie on an object store."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from fsspec import filesystem
@@ -34,3 +36,11 @@ def test_what_is_not_on_the_store_is_named_with_its_key(tmp_path, key):
         initial = InitialWeights(**{key.removeprefix("initial."): place})
     with pytest.raises(CheckpointError, match=f"^{key}: nothing is at {place}; "):
         start(settings, initial, 0)
+
+
+def test_what_does_not_fit_is_named_by_its_url_and_not_by_where_it_was_fetched_to(tmp_path):
+    settings, place = start_settings(tmp_path), f"memory:/{tmp_path}/bert"
+    words = Path(settings.vocabulary).read_bytes() + b"more\n"
+    filesystem("memory").pipe({f"{place}/config.json": b'{"model_type": "bert"}', f"{place}/vocab.txt": words})
+    with pytest.raises(CheckpointError, match=f"^{place}: its words are .*; set model.vocabulary: {place}/vocab.txt$"):
+        start(settings, InitialWeights(text=f"{place}/"), 0)

@@ -5,6 +5,8 @@ Source: BLIP, arXiv 2201.12086, section 4.1, and the original's code.
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,7 @@ from capfilt.med.model import BERT_WIDTH, MED
 from capfilt.med.tokenizer import Tokenizer
 from capfilt.med.vit_weights import read_vit
 from capfilt.med.weights import misfits
+from capfilt.storage import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -43,23 +46,34 @@ def start(settings: ModelSettings, initial: InitialWeights, seed: int) -> Checkp
     Raises:
         CheckpointError: weights cannot be read or do not fit the sizes; the message says what to set.
     """
-    tokenizer = Tokenizer(_fetched("model.vocabulary", settings.vocabulary))
+    with _fetched("model.vocabulary", settings.vocabulary) as vocabulary:
+        tokenizer = Tokenizer(vocabulary)
     model = MED(settings.sizes(len(tokenizer))).initialise(seed)
     if initial.vision:
-        vision = _fetched("initial.vision", initial.vision)
-        _tell(initial.vision, take_vision(model, str(vision)))
+        with _fetched("initial.vision", initial.vision) as vision:
+            _tell(initial.vision, take_vision(model, str(vision)))
     if initial.text:
-        text = _fetched("initial.text", initial.text)
-        _tell(initial.text, take_text(model, tokenizer, str(text)))
+        with _fetched("initial.text", initial.text) as text:
+            _tell(initial.text, take_text(model, tokenizer, str(text)))
     return Checkpoint(model, tokenizer)
 
 
-def _fetched(key: str, place: str) -> Path:
-    """Return where what a key names lies on this machine: a path, or the name of a timm model, stays as it is."""
+@contextmanager
+def _fetched(key: str, place: str) -> Iterator[Path]:
+    """Yield where what a key names lies on this machine: a path, or the name of a timm model, stays as it is.
+
+    An error of the block names the URL, not the folder that it was fetched to.
+    """
     try:
-        return fetch(place)
+        here = fetch(place)
     except CheckpointError:
         raise CheckpointError(f"{key}: nothing is at {place}; give the path or URL of what is there") from None
+    try:
+        yield here
+    except CheckpointError as error:
+        if local_path(place) is not None:
+            raise
+        raise CheckpointError(str(error).replace(str(here), place.rstrip("/"))) from None
 
 
 def take_vision(model: MED, source: str) -> Taken:
