@@ -7,7 +7,7 @@ from models import small_checkpoint
 from torch import Tensor
 
 from capfilt.config.momentum import MomentumSettings
-from capfilt.errors import CheckpointError, ConfigError
+from capfilt.errors import CheckpointError
 from capfilt.med.model import MED
 from capfilt.med.momentum import NOBODY, Features, Momentum, resume_published
 from capfilt.med.vision import normalise
@@ -130,12 +130,6 @@ class TestQueue:
         slow.enqueue(features(4), torch.arange(4))
         assert slow.images.tolist() == [2, 3, *[NOBODY] * 8, 0, 1]
         assert slow.pointer.item() == 2
-
-    @pytest.mark.parametrize(("count", "remedy"), [(5, 10), (7, 14), (32, 32)])
-    def test_a_queue_that_is_no_multiple_of_the_pairs_is_refused(self, model, count, remedy):
-        message = f"momentum.queue: 12 is not a multiple of the {count} pairs .* set momentum.queue: {remedy}, or"
-        with pytest.raises(ConfigError, match=message):
-            momentum(model).enqueue(features(count), torch.arange(count))
 
     def test_its_images_are_numbered_behind_those_of_the_batch(self, model):
         slow = momentum(model)

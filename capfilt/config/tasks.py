@@ -115,18 +115,18 @@ class NLVR2Settings(Config):
 class DownstreamConfig(Config):
     """What fine-tuning for VQA and for NLVR2 have in common."""
 
-    checkpoint: str = Field(description="start, a path or URL: a pre-training checkpoint")
+    checkpoint: str = Field(description="path or URL of the pre-training checkpoint to start from")
     output: str = Field(description="folder or URL of the run: checkpoint, states, metrics; resumed if present")
     schedule: Schedule = Field(description="how long and how fast")
     augmentation: Augmentation = Field(Augmentation(), description="what chance does to an image")
     image_size: PositiveInt | None = Field(
-        None, description="side of the square input, pixels, for which positions are interpolated; the checkpoint's own"
+        None, description="side of the square input, pixels; positions are interpolated; null: the checkpoint's own"
     )
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the vision tower; 0.1 in the original")
     seed: NonNegativeInt = Field(0, description="of the layers that are drawn, order, augmentation and dropout")
-    device: TrainingDevice = Field(TrainingDevice(), description="where")
-    cluster: TrainingCluster = Field(TrainingCluster(), description="on how many machines and GPUs")
-    tracking: Tracking = Field(Tracking(), description="how the run is followed")
+    device: TrainingDevice = Field(TrainingDevice(), description="where the model is trained")
+    cluster: TrainingCluster = Field(TrainingCluster(), description="workers, and where they run")
+    tracking: Tracking = Field(Tracking(), description="what the run writes about its progress")
 
     @model_validator(mode="after")
     def _each_entry_once(self) -> Self:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from capfilt.config.momentum import MomentumSettings
-from capfilt.errors import CheckpointError, ConfigError
+from capfilt.errors import CheckpointError
 from capfilt.med.losses import distilled_loss, similarities
 from capfilt.med.model import MED
 from capfilt.med.published import fit_positions, translate
@@ -108,17 +108,8 @@ class Momentum(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, features: Features, images: Tensor) -> None:
-        """Overwrite the oldest entries with the features of all ranks' N pairs and their image numbers (N,).
-
-        Raises:
-            ConfigError: the size of the queue is not a multiple of N.
-        """
+        """Overwrite the oldest entries with the features of all ranks' N pairs and their image numbers (N,); N <= Q."""
         size, count = self.settings.queue, len(images)
-        if size % count:
-            raise ConfigError(
-                f"momentum.queue: {size} is not a multiple of the {count} pairs that a step of all ranks puts in; "
-                f"set momentum.queue: {count * max(1, round(size / count))}, or a batch size that divides {size}"
-            )
         # Columns are computed on the device: reading the pointer here would stall a GPU at every step.
         columns = (self.pointer + torch.arange(count, device=images.device)) % size  # (N,)
         self.image_queue.index_copy_(1, columns, features.image.T)
