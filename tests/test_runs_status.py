@@ -1,5 +1,6 @@
 """The record that a driver writes of how far it is."""
 
+import errno
 import time
 from collections import Counter
 from dataclasses import replace
@@ -143,6 +144,26 @@ def test_what_is_no_record_counts_as_none(tmp_path, content):
     (tmp_path / "status.json").write_bytes(content)
 
     assert read_status(str(tmp_path)) is None
+
+
+def test_a_full_disk_still_tells_why_a_job_has_failed(tmp_path, monkeypatch):
+    """It has no room for a new file, but keeps that of the old one."""
+
+    def full(path: str, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    def job() -> None:
+        with keep_status(str(tmp_path)) as board:
+            board.set_phase("training", reason="longer than what comes after it" * 9)
+            board.write()
+            monkeypatch.setattr(status.storage, "publish", full)
+            raise OSError(errno.ENOSPC, "No space left on device", "states")
+
+    with pytest.raises(OSError, match="No space"):
+        job()
+
+    assert record(tmp_path).phase == "failed"
+    assert record(tmp_path).reason == "[Errno 28] No space left on device: 'states'"
 
 
 def test_a_disk_that_takes_nothing_stops_no_job(tmp_path):

@@ -109,10 +109,12 @@ class Board:
             return
         at_work = self.record.phase in ("bootstrap", "export", "rounds", "training")
         record = replace(self.record, time=time.time()) if at_work else self.record
+        data = json.dumps(asdict(record)).encode() + b"\n"
         try:
-            storage.publish(self._path, json.dumps(asdict(record)).encode() + b"\n")
+            storage.publish(self._path, data)
         except OSError as error:  # the next one may succeed, and nothing depends on it
-            logger.warning("the status was not written: %s", error)
+            if not _overwrite(self._path, data):
+                logger.warning("the status was not written: %s", error)
 
     def _note(self, **changes: object) -> None:
         self.record = replace(self.record, time=time.time(), **changes)  # type: ignore[arg-type]
@@ -159,6 +161,19 @@ def job_of(root: str) -> str:
 def status_path(root: str) -> str:
     """Return the path of the record of a run."""
     return storage.join(root, "status.json")
+
+
+def _overwrite(path: str, data: bytes) -> bool:
+    """Write over a local record where it lies, which a full disk lets be done, and return whether it is done."""
+    local = storage.local_path(path)
+    try:
+        if local is not None:
+            with local.open("r+b") as file:
+                file.write(data)
+                file.truncate()
+    except OSError:
+        return False
+    return local is not None
 
 
 def _end(error: BaseException) -> Phase:
