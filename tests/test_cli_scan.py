@@ -91,7 +91,7 @@ def test_a_scan_that_is_ended_by_a_signal_leaves_nothing_in_the_temporary_folder
         (folder,) = scratch.iterdir()
         process.terminate()
 
-    assert folder.name.startswith("capfilt-scan-")
+    assert folder.name.startswith("capfilt-")
     assert process.returncode == 143
     assert list(scratch.iterdir()) == []
 

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from capfilt import storage
 from capfilt.config import Config, ExportConfig, dump
@@ -23,6 +22,7 @@ from capfilt.errors import ConfigError
 from capfilt.fingerprint import fingerprint
 from capfilt.rounds import read_jobs, rounds
 from capfilt.runs import Run
+from capfilt.storage.scratch import Scratch
 
 PACKAGES = ("capfilt", "workers", "pipelines")
 SETTINGS = "job.yaml"
@@ -108,7 +108,7 @@ def _check_address(address: str, where: str) -> None:
 @contextmanager
 def staged(submission: Submission, code: bool) -> Iterator[Path]:
     """Yield a folder that holds what is shipped: the settings and, if asked for, the code."""
-    with TemporaryDirectory(prefix="capfilt-") as name:
+    with Scratch() as name:
         folder = Path(name)
         (folder / SETTINGS).write_text(dump(submission.config), encoding="utf-8")
         for package in PACKAGES if code else ():

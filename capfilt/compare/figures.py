@@ -1,6 +1,5 @@
 """How two runs over the same images differ, sample by sample and text by text."""
 
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from capfilt.policy import SOURCES
 from capfilt.query import OpenRun
 from capfilt.query.engine import connect
 from capfilt.stats.scores import QUANTILES, SCORES, quantiles_of
+from capfilt.storage.scratch import Scratch
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def compare(first: OpenRun, second: OpenRun, examples: int = 5) -> Comparison:
     files = {
         f"{name}_{side}": paths for side, run in (("a", first), ("b", second)) for name, paths in run.files.items()
     }
-    with tempfile.TemporaryDirectory(prefix="capfilt-compare-") as folder, connect(files, Path(folder)) as connection:
+    with Scratch() as folder, connect(files, Path(folder)) as connection:
         match(connection)
         return Comparison(
             runs=(first.run.root, second.run.root),

@@ -7,7 +7,6 @@ committed, then folded and exported. The first unit warms up and is not counted.
 import math
 import random
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,6 +28,7 @@ from capfilt.planning import shards_at
 from capfilt.records import Sample, Unit
 from capfilt.runs import Run, start_run
 from capfilt.shards import open_shard, write_tar
+from capfilt.storage.scratch import Scratch
 from capfilt.tally import Tally
 
 WARM_UP = {"cpu": 1, "cuda": 2}  # batches; on a GPU steps are captured when they are met again (med/graphs.py)
@@ -198,7 +198,7 @@ def run_of(folder: str | Path) -> Path:
 def _folder(keep: Path | None) -> Iterator[str]:
     """Make the folder to keep, which must be new or empty, or a temporary one. One that fails keeps nothing."""
     if keep is None:
-        with tempfile.TemporaryDirectory(prefix="capfilt-plan-") as folder:
+        with Scratch() as folder:
             yield folder
         return
     keep.mkdir(parents=True, exist_ok=True)

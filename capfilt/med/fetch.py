@@ -2,13 +2,13 @@
 
 import atexit
 import shutil
-import tempfile
 from functools import cache
 from pathlib import Path
 
 from capfilt.errors import CheckpointError
 from capfilt.med.weights import CONFIG, TOKENIZER, VOCABULARY
 from capfilt.storage import exists, join, list_files, local_path, open_input, staged
+from capfilt.storage.scratch import Scratch
 
 
 @cache
@@ -27,8 +27,9 @@ def fetch(place: str) -> Path:
     names = list_files(place)
     if not names and not exists(place):
         raise absent(place)
-    folder = Path(tempfile.mkdtemp(prefix="capfilt-checkpoint-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    scratch = Scratch()
+    atexit.register(scratch.cleanup)  # which keeps it until then
+    folder = Path(scratch.name)
     try:
         if names in ([], [own]):  # a file: stores list it as its own only content
             for name in filter(lambda name: exists(join(parent, name)), (own, VOCABULARY, TOKENIZER)):
@@ -38,7 +39,7 @@ def fetch(place: str) -> Path:
             _copy(join(place, name), folder / name)
         return folder
     except BaseException:  # else each attempt leaves its gigabytes, and most attempts fail because the disk is full
-        shutil.rmtree(folder, ignore_errors=True)
+        scratch.cleanup()
         raise
 
 

@@ -3,7 +3,6 @@
 import html
 import os
 import shlex
-import tempfile
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -27,6 +26,7 @@ from capfilt.query.facts import tables
 from capfilt.query.languages import Detect, detector
 from capfilt.records import CONTROL, Shard
 from capfilt.runs import Run, load_policy, load_run
+from capfilt.storage.scratch import Scratch
 
 SAMPLES_PER_FILE = 50_000  # of a scratch file: enough for long columns, few enough to hold in memory once per thread
 QUICK_SAMPLES = 6_000_000  # looked at if no share is asked for: queries of so many take seconds
@@ -72,7 +72,7 @@ class OpenRun:
         self._drawn, self._available = len(shards), available
         self._complete = {shard.id for shard in shards if shard.id in complete}
         with ExitStack() as opening:  # closes what is open if the rest fails or is interrupted
-            self._scratch = tempfile.TemporaryDirectory(prefix="capfilt-query-")
+            self._scratch = Scratch()
             opening.callback(self._scratch.cleanup)
             folder = Path(self._scratch.name)
             self.commits, self.files = _lay_down(run, policy, shards, folder, languages)

@@ -1,6 +1,5 @@
 """Scan shards: read all of their indexes, and look at their samples or a share of them."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from capfilt.scan.look import Outcome, table
 from capfilt.scan.work import cut_tasks, run_tasks
 from capfilt.shards import find_shards
 from capfilt.storage import absolute
+from capfilt.storage.scratch import Scratch
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def scan(job: BootstrapConfig, *, share: float = 1.0, workers: int = 1, language
     if languages:
         detector()  # reports a missing package at once
     shards = shards_at([absolute(url) for url in find_shards(job.input)])
-    with tempfile.TemporaryDirectory(prefix="capfilt-scan-") as scratch:
+    with Scratch() as scratch:
         tasks = cut_tasks(shards, share, job.images, Path(scratch), languages)
         outcomes = []
         with Progress(sum(task.samples for task in tasks), 0) as progress:

@@ -8,10 +8,9 @@ credentials. Names that begin with a dot are of unfinished files, and are not li
 import errno
 import os
 import re
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
@@ -24,6 +23,7 @@ from capfilt.retries import patiently
 from capfilt.storage.errors import lacks_bucket, named, names, naming, of_disk
 from capfilt.storage.placing import mode_of_new, place
 from capfilt.storage.ranges import RangedFile
+from capfilt.storage.scratch import Scratch
 
 T = TypeVar("T")
 
@@ -143,27 +143,29 @@ def staged(path: str) -> Iterator[Path]:
     """
     local = local_path(path)
     with naming(path):
-        folder = Path(tempfile.gettempdir()) if local is None else local.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{uuid.uuid4().hex}.partial"
-        mode = mode_of_new(partial)
-    try:
+        home: AbstractContextManager[str] = Scratch() if local is None else nullcontext(str(local.parent))
+    with home as folder:
+        with naming(path):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            partial = Path(folder, f".{uuid.uuid4().hex}.partial")
+            mode = mode_of_new(partial)
         try:
-            yield partial
-        except Exception as error:  # torch and safetensors have their own errors for a full disk
-            failure = of_disk(error)
-            if failure is None or (failure is error and names(failure, path)):
-                raise
-            full = path if local is not None else f"{folder}, for {path}"
-            raise named(failure, full) from error  # the error of a full disk names no file
-        if local is None:
-            _ask(path, lambda store, name: store.put_file(str(partial), name))
-        else:
-            with naming(path):
-                place(partial, local, mode)
-    finally:
-        with suppress(OSError):  # must not hide the error of the block; sweep removes what is left
-            partial.unlink(missing_ok=True)
+            try:
+                yield partial
+            except Exception as error:  # torch and safetensors have their own errors for a full disk
+                failure = of_disk(error)
+                if failure is None or (failure is error and names(failure, path)):
+                    raise
+                full = path if local is not None else f"{folder}, for {path}"
+                raise named(failure, full) from error  # the error of a full disk names no file
+            if local is None:
+                _ask(path, lambda store, name: store.put_file(str(partial), name))
+            else:
+                with naming(path):
+                    place(partial, local, mode)
+        finally:
+            with suppress(OSError):  # must not hide the error of the block; sweep removes what is left
+                partial.unlink(missing_ok=True)
 
 
 def append(path: str, data: bytes) -> None:

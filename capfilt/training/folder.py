@@ -15,7 +15,6 @@ import errno
 import json
 import logging
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -44,6 +43,7 @@ from capfilt.storage import (
     staged,
     sweep,
 )
+from capfilt.storage.scratch import Scratch
 
 KEPT = 2  # states: should the newest be damaged, the one before serves
 State = dict[str, Any]  # what torch saves: tensors and numbers by name
@@ -173,7 +173,7 @@ class TrainingRun:
         if local := local_path(self.checkpoint):
             write(local)
         else:
-            with tempfile.TemporaryDirectory() as folder:
+            with Scratch() as folder:
                 write(Path(folder))
                 self._upload(Path(folder))
         remove_folder(self._states)

@@ -5,12 +5,13 @@ import importlib.util
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir
 from typing import Protocol
 
 from capfilt.config.training import Tracking
 from capfilt.errors import ConfigError
 from capfilt.storage import absolute, join, local_path, publish
+from capfilt.storage.scratch import Scratch
 from capfilt.training.curve import draw
 from capfilt.training.folder import TrainingRun
 
@@ -91,7 +92,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter  # an optional package, and slow to import
 
         self._folder, local = folder, local_path(folder)
-        self._here = TemporaryDirectory(prefix="capfilt-tensorboard-") if local is None else None
+        self._here = Scratch() if local is None else None
         self._writer = SummaryWriter(self._here.name if self._here else str(local), purge_step=start)
 
     def add(self, step: int, values: dict[str, float]) -> None:
