@@ -17,7 +17,7 @@ FORBIDDEN = {
 }
 ALLOWED = {(f"capfilt/cli/{name}.py", "pipelines") for name in ("main", "decide", "plan", "train")}
 ALLOWED |= {("capfilt/cli/jobs.py", "workers")}
-RAY = ("dashboard", "decoder", "jobs", "metrics", "pool", "session", "slots", "train_worker")
+RAY = ("client", "dashboard", "decoder", "jobs", "metrics", "pool", "session", "slots", "train_worker")
 LINES = 250
 MODULES = sorted(p.relative_to(ROOT).as_posix() for package in FORBIDDEN for p in (ROOT / package).rglob("*.py"))
 

@@ -193,6 +193,17 @@ def test_every_unit_is_done_once(workers, cluster, tmp_path):
     assert all(len(pids(tmp_path, shard)) == 1 for shard in "012345")
 
 
+def test_calls_are_known_by_their_ids_since_rays_client_returns_copies_of_them(cluster, monkeypatch):
+    wait = ray.wait
+
+    def copied(calls, **options):
+        return tuple([ray.ObjectRef(call.binary()) for call in part] for part in wait(calls, **options))
+
+    monkeypatch.setattr(ray, "wait", copied)
+
+    assert sorted(run_units(Echo, UNITS, cluster)) == list("012345")
+
+
 def test_workers_that_find_no_room_hold_up_nothing(cluster, tmp_path):
     more = cluster.model_copy(update={"workers": 6, "cpus_per_worker": 1.0})
 

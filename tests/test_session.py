@@ -14,10 +14,11 @@ import pytest
 import ray
 
 from capfilt.config import Cluster
-from capfilt.errors import PASSING, CheckpointError, ConfigError, StoppedError, WorkerError
+from capfilt.errors import PASSING, CheckpointError, ConfigError, NoAnswerError, StoppedError, WorkerError
 from capfilt.runs.stop import Stop
 from workers import session as session_module
-from workers.session import _check_machine, allows, nodes, on_a_worker, session
+from workers.address import require_answer
+from workers.session import _check_machine, _refusals, allows, nodes, on_a_worker, session
 
 HALF = Cluster(cpus_per_worker=0.5)
 
@@ -209,6 +210,14 @@ def test_a_cluster_of_another_ray_is_told_in_a_line():
     )
     assert told.endswith("; install here what the cluster has\n")
     assert told.count("\n") == 1
+
+
+def test_a_refusal_of_several_lines_is_told_with_its_reason():
+    server = "Initialization failure from server:\nTraceback (most recent call last):\n  ...\nOSError: no port is free"
+
+    told = r"refuses the connection \(Initialization .*server: OSError: no port is free\)"
+    with pytest.raises(NoAnswerError, match=told), _refusals("ray://10.0.0.5:10001"):
+        raise ConnectionError(server)
 
 
 GUARDED = """
@@ -415,3 +424,56 @@ def test_a_job_whose_head_is_lost_ends_in_good_order_before_ray_ends_it():
 
     assert job.returncode == 0, job.stderr
     assert job.stdout.startswith(f"{PASSING} cluster.address: local: the head of the cluster (")
+
+
+SERVED = """
+import os, signal, sys
+from test_pool import UNITS, Echo
+from capfilt.config import Cluster
+from capfilt.errors import NoAnswerError
+from workers.pool import run_units
+
+cluster = Cluster(address=sys.argv[1], workers=1, cpus_per_worker=0.5)
+print(*sorted(run_units(Echo, UNITS, cluster)))
+results = run_units(Echo, UNITS, cluster)
+next(results)
+os.kill(int(sys.argv[2]), signal.SIGKILL)
+try:
+    list(results)
+except NoAnswerError as error:
+    print(error.exit_code, error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_driver_outside_of_the_cluster_does_its_job_and_ends_when_the_connection_is_lost():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    head = ["--address", ray.get_runtime_context().gcs_address, "--host", "127.0.0.1", "--port", str(port)]
+    serve = [sys.executable, "-m", "ray.util.client.server", "--mode", "legacy", *head]
+    address = f"ray://127.0.0.1:{port}"
+    with subprocess.Popen(serve, stderr=subprocess.DEVNULL) as server:
+        wait_for_answer(address)
+        command = [sys.executable, "-c", SERVED, address, str(server.pid)]
+        environment = os.environ | {"RAY_CLIENT_RECONNECT_GRACE_PERIOD": "1"}
+        job = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        server.kill()
+
+    done, lost = job.stdout.splitlines()
+    assert done == "0 1 2 3 4 5", job.stderr
+    assert lost == (
+        f"{PASSING} cluster.address: {address}: the connection to the cluster is lost; when it answers again, run the "
+        "same again to go on"
+    )
+
+
+def wait_for_answer(address: str) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            return require_answer(address)
+        except NoAnswerError:
+            assert time.monotonic() < deadline, "no server"
+            time.sleep(0.2)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 import ray
-import ray.util.client
 from ray.exceptions import RayError
 from ray.util.metrics import Counter, Gauge
 
 from capfilt.records import Unit, UnitResult
+from workers.client import is_outside
 from workers.events import Event, State
 from workers.slots import Worker
 
@@ -121,7 +121,7 @@ class Metrics:
 
 def endpoint() -> str:
     """Return where this process's node serves its metrics, or "" if Ray exports none of this process."""
-    if ray.util.client.ray.is_connected():
+    if is_outside():
         return ""
     here = ray.get_runtime_context().get_node_id()
     (node,) = (node for node in ray.nodes() if node["NodeID"] == here)

@@ -147,7 +147,7 @@ class _ActorPool(Generic[R]):
             yield from self._take_done(slot)
             self._on_death(slot, error)
         else:
-            if call is slot.building:
+            if call == slot.building:  # by its id: Ray's client returns copies
                 slot.building, (slot.node, slot.place), self.failed_builds, self.built = None, value, 0, True
                 return
             yield from self._succeed(slot, call, value)
@@ -171,7 +171,7 @@ class _ActorPool(Generic[R]):
 
     def _on_exception(self, slot: Slot, call: ray.ObjectRef, cause: Exception) -> None:
         fault = fault_of(cause)
-        if call is slot.building:
+        if call == slot.building:
             self._on_failed_build(slot, fault, cause)
             return
         if "CUDA error" in fault.reason:  # every later call of that process would meet it too

@@ -4,11 +4,10 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple, TypeVar, cast
 
 import ray
-import ray.util.client
 from ray._private import utils as ray_utils
 from ray._private.services import canonicalize_bootstrap_address
 from ray._raylet import (  # type: ignore[attr-defined]
@@ -25,6 +24,7 @@ from capfilt.runs.stop import Stop
 from capfilt.signals import exit_on_sigterm
 from workers.address import TOKEN, ended_without_head, require_answer
 from workers.attempts import MAX_LOSSES
+from workers.client import ended_without_server, is_outside
 from workers.slots import last_words, unbuilt
 
 R = TypeVar("R")
@@ -75,8 +75,8 @@ def session(cluster: Cluster) -> Iterator[None]:
 
 
 def _ended_without_head(cluster: Cluster) -> AbstractContextManager[None]:
-    if ray.util.client.ray.is_connected():  # the client itself tells when its server is lost
-        return nullcontext()
+    if is_outside():
+        return ended_without_server(cluster.address)
     return ended_without_head(cluster.address, ray.get_runtime_context().gcs_address)
 
 
@@ -108,7 +108,8 @@ def _refusals(address: str) -> Iterator[None]:
             "ray start --head prints, or that of its client server with ray:// before it"
         ) from error
     except ConnectionError as error:
-        why = str(error).partition("\n")[0]
+        first, *others = str(error).strip().splitlines() or [""]
+        why = " ".join([first, *others[-1:]])  # of several lines, the last is the reason of a ray:// server
         raise NoAnswerError(f"cluster.address: {address} refuses the connection ({why}); {TOKEN}") from error
     except RuntimeError as error:
         if not str(error).startswith("Version mismatch"):
