@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from dashboards import JOB, dashboard
 
 from capfilt.cli import cli
-from workers.dashboard import connect
+from capfilt.errors import JobError
+from workers.dashboard import connect, told
 
 
 @pytest.mark.parametrize("elsewhere", [{}, {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}])
@@ -48,3 +49,9 @@ def test_what_answers_and_is_no_dashboard_is_asked_for_by_its_address(answer):
     assert result.exit_code == (1 if b"404" in answer else 75)
     assert len(result.output.splitlines()) == 1
     assert f"; is {url} a dashboard? nodes and drivers have another port, 6379" in result.output
+
+
+def test_a_job_id_that_somebody_else_has_just_taken_is_no_failure_of_the_dashboard():
+    why = "ValueError: Job with submission_id a already exists"
+    with pytest.raises(JobError, match=rf"status code 500: Traceback: \.\.\. {why}$"), told():
+        raise RuntimeError(f"Request failed with status code 500: Traceback:\n  File x\n{why}\n.\n.")

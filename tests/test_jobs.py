@@ -194,6 +194,15 @@ def test_a_log_that_stays_open_behind_the_end_of_its_job_is_at_its_end():
         assert "".join(followed(port)) == "one\n"
 
 
+def test_a_job_whose_driver_never_started_has_its_reason_in_place_of_a_log():
+    why = "runtime_env setup failed: no environment\n[Node] Traceback:\n  File a\nOSError: no package gcs://x.zip.\n"
+    with dashboard(jobs=[a_job(JOB, "FAILED", message=why)]) as port:
+        told = "".join(followed(port))
+
+    assert told.startswith(f"{JOB}: FAILED, submitted ")
+    assert told.endswith(": runtime_env setup failed: no environment ... OSError: no package gcs://x.zip\n")
+
+
 def test_patience_with_a_log_ends(monkeypatch):
     """The dashboard is there, but closes each time what the log comes through."""
     monkeypatch.setattr(jobs, "PATIENCE", 0)
@@ -257,7 +266,7 @@ def test_a_driver_that_was_asked_to_end_is_stopped_and_not_failed(known, code, s
     job = known((name(1), "FAILED", told)).find(FOLDER)
 
     assert (job.state, job.exit_code, job.is_over) == (state, code, True)
-    assert (job.started, job.ended, job.message) == (1.5, 2.5, "s3://***@c broke")
+    assert (job.started, job.ended, job.message) == (1.5, 2.5, "s3://***@c broke ... at once")
     assert re.fullmatch(rf"{name(1)}: {state}, exit code {code}, submitted 19[\d-]+ [\d:]+:01[+-][\d:]+", job.summary)
 
 

@@ -20,8 +20,11 @@ from workers.address import TOKEN, require_answer
 ANSWER = 60.0  # seconds that the Jobs API may take for an answer, or for the next part of it
 
 _ADDRESS = "RAY_API_SERVER_ADDRESS"
-# Errors of Ray that are not the request's fault: the server failed, or the connection broke.
-_PASSING = re.compile(r"Request failed with status code 5\d\d\b|WebSocket (connection closed|error)\b")
+# Errors of Ray that are not the request's fault: the server failed, or the connection broke. A job id that somebody
+# else has just taken is no failure of the server, though Ray says so.
+_PASSING = re.compile(
+    r"Request failed with status code 5\d\d\b(?!.* already exists)|WebSocket (connection closed|error)\b", re.DOTALL
+)
 _TALKATIVE = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -66,6 +69,12 @@ def _leading_to(address: str) -> Iterator[None]:
             os.environ[_ADDRESS] = before
 
 
+def in_a_line(text: str) -> str:
+    """Return what Ray says in many lines, such as a traceback, by its first and its last, fit to be shown."""
+    lines = [line.strip() for line in redact(text).splitlines() if line.strip(" .")]
+    return " ... ".join([*lines[:1], *lines[1:][-1:]])[:600].rstrip(".")
+
+
 @contextmanager
 def told(remedy: str = "") -> Iterator[None]:
     """Turn a failure of the Jobs API into an error with a message of one line, which ends with what to do."""
@@ -74,7 +83,6 @@ def told(remedy: str = "") -> Iterator[None]:
     except AuthenticationError as error:
         raise JobError(f"the cluster's Jobs API: {error.message.splitlines()[0]}; {TOKEN}") from error
     except (RuntimeError, OSError, ClientError) as error:
-        lines = redact(str(error)).replace("\\n", "\n").strip().splitlines() or [type(error).__name__]
-        what = (lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}")[:600].rstrip(".")
+        what = in_a_line(str(error).replace("\\n", "\n")) or type(error).__name__
         passing = may_pass(error) or _PASSING.match(str(error))
         raise (NoAnswerError if passing else JobError)(f"the cluster's Jobs API: {what}{remedy}") from error

@@ -18,7 +18,7 @@ from ray.job_submission import JobDetails
 
 from capfilt.display import local_time, redact
 from capfilt.errors import JobError, NoAnswerError, StoppedError
-from workers.dashboard import connect, told
+from workers.dashboard import connect, in_a_line, told
 from workers.submission import Submission, attempt_of, entrypoint, staged
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")  # states that a job stays in
@@ -50,9 +50,10 @@ class JobState:
 
     @property
     def summary(self) -> str:
-        """The job in a line, for people."""
+        """The job in a line, for people; with the reason if its driver never started, so that there is no log."""
         code = "" if self.exit_code is None else f", exit code {self.exit_code}"
-        return f"{self.id}: {self.state}{code}, submitted {local_time(self.started)}"
+        why = f": {self.message}" if self.state == "FAILED" and self.exit_code is None else ""
+        return f"{self.id}: {self.state}{code}, submitted {local_time(self.started)}{why}"
 
     def to_json(self) -> dict[str, object]:
         """Return the job as JSON values."""
@@ -148,12 +149,13 @@ class Jobs:
         return _state(info, int(name.rpartition("-")[2]))
 
     def log(self, name: str) -> str:
-        """Return all that a job has written, fit to be shown."""
+        """Return all that a job has written, fit to be shown; where that is nothing, its state."""
         with told():
-            return _plain(self._client.get_job_logs(name))
+            text = _plain(self._client.get_job_logs(name))
+        return text or f"{self._look(name).summary}\n"
 
     def follow(self, name: str) -> Iterator[str]:
-        """Yield what a job has written and what it goes on to write, fit to be shown, until it ends.
+        """Yield what a job has written and what it goes on to write, fit to be shown, until it ends; else its state.
 
         A log that breaks off, as it does when the dashboard restarts, is continued where it was.
 
@@ -167,7 +169,9 @@ class Jobs:
                     silence.end()
                     shown += len(text)
                     yield _plain(text)
-                if self._look(name).is_over:
+                job = self._look(name)
+                if job.is_over:
+                    yield "" if shown else f"{job.summary}\n"
                     return
                 raise NoAnswerError("the cluster's Jobs API: the log ends before its job does")
             except NoAnswerError as error:
@@ -232,7 +236,7 @@ def _state(job: JobDetails, attempt: int) -> JobState:
         id=job.submission_id,
         attempt=attempt,
         state="STOPPED" if status == "FAILED" and code in _STOPPED else status,
-        message=redact(job.message or "").partition("\n")[0],
+        message=in_a_line(job.message or ""),
         started=(job.start_time or 0) / 1000,
         ended=job.end_time / 1000 if job.end_time else None,
         exit_code=code,

@@ -211,8 +211,8 @@ def _nothing_to_stop(folder: str, job: "JobState | None") -> Exception:
     if job is None:
         return JobError(f"{folder}: no job at work on it can be seen from here; capfilt status shows its state")
     return JobError(
-        f"{folder}: no driver of it can be seen from here, but {job.id} is {job.state}; end that job with --now, or "
-        "run capfilt stop where the folder can be seen"
+        f"{folder}: no driver of it can be seen from here, but {job.id} is {job.state}; if its driver is about to "
+        "begin or to end, try again soon; if only the cluster sees the folder, stop it there, or the job with --now"
     )
 
 
