@@ -68,7 +68,8 @@ def canonical_urls(urls: Sequence[str]) -> list[str]:
 
 def _expand(given: str, key: str) -> Iterator[str]:
     names = list(_braces(given, key))
-    if len(names) == 1 or exists(given):
+    ranges = any(map(_RANGE.fullmatch, _BRACES.findall(given)))  # even one of a single number is meant as a range
+    if exists(given) or (len(names) == 1 and not ranges):
         names = [given]
     if not all(name.strip() for name in names):
         raise ConfigError(f"{key}: {given!r} is empty, as an unset variable of the shell makes it; give a value")
