@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @click.option("--policy", type=existing_file, help="YAML of the new policy; without it, --set changes the run's own.")
 @set_option
 @click.option("--against", type=existing_file, help="YAML of the policy to compare with; the run's own by default.")
-@click.option("--examples", type=click.IntRange(min=0), default=5, show_default=True, help="Texts gained and lost.")
+@click.option(
+    "--examples", type=click.IntRange(min=0), default=5, show_default=True, help="Texts gained and lost that are shown."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draw of examples.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that write.")
 @click.option("--dry-run", is_flag=True, help="Show what would change and check that it can be written; write nothing.")
@@ -75,7 +77,7 @@ def recut(
     type=Finite(1e-9, 1, max_open=True),
     default=0.05,
     show_default=True,
-    help="Wished false-accept rate: the share of known mismatches that pass.",
+    help="Target false-accept rate: the share of known mismatches that pass.",
 )
 @click.option("--labels", type=existing_file, help="CSV of key, text and label (1 or 0), for precision and recall.")
 @click.option("--policy", type=existing_file, help="YAML of the policy to calibrate; the run's own by default.")

@@ -127,7 +127,7 @@ def status(run: str, address: str | None, as_json: bool) -> None:
 def logs(run: str, address: str | None, follow: bool, attempt: int | None) -> None:
     """Show what the job of RUN writes: with --address the log of its driver, without it the journal of the run folder.
 
-    For a loop, the log is that of all its jobs, and the journal that of its current job.
+    For a loop, the log is that of all its jobs, and the journal that of its current job, if that is a bootstrap.
 
     \b
     Example:

@@ -18,7 +18,9 @@ from capfilt.cli.options import Finite, existing_file, json_option, json_text, s
 @set_option
 @click.option("--sample", type=Finite(0, 1, min_open=True), default=1.0, help="Look at this share of the samples.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; as many as there are CPUs by default.")
-@click.option("--languages", is_flag=True, help="Guess the language of each text too.")
+@click.option(
+    "--languages", is_flag=True, help="Also guess the language of each text; slower, and needs the extra languages."
+)
 @json_option
 def scan(
     inputs: tuple[str, ...],

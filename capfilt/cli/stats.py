@@ -29,11 +29,13 @@ _where = click.option(
 @click.command(short_help="Count what was scored, kept, rejected and failed.")
 @click.argument("run")
 @policy_option
-@click.option("--by", multiple=True, metavar="NAME", help="Cut by source, words, domain, ...; repeat it to cross them.")
+@click.option(
+    "--by", multiple=True, metavar="NAME", help="Split by source, words, domain, ...; several split by all together."
+)
 @_where
 @click.option("--top", type=click.IntRange(min=1), help="Parts shown one by one. [default: 25; all for JSON and CSV]")
 @share_option
-@click.option("--unfinished", is_flag=True, help="Count the committed units of shards in work too.")
+@click.option("--unfinished", is_flag=True, help="Also count the committed units of unfinished shards.")
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV: a line for each part; by source without --by.")
 def stats(
@@ -104,7 +106,9 @@ def _print_whole(opened: "OpenRun", where: str | None, as_json: bool) -> None:
 @click.option("--policy", type=existing_file, help="YAML of a policy for both, instead of each run's own.")
 @click.option("--policy-first", type=existing_file, help="YAML of a policy for the first run alone.")
 @click.option("--policy-second", type=existing_file, help="YAML of a policy for the second run alone.")
-@click.option("--examples", type=click.IntRange(min=0), default=5, show_default=True, help="Texts gained and lost.")
+@click.option(
+    "--examples", type=click.IntRange(min=0), default=5, show_default=True, help="Texts gained and lost that are shown."
+)
 @json_option
 def compare(
     first: str,

@@ -57,7 +57,7 @@ def finetune(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
 def rounds(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     """Repeat: fine-tune captioner and filter, bootstrap with them, pre-train on what is kept; the next round from that.
 
-    The same command goes on with the job that was at work.
+    The same command resumes the job that was interrupted.
 
     \b
     Example:
