@@ -8,6 +8,7 @@ from capfilt.config.tasks import Finetuning
 from capfilt.config.training import PretrainConfig
 from capfilt.errors import StoppedError
 from capfilt.hardware import require_gpus
+from capfilt.med.fetch import drop_fetched
 from capfilt.runs.status import keep_status
 from capfilt.runs.stop import Stop, stop_requested
 from capfilt.storage import absolute
@@ -54,4 +55,8 @@ def _work(config: C, prepare: Callable[[C, str | None], Job[Data]], confirm: Cal
     """Train as one worker of several, or alone."""
     folder = TrainingRun(config.output, config, confirm)
     folder.begin()  # again, since on a worker's machine this may be another folder
-    train(folder, prepare(config, folder.shards), config.schedule, config.device, config.tracking, config.seed)
+    try:
+        job = prepare(config, folder.shards)
+    finally:
+        drop_fetched()
+    train(folder, job, config.schedule, config.device, config.tracking, config.seed)

@@ -8,16 +8,20 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from drivers import tables
 from fakes import NAMES, ColourCaptioner, ColourFilter, build_fakes, job_config, write_shard
+from fsspec import filesystem
 from torch import Tensor
 
 from capfilt.bootstrap import CapFilt
 from capfilt.config import BootstrapConfig, Device
+from capfilt.errors import CheckpointError
 from capfilt.filters import Scores
+from capfilt.med.fetch import fetch
 from capfilt.planning import plan_shards
 from capfilt.records import Caption
 from capfilt.runs import start_run
@@ -138,6 +142,26 @@ def test_memory_that_a_device_lacks_for_the_models_is_told_as_what_may_pass(tmp_
         with pytest.raises(OSError, match="no memory for the models on the cpu device: ") as told:
             work(build_nowhere, config)
         assert told.value.errno == errno.ENOMEM
+
+
+def test_what_was_fetched_for_the_models_is_gone_when_they_are_built(tmp_path):
+    """Ray kills its workers, which therefore remove nothing at their exit."""
+    filesystem("memory").pipe("/models/a.pth", b"x")
+    fetched: list[Path] = []
+
+    def build_from_a_store(config: BootstrapConfig) -> CapFilt:
+        fetched.append(fetch("memory://models/a.pth"))
+        assert fetched[-1].exists()
+        if len(fetched) > 2:
+            raise CheckpointError("it cannot be read")
+        return build_fakes(config)
+
+    config = job_config(tmp_path)
+    BootstrapWorker(build_from_a_store, config, start_run(config, NAMES))
+    try_batch_sizes(build_from_a_store, config)
+    with pytest.raises(CheckpointError):
+        try_batch_sizes(build_from_a_store, config)
+    assert [file.parent.exists() for file in fetched] == [False] * 3
 
 
 def test_units_that_share_a_gpu_leave_the_bytes_of_units_one_after_the_other(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from fsspec import filesystem
 from pairs import CPU, pixels, sample, schedule, tiny_model, with_texts, write_shard
 from pydantic import ValidationError
 from safetensors.torch import load_file
@@ -127,6 +128,16 @@ def test_a_role_cannot_be_tuned_from_a_checkpoint_without_it(root, captioner, ju
     checkpoint = {"captioner": captioner, "filter": judge}[kind]
     with pytest.raises(CheckpointError, match=f"it can serve as {kind}, not as {role}"):
         finetune.run(finetuning(root, role, checkpoint, output=str(root / "wrong" / role)))
+
+
+def test_a_checkpoint_of_a_store_leaves_nothing_when_training_begins(root, start, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    filesystem("memory").put(str(start), "/start/checkpoint", recursive=True)
+    seen: list[list[Path]] = []
+    monkeypatch.setattr("pipelines.training.train", lambda *_: seen.append(list(tmp_path.glob("capfilt-*"))))
+    config = finetuning(root, "captioner", start).model_copy(update={"checkpoint": "memory://start/checkpoint"})
+    finetune.run(config.model_copy(update={"output": str(tmp_path / "captioner")}))
+    assert seen == [[]]
 
 
 def test_a_finished_job_does_nothing(root, start, captioner):

@@ -14,6 +14,7 @@ from capfilt.bootstrap import Build, CapFilt, capfilt_unit
 from capfilt.config import BootstrapConfig, Device
 from capfilt.ledger.completion import complete_if_covered
 from capfilt.logs import bound
+from capfilt.med.fetch import drop_fetched
 from capfilt.memory import out_of_memory_told
 from capfilt.records import Unit, UnitResult
 from capfilt.runs import Run
@@ -69,6 +70,8 @@ def built(build: Build, config: BootstrapConfig) -> CapFilt:
             return replace(build(config), turns=make_turns(config.device))
     except torch.OutOfMemoryError as error:
         raise OSError(errno.ENOMEM, f"no memory for the models on the {config.device.kind} device: {error}") from error
+    finally:
+        drop_fetched()
 
 
 def set_threads(device: Device) -> None:

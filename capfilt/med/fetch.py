@@ -10,10 +10,12 @@ from capfilt.med.weights import CONFIG, TOKENIZER, VOCABULARY
 from capfilt.storage import exists, join, list_files, local_path, open_input, staged
 from capfilt.storage.scratch import Scratch
 
+_fetched: list[Scratch] = []  # folders that are still there
+
 
 @cache
 def fetch(place: str) -> Path:
-    """Return where a checkpoint lies on this machine. One at a URL is fetched once a process, which removes it at exit.
+    """Return where a checkpoint lies on this machine. One at a URL is fetched once, until drop_fetched removes it.
 
     Args:
         place: path or URL of a checkpoint folder, or of a file with vocab.txt or tokenizer.json beside it.
@@ -28,7 +30,7 @@ def fetch(place: str) -> Path:
     if not names and not exists(place):
         raise absent(place)
     scratch = Scratch()
-    atexit.register(scratch.cleanup)  # which keeps it until then
+    _fetched.append(scratch)
     folder = Path(scratch.name)
     try:
         if names in ([], [own]):  # a file: stores list it as its own only content
@@ -39,8 +41,17 @@ def fetch(place: str) -> Path:
             _copy(join(place, name), folder / name)
         return folder
     except BaseException:  # else each attempt leaves its gigabytes, and most attempts fail because the disk is full
+        _fetched.remove(scratch)
         scratch.cleanup()
         raise
+
+
+@atexit.register
+def drop_fetched() -> None:
+    """Remove all that was fetched. Whoever has loaded it calls this: it takes gigabytes, and Ray kills its workers."""
+    fetch.cache_clear()
+    while _fetched:
+        _fetched.pop().cleanup()
 
 
 def require_place(path: Path) -> None:
