@@ -43,35 +43,41 @@ def run(config: DemoConfig, say: Callable[[str], None]) -> dict[str, object]:
             demo.
         StoppedError: the demo or a job was asked to stop, even if the job then finished, unless it was the last.
     """
-    root, started, stop = Path(config.output), time.monotonic(), Stop()
+    stop = Stop()
+    with driving(absolute(config.output), JOBS, stop):
+        return _run_steps(config, stop, say)
+
+
+def _run_steps(config: DemoConfig, stop: Stop, say: Callable[[str], None]) -> dict[str, object]:
+    """Run the steps one after the other, each unless a stop was asked for, and return the figures."""
+    root, started = Path(config.output), time.monotonic()
 
     def step(text: str) -> None:
         if stop.asked:
             raise StoppedError(f"{root}: goes on with {text}")
         _tell(say, started, text)
 
-    with driving(absolute(config.output), JOBS, stop):
-        step("1 of 6  Rendering scenes: clean captions by people, noisy texts from the web")
-        _write_worlds(config, root)
-        step("2 of 6  Pre-training MED on human and web texts: ITC + ITM + LM")
-        start = pretrain.run(_pretraining(config, root, "pretrained", ["human", "web"], config.pretraining), stop)
-        tuned = _finetunings(config, root, start)
-        step("3 of 6  Fine-tuning two models from one start: the captioner")
-        captioner = finetune.run(tuned[0], stop)
-        step("3 of 6  Fine-tuning two models from one start: the filter")
-        judge_ = finetune.run(tuned[1], stop)
-        step("4 of 6  Bootstrapping the web shards: captions, scores, ledger, clean shards")
-        job = _bootstrapping(config, root, captioner, judge_)
-        say(bootstrap.run(job, build_models, checkpoint_hashes(job), stop))
-        step("5 of 6  Checking and judging the run")
-        figures = _report(config, job, say)
-        step("6 of 6  Pre-training a new MED on the clean shards, from random weights")
-        pretrain.run(_retraining(config, root, job), stop)
-        say(_losses(root / "retrained" / "metrics.jsonl"))
-        figures["seconds"] = round(time.monotonic() - started, 1)
-        (root / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        _tell(say, started, f"Done. Everything is in {root}; look at it with: capfilt stats {job.run}")
-        return figures
+    step("1 of 6  Rendering scenes: clean captions by people, noisy texts from the web")
+    _write_worlds(config, root)
+    step("2 of 6  Pre-training MED on human and web texts: ITC + ITM + LM")
+    start = pretrain.run(_pretraining(config, root, "pretrained", ["human", "web"], config.pretraining), stop)
+    tuned = _finetunings(config, root, start)
+    step("3 of 6  Fine-tuning two models from one start: the captioner")
+    captioner = finetune.run(tuned[0], stop)
+    step("3 of 6  Fine-tuning two models from one start: the filter")
+    judge_ = finetune.run(tuned[1], stop)
+    step("4 of 6  Bootstrapping the web shards: captions, scores, ledger, clean shards")
+    job = _bootstrapping(config, root, captioner, judge_)
+    say(bootstrap.run(job, build_models, checkpoint_hashes(job), stop))
+    step("5 of 6  Checking and judging the run")
+    figures = _report(config, job, say)
+    step("6 of 6  Pre-training a new MED on the clean shards, from random weights")
+    pretrain.run(_retraining(config, root, job), stop)
+    say(_losses(root / "retrained" / "metrics.jsonl"))
+    figures["seconds"] = round(time.monotonic() - started, 1)
+    (root / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    _tell(say, started, f"Done. Everything is in {root}; look at it with: capfilt stats {job.run}")
+    return figures
 
 
 def dry_run(config: DemoConfig) -> DryRun:

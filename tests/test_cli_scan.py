@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+from socket import gethostname
 
 import pytest
 from click.testing import CliRunner, Result
@@ -91,7 +92,7 @@ def test_a_scan_that_is_ended_by_a_signal_leaves_nothing_in_the_temporary_folder
         (folder,) = scratch.iterdir()
         process.terminate()
 
-    assert folder.name.startswith("capfilt-")
+    assert folder.name.startswith(f"capfilt-{gethostname()}-")
     assert process.returncode == 143
     assert list(scratch.iterdir()) == []
 

@@ -1,5 +1,6 @@
 """A temporary folder goes with its process, also with one that is killed."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -43,6 +44,19 @@ def test_one_that_a_killed_process_left_goes_with_the_next_and_no_other(temporar
         holder.kill()
     with Scratch() as name:
         assert {*temporary.iterdir()} == {elsewhere, Path(name)}
+
+
+def test_what_cannot_be_removed_at_its_end_fails_nothing_and_goes_later(temporary, monkeypatch):
+    """As on NFS, where a file that is still mapped keeps its folder."""
+
+    def not_empty(path: str, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
+
+    with monkeypatch.context() as broken, Scratch() as name:
+        broken.setattr(os, "rmdir", not_empty)
+    assert list(temporary.iterdir()) == [Path(name)]
+    Scratch().cleanup()
+    assert list(temporary.iterdir()) == []
 
 
 def test_one_that_is_being_made_is_left_alone(temporary, monkeypatch):

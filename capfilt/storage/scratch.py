@@ -24,7 +24,8 @@ class Scratch(tempfile.TemporaryDirectory[str]):
         prefix = f"capfilt-{socket.gethostname()}-"  # machines may share the disk, but not know each other's locks
         for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
             _remove_unheld(left)
-        super().__init__(prefix=prefix)
+        # What cannot be removed at its end must not fail the job: it is removed later, like that of a killed process.
+        super().__init__(prefix=prefix, ignore_cleanup_errors=True)
         handle = os.open(self.name, os.O_RDONLY)
         self._release = weakref.finalize(self, os.close, handle)
         with suppress(OSError):  # a disk without locks: then nobody else gets one either
